@@ -1,0 +1,1 @@
+"""Train, export, adopt, fetch and evaluate YOLOX models for the service."""

@@ -1,0 +1,1 @@
+"""A YOLOX object-detection server: HTTP in, boxes out, a batched queue and ONNX Runtime between."""

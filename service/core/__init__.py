@@ -1,0 +1,1 @@
+"""The detector's arithmetic: pure functions on numpy arrays, shared by serving and training."""
