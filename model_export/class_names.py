@@ -1,0 +1,35 @@
+"""Class names: COCO's eighty, or a file of one's own."""
+
+from pathlib import Path
+from typing import Final
+
+from model_export.errors import ModelExportError
+
+COCO_CLASS_NAMES: Final = tuple(
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,"
+    "stop sign,parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,"
+    "backpack,umbrella,handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,"
+    "baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,cup,fork,knife,spoon,bowl,"
+    "banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
+    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,"
+    "oven,toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,"
+    "toothbrush".split(",")
+)
+
+
+def read_class_names(source: str) -> tuple[str, ...]:
+    """The names that `coco`, or a text file of one name per line, stands for.
+
+    Raises:
+        ModelExportError: The file cannot be read or holds no name.
+    """
+    if source == "coco":
+        return COCO_CLASS_NAMES
+    try:
+        lines = Path(source).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelExportError(f"cannot read class names from {source}: {error}") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise ModelExportError(f"{source} holds no class names; write one per line")
+    return names
