@@ -1,0 +1,105 @@
+"""The detection heads: feature maps to raw rows (YOLOX, 2107.08430, section 2.1)."""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from model_export.model.blocks import SILU, ConvStyle
+
+# Hardly any cell holds an object: a first guess of 1 % keeps the first losses small (2107.08430
+# follows RetinaNet, 1708.02002, section 4.1).
+PRIOR_PROBABILITY: Final = 0.01
+
+
+class DecoupledHead(nn.Module):
+    """Per level: a 1x1 stem, then a branch for the classes and one for box and objectness.
+
+    Args:
+        num_classes: C.
+        in_channels: Channels of each level's map, in ascending stride.
+        widths: Channels inside each level's branches; 256 for every level in YOLOX-L.
+        style: How convolutions are made.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: Sequence[int],
+        widths: Sequence[int],
+        style: ConvStyle = SILU,
+    ) -> None:
+        super().__init__()
+        self.stems = nn.ModuleList(
+            style.conv(c_in, width, 1) for c_in, width in zip(in_channels, widths, strict=True)
+        )
+        self.cls_convs = nn.ModuleList(_branch(width, style) for width in widths)
+        self.reg_convs = nn.ModuleList(_branch(width, style) for width in widths)
+        self.cls_preds = nn.ModuleList(_prediction(width, 0, num_classes) for width in widths)
+        self.reg_preds = nn.ModuleList(_prediction(width, 4, 0) for width in widths)
+        self.obj_preds = nn.ModuleList(_prediction(width, 0, 1) for width in widths)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """One `(N, C_in, H / s, W / s)` map per level to raw rows `(N, A, 4 + 1 + C)`."""
+        return raw_rows([self._level(index, feature) for index, feature in enumerate(features)])
+
+    def _level(self, index: int, feature: Tensor) -> Tensor:
+        """One level's `(N, C_in, H / s, W / s)` to `(N, 4 + 1 + C, H / s, W / s)`."""
+        stem = self.stems[index](feature)
+        class_feature = self.cls_convs[index](stem)
+        box_feature = self.reg_convs[index](stem)
+        box = self.reg_preds[index](box_feature)
+        objectness = self.obj_preds[index](box_feature)
+        classes = self.cls_preds[index](class_feature)
+        return torch.cat([box, objectness, classes], dim=1)
+
+
+class CoupledHead(nn.Module):
+    """Per level, one 3x3 and one 1x1 to everything, as YOLOv3 has it (1804.02767).
+
+    Built to be compared with the decoupled head; no released weights exist for it.
+
+    Args:
+        num_classes: C.
+        in_channels: Channels of each level's map, in ascending stride.
+        widths: Channels between the two convolutions of each level.
+        style: How convolutions are made.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: Sequence[int],
+        widths: Sequence[int],
+        style: ConvStyle = SILU,
+    ) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            style.spatial(c_in, width) for c_in, width in zip(in_channels, widths, strict=True)
+        )
+        self.preds = nn.ModuleList(_prediction(width, 4, 1 + num_classes) for width in widths)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """One `(N, C_in, H / s, W / s)` map per level to raw rows `(N, A, 4 + 1 + C)`."""
+        levels = zip(self.preds, self.convs, features, strict=True)
+        return raw_rows([predict(conv(feature)) for predict, conv, feature in levels])
+
+
+def raw_rows(levels: Sequence[Tensor]) -> Tensor:
+    """Maps `(N, 4 + 1 + C, H / s, W / s)` to `(N, A, 4 + 1 + C)`: level by level, row by row."""
+    return torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2)
+
+
+def _branch(width: int, style: ConvStyle) -> nn.Sequential:
+    return nn.Sequential(style.spatial(width, width), style.spatial(width, width))
+
+
+def _prediction(width: int, boxes: int, scores: int) -> nn.Conv2d:
+    """A 1x1 to `boxes` box values, then `scores` logits that start at the prior probability."""
+    conv = nn.Conv2d(width, boxes + scores, 1)
+    bias = torch.zeros(boxes + scores)
+    bias[boxes:] = math.log(PRIOR_PROBABILITY / (1 - PRIOR_PROBABILITY))
+    conv.bias = nn.Parameter(bias)
+    return conv
