@@ -1,0 +1,153 @@
+"""Give a third-party YOLOX file the contract it lacks, after seeing that it keeps it."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from model_export.dynamic_batch import prove_batches
+from model_export.errors import ModelExportError
+from model_export.onnx_file import save_with_contract
+from model_export.onnx_network import OnnxNetwork, load_network
+from model_export.probe import STRIDES, Probe, probe_network
+from service.core.contract import (
+    METADATA_KEY,
+    BoxCoding,
+    ColorOrder,
+    ContractError,
+    InputSpec,
+    ModelContract,
+    Provenance,
+    Recommended,
+    ScoreActivation,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptRequest:
+    """What a file cannot say of itself.
+
+    Attributes:
+        class_names: One name for each class, in order.
+        name: The model's name; None makes it from the file's.
+        version: The model's version; None takes the first 12 digits of the file's SHA-256.
+        size: (height, width) in pixels for the axes that the graph leaves open.
+        score_activation: `auto` tells logits from probabilities by running the model.
+        box_coding: How the four raw box values become a box.
+        color_order: Order of the input's channels.
+        value_range: What pixel values 0 and 255 become.
+        recommended: Thresholds to prefer over the service's defaults.
+        provenance: Where the model comes from.
+        force: Replace an existing contract and an existing output file.
+    """
+
+    class_names: tuple[str, ...]
+    name: str | None = None
+    version: str | None = None
+    size: tuple[int, int] | None = None
+    score_activation: ScoreActivation | Literal["auto"] = "auto"
+    box_coding: BoxCoding = "yolox"
+    color_order: ColorOrder = "BGR"
+    value_range: tuple[float, float] = (0.0, 255.0)
+    recommended: Recommended = field(default_factory=Recommended)
+    provenance: Provenance = field(default_factory=Provenance)
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """An adopted model's contract, and what to tell the person who asked for it."""
+
+    contract: ModelContract
+    notes: tuple[str, ...]
+
+
+def default_name(source: Path) -> str:
+    """The model name that a file stands for: `yolox_nano.onnx` is `yolox-nano`."""
+    return source.stem.lower().replace("_", "-")
+
+
+def adopt(source: Path, output: Path, request: AdoptRequest) -> Adoption:
+    """Run a YOLOX ONNX file, and write a copy that carries a contract.
+
+    A graph for one batch size is opened for any where a batch of three images then agrees with
+    each image alone; otherwise its batch size goes into the contract.
+
+    Raises:
+        ModelExportError: The file is not what the request says, or cannot be read or written;
+            then nothing is written.
+    """
+    if output.exists() and not request.force:
+        raise ModelExportError(f"{output} exists; add --force to replace it")
+    version = request.version or _sha256(source)[:12]
+    network = load_network(source, request.value_range)
+    if METADATA_KEY in network.metadata and not request.force:
+        raise ModelExportError(f"{source} already carries a contract; add --force to replace it")
+    probe = probe_network(
+        network,
+        len(request.class_names),
+        size=request.size,
+        score_activation=request.score_activation,
+    )
+    proven = prove_batches(onnx.load(source), network, probe)
+    name = request.name or default_name(source)
+    contract = _contract(request, name, version, network, probe, proven.batch)
+    try:
+        save_with_contract(proven.model, contract, output)
+    except OSError as error:
+        raise ModelExportError(f"cannot write {output}: {error}") from error
+    return Adoption(contract, _notes(network, probe, proven.note))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelExportError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _contract(
+    request: AdoptRequest,
+    name: str,
+    version: str,
+    network: OnnxNetwork,
+    probe: Probe,
+    batch: int | None,
+) -> ModelContract:
+    _, height, width, _ = probe.images.shape
+    try:
+        return ModelContract(
+            name=name,
+            version=version,
+            input=InputSpec(
+                name=network.image.name,
+                height=height,
+                width=width,
+                dynamic_size=probe.dynamic_size,
+                batch=batch,
+                layout=network.image.layout,
+                dtype=network.image.dtype,
+                color_order=request.color_order,
+                value_range=request.value_range,
+            ),
+            class_names=request.class_names,
+            strides=STRIDES,
+            box_coding=request.box_coding,
+            score_activation=probe.score_activation,
+            recommended=request.recommended,
+            provenance=request.provenance,
+        )
+    except ContractError as error:
+        raise ModelExportError(str(error)) from error
+
+
+def _notes(network: OnnxNetwork, probe: Probe, batch_note: str) -> tuple[str, ...]:
+    notes = [f"objectness and classes are {probe.score_activation}", batch_note]
+    declares_any_size = network.image.height is None and network.image.width is None
+    if declares_any_size and not probe.dynamic_size:
+        height, width = probe.images.shape[1:3]
+        notes.append(f"only {height}x{width} works, although the graph declares any size")
+    return tuple(notes)

@@ -1,0 +1,137 @@
+"""`python -m model_export adopt`: stamp a contract on a third-party YOLOX file."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from service.core.contract import (
+    BoxCoding,
+    ColorOrder,
+    NmsMethod,
+    Provenance,
+    Recommended,
+    ScoreActivation,
+    ScoreBy,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments."""
+    parser.description = (
+        "Run a YOLOX ONNX file that carries no contract, check that it gives raw boxes, "
+        "objectness and classes as the service expects, and write a copy that says so. A batch "
+        "size of one is opened for any where batches prove to agree with single images."
+    )
+    parser.add_argument("file", metavar="SOURCE", type=Path, help="the ONNX file")
+    parser.add_argument("--output", type=Path, help="file to write (default: models/NAME.onnx)")
+    parser.add_argument("--force", action="store_true", help="replace a contract or an output file")
+    _add_model_arguments(parser.add_argument_group("what the file cannot say of itself"))
+    _add_recommended_arguments(
+        parser.add_argument_group("thresholds to recommend (default: none, the service's apply)")
+    )
+    provenance = parser.add_argument_group("where it comes from, for people to read")
+    for name in ("source", "dataset", "metrics", "licence"):
+        provenance.add_argument(f"--{name}", default="", metavar="TEXT")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Adopt the file, and print where it went."""
+    # Only here, so that `--help` and the other commands need neither onnx nor onnxruntime.
+    from model_export.adopt import AdoptRequest, adopt, default_name  # noqa: PLC0415
+    from model_export.class_names import read_class_names  # noqa: PLC0415
+
+    name = arguments.name or default_name(arguments.file)
+    output = arguments.output or Path("models") / f"{name}.onnx"
+    request = AdoptRequest(
+        class_names=read_class_names(arguments.names),
+        name=name,
+        version=arguments.model_version,
+        size=arguments.size,
+        score_activation=arguments.score_activation,
+        box_coding=arguments.box_coding,
+        color_order=arguments.color,
+        value_range=(arguments.value_range[0], arguments.value_range[1]),
+        recommended=_recommended(arguments),
+        provenance=_provenance(arguments),
+        force=arguments.force,
+    )
+    for note in adopt(arguments.file, output, request).notes:
+        sys.stderr.write(f"{note}\n")
+    sys.stdout.write(f"{output}\n")
+
+
+def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--names", default="coco", help="`coco`, or a file of one name per line")
+    group.add_argument("--name", help="the model's name (default: the file's, `_` made `-`)")
+    group.add_argument(
+        "--model-version", metavar="V", help="(default: 12 digits of the file's SHA-256)"
+    )
+    group.add_argument(
+        "--size", type=_size, metavar="HxW", help="usual size in pixels, where the graph has none"
+    )
+    group.add_argument(
+        "--score-activation",
+        choices=("auto", *get_args(ScoreActivation)),
+        default="auto",
+        help="what scores are; `auto` sees whether they all lie within 0 and 1",
+    )
+    group.add_argument(
+        "--box-coding",
+        choices=get_args(BoxCoding),
+        default="yolox",
+        help="how raw boxes are meant (default: yolox)",
+    )
+    group.add_argument(
+        "--color", choices=get_args(ColorOrder), default="BGR", help="channels (default: BGR)"
+    )
+    group.add_argument(
+        "--value-range",
+        nargs=2,
+        type=float,
+        default=(0.0, 255.0),
+        metavar=("LOW", "HIGH"),
+        help="what pixel values 0 and 255 become (default: 0 255)",
+    )
+
+
+def _add_recommended_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--confidence", type=float, metavar="P", help="least confidence, 0 to 1")
+    group.add_argument("--score-by", choices=get_args(ScoreBy), help="what confidence is")
+    group.add_argument("--nms", choices=get_args(NmsMethod), help="suppression of overlaps")
+    group.add_argument("--iou", type=float, metavar="P", help="overlap that counts, 0 to 1")
+    group.add_argument("--sigma", type=float, metavar="S", help="width of soft-gaussian")
+    group.add_argument(
+        "--class-agnostic",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="whether boxes of different classes compete",
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = map(int, text.lower().split("x"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not HxW, such as 640x640") from error
+    return height, width
+
+
+def _recommended(arguments: argparse.Namespace) -> Recommended:
+    return Recommended(
+        confidence=arguments.confidence,
+        score_by=arguments.score_by,
+        nms=arguments.nms,
+        iou=arguments.iou,
+        sigma=arguments.sigma,
+        class_agnostic=arguments.class_agnostic,
+    )
+
+
+def _provenance(arguments: argparse.Namespace) -> Provenance:
+    return Provenance(
+        source=arguments.source,
+        dataset=arguments.dataset,
+        metrics=arguments.metrics,
+        licence=arguments.licence,
+    )

@@ -1,0 +1,131 @@
+"""A third-party ONNX detector, loaded and run to see what it does."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from model_export.errors import ModelExportError
+from service.core.contract import InputDtype, Layout
+
+Images = NDArray[np.uint8]
+Rows = NDArray[np.floating[Any]]
+
+INPUT_DTYPES: Final[dict[str, InputDtype]] = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """The image tensor a graph declares; None stands for an open axis."""
+
+    name: str
+    layout: Layout
+    dtype: InputDtype
+    batch: int | None
+    height: int | None
+    width: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxNetwork:
+    """A graph with one image tensor in and one float tensor out, ready to run on the CPU.
+
+    Attributes:
+        session: The loaded graph.
+        image: What the graph says of its input.
+        value_range: What pixel values 0 and 255 become.
+    """
+
+    session: onnxruntime.InferenceSession
+    image: ImageInput
+    value_range: tuple[float, float]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata properties of the file."""
+        return dict(self.session.get_modelmeta().custom_metadata_map)
+
+    def run(self, images: Images) -> Rows:
+        """Run (N, H, W, 3) uint8 images at once.
+
+        Returns:
+            The output as it comes, expected to be (N, A, 5 + C).
+
+        Raises:
+            ModelExportError: The graph fails on them.
+        """
+        tensor = self._tensor(images)
+        try:
+            (output,) = self.session.run(None, {self.image.name: tensor})
+        except Exception as error:  # onnxruntime's errors share no other base class
+            raise ModelExportError(f"the model fails on {tensor.shape}: {error}") from error
+        return np.asarray(output)
+
+    def run_singly(self, images: Images) -> Rows:
+        """Run images one by one, each repeated as often as a fixed batch demands."""
+        repeats = self.image.batch or 1
+        return np.concatenate([self.run(np.stack([image] * repeats))[:1] for image in images])
+
+    def _tensor(self, images: Images) -> NDArray[Any]:
+        low, high = self.value_range
+        tensor: NDArray[Any] = images
+        if self.image.dtype != "uint8":
+            tensor = (low + images * ((high - low) / 255)).astype(self.image.dtype)
+        if self.image.layout == "NCHW":
+            tensor = tensor.transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(tensor)
+
+
+def load_network(model: Path | bytes, value_range: tuple[float, float]) -> OnnxNetwork:
+    """Load a file, or a serialised model.
+
+    Raises:
+        ModelExportError: It cannot be loaded, or its tensors are not a YOLOX detector's.
+    """
+    options = onnxruntime.SessionOptions()
+    # Only fatal messages: what goes wrong is reported as an error of this program's own.
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no other base class
+        raise ModelExportError(f"onnxruntime cannot load the model: {error}") from error
+    _check_output(session)
+    return OnnxNetwork(session, _image_input(session), value_range)
+
+
+def _check_output(session: onnxruntime.InferenceSession) -> None:
+    outputs = session.get_outputs()
+    if len(outputs) != 1:
+        found = ", ".join(f"{output.name} {output.shape}" for output in outputs)
+        raise ModelExportError(
+            f"the model has {len(outputs)} outputs ({found}); re-export it with the levels "
+            "joined into one tensor (N, A, 5 + C)"
+        )
+    if outputs[0].type not in {"tensor(float)", "tensor(float16)"}:
+        raise ModelExportError(f"the output is {outputs[0].type}, and must be float or float16")
+
+
+def _image_input(session: onnxruntime.InferenceSession) -> ImageInput:
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        names = ", ".join(tensor.name for tensor in inputs)
+        raise ModelExportError(f"the model has {len(inputs)} inputs ({names}), and must have one")
+    (tensor,) = inputs
+    if tensor.type not in INPUT_DTYPES:
+        raise ModelExportError(f"the input is {tensor.type}, not float, float16 or uint8")
+    if len(tensor.shape) != 4 or 3 not in (tensor.shape[1], tensor.shape[3]):
+        raise ModelExportError(
+            f"the input has shape {tensor.shape}, and must be (N, 3, H, W) or (N, H, W, 3)"
+        )
+    layout: Layout = "NCHW" if tensor.shape[1] == 3 else "NHWC"
+    axes = [size if isinstance(size, int) else None for size in tensor.shape]
+    batch, *_ = axes
+    height, width = axes[2:] if layout == "NCHW" else axes[1:3]
+    return ImageInput(tensor.name, layout, INPUT_DTYPES[tensor.type], batch, height, width)

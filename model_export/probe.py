@@ -1,0 +1,151 @@
+"""Run a third-party detector on known images, and judge whether it is a raw YOLOX output."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from model_export.errors import ModelExportError
+from model_export.onnx_network import Images, OnnxNetwork, Rows
+from service.core.contract import ScoreActivation
+from service.core.decode import anchor_grid
+
+STRIDES: Final = (8, 16, 32)
+
+# Raw boxes are offsets from their own cell; the centres of decoded ones follow the grid across
+# the image. YOLOX-nano's correlate with it by at most 0.1 raw and at least 0.99 decoded.
+DECODED_CORRELATION: Final = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a model did with three different images, each alone.
+
+    Attributes:
+        images: (3, H, W, 3) uint8, noise, grey and a ramp.
+        rows: (3, A, 5 + C) float16 or float32, the raw output of each.
+        score_activation: What the scores are.
+        dynamic_size: Whether another size worked as well.
+    """
+
+    images: Images
+    rows: Rows
+    score_activation: ScoreActivation
+    dynamic_size: bool
+
+
+def probe_network(
+    network: OnnxNetwork,
+    num_classes: int,
+    *,
+    size: tuple[int, int] | None,
+    score_activation: ScoreActivation | Literal["auto"],
+) -> Probe:
+    """Run a network and check everything that a contract will promise of it.
+
+    Args:
+        network: The model.
+        num_classes: C, the number of class names.
+        size: (height, width) in pixels for the axes that the graph leaves open.
+        score_activation: What the scores are said to be, or `auto`.
+
+    Raises:
+        ModelExportError: The model does something else than a raw YOLOX detector would.
+    """
+    height, width = _network_size(network, size)
+    images = _probe_images(height, width)
+    rows = network.run_singly(images)
+    _check_shape(rows, height, width, num_classes)
+    if not np.isfinite(rows).all():
+        raise ModelExportError(
+            "the model gives inf or nan on plain images; is --value-range right?"
+        )
+    _refuse_decoded_boxes(rows, height, width)
+    activation = _score_activation(rows, score_activation)
+    return Probe(images, rows, activation, _takes_any_size(network, height, width, num_classes))
+
+
+def _network_size(network: OnnxNetwork, asked: tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) from the graph, and from the request where the graph leaves it open."""
+    declared = (network.image.height, network.image.width)
+    if asked is None and None in declared:
+        raise ModelExportError("the model takes any image size; say --size, such as 640x640")
+    height, width = (known or wish for known, wish in zip(declared, asked or (0, 0), strict=True))
+    if asked is not None and (height, width) != asked:
+        raise ModelExportError(f"the model's size is {height}x{width}; leave --size out")
+    if height <= 0 or width <= 0 or height % STRIDES[-1] or width % STRIDES[-1]:
+        raise ModelExportError(f"the size {height}x{width} is not made of multiples of 32")
+    return height, width
+
+
+def _probe_images(height: int, width: int) -> Images:
+    """Noise from a fixed seed, the grey of the letterbox's border, and a ramp to the right."""
+    shape = (height, width, 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    ramp = np.linspace(0, 255, width).astype(np.uint8)[None, :, None]
+    return np.stack([noise, np.full(shape, 114, np.uint8), np.broadcast_to(ramp, shape)])
+
+
+def _check_shape(rows: Rows, height: int, width: int, num_classes: int) -> None:
+    cells = len(anchor_grid(height, width, STRIDES).strides)
+    channels = 5 + num_classes
+    found = rows.shape[1:]
+    if found == (cells, channels):
+        return
+    if found == (channels, cells):
+        raise ModelExportError(
+            f"the output is (N, 5 + C, A) = (N, {channels}, {cells}); re-export it transposed"
+        )
+    if len(found) == 2 and found[0] == cells:
+        raise ModelExportError(
+            f"the output has {found[1]} values a row, and {num_classes} class names need "
+            f"{channels} (4 box values, objectness, classes); is --names right?"
+        )
+    raise ModelExportError(
+        f"the output is (N, {', '.join(map(str, found))}), and strides 8, 16 and 32 at "
+        f"{height}x{width} with {num_classes} class names need (N, {cells}, {channels})"
+    )
+
+
+def _score_activation(rows: Rows, said: ScoreActivation | Literal["auto"]) -> ScoreActivation:
+    scores = rows[..., 4:]
+    within = bool(((scores >= 0) & (scores <= 1)).all())
+    seen: ScoreActivation = "probabilities" if within else "logits"
+    if said not in ("auto", seen):
+        raise ModelExportError(
+            f"--score-activation {said} is wrong: objectness and class values run from "
+            f"{scores.min():.3g} to {scores.max():.3g}, so they are {seen}"
+        )
+    return seen
+
+
+def _refuse_decoded_boxes(rows: Rows, height: int, width: int) -> None:
+    grid = anchor_grid(height, width, STRIDES)
+    cells_xy = grid.cells_ij * grid.strides[:, None]
+    for centers in rows[..., :2]:
+        along_axes = [_correlation(centers[:, axis], cells_xy[:, axis]) for axis in (0, 1)]
+        if min(along_axes) > DECODED_CORRELATION:
+            raise ModelExportError(
+                "the boxes are already decoded (their centres follow the grid), and the service "
+                "decodes raw ones; re-export the model with decode_in_inference off"
+            )
+
+
+def _correlation(values: Rows, positions: Rows) -> float:
+    """Pearson's, and 0 where either does not vary."""
+    if np.ptp(values) == 0 or np.ptp(positions) == 0:
+        return 0.0
+    return float(np.corrcoef(values.astype(np.float64), positions)[0, 1])
+
+
+def _takes_any_size(network: OnnxNetwork, height: int, width: int, num_classes: int) -> bool:
+    """Whether height and width are open, and a second size works too."""
+    if network.image.height is not None or network.image.width is not None:
+        return False
+    height, width = height + 2 * STRIDES[-1], width + STRIDES[-1]
+    try:
+        rows = network.run_singly(_probe_images(height, width)[:1])
+        _check_shape(rows, height, width, num_classes)
+    except ModelExportError:
+        return False
+    return True

@@ -1,0 +1,290 @@
+"""A third-party file is adopted only as what it proves to be."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper
+from onnx_models import tiny_yolox_model
+
+from model_export.adopt import AdoptRequest, adopt, default_name
+from model_export.class_names import COCO_CLASS_NAMES
+from model_export.errors import ModelExportError
+from service.core.contract import METADATA_KEY, ModelContract, Provenance, Recommended
+
+NAMES = ("blue", "green", "red")
+
+
+def save(model: onnx.ModelProto, folder: Path, name: str = "my_model.onnx") -> Path:
+    path = folder / name
+    onnx.save(model, path)
+    return path
+
+
+def adopt_tiny(folder: Path, request: AdoptRequest | None = None, **model: Any) -> ModelContract:
+    source = save(tiny_yolox_model(**model), folder)
+    return adopt(source, folder / "out.onnx", request or AdoptRequest(NAMES)).contract
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def assert_refused(folder: Path, words: str, model: onnx.ModelProto, **request: Any) -> None:
+    source, output = save(model, folder), folder / "out" / "out.onnx"
+    with pytest.raises(ModelExportError, match=words):
+        adopt(source, output, AdoptRequest(**{"class_names": NAMES} | request))
+    assert not output.parent.exists()
+
+
+@pytest.mark.parametrize("batch", [None, 1, 2])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_input_is_read_off_the_graph(tmp_path: Path, dtype: str, layout: str, batch: int) -> None:
+    contract = adopt_tiny(tmp_path, dtype=dtype, layout=layout, batch=batch, height=96)
+
+    assert (contract.input.name, contract.input.dtype) == ("images", dtype)
+    assert (contract.input.layout, contract.input.height, contract.input.width) == (layout, 96, 64)
+    assert not contract.input.dynamic_size
+    assert contract.input.batch is None
+
+
+def test_written_file_carries_the_contract(tmp_path: Path) -> None:
+    request = AdoptRequest(
+        NAMES,
+        name="mine",
+        version="7",
+        recommended=Recommended(confidence=0.3, nms="hard"),
+        provenance=Provenance(dataset="my photos"),
+    )
+    contract = adopt_tiny(tmp_path, request)
+
+    metadata = session(tmp_path / "out.onnx").get_modelmeta().custom_metadata_map
+    assert ModelContract.from_metadata(metadata) == contract
+    assert (contract.name, contract.version, contract.class_names) == ("mine", "7", NAMES)
+    assert (contract.recommended.nms, contract.provenance.dataset) == ("hard", "my photos")
+
+
+def test_version_is_the_source_sum_unless_given(tmp_path: Path) -> None:
+    contract = adopt_tiny(tmp_path)
+
+    source = (tmp_path / "my_model.onnx").read_bytes()
+    assert contract.version == hashlib.sha256(source).hexdigest()[:12]
+
+
+def test_default_name_has_no_underscores() -> None:
+    assert default_name(Path("somewhere/yolox_Nano.onnx")) == "yolox-nano"
+
+
+@pytest.mark.parametrize("activation", ["logits", "probabilities"])
+def test_auto_tells_logits_from_probabilities(tmp_path: Path, activation: str) -> None:
+    assert adopt_tiny(tmp_path, activation=activation).score_activation == activation
+
+
+@pytest.mark.parametrize("activation", ["logits", "probabilities"])
+def test_wrong_score_activation_is_refused(tmp_path: Path, activation: str) -> None:
+    other = {"logits": "probabilities", "probabilities": "logits"}[activation]
+    model = tiny_yolox_model(activation=activation)
+
+    assert_refused(tmp_path, f"they are {activation}", model, score_activation=other)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_fixed_batch_is_opened(tmp_path: Path, batch: int) -> None:
+    contract = adopt_tiny(tmp_path, batch=batch)
+
+    images = np.random.default_rng(1).integers(0, 256, (5, 3, 64, 64)).astype(np.float32)
+    (batched,) = session(tmp_path / "out.onnx").run(None, {"images": images})
+    original = session(tmp_path / "my_model.onnx")
+    for image, rows in zip(images, batched, strict=True):
+        (alone,) = original.run(None, {"images": np.stack([image] * batch)})
+        np.testing.assert_allclose(rows, alone[0], atol=1e-4)
+    assert contract.input.batch is None
+
+
+def mixing_model(batch: int | None) -> onnx.ModelProto:
+    """A model that is right for one image, and adds the mean of the batch to each of several."""
+    model = tiny_yolox_model(batch=batch)
+    final = model.graph.node[-1]
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["lone"], ["mean"], axes=[0], keepdims=1),
+            helper.make_node("Add", ["lone", "mean"], ["output"]),
+        ]
+    )
+    final.output[0] = "lone"
+    return model
+
+
+@pytest.mark.parametrize("declared", [None, 1])
+def test_batch_that_disagrees_stays_at_one(tmp_path: Path, declared: int | None) -> None:
+    source, output = save(mixing_model(declared), tmp_path), tmp_path / "out.onnx"
+    adoption = adopt(source, output, AdoptRequest(NAMES))
+
+    assert adoption.contract.input.batch == 1
+    assert any("batch size 1 only" in note for note in adoption.notes)
+    assert onnx.load(output).graph == onnx.load(source).graph
+
+
+def test_batch_that_does_not_run_stays_at_one(tmp_path: Path) -> None:
+    model = tiny_yolox_model(batch=1)
+    model.graph.node[-1].output[0] = "rows"
+    one_row_only = onnx.numpy_helper.from_array(np.zeros((1, 84, 8), np.float32), "zeros")
+    model.graph.initializer.append(one_row_only)
+    model.graph.node.append(helper.make_node("Concat", ["rows", "zeros"], ["both"], axis=2))
+    for name, bound in (("start", [0]), ("end", [8]), ("axis", [2])):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(bound), name))
+    model.graph.node.append(helper.make_node("Slice", ["both", "start", "end", "axis"], ["output"]))
+
+    contract = adopt(save(model, tmp_path), tmp_path / "out.onnx", AdoptRequest(NAMES)).contract
+
+    assert contract.input.batch == 1
+
+
+def test_open_size_is_kept_open(tmp_path: Path) -> None:
+    contract = adopt_tiny(tmp_path, AdoptRequest(NAMES, size=(64, 96)), dynamic_size=True)
+
+    assert contract.input.dynamic_size
+    assert (contract.input.height, contract.input.width) == (64, 96)
+
+
+def test_size_that_only_pretends_to_be_open_is_fixed(tmp_path: Path) -> None:
+    model = tiny_yolox_model()
+    for axis, name in ((2, "height"), (3, "width")):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    for tensor in model.graph.initializer:
+        if tensor.name == "rows_shape":
+            rows = onnx.numpy_helper.from_array(np.array([0, 8, -1]), "rows_shape")
+            tensor.CopyFrom(rows)
+    model.graph.node[-1].output[0] = "rows"
+    exact = onnx.numpy_helper.from_array(np.array([0, 84, 8]), "exact")
+    model.graph.initializer.append(exact)
+    model.graph.node.append(helper.make_node("Reshape", ["rows", "exact"], ["output"]))
+    request = AdoptRequest(NAMES, size=(64, 64))
+
+    adoption = adopt(save(model, tmp_path), tmp_path / "out.onnx", request)
+
+    assert not adoption.contract.input.dynamic_size
+    assert any("only 64x64 works" in note for note in adoption.notes)
+
+
+def test_open_size_needs_one_to_be_said(tmp_path: Path) -> None:
+    assert_refused(tmp_path, "--size", tiny_yolox_model(dynamic_size=True))
+
+
+def test_size_that_contradicts_the_graph_is_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path, "leave --size out", tiny_yolox_model(), size=(96, 96))
+
+
+def test_size_off_the_grid_is_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path, "multiples of 32", tiny_yolox_model(height=72))
+
+
+@pytest.mark.parametrize("activation", ["logits", "probabilities"])
+def test_decoded_boxes_are_refused(tmp_path: Path, activation: str) -> None:
+    model = tiny_yolox_model(decoded=True, activation=activation, batch=1)
+
+    assert_refused(tmp_path, "decode_in_inference", model)
+
+
+def test_levels_apart_are_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path, "3 outputs", tiny_yolox_model(merged=False))
+
+
+def test_wrong_number_of_names_is_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path, "--names", tiny_yolox_model(), class_names=("one", "two"))
+
+
+def test_transposed_output_is_refused(tmp_path: Path) -> None:
+    model = tiny_yolox_model()
+    model.graph.node[-1].output[0] = "rows"
+    model.graph.node.append(helper.make_node("Transpose", ["rows"], ["output"], perm=[0, 2, 1]))
+    del model.graph.output[0].type.tensor_type.shape.dim[1:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+    assert_refused(tmp_path, "transposed", model)
+
+
+def test_image_input_of_another_form_is_refused(tmp_path: Path) -> None:
+    model = tiny_yolox_model()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+
+    assert_refused(tmp_path, "cannot load|must be", model)
+
+
+def test_output_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    model = tiny_yolox_model()
+    model.graph.node[-1].output[0] = "rows"
+    model.graph.node.append(helper.make_node("Log", ["rows"], ["output"]))
+
+    assert_refused(tmp_path, "inf or nan", model)
+
+
+def test_names_that_repeat_are_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path, "duplicates", tiny_yolox_model(), class_names=("a", "a", "b"))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not a model</html>"])
+def test_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    source = tmp_path / "page.onnx"
+    source.write_bytes(content)
+
+    with pytest.raises(ModelExportError, match="cannot load"):
+        adopt(source, tmp_path / "out.onnx", AdoptRequest(NAMES))
+
+
+def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelExportError, match="cannot read"):
+        adopt(tmp_path / "none.onnx", tmp_path / "out.onnx", AdoptRequest(NAMES))
+
+
+def test_adopted_file_is_adopted_again_only_by_force(tmp_path: Path) -> None:
+    adopt_tiny(tmp_path)
+    again = tmp_path / "again.onnx"
+
+    with pytest.raises(ModelExportError, match="already carries a contract"):
+        adopt(tmp_path / "out.onnx", again, AdoptRequest(NAMES))
+    forced = adopt(tmp_path / "out.onnx", again, AdoptRequest(NAMES, version="2", force=True))
+
+    metadata = {entry.key: entry.value for entry in onnx.load(again).metadata_props}
+    assert ModelContract.from_metadata(metadata) == forced.contract
+    assert list(metadata) == [METADATA_KEY]
+
+
+def test_existing_output_is_replaced_only_by_force(tmp_path: Path) -> None:
+    (tmp_path / "out.onnx").write_text("precious")
+
+    with pytest.raises(ModelExportError, match="exists"):
+        adopt_tiny(tmp_path)
+    assert (tmp_path / "out.onnx").read_text() == "precious"
+    adopt_tiny(tmp_path, AdoptRequest(NAMES, force=True))
+    assert session(tmp_path / "out.onnx").get_inputs()[0].name == "images"
+
+
+def test_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ModelExportError, match="cannot write"):
+        adopt(
+            save(tiny_yolox_model(), tmp_path),
+            tmp_path / "file" / "out.onnx",
+            AdoptRequest(NAMES),
+        )
+
+
+def test_real_nano_is_adopted_with_an_open_batch(tmp_path: Path, shared_data: Path) -> None:
+    source, output = shared_data / "weights" / "yolox_nano.onnx", tmp_path / "nano.onnx"
+    contract = adopt(source, output, AdoptRequest(COCO_CLASS_NAMES)).contract
+
+    images = np.random.default_rng(2).integers(0, 256, (2, 3, 416, 416)).astype(np.float32)
+    (batched,) = session(output).run(None, {"images": images})
+    for image, rows in zip(images, batched, strict=True):
+        (alone,) = session(source).run(None, {"images": image[None]})
+        np.testing.assert_allclose(rows, alone[0], atol=1e-4, rtol=1e-4)
+    assert (contract.name, contract.version) == ("yolox-nano", "695e750a5d57")
+    assert (contract.score_activation, contract.input.batch) == ("probabilities", None)
+    assert (contract.input.height, contract.input.width) == (416, 416)
