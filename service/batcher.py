@@ -1,0 +1,279 @@
+"""A bounded queue of images in front of engines that run batches."""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from service.engine import Engine
+from service.errors import DeadlineError, DrainingError, ModelFailedError, QueueFullError
+from service.metrics import Metrics
+
+Pixels = NDArray[np.uint8]
+RawRows = NDArray[np.floating]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What became of one image.
+
+    Attributes:
+        raw: (A, 4 + 1 + C) network output.
+        queue_s: Seconds between submission and the start of its batch.
+        inference_s: Seconds its batch ran.
+    """
+
+    raw: RawRows
+    queue_s: float
+    inference_s: float
+
+
+class Place:
+    """One image's place in the queue, from its acceptance until its batch starts.
+
+    It is taken before the image is decoded, so that a crowd is refused before it costs anything.
+    Leaving the context gives the place back if it is still held.
+    """
+
+    def __init__(self, batcher: "Batcher") -> None:
+        self._batcher: Batcher | None = batcher
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Free the place; a second time does nothing."""
+        if self._batcher is not None:
+            self._batcher.place_freed()
+            self._batcher = None
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    place: Place
+    tensor: Pixels
+    deadline: float
+    submitted: float
+    future: asyncio.Future[Inference]
+
+
+class Batcher:
+    """Forms a batch whenever an engine is free, from what is waiting at that moment.
+
+    All state lives on the event loop; only the engines run on threads, one for each entry of
+    `engines`. The same engine may be listed several times if it takes concurrent calls.
+
+    Args:
+        engines: What pulls from the queue; each runs one batch at a time.
+        metrics: Where to count.
+        max_queue_images: Places in the queue.
+        max_batch_size: Most images of a batch; an engine may allow fewer.
+        max_batch_delay_s: How long the oldest image may wait for company, in seconds.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        metrics: Metrics,
+        *,
+        max_queue_images: int,
+        max_batch_size: int,
+        max_batch_delay_s: float = 0.0,
+    ) -> None:
+        self._engines = engines
+        self._metrics = metrics
+        self._max_queue_images = max_queue_images
+        self._max_batch_size = max_batch_size
+        self._max_batch_delay_s = max_batch_delay_s
+        self._queue: deque[_Entry] = deque()
+        self._places_held = 0
+        self._idle_engines = 0
+        self._seconds_per_image = 0.0
+        self._draining = False
+        self._stopping = False
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._threads = ThreadPoolExecutor(len(engines), thread_name_prefix="engine")
+        self.failures_in_a_row = 0
+        self.last_success: float | None = None
+
+    @property
+    def draining(self) -> bool:
+        """Whether new work is refused because the server is shutting down."""
+        return self._draining
+
+    def start(self) -> None:
+        """Set every engine pulling; call it on the running event loop."""
+        self._tasks = [asyncio.create_task(self._serve(engine)) for engine in self._engines]
+
+    def refuse_new(self) -> None:
+        """From now on only work that already has a place is done."""
+        self._draining = True
+
+    async def stop(self) -> None:
+        """Refuse new work, finish what waits and end the engines' threads."""
+        self.refuse_new()
+        self._stopping = True
+        self._changed.set()
+        await asyncio.gather(*self._tasks)
+        self._threads.shutdown()
+
+    def reserve(self) -> Place:
+        """Take a place in the queue for one image, at once or not at all.
+
+        Raises:
+            QueueFullError: Every place is taken.
+            DrainingError: The server is shutting down.
+        """
+        if self._draining:
+            raise DrainingError("the server is shutting down", retry_after_s=1)
+        if self._places_held >= self._max_queue_images:
+            raise QueueFullError(
+                f"all {self._max_queue_images} places in the queue are taken",
+                retry_after_s=self._seconds_until_empty(),
+            )
+        self._places_held += 1
+        self._metrics.queue_images.set(self._places_held)
+        return Place(self)
+
+    def place_freed(self) -> None:
+        """A place was given back; called by the place."""
+        self._places_held -= 1
+        self._metrics.queue_images.set(self._places_held)
+
+    async def infer(self, place: Place, tensor: Pixels, deadline: float) -> Inference:
+        """Wait for a batch and its result.
+
+        Args:
+            place: The place that was reserved for this image.
+            tensor: (H, W, 3) uint8 network input.
+            deadline: `time.monotonic()` after which the image is dropped instead.
+
+        Raises:
+            DeadlineError: The deadline passed before its batch was formed.
+            ModelFailedError: The engine raised while it ran the batch.
+        """
+        loop = asyncio.get_running_loop()
+        entry = _Entry(place, tensor, deadline, time.monotonic(), loop.create_future())
+        self._queue.append(entry)
+        self._changed.set()
+        return await entry.future
+
+    async def _serve(self, engine: Engine) -> None:
+        while batch := await self._next_batch(engine):
+            await self._run(engine, batch)
+
+    async def _next_batch(self, engine: Engine) -> list[_Entry]:
+        """Wait until there is work, and take it; nothing means that it is time to end."""
+        self._idle_engines += 1
+        try:
+            while True:
+                self._drop_abandoned()
+                if not self._queue and self._stopping:
+                    return []
+                limit = min(engine.max_batch, self._max_batch_size)
+                pause = self._pause(limit)
+                if pause is not None and pause <= 0:
+                    return self._take(limit)
+                # Nothing else runs between the look at the queue and this wait.
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._changed.wait()
+        finally:
+            self._idle_engines -= 1
+
+    def _pause(self, limit: int) -> float | None:
+        """Seconds until a batch should start; None while nothing waits."""
+        if not self._queue:
+            return None
+        oldest = self._queue[0]
+        if self._stopping or sum(_alike(oldest, entry) for entry in self._queue) >= limit:
+            return 0.0
+        return oldest.submitted + self._max_batch_delay_s - time.monotonic()
+
+    def _take(self, limit: int) -> list[_Entry]:
+        """Take the oldest entry and those of its shape, leaving a share to other idle engines."""
+        alike = [entry for entry in self._queue if _alike(self._queue[0], entry)]
+        batch = alike[: min(limit, math.ceil(len(alike) / self._idle_engines))]
+        taken = set(map(id, batch))
+        self._queue = deque(entry for entry in self._queue if id(entry) not in taken)
+        for entry in batch:
+            entry.place.give_back()
+        return batch
+
+    def _drop_abandoned(self) -> None:
+        """Forget entries whose client left or whose deadline passed."""
+        now = time.monotonic()
+        waiting: deque[_Entry] = deque()
+        for entry in self._queue:
+            if entry.future.done():
+                self._metrics.rejections.labels("dropped-client-left").inc()
+            elif entry.deadline <= now:
+                self._metrics.rejections.labels("dropped-deadline").inc()
+                entry.future.set_exception(DeadlineError("the deadline passed in the queue"))
+            else:
+                waiting.append(entry)
+        self._queue = waiting
+
+    async def _run(self, engine: Engine, batch: list[_Entry]) -> None:
+        loop = asyncio.get_running_loop()
+        started = time.monotonic()
+        try:
+            raw = await loop.run_in_executor(
+                self._threads, _infer, engine, [entry.tensor for entry in batch]
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it raises, its waiters must hear
+            self._batch_failed(batch, error)
+        else:
+            self._batch_succeeded(batch, raw, started, time.monotonic())
+
+    def _batch_failed(self, batch: list[_Entry], error: Exception) -> None:
+        self.failures_in_a_row += 1
+        log.error("batch failed", images=len(batch), exc_info=error)
+        for entry in batch:
+            if not entry.future.done():
+                entry.future.set_exception(
+                    ModelFailedError("the model could not run", retry_after_s=1)
+                )
+
+    def _batch_succeeded(
+        self, batch: list[_Entry], raw: RawRows, started: float, ended: float
+    ) -> None:
+        self.failures_in_a_row = 0
+        self.last_success = ended
+        self._metrics.batch_size.observe(len(batch))
+        seconds_each = (ended - started) / len(batch) / len(self._engines)
+        self._seconds_per_image += 0.1 * (seconds_each - self._seconds_per_image)
+        for entry, rows in zip(batch, raw, strict=True):
+            if not entry.future.done():
+                entry.future.set_result(Inference(rows, started - entry.submitted, ended - started))
+
+    def _seconds_until_empty(self) -> int:
+        return max(1, math.ceil(self._places_held * self._seconds_per_image))
+
+
+def _alike(first: _Entry, second: _Entry) -> bool:
+    return first.tensor.shape == second.tensor.shape
+
+
+def _infer(engine: Engine, tensors: list[Pixels]) -> RawRows:
+    images = tensors[0][np.newaxis] if len(tensors) == 1 else np.stack(tensors)
+    raw = engine.infer(images)
+    if len(raw) != len(tensors):
+        raise ValueError(f"the engine gave {len(raw)} rows for {len(tensors)} images")
+    return raw

@@ -1,0 +1,249 @@
+"""Running a model with ONNX Runtime, on the provider that was asked for or not at all."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from service.core.contract import ContractError, ModelContract
+from service.core.pack import pack_images
+from service.errors import StartupError
+from service.settings import Device
+
+Pixels = NDArray[np.uint8]
+RawRows = NDArray[np.floating]
+
+CPU: Final = "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
+TENSORRT: Final = "TensorrtExecutionProvider"
+ASKED_PROVIDER: Final = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+ONNX_DTYPES: Final = {
+    "tensor(uint8)": "uint8",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+}
+
+log = structlog.get_logger(__name__)
+
+
+class Engine(Protocol):
+    """What the batcher needs of a model; several threads may call `infer` at once."""
+
+    @property
+    def contract(self) -> ModelContract:
+        """What the model promises."""
+
+    @property
+    def provider(self) -> str:
+        """The execution provider the model really runs on."""
+
+    @property
+    def max_batch(self) -> int:
+        """Most images of one call."""
+
+    def infer(self, images: Pixels) -> RawRows:
+        """Run (N, H, W, 3) uint8 BGR network inputs; gives (N, A, 4 + 1 + C) raw rows."""
+
+
+class OnnxEngine:
+    """A model file in ONNX Runtime.
+
+    Args:
+        path: An ONNX file with a contract.
+        device: Where to run; `auto` takes CUDA where it works.
+        threads: Threads of one call on the CPU. One thread means the caller's own, so that
+            concurrent calls run side by side on one copy of the weights.
+        max_batch: Most images of one call, unless the graph's batch is fixed.
+        gpu_memory_limit_mb: Bound of the GPU arena in MiB.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: Device = "auto",
+        threads: int = 1,
+        max_batch: int = 16,
+        gpu_memory_limit_mb: int | None = None,
+    ) -> None:
+        self._path = path
+        self._device = device
+        self._threads = threads
+        self._most_images = max_batch
+        self._gpu_memory_limit_mb = gpu_memory_limit_mb
+
+    def load(self) -> None:
+        """Create the session, check it against its contract and see where it really runs.
+
+        Raises:
+            StartupError: No runtime, no such file, no or a wrong contract, or not the device that
+                was asked for.
+        """
+        runtime = _import_runtime()
+        providers = self._choose_providers(runtime.get_available_providers())
+        if providers[0][0] != CPU:
+            # Finds the CUDA libraries that come as wheels, so that no system CUDA is needed.
+            runtime.preload_dlls()
+        self._session = self._create_session(runtime, providers)
+        self._provider: str = self._session.get_providers()[0]
+        self._check_device()
+        try:
+            self._contract = ModelContract.from_metadata(
+                self._session.get_modelmeta().custom_metadata_map
+            )
+            _check_graph(self._contract, self._session)
+        except ContractError as error:
+            raise StartupError(
+                f"{self._path}: {error}; `python -m model_export adopt {self._path}` writes a copy "
+                "with a contract"
+            ) from error
+        self._output_name: str = self._session.get_outputs()[0].name
+
+    def warm(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Run every batch bucket at every (height, width) once, so that no client waits for it.
+
+        Raises:
+            StartupError: The model cannot run, or gives an output that is not the promised one.
+        """
+        for (height, width), batch in itertools.product(sizes, self._buckets()):
+            images = np.full((batch, height, width, 3), self._contract.input.pad_value, np.uint8)
+            try:
+                shape = self.infer(images).shape
+            except Exception as error:  # ONNX Runtime's errors share no base of their own
+                raise StartupError(f"{self._path}: the model cannot run: {error}") from error
+            promised = (
+                batch,
+                self._contract.num_cells(height, width),
+                self._contract.output_channels,
+            )
+            if shape != promised:
+                raise StartupError(
+                    f"{self._path}: the model gave an output of shape {shape}, and its contract "
+                    f"promises {promised}"
+                )
+
+    @property
+    def contract(self) -> ModelContract:
+        """What the model promises."""
+        return self._contract
+
+    @property
+    def provider(self) -> str:
+        """The execution provider the session really runs on."""
+        return self._provider
+
+    @property
+    def max_batch(self) -> int:
+        """Most images of one call."""
+        return self._contract.input.batch or self._most_images
+
+    def infer(self, images: Pixels) -> RawRows:
+        """Run (N, H, W, 3) uint8 BGR network inputs; gives (N, A, 4 + 1 + C) raw rows."""
+        count = len(images)
+        missing = self._bucket(count) - count
+        if missing:
+            images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+        binding = self._session.io_binding()
+        binding.bind_cpu_input(self._contract.input.name, pack_images(images, self._contract.input))
+        binding.bind_output(self._output_name, "cpu")
+        self._session.run_with_iobinding(binding)
+        raw: RawRows = binding.copy_outputs_to_cpu()[0]
+        return raw[:count]
+
+    def _buckets(self) -> list[int]:
+        """The batch sizes that are run: on a GPU every new size costs a new plan."""
+        if self._contract.input.batch is not None:
+            return [self._contract.input.batch]
+        if self._provider == CPU:
+            return [1]
+        powers = (2**exponent for exponent in itertools.count())
+        return [*itertools.takewhile(lambda size: size < self.max_batch, powers), self.max_batch]
+
+    def _bucket(self, count: int) -> int:
+        if self._provider == CPU and self._contract.input.batch is None:
+            return count
+        return next(size for size in self._buckets() if size >= count)
+
+    def _choose_providers(self, available: list[str]) -> list[tuple[str, dict[str, str]]]:
+        cuda_options = {"arena_extend_strategy": "kSameAsRequested"}
+        if self._gpu_memory_limit_mb is not None:
+            cuda_options["gpu_mem_limit"] = str(self._gpu_memory_limit_mb * 2**20)
+        options = {TENSORRT: {}, CUDA: cuda_options, CPU: {}}
+        first = ASKED_PROVIDER.get(self._device, CUDA if CUDA in available else CPU)
+        if first not in available:
+            raise StartupError(
+                f"device {self._device!r} was asked for, and this ONNX Runtime has no {first}, "
+                f"only {', '.join(available)}; install the extra `gpu`, or choose device `cpu`"
+            )
+        chain = {CPU: (CPU,), CUDA: (CUDA, CPU), TENSORRT: (TENSORRT, CUDA, CPU)}[first]
+        return [(name, options[name]) for name in chain]
+
+    def _create_session(
+        self, runtime: ModuleType, providers: list[tuple[str, dict[str, str]]]
+    ) -> Any:  # noqa: ANN401 - ONNX Runtime has no types
+        if not self._path.is_file():
+            raise StartupError(f"there is no model file {self._path}")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            return runtime.InferenceSession(str(self._path), options, providers=providers)
+        except Exception as error:  # ONNX Runtime's errors share no base of their own
+            raise StartupError(f"{self._path} cannot be loaded: {error}") from error
+
+    def _check_device(self) -> None:
+        """Never a silent fall to the CPU."""
+        asked = ASKED_PROVIDER.get(self._device)
+        if asked not in (None, self._provider):
+            raise StartupError(
+                f"device {self._device!r} was asked for, and the model would run on "
+                f"{self._provider}: {asked} did not start (is there a GPU, and its driver?)"
+            )
+        log.warning(
+            "engine provider", asked=self._device, provider=self._provider, model=str(self._path)
+        )
+
+
+def _import_runtime() -> ModuleType:
+    try:
+        import onnxruntime  # noqa: PLC0415 - so that its absence is one clear line
+    except ImportError as error:
+        raise StartupError(
+            "ONNX Runtime is not installed: pip install 'yolox-serve[cpu]', or 'yolox-serve[gpu]' "
+            f"for an NVIDIA GPU ({error})"
+        ) from error
+    runtime: ModuleType = onnxruntime
+    return runtime
+
+
+def _check_graph(contract: ModelContract, session: Any) -> None:  # noqa: ANN401 - no types
+    """See that the graph's own description agrees with the contract.
+
+    Raises:
+        ContractError: It does not.
+    """
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    names = [node.name for node in inputs]
+    if names != [contract.input.name]:
+        raise ContractError(
+            f"the graph's inputs are {names}, and the contract says {contract.input.name!r}"
+        )
+    dtype = ONNX_DTYPES.get(inputs[0].type, inputs[0].type)
+    if dtype != contract.input.dtype:
+        raise ContractError(
+            f"the graph takes {dtype}, and the contract says {contract.input.dtype}"
+        )
+    if len(outputs) != 1:
+        raise ContractError(f"the graph has {len(outputs)} outputs, and a contract allows one")
+    channels = outputs[0].shape[-1]
+    if isinstance(channels, int) and channels != contract.output_channels:
+        raise ContractError(
+            f"the graph gives {channels} values a row, and {contract.num_classes} class names make "
+            f"{contract.output_channels}"
+        )

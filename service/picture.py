@@ -1,0 +1,95 @@
+"""Drawing what was found onto the picture it was found in."""
+
+import io
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from service.core.decode import Detections
+
+PictureType = Literal["image/png", "image/jpeg"]
+
+# Okabe and Ito's palette: colours that stay apart for colour-blind eyes too.
+COLORS: Final = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+LEAST_FONT_PX: Final = 11
+
+
+def draw_detections(
+    pixels: NDArray[np.uint8],
+    detections: Detections,
+    class_names: tuple[str, ...],
+    picture_type: PictureType,
+) -> bytes:
+    """Draw boxes with names and scores.
+
+    Args:
+        pixels: (h, w, 3) uint8, BGR.
+        detections: Boxes in pixels of this image, best first.
+        class_names: A name for each class id.
+        picture_type: The format to encode.
+
+    Returns:
+        The bytes of the picture file.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))
+    draw = ImageDraw.Draw(picture)
+    scale = max(picture.size) / 640
+    font = ImageFont.load_default(max(LEAST_FONT_PX, round(14 * scale)))
+    width = max(2, round(2 * scale))
+    # The best come last, on top.
+    for row in reversed(range(len(detections))):
+        class_id = int(detections.class_ids[row])
+        color = COLORS[class_id % len(COLORS)]
+        box = [float(value) for value in detections.boxes_xyxy[row]]
+        draw.rectangle(box, outline=color, width=width)
+        label = f"{class_names[class_id]} {detections.scores[row]:.2f}"
+        _draw_label(draw, label, (box[0], box[1]), color, font)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG" if picture_type == "image/png" else "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw,
+    label: str,
+    corner: tuple[float, float],
+    color: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """Put a label above a box's top-left corner, or just inside where there is no room."""
+    _, top, right, bottom = draw.textbbox((0, 0), label, font=font)
+    height = bottom + top
+    x = max(0.0, min(corner[0], draw.im.size[0] - right - 4))
+    y = corner[1] - height if corner[1] >= height else corner[1]
+    draw.rectangle((x, y, x + right + 4, y + height), fill=color)
+    draw.text((x + 2, y), label, fill="black", font=font)
+
+
+def wanted_picture(accept: str) -> PictureType | None:
+    """The picture type that an Accept header prefers to JSON, or None for JSON."""
+    offers: tuple[tuple[str, PictureType | None], ...] = (
+        ("application/json", None),
+        ("image/png", "image/png"),
+        ("image/jpeg", "image/jpeg"),
+    )
+    # max() takes the first of equals: JSON, where a client has no preference.
+    return max(offers, key=lambda offer: _quality(accept or "*/*", offer[0]))[1]
+
+
+def _quality(accept: str, media_type: str) -> float:
+    """The weight that an Accept header gives a type, by its most specific matching range."""
+    kind = media_type.partition("/")[0]
+    found: dict[str, float] = {}
+    for item in accept.split(","):
+        name, *parameters = (part.strip().lower() for part in item.split(";"))
+        weights = [part[2:] for part in parameters if part.startswith("q=")]
+        try:
+            found[name] = float(weights[0]) if weights else 1.0
+        except ValueError:
+            found[name] = 0.0
+    for name in (media_type, f"{kind}/*", "*/*"):
+        if name in found:
+            return found[name]
+    return 0.0

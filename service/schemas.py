@@ -1,0 +1,229 @@
+"""What goes over the wire: options, answers, problems."""
+
+import dataclasses
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from service.core.contract import ModelContract, NmsMethod, ScoreBy
+from service.core.suppress import DetectionOptions
+from service.detector import DetectedImage, StageSeconds
+from service.errors import InvalidOptionError, ServiceError
+
+
+def _split_names(value: object) -> object:
+    """`a,b` and repeated parameters both make a list of strings."""
+    items = value if isinstance(value, list) else [value]
+    return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
+
+
+class DetectQuery(BaseModel):
+    """The options of `POST /detect`; an absent one takes the server's default."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    confidence: float | None = Field(None, ge=0, le=1, description="Least score to report")
+    score_by: ScoreBy | None = Field(
+        None, description="Score by `objectness`, or `joint` with the class probability"
+    )
+    nms: NmsMethod | None = Field(None, description="How overlapping boxes are pruned")
+    iou: float | None = Field(
+        None, ge=0, le=1, description="Overlap above which `soft-mean`, `soft-linear`, `hard` act"
+    )
+    sigma: float | None = Field(None, gt=0, description="Width of `soft-gaussian`")
+    class_agnostic: bool | None = Field(None, description="Boxes of different classes compete")
+    max_detections: int | None = Field(None, ge=1, description="Most boxes of an image")
+    classes: Annotated[list[str] | None, BeforeValidator(_split_names)] = Field(
+        None, description="Only these classes: names or ids, comma-separated or repeated"
+    )
+    timeout_ms: int | None = Field(None, ge=1, description="Deadline of the request in ms")
+
+    def resolve(self, defaults: DetectionOptions, class_names: tuple[str, ...]) -> DetectionOptions:
+        """Lay these options over the server's defaults.
+
+        Raises:
+            InvalidOptionError: A class is unknown, or `max_detections` exceeds the server's.
+        """
+        asked = self.model_dump(exclude_none=True, exclude={"classes", "timeout_ms"})
+        if self.max_detections is not None and self.max_detections > defaults.max_detections:
+            raise InvalidOptionError(
+                f"max_detections is {self.max_detections}, and this server allows "
+                f"{defaults.max_detections}"
+            )
+        if self.classes is not None:
+            asked["class_ids"] = frozenset(_class_id(name, class_names) for name in self.classes)
+        return dataclasses.replace(defaults, **asked)
+
+
+class DetectJson(DetectQuery):
+    """The JSON form of a request: images, and options beside them."""
+
+    images: list[str] = Field(description="Images in base64, or as base64 `data:` URIs")
+
+
+class Box(BaseModel):
+    """Corners in pixels of the upright image, clipped to it."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+class Detection(BaseModel):
+    """One object."""
+
+    box: Box
+    score: float = Field(description="Confidence after suppression")
+    objectness: float = Field(description="Probability that there is any object")
+    class_id: int
+    class_name: str
+
+
+class ImageError(BaseModel):
+    """Why one image of several could not be used."""
+
+    status: int
+    title: str
+    detail: str
+
+
+class ImageResult(BaseModel):
+    """What was found in one image; null sizes where it could not be read."""
+
+    filename: str | None
+    width: int | None
+    height: int | None
+    detections: list[Detection]
+    error: ImageError | None
+
+
+class ModelRef(BaseModel):
+    """The model that answered, and the execution provider that it really runs on."""
+
+    name: str
+    version: str
+    provider: str
+
+
+class TimingMs(BaseModel):
+    """Milliseconds by stage; of several images, each stage's slowest."""
+
+    decode: float
+    queue: float
+    inference: float
+    postprocess: float
+    total: float
+
+
+class DetectResponse(BaseModel):
+    """The answer of `POST /detect`, results in the order of the images."""
+
+    model: ModelRef
+    results: list[ImageResult]
+    timing_ms: TimingMs
+
+
+class Limits(BaseModel):
+    """What this server accepts."""
+
+    max_body_bytes: int
+    max_images_per_request: int
+    max_image_pixels: int
+    max_queue_images: int
+    max_detections: int
+    request_timeout_ms: int
+
+
+class ModelInfo(BaseModel):
+    """The answer of `GET /model`."""
+
+    contract: ModelContract
+    provider: str
+    device: str = Field(description="What was asked for")
+    limits: Limits
+    defaults: dict[str, str | float | bool] = Field(
+        description="Options of a request that has none"
+    )
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+    @classmethod
+    def of(cls, error: ServiceError, request_id: str) -> Self:
+        """Describe an error of one request."""
+        return cls(
+            type=f"urn:problem-type:yolox-serve:{error.slug}",
+            title=error.title,
+            status=error.status,
+            detail=error.detail,
+            request_id=request_id,
+        )
+
+
+class Health(BaseModel):
+    """The answer of a healthy `/health` endpoint."""
+
+    status: str
+
+
+def image_result(
+    filename: str | None, outcome: DetectedImage | ServiceError, class_names: tuple[str, ...]
+) -> ImageResult:
+    """One image's part of the answer."""
+    if isinstance(outcome, ServiceError):
+        error = ImageError(status=outcome.status, title=outcome.title, detail=outcome.detail)
+        return ImageResult(filename=filename, width=None, height=None, detections=[], error=error)
+    return ImageResult(
+        filename=filename,
+        width=outcome.width,
+        height=outcome.height,
+        detections=_detections(outcome, class_names),
+        error=None,
+    )
+
+
+def timing_ms(seconds: list[StageSeconds], total_s: float) -> TimingMs:
+    """The slowest image's time of each stage, in ms."""
+    slowest: dict[str, Any] = {
+        field.name: round(max(getattr(item, field.name) for item in seconds) * 1000, 3)
+        for field in dataclasses.fields(StageSeconds)
+    }
+    return TimingMs(**slowest, total=round(total_s * 1000, 3))
+
+
+def _detections(image: DetectedImage, class_names: tuple[str, ...]) -> list[Detection]:
+    found = image.detections
+    rows = zip(
+        found.boxes_xyxy.astype(np.float64).round(2).tolist(),
+        found.scores.tolist(),
+        found.objectness.tolist(),
+        found.class_ids.tolist(),
+        strict=True,
+    )
+    return [
+        Detection(
+            box=Box(x1=box[0], y1=box[1], x2=box[2], y2=box[3]),
+            score=round(score, 6),
+            objectness=round(objectness, 6),
+            class_id=class_id,
+            class_name=class_names[class_id],
+        )
+        for box, score, objectness, class_id in rows
+    ]
+
+
+def _class_id(name: str, class_names: tuple[str, ...]) -> int:
+    if name in class_names:
+        return class_names.index(name)
+    if name.isdecimal() and int(name) < len(class_names):
+        return int(name)
+    raise InvalidOptionError(f"this model has no class {name!r}; GET /model lists its classes")

@@ -1,0 +1,119 @@
+"""The server's settings: one documented line each, for flag, environment variable and help."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.core.contract import NmsMethod, ScoreBy
+from service.core.letterbox import LetterboxMode
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+# Pillow warns of images beyond this, and refuses those of twice as many pixels.
+MOST_IMAGE_PIXELS = 89_478_485
+
+
+class Settings(BaseSettings):
+    """Every setting; `--max-body-bytes` is `YOLOX_MAX_BODY_BYTES` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="YOLOX_", frozen=True, extra="forbid")
+
+    # The model and where it runs
+    model: Path | None = Field(None, description="ONNX file with a model contract (required)")
+    device: Device = Field(
+        "auto", description="Where to run; `auto` takes a GPU if it can and says what it took"
+    )
+    engine_instances: int | None = Field(
+        None, ge=1, le=64, description="Batches run at once (unset: one per CPU, or one on a GPU)"
+    )
+    engine_threads: int | None = Field(
+        None, ge=1, le=256, description="Threads per running batch (unset: the CPUs shared out)"
+    )
+    gpu_memory_limit_mb: int | None = Field(
+        None, ge=256, description="Bound of the GPU memory arena in MiB (unset: none)"
+    )
+    max_batch_size: int = Field(
+        16, ge=1, le=256, description="Most images in one batch, where the model allows it"
+    )
+    max_batch_delay_ms: float = Field(
+        0, ge=0, le=1000, description="How long the oldest image waits for company, in ms"
+    )
+    letterbox: LetterboxMode = Field(
+        "square",
+        description="Pad to the model's whole size, or (dynamic models) to the next rectangle",
+    )
+
+    # How it listens
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on (0: any free one)")
+    api_key: SecretStr | None = Field(
+        None, min_length=1, description="Key that /detect and /model then require"
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="Log lines for people or machines (`auto`: by whether it is a terminal)"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line to write"
+    )
+
+    # What a client may ask for
+    max_body_bytes: int = Field(32 * 2**20, ge=1, description="Largest request body, in bytes")
+    max_images_per_request: int = Field(32, ge=1, description="Most images in one request")
+    max_image_pixels: int = Field(
+        50_000_000, ge=1, le=MOST_IMAGE_PIXELS, description="Largest image, in pixels"
+    )
+    max_queue_images: int = Field(
+        256, ge=1, description="Most images waiting for the model, over all requests"
+    )
+    request_timeout_ms: int = Field(
+        10_000, ge=1, description="Deadline of a request, and the most `timeout_ms` may ask, in ms"
+    )
+    decode_threads: int | None = Field(
+        None, ge=1, le=256, description="Threads that decode images (unset: one per CPU)"
+    )
+
+    # Defaults of the request's options
+    confidence: Fraction | None = Field(
+        None, description="Default `confidence` (unset: the model's advice, else 0.5)"
+    )
+    score_by: ScoreBy | None = Field(
+        None, description="Default `score_by` (unset: the model's advice, else objectness)"
+    )
+    nms: NmsMethod | None = Field(
+        None, description="Default `nms` (unset: the model's advice, else soft-mean)"
+    )
+    iou: Fraction | None = Field(
+        None, description="Default `iou` (unset: the model's advice, else 0.45)"
+    )
+    sigma: float | None = Field(
+        None, gt=0, description="Default `sigma` (unset: the model's advice, else 0.5)"
+    )
+    class_agnostic: bool | None = Field(
+        None, description="Default `class_agnostic` (unset: the model's advice, else true)"
+    )
+    max_candidates: int = Field(
+        1000, ge=1, le=10_000, description="Most boxes of an image that enter suppression"
+    )
+    max_detections: int = Field(
+        300, ge=1, le=10_000, description="Default and most `max_detections`"
+    )
+
+    # Life cycle
+    ready_window_s: float = Field(
+        30, gt=0, description="Ready means an inference succeeded within this time, in s"
+    )
+    drain_grace_s: float = Field(
+        2, ge=0, description="Time between SIGTERM and closing the port, for balancers, in s"
+    )
+    shutdown_timeout_s: float = Field(
+        25, gt=0, description="Longest wait for accepted requests at shutdown, in s"
+    )
+
+    @model_validator(mode="after")
+    def _queue_holds_a_request(self) -> Self:
+        if self.max_queue_images < self.max_images_per_request:
+            raise ValueError("max_queue_images must be at least max_images_per_request")
+        return self

@@ -1,0 +1,62 @@
+"""From settings to a loaded, warmed engine and the defaults it is served with."""
+
+import dataclasses
+from typing import Final
+
+from service.core.contract import ModelContract
+from service.core.suppress import DetectionOptions, with_recommended
+from service.cpus import usable_cpus
+from service.detector import promised_sizes
+from service.engine import CPU, Engine, OnnxEngine
+from service.errors import StartupError
+from service.settings import Settings
+
+OPTION_SETTINGS: Final = ("confidence", "score_by", "nms", "iou", "sigma", "class_agnostic")
+
+
+def load_engine(settings: Settings) -> OnnxEngine:
+    """Load the model that the settings name, and warm every size it promises.
+
+    Raises:
+        StartupError: There is no model, it cannot be served, or not on the device asked for.
+    """
+    if settings.model is None:
+        raise StartupError("no model is named: set --model or YOLOX_MODEL to an ONNX file")
+    engine = OnnxEngine(
+        settings.model,
+        device=settings.device,
+        threads=threads_of_engine(settings),
+        max_batch=settings.max_batch_size,
+        gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
+    )
+    engine.load()
+    contract = engine.contract
+    if settings.letterbox == "rectangle" and not contract.input.dynamic_size:
+        raise StartupError(f"{settings.model} has a fixed size, and cannot do letterbox=rectangle")
+    engine.warm(promised_sizes(contract, settings.letterbox))
+    return engine
+
+
+def threads_of_engine(settings: Settings) -> int:
+    """Threads of one running batch: as asked, or the CPUs shared out between the instances."""
+    cpus = usable_cpus()
+    return settings.engine_threads or max(1, cpus // (settings.engine_instances or cpus))
+
+
+def engine_instances(settings: Settings, engine: Engine) -> int:
+    """Batches run at once: as asked, or one per CPU, and one that batches anywhere else."""
+    if settings.engine_instances is not None:
+        return settings.engine_instances
+    return max(1, usable_cpus() // threads_of_engine(settings)) if engine.provider == CPU else 1
+
+
+def default_options(settings: Settings, contract: ModelContract) -> DetectionOptions:
+    """What a request without options gets: settings, else the model's advice, else the article."""
+    article = DetectionOptions(
+        max_candidates=settings.max_candidates, max_detections=settings.max_detections
+    )
+    advised = with_recommended(article, contract.recommended)
+    chosen = {name: getattr(settings, name) for name in OPTION_SETTINGS}
+    return dataclasses.replace(
+        advised, **{name: value for name, value in chosen.items() if value is not None}
+    )
