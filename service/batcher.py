@@ -139,6 +139,18 @@ class Batcher:
             QueueFullError: Every place is taken.
             DrainingError: The server is shutting down.
         """
+        self.check_accepting()
+        self._places_held += 1
+        self._metrics.queue_images.set(self._places_held)
+        return Place(self)
+
+    def check_accepting(self) -> None:
+        """See whether there is a place for an image, without taking it.
+
+        Raises:
+            QueueFullError: Every place is taken.
+            DrainingError: The server is shutting down.
+        """
         if self._draining:
             raise DrainingError("the server is shutting down", retry_after_s=1)
         if self._places_held >= self._max_queue_images:
@@ -146,9 +158,6 @@ class Batcher:
                 f"all {self._max_queue_images} places in the queue are taken",
                 retry_after_s=self._seconds_until_empty(),
             )
-        self._places_held += 1
-        self._metrics.queue_images.set(self._places_held)
-        return Place(self)
 
     def place_freed(self) -> None:
         """A place was given back; called by the place."""

@@ -139,7 +139,7 @@ class Detector:
             QueueFullError: Every place is taken.
             DrainingError: The server is shutting down.
         """
-        self._batcher.reserve().give_back()
+        self._batcher.check_accepting()
 
     def unready_reason(self) -> str | None:
         """Why no new work should be sent here, or None."""

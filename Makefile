@@ -1,0 +1,73 @@
+# make serve   start the server          MODEL=path-or-name PORT=8000 HOST=127.0.0.1 DEVICE=auto|cpu|cuda|tensorrt
+# make test    run the tests
+# make check   format, lint, types, import contracts and tests: what CI runs
+# make fix     let the tools mend what they can
+# PYTHON=python3.13 chooses the interpreter; EXTRA="..." adds flags to the server.
+
+PYTHON ?= python3
+MODEL ?= yolox-nano
+HOST ?= 127.0.0.1
+PORT ?= 8000
+DEVICE ?= auto
+EXTRA ?=
+TORCH := 2.13.0
+
+# The two ONNX runtimes cannot share an environment. The GPU's is taken where there is a driver.
+ifneq ($(filter cuda tensorrt,$(DEVICE)),)
+RUNTIME := gpu
+else ifeq ($(DEVICE)$(shell command -v nvidia-smi 2>/dev/null),auto)
+RUNTIME := cpu
+else ifeq ($(DEVICE),auto)
+RUNTIME := gpu
+else
+RUNTIME := cpu
+endif
+VENV := .venv
+SERVE_VENV := $(if $(filter gpu,$(RUNTIME)),.venv-gpu,$(VENV))
+
+BIN := $(VENV)/bin
+SERVE_STAMP := $(SERVE_VENV)/.installed-serve
+DEV_STAMP := $(VENV)/.installed-dev
+
+.PHONY: serve test check lint fix clean
+
+serve: $(SERVE_STAMP)
+	@model="$(MODEL)"; \
+	if [ ! -e "$$model" ]; then model=$$($(SERVE_VENV)/bin/python -m model_export fetch "$$model") || exit 1; fi; \
+	exec $(SERVE_VENV)/bin/python -m service --model "$$model" --host $(HOST) --port $(PORT) --device $(DEVICE) $(EXTRA)
+
+test: $(DEV_STAMP)
+	$(BIN)/python -m pytest
+
+check: lint test
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(DEV_STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .venv-gpu
+
+$(VENV)/bin/python $(SERVE_VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.13 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(dir $(@D))
+
+$(SERVE_STAMP): pyproject.toml constraints.txt | $(SERVE_VENV)/bin/python
+	$(SERVE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(RUNTIME),fetch]'
+	@touch $@
+
+# The CPU build of torch where there is one: a local build tag, else uv knows where, else the plain one.
+$(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)+cpu' 2>/dev/null \
+	  || { $(BIN)/python -m pip install --quiet uv \
+	       && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu 'torch==$(TORCH)'; } \
+	  || $(BIN)/python -m pip install 'torch==$(TORCH)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,fetch,evaluate,train,dev]'
+	@touch $@
