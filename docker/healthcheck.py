@@ -1,0 +1,23 @@
+#!/usr/bin/env python3
+"""Exit 0 if the server of this container is ready; else say why not and exit 1."""
+
+import http.client
+import os
+import sys
+
+
+def main() -> str | None:
+    """Ask the server; return what is wrong, or None."""
+    port = int(os.environ.get("YOLOX_PORT", "8000"))
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
+    try:
+        connection.request("GET", "/health/ready")
+        response = connection.getresponse()
+        body = response.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return f"no answer on port {port}: {error}"
+    return None if response.status == http.HTTPStatus.OK else f"{response.status}: {body}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+# Training, export, evaluation: `python -m model_export`, with torch. The data are mounted.
+# Build it from the root of the repository:
+#   docker build -f docker/model_export.Dockerfile -t yolox-export .
+# torch's usual Linux wheels bring CUDA. For a CPU build, name the package index that has the
+# CPU wheels of torch with --build-arg EXTRA_INDEX_URL=... (docker/README.md).
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
+ARG EXTRA_INDEX_URL=
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+RUN python -m venv --without-pip /opt/venv
+COPY pyproject.toml constraints.txt docker/requirements.py ./
+RUN python requirements.py train fetch evaluate cpu > requirements.txt \
+ && pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt \
+      ${EXTRA_INDEX_URL:+--extra-index-url "${EXTRA_INDEX_URL}"} -r requirements.txt
+COPY README.md LICENSE ./
+COPY service service
+COPY model_export model_export
+RUN pip install --no-deps --target /opt/app .
+
+FROM ${PYTHON_IMAGE} AS model_export
+ENV PATH=/opt/venv/bin:${PATH} \
+    PYTHONPATH=/opt/app \
+    PYTHONSAFEPATH=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp
+RUN groupadd --gid 10001 yolox \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent \
+      --shell /usr/sbin/nologin yolox \
+ && install -d -o 10001 -g 10001 /data /models /runs
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /opt/app /opt/app
+WORKDIR /runs
+USER 10001:10001
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["python", "-m", "model_export"]
+CMD ["--help"]
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="yolox-export" \
+      org.opencontainers.image.description="YOLOX training, export to ONNX and evaluation" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
