@@ -1,0 +1,130 @@
+"""COCO annotations, and the metrics of detections against them."""
+
+import contextlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from model_export.errors import ModelExportError
+
+# In the order of pycocotools. AP and AR average over IoU 0.50 to 0.95 unless the name says
+# otherwise; small, medium and large are areas below 32^2, below 96^2 and above, in pixels; the
+# number after AR is how many detections of an image count.
+METRIC_NAMES: Final = (
+    *("AP", "AP50", "AP75", "AP small", "AP medium", "AP large"),
+    *("AR 1", "AR 10", "AR 100", "AR small", "AR medium", "AR large"),
+)
+
+
+class CocoResult(TypedDict):
+    """One detection in COCO's result format; bbox is x, y, width, height in image pixels."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class CocoSet:
+    """Annotated images on disk.
+
+    Attributes:
+        images: Image id to file.
+        categories: Category id to name.
+        truth: The annotations, indexed.
+    """
+
+    images: Mapping[int, Path]
+    categories: Mapping[int, str]
+    truth: COCO
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """COCO's box metrics, 0 to 1; None where the annotations have nothing to measure with.
+
+    Attributes:
+        overall: Metric, as in `METRIC_NAMES`, to value.
+        ap_by_class: Class name to its AP.
+    """
+
+    overall: Mapping[str, float | None]
+    ap_by_class: Mapping[str, float | None]
+
+    def to_json(self) -> str:
+        """These metrics as a JSON object."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def read_coco_set(annotations: Path, folder: Path) -> CocoSet:
+    """Read a COCO json, and find its images in a folder.
+
+    Raises:
+        ModelExportError: The file is not a COCO one, or an image is missing.
+    """
+    try:
+        content = json.loads(annotations.read_text(encoding="utf-8"))
+        images = {entry["id"]: folder / entry["file_name"] for entry in content["images"]}
+        categories = {entry["id"]: entry["name"] for entry in content["categories"]}
+        boxes = [_completed(entry, i) for i, entry in enumerate(content["annotations"], start=1)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelExportError(f"{annotations} is no COCO annotation file: {error!r}") from error
+    if not images:
+        raise ModelExportError(f"{annotations} lists no images")
+    missing = [path for path in images.values() if not path.is_file()]
+    if missing:
+        raise ModelExportError(f"{len(missing)} images are missing, the first {missing[0]}")
+    return CocoSet(images, categories, _indexed(images, categories, boxes))
+
+
+def measure(coco: CocoSet, results: Sequence[CocoResult]) -> Metrics:
+    """Compare detections with the annotations."""
+    boxes = [_completed(dict(result), i) for i, result in enumerate(results, start=1)]
+    found = _indexed(coco.images, coco.categories, boxes)
+    # pycocotools talks on stdout, which is for results.
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(coco.truth, found, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    known = [None if value < 0 else float(value) for value in evaluation.stats]
+    # (IoU, recall, class, area, detections): every area, up to 100 detections
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    names = [coco.categories[category] for category in evaluation.params.catIds]
+    by_class = {name: _mean_known(precision[:, :, k]) for k, name in enumerate(names)}
+    return Metrics(dict(zip(METRIC_NAMES, known, strict=True)), by_class)
+
+
+def _completed(entry: dict[str, Any], default_id: int) -> dict[str, Any]:
+    """An annotation with the fields that pycocotools needs and many files lack."""
+    _, _, width, height = entry["bbox"]
+    return {"id": default_id, "iscrowd": 0, "area": width * height} | entry
+
+
+def _indexed(
+    images: Mapping[int, Path], categories: Mapping[int, str], boxes: list[dict[str, Any]]
+) -> COCO:
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image} for image in images],
+        "categories": [{"id": category} for category in categories],
+        "annotations": boxes,
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def _mean_known(precision: NDArray[np.float64]) -> float | None:
+    """The mean, less the -1 that stands for nothing to measure."""
+    known = precision[precision >= 0]
+    return float(known.mean()) if known.size else None

@@ -1,0 +1,107 @@
+"""Measure a detector on a COCO data set, whatever the detector is."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from model_export.coco import CocoResult, CocoSet
+from model_export.errors import ModelExportError
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One detection; the box is x1, y1, x2, y2 in image pixels."""
+
+    class_name: str
+    score: float
+    box_xyxy: tuple[float, float, float, float]
+
+
+class Detector(Protocol):
+    """Anything that finds objects in the bytes of an image file."""
+
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes it knows."""
+
+    def detect(self, image: bytes) -> Sequence[Found]:
+        """Find objects; called from several threads at once.
+
+        Raises:
+            ModelExportError: It cannot.
+        """
+
+
+def detect_all(
+    detector: Detector, coco: CocoSet, *, concurrency: int, on_image: Callable[[], None]
+) -> list[CocoResult]:
+    """Run a detector on every image of a set.
+
+    Classes that the set does not have are left out.
+
+    Args:
+        detector: What to measure.
+        coco: The images and their categories, matched to the detector's classes by name.
+        concurrency: How many images are in flight at once.
+        on_image: Called after each image.
+
+    Returns:
+        Every detection, by image in the order of the set.
+
+    Raises:
+        ModelExportError: No class matches, or an image fails; the message names the file.
+    """
+    category_ids = _match_categories(detector.class_names(), coco)
+    with ThreadPoolExecutor(concurrency) as executor:
+        futures = {
+            executor.submit(_detect_file, detector, path): image
+            for image, path in coco.images.items()
+        }
+        try:
+            found = {}
+            for future in as_completed(futures):
+                found[futures[future]] = future.result()
+                on_image()
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [
+        _result(image, category_ids[item.class_name], item)
+        for image in coco.images
+        for item in found[image]
+        if item.class_name in category_ids
+    ]
+
+
+def _match_categories(class_names: Sequence[str], coco: CocoSet) -> dict[str, int]:
+    """Class name to category id, for the names that both know."""
+    ids = {name: category for category, name in coco.categories.items()}
+    matches = {name: ids[name] for name in class_names if name in ids}
+    if not matches:
+        raise ModelExportError(
+            f"no class matches by name: the model knows {_some(class_names)}; "
+            f"the annotations have {_some(list(ids))}"
+        )
+    return matches
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _detect_file(detector: Detector, path: Path) -> Sequence[Found]:
+    try:
+        return detector.detect(path.read_bytes())
+    except (OSError, ModelExportError) as error:
+        raise ModelExportError(f"{path}: {error}") from error
+
+
+def _result(image_id: int, category_id: int, found: Found) -> CocoResult:
+    x1, y1, x2, y2 = found.box_xyxy
+    return CocoResult(
+        image_id=image_id,
+        category_id=category_id,
+        bbox=[x1, y1, x2 - x1, y2 - y1],
+        score=found.score,
+    )
