@@ -1,0 +1,59 @@
+"""The command line: `python -m model_export COMMAND`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from model_export.commands import adopt, evaluate, fetch
+from model_export.errors import ModelExportError
+
+# The optional dependencies of pyproject.toml that each command needs, less the ONNX runtime.
+EXTRAS = {"adopt": "fetch", "fetch": "fetch", "evaluate": "evaluate"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command, and return its exit code: 0, 1 for an error, 130 for Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except ModelExportError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith(("model_export", "service")):
+            raise
+        return _fail(_missing_package(error.name, arguments.command))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m model_export",
+        description="Make ONNX models that the service takes, and measure them.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module, summary in (
+        ("fetch", fetch, "download a released YOLOX model and adopt it"),
+        ("adopt", adopt, "stamp a contract on a third-party YOLOX ONNX file"),
+        ("evaluate", evaluate, "measure a running server on a COCO data set"),
+    ):
+        command = commands.add_parser(name, help=summary)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _fail(message: str) -> int:
+    """Say what is wrong in one line, whatever lines the message came in."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 1
+
+
+def _missing_package(package: str, command: str) -> str:
+    extra = "cpu" if package.startswith("onnxruntime") else EXTRAS[command]
+    return f"`{command}` needs the package {package}: pip install 'yolox-serve[{extra}]'"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Download one file of known size and sum, picking up where an earlier try stopped."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from model_export.errors import ModelExportError
+
+TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
+# A cut connection is resumed this often, as long as each try brings the file further.
+MAX_RESUMES: Final = 5
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file to download, and how to know it.
+
+    Attributes:
+        url: Where it is.
+        size: Its length in bytes.
+        sha256: Its SHA-256 sum, 64 hexadecimal digits.
+    """
+
+    url: str
+    size: int
+    sha256: str
+
+
+class DownloadError(ModelExportError):
+    """The server did not give the file, or gave another one."""
+
+
+def download(remote: RemoteFile, target: Path, on_progress: Progress) -> None:
+    """Download a file, unless the target is there and has the right sum.
+
+    The bytes gather in `<target>.part`, where a later call goes on. The target appears whole,
+    after its sum was checked, or not at all.
+
+    Args:
+        remote: The file.
+        target: Where it goes; its folder is made.
+        on_progress: Told how many bytes are there, again and again.
+
+    Raises:
+        DownloadError: The server cannot be reached, cuts the connection, refuses, or has a file
+            of another length or sum.
+        ModelExportError: The target cannot be written.
+    """
+    part = target.with_name(f"{target.name}.part")
+    try:
+        if target.is_file() and sha256_of(target) == remote.sha256:
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
+            _complete(client, remote, part, on_progress)
+        _check_sum(remote, part)
+        part.replace(target)
+    except OSError as error:
+        raise ModelExportError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 sum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _complete(client: httpx.Client, remote: RemoteFile, part: Path, on_progress: Progress) -> None:
+    """Ask for what is missing until the part has its full size."""
+    cause: Exception | None = None
+    for _ in range(1 + MAX_RESUMES):
+        have = _size(part)
+        if have == remote.size:
+            return
+        try:
+            _receive(client, remote, part, on_progress)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            cause = error
+            if _size(part) == have:
+                break
+    if (have := _size(part)) != remote.size:
+        reason = str(cause or "") or "the connection was cut"
+        raise DownloadError(
+            f"cannot download {remote.url}: {reason}"
+            + (f"; {have:,} of {remote.size:,} bytes are kept, run again to go on" if have else "")
+        ) from cause
+
+
+def _receive(client: httpx.Client, remote: RemoteFile, part: Path, on_progress: Progress) -> None:
+    """Append what one request brings, or start anew where the server cannot go on."""
+    have = _size(part)
+    # A compressed answer would have another length and other ranges.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with client.stream("GET", remote.url, headers=headers) as response:
+        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        content_range = response.headers.get("Content-Range", "")
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE or (
+            resumed and not content_range.startswith(f"bytes {have}-")
+        ):
+            part.unlink(missing_ok=True)
+            return
+        _check_answer(response, remote)
+        with part.open("ab" if resumed else "wb") as file:
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+                on_progress(file.tell())
+                if file.tell() > remote.size:
+                    raise DownloadError(f"{remote.url} has more than {remote.size:,} bytes")
+
+
+def _check_answer(response: httpx.Response, remote: RemoteFile) -> None:
+    if not response.is_success:
+        raise DownloadError(
+            f"{response.url} answers {response.status_code} {response.reason_phrase}"
+        )
+    total = response.headers.get("Content-Range", "").rpartition("/")[2]
+    total = total or response.headers.get("Content-Length", "")
+    if total.isdigit() and int(total) != remote.size:
+        raise DownloadError(
+            f"{response.url} has {int(total):,} bytes, and the released file {remote.size:,}"
+        )
+
+
+def _check_sum(remote: RemoteFile, part: Path) -> None:
+    found = sha256_of(part)
+    if found != remote.sha256:
+        part.unlink()
+        raise DownloadError(
+            f"{remote.url} has the wrong SHA-256 sum and was deleted: "
+            f"expected {remote.sha256}, got {found}"
+        )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

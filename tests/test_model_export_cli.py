@@ -1,0 +1,128 @@
+"""The command line speaks in one line, and needs only what the command needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx_models import tiny_yolox_model
+
+from model_export import __main__ as cli
+from model_export.commands import adopt
+from service.core.contract import ModelContract
+
+COMMANDS = ("fetch", "adopt", "evaluate")
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny model of 80 classes in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(tiny_yolox_model(num_classes=80), "my_model.onnx")
+    return Path("my_model.onnx")
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_needs_no_optional_package(command: str) -> None:
+    blocked = "httpx onnx onnxruntime onnxscript platformdirs pycocotools rich torch".split()
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({blocked}))
+from model_export.__main__ import main
+main([{command!r}, "--help"])
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert "usage:" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"), [("onnx", "fetch"), ("onnxruntime", "cpu"), ("numpy.strange", "fetch")]
+)
+def test_missing_package_is_one_line_that_names_the_extra(
+    package: str,
+    extra: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(_: object) -> None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr(adopt, "run", run)
+
+    assert cli.main(["adopt", "my_model.onnx"]) == 1
+    message = f"error: `adopt` needs the package {package}: pip install 'yolox-serve[{extra}]'\n"
+    assert capsys.readouterr().err == message
+
+
+def test_ctrl_c_exits_130_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adopt, "run", run)
+
+    assert cli.main(["adopt", "my_model.onnx"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_adopt_prints_only_the_path(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["adopt", str(source)]) == 0
+
+    captured = capsys.readouterr()
+    assert captured.out == "models/my-model.onnx\n"
+    assert "any batch size" in captured.err
+    assert Path("models/my-model.onnx").is_file()
+
+
+def test_adopt_takes_every_option(source: Path) -> None:
+    Path("names.txt").write_text("\n".join(f"class {i}" for i in range(80)))
+    options = (
+        "--output out.onnx --names names.txt --name mine --model-version 3 --color RGB "
+        "--score-activation logits --box-coding anchor_point --value-range -1 1 "
+        "--confidence 0.25 --score-by joint --nms hard --iou 0.6 --sigma 0.4 --class-agnostic "
+        "--source here --dataset photos --metrics good --licence MIT --force"
+    ).split()
+
+    assert cli.main(["adopt", str(source), *options]) == 0
+    metadata = {entry.key: entry.value for entry in onnx.load("out.onnx").metadata_props}
+    contract = ModelContract.from_metadata(metadata)
+    assert (contract.name, contract.version, contract.class_names[0]) == ("mine", "3", "class 0")
+    assert (contract.input.color_order, contract.input.value_range) == ("RGB", (-1.0, 1.0))
+    assert contract.box_coding == "anchor_point"
+    assert (contract.recommended.confidence, contract.recommended.class_agnostic) == (0.25, True)
+    assert (contract.provenance.source, contract.provenance.licence) == ("here", "MIT")
+
+
+def test_error_of_several_lines_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: object) -> None:
+        raise cli.ModelExportError("first\n  second")
+
+    monkeypatch.setattr(adopt, "run", run)
+
+    assert cli.main(["adopt", "my_model.onnx"]) == 1
+    assert capsys.readouterr().err == "error: first second\n"
+
+
+@pytest.mark.parametrize("size", ["640", "axb", "1x2x3"])
+def test_size_that_is_no_size_is_a_usage_error(
+    size: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["adopt", "my_model.onnx", "--size", size])
+    assert "is not HxW" in capsys.readouterr().err
