@@ -104,10 +104,13 @@ def measure(coco: CocoSet, results: Sequence[CocoResult]) -> Metrics:
     return Metrics(dict(zip(METRIC_NAMES, known, strict=True)), by_class)
 
 
-def _completed(entry: dict[str, Any], default_id: int) -> dict[str, Any]:
-    """An annotation with the fields that pycocotools needs and many files lack."""
+def _completed(entry: dict[str, Any], number: int) -> dict[str, Any]:
+    """An annotation with what pycocotools needs and many files lack.
+
+    Ids are given anew, from 1: pycocotools takes a match with id 0 for none.
+    """
     _, _, width, height = entry["bbox"]
-    return {"id": default_id, "iscrowd": 0, "area": width * height} | entry
+    return {"iscrowd": 0, "area": width * height} | entry | {"id": number}
 
 
 def _indexed(

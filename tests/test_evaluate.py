@@ -188,8 +188,15 @@ def test_metric_without_annotations_is_none(data: Path) -> None:
     assert metrics_of(data, PERFECT)["AP"] is None
 
 
+def test_annotation_ids_may_start_at_zero(data: Path) -> None:
+    annotations = [box | {"id": i} for i, box in enumerate(coco_json()["annotations"])]
+    (data / "coco.json").write_text(json.dumps(coco_json(annotations=annotations)))
+
+    assert metrics_of(data, PERFECT)["AP"] == pytest.approx(1)
+
+
 def test_crowd_is_neither_hit_nor_miss(data: Path) -> None:
-    crowd = {"id": 50, "image_id": 8, "category_id": 9, "bbox": [0, 0, 100, 100], "area": 5000}
+    crowd = {"image_id": 8, "category_id": 9, "bbox": [0, 0, 100, 100], "area": 5000}
     annotations = [*coco_json()["annotations"], crowd | {"iscrowd": 1}]
     (data / "coco.json").write_text(json.dumps(coco_json(annotations=annotations)))
 
