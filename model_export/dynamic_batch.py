@@ -97,10 +97,10 @@ def largest_difference(batched: Rows, singles: Rows) -> float:
 def _reshape_targets(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
     """The constant shapes that Reshape nodes take, where 0 means to copy an axis."""
     names = {
-        node.input[1]
+        name
         for node in graph.node
-        if node.op_type == "Reshape"
-        and not any(a.name == "allowzero" and a.i for a in node.attribute)
+        if node.op_type == "Reshape" and not _takes_zero_literally(node)
+        for name in node.input[1:2]
     }
     constants = [node for node in graph.node if node.op_type == "Constant"]
     return [tensor for tensor in graph.initializer if tensor.name in names] + [
@@ -110,3 +110,7 @@ def _reshape_targets(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
         for attribute in node.attribute
         if attribute.name == "value"
     ]
+
+
+def _takes_zero_literally(reshape: onnx.NodeProto) -> bool:
+    return any(attribute.name == "allowzero" and attribute.i for attribute in reshape.attribute)

@@ -106,6 +106,17 @@ def test_fixed_batch_is_opened(tmp_path: Path, batch: int) -> None:
     assert contract.input.batch is None
 
 
+def test_reshape_target_in_a_constant_node_is_opened(tmp_path: Path) -> None:
+    model = tiny_yolox_model(batch=1)
+    (target,) = [tensor for tensor in model.graph.initializer if tensor.name == "rows_shape"]
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["rows_shape"], value=target))
+    model.graph.initializer.remove(target)
+
+    adoption = adopt(save(model, tmp_path), tmp_path / "out.onnx", AdoptRequest(NAMES))
+
+    assert adoption.contract.input.batch is None
+
+
 def mixing_model(batch: int | None) -> onnx.ModelProto:
     """A model that is right for one image, and adds the mean of the batch to each of several."""
     model = tiny_yolox_model(batch=batch)
