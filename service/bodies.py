@@ -121,6 +121,9 @@ def _is_image_field(name: str) -> bool:
 
 
 def _with_fields(query: DetectQuery, form: FormData) -> DetectQuery:
+    texts = [name for name, value in form.multi_items() if isinstance(value, str)]
+    if not set(texts).isdisjoint(IMAGE_FIELDS):
+        raise MalformedRequestError("an image part needs a filename, or it is only text")
     fields: dict[str, object] = {
         name: form.getlist(name) if name == "classes" else value
         for name, value in form.multi_items()

@@ -17,7 +17,7 @@ def configure_logs(log_format: Literal["auto", "console", "json"], level: str) -
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     finish: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if people
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -19,7 +19,13 @@ MOST_IMAGE_PIXELS = 89_478_485
 class Settings(BaseSettings):
     """Every setting; `--max-body-bytes` is `YOLOX_MAX_BODY_BYTES` in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="YOLOX_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="YOLOX_",
+        frozen=True,
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_prog_name="python -m service",
+    )
 
     # The model and where it runs
     model: Path | None = Field(None, description="ONNX file with a model contract (required)")

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from service.logs import configure_logs
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs() -> None:
+    """The form that a server writes."""
+    configure_logs("json", "info")
 
 
 @pytest.fixture(scope="session")

@@ -158,7 +158,7 @@ class ModelContract:
 def _rules(contract: ModelContract) -> list[tuple[bool, str]]:
     """Every rule a contract must keep: (is it broken, what to say)."""
     image, strides, advice = contract.input, contract.strides, contract.recommended
-    largest = max(1, *strides)
+    largest = max((1, *strides))
     low, high = image.value_range
     return [
         (not contract.name, "name is empty"),

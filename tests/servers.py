@@ -1,0 +1,90 @@
+"""A real server in a process of its own."""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+
+
+class Server:
+    """`python -m service` on a free port, with its log read as it comes."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "service", "--port", "0", "--log-format", "json"]
+        self.process = subprocess.Popen(
+            [*command, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+        self.events: list[str] = []
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.url = self._wait_for("Uvicorn running on ").split()[3]
+        self.client = httpx2.Client(base_url=self.url, timeout=60)
+
+    def _read(self) -> None:
+        stderr = self.process.stderr
+        if stderr is not None:
+            for line in stderr:
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def _wait_for(self, beginning: str) -> str:
+        while (line := self._lines.get(timeout=60)) is not None:
+            self.events.append(line)
+            with contextlib.suppress(ValueError):
+                event = str(json.loads(line).get("event", ""))
+                if event.startswith(beginning):
+                    return event
+        raise AssertionError("the server never said " + beginning + "".join(self.events))
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def exit_code(self) -> int:
+        """Wait for the end."""
+        return self.process.wait(timeout=60)
+
+    def close(self) -> None:
+        """End it whatever its state."""
+        self.client.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(timeout=60)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+
+@contextlib.contextmanager
+def server(model: Path, *arguments: str) -> Iterator[Server]:
+    """Serve a model for the length of a test."""
+    running = Server("--model", str(model), *arguments)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def failed_start(*arguments: str) -> tuple[int, str]:
+    """Exit code and standard error of a server that should not start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "--port", "0", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stderr
+
+
+SIGINT, SIGTERM = signal.SIGINT, signal.SIGTERM

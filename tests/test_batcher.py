@@ -1,0 +1,328 @@
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engines import CONTRACT, FakeEngine
+from service.batcher import Batcher, Inference
+from service.errors import DeadlineError, DrainingError, ModelFailedError, QueueFullError
+from service.metrics import Metrics
+
+FAR = 60.0
+
+
+def image(value: int = 0, height: int = 64, width: int = 64) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), value, dtype=np.uint8)
+
+
+class Bench:
+    """A running batcher with everything a test wants to look at."""
+
+    def __init__(self, engines: list[FakeEngine], **options: Any) -> None:
+        self.metrics = Metrics()
+        limits = {"max_queue_images": 64, "max_batch_size": 8}
+        self.batcher = Batcher(engines, self.metrics, **(limits | options))
+        self.engine = engines[0]
+
+    async def infer(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> Inference:
+        with self.batcher.reserve() as place:
+            return await self.batcher.infer(place, tensor, time.monotonic() + seconds)
+
+    def submit(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> asyncio.Task[Inference]:
+        return asyncio.create_task(self.infer(tensor, seconds))
+
+    async def submit_all(self, *tensors: NDArray[np.uint8]) -> list[asyncio.Task[Inference]]:
+        tasks = [self.submit(tensor) for tensor in tensors]
+        await settle()
+        return tasks
+
+    async def engine_started(self) -> None:
+        assert await asyncio.to_thread(self.engine.started.acquire, timeout=10)
+
+    async def hold(self) -> asyncio.Task[Inference]:
+        """Keep the (one) engine busy until its gate opens."""
+        self.engine.gate.clear()
+        task = self.submit(image())
+        await self.engine_started()
+        self.engine.batches.clear()
+        return task
+
+    def dropped(self, reason: str) -> float:
+        return self.metrics.rejections.labels(f"dropped-{reason}")._value.get()
+
+
+async def settle() -> None:
+    """Let every task that can run do so."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def running(engines: list[FakeEngine], **options: Any) -> AsyncIterator[Bench]:
+    bench = Bench(engines, **options)
+    bench.batcher.start()
+    try:
+        yield bench
+    finally:
+        for engine in engines:
+            engine.gate.set()
+        await bench.batcher.stop()
+
+
+def on_bench(
+    test: Callable[[Bench], Awaitable[None]],
+    engines: list[FakeEngine] | None = None,
+    **options: Any,
+) -> None:
+    async def main() -> None:
+        async with running(engines or [FakeEngine()], **options) as bench:
+            await test(bench)
+
+    asyncio.run(main())
+
+
+def test_each_image_gets_the_answer_it_gets_alone() -> None:
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        tasks = await bench.submit_all(*(image(value) for value in range(0, 250, 50)))
+        bench.engine.gate.set()
+        for value, task in zip(range(0, 250, 50), tasks, strict=True):
+            expected = bench.engine.rows_of(image(value))
+            np.testing.assert_array_equal((await task).raw, expected)
+        await held
+        assert bench.engine.batches == [(5, 64, 64, 3)]
+
+    on_bench(body)
+
+
+def test_a_batch_is_formed_when_the_engine_is_free_from_all_that_waits_then() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.hold()
+        first = await bench.submit_all(image(1))
+        second = await bench.submit_all(image(2), image(3))
+        bench.engine.gate.set()
+        await asyncio.gather(*first, *second)
+        assert bench.engine.batches == [(3, 64, 64, 3)]
+
+    on_bench(body)
+
+
+def test_a_lone_image_does_not_wait_for_company() -> None:
+    async def body(bench: Bench) -> None:
+        inference = await bench.infer(image())
+        assert bench.engine.batches == [(1, 64, 64, 3)]
+        assert inference.queue_s < 5
+
+    on_bench(body)
+
+
+def test_a_batch_is_no_larger_than_the_engine_allows() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.hold()
+        tasks = await bench.submit_all(*(image() for _ in range(5)))
+        bench.engine.gate.set()
+        await asyncio.gather(*tasks)
+        assert [shape[0] for shape in bench.engine.batches] == [2, 2, 1]
+
+    on_bench(body, [FakeEngine(max_batch=2)])
+
+
+def test_two_idle_engines_share_what_waits() -> None:
+    engine = FakeEngine()
+
+    async def body(bench: Bench) -> None:
+        await settle()
+        bench.engine.gate.clear()
+        tasks = [bench.submit(image()) for _ in range(6)]
+        await bench.engine_started()
+        await bench.engine_started()
+        bench.engine.gate.set()
+        await asyncio.gather(*tasks)
+        assert [shape[0] for shape in bench.engine.batches] == [3, 3]
+
+    on_bench(body, [engine, engine])
+
+
+def test_images_of_one_batch_have_one_shape_and_the_oldest_goes_first() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.hold()
+        tasks = await bench.submit_all(
+            image(), image(width=32), image(), image(width=32), image(width=32), image()
+        )
+        bench.engine.gate.set()
+        await asyncio.gather(*tasks)
+        assert bench.engine.batches == [(3, 64, 64, 3), (3, 64, 32, 3)]
+
+    on_bench(body)
+
+
+def test_a_rare_shape_does_not_starve_behind_a_steady_stream() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.hold()
+        await bench.submit_all(image(), image())
+        rare = bench.submit(image(width=32))
+        await settle()
+        await bench.submit_all(*(image() for _ in range(6)))
+        bench.engine.gate.set()
+        await rare
+        assert bench.engine.batches[1][2] == 32
+
+    on_bench(body, [FakeEngine(max_batch=2)], max_batch_size=2)
+
+
+def test_full_queue_refuses_at_once_and_disturbs_nothing_else() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.hold()
+        tasks = await bench.submit_all(image(1), image(2))
+        with pytest.raises(QueueFullError) as refusal:
+            bench.batcher.reserve()
+        assert int(refusal.value.headers["Retry-After"]) >= 1
+        bench.engine.gate.set()
+        assert len(await asyncio.gather(*tasks)) == 2
+        await bench.infer(image())
+
+    on_bench(body, max_queue_images=2)
+
+
+def test_a_place_is_freed_when_its_image_fails_before_the_queue() -> None:
+    async def body(bench: Bench) -> None:
+        for _ in range(3):
+            with contextlib.suppress(ValueError), bench.batcher.reserve():
+                raise ValueError("cannot be decoded")
+        assert bench.metrics.queue_images._value.get() == 0
+        await bench.infer(image())
+
+    on_bench(body, max_queue_images=1)
+
+
+def test_places_in_use_can_be_seen() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.hold()
+        await bench.submit_all(image(), image())
+        assert bench.metrics.queue_images._value.get() == 2
+        bench.engine.gate.set()
+
+    on_bench(body)
+
+
+def test_an_image_whose_client_left_is_not_run() -> None:
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        leaver, stayer = await bench.submit_all(image(1), image(2))
+        leaver.cancel()
+        await settle()
+        bench.engine.gate.set()
+        await asyncio.gather(held, stayer)
+        assert bench.engine.batches == [(1, 64, 64, 3)]
+        assert bench.dropped("client-left") == 1
+
+    on_bench(body)
+
+
+def test_an_image_whose_deadline_passed_is_not_run() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.hold()
+        late = bench.submit(image(1), seconds=-1)
+        in_time = bench.submit(image(2))
+        await settle()
+        bench.engine.gate.set()
+        with pytest.raises(DeadlineError):
+            await late
+        await in_time
+        assert bench.engine.batches == [(1, 64, 64, 3)]
+        assert bench.dropped("deadline") == 1
+
+    on_bench(body)
+
+
+def test_an_engine_error_reaches_every_waiter_and_the_next_batch_works() -> None:
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        tasks = await bench.submit_all(image(), image(), image())
+        bench.engine.error = RuntimeError("out of memory")
+        bench.engine.gate.set()
+        results = await asyncio.gather(held, *tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [ModelFailedError] * 4
+        assert bench.batcher.failures_in_a_row == 2
+        bench.engine.error = None
+        await bench.infer(image())
+        assert bench.batcher.failures_in_a_row == 0
+
+    on_bench(body)
+
+
+def test_an_engine_that_loses_a_row_fails_its_batch_only() -> None:
+    class Forgetful(FakeEngine):
+        def infer(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
+            rows = super().infer(images)
+            return rows[:-1] if len(images) > 1 else rows
+
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        tasks = await bench.submit_all(image(), image())
+        bench.engine.gate.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [ModelFailedError] * 2
+        assert isinstance(await held, Inference)
+
+    on_bench(body, [Forgetful()])
+
+
+def test_a_delay_lets_a_batch_fill_and_a_full_one_goes_at_once() -> None:
+    async def body(bench: Bench) -> None:
+        tasks = await bench.submit_all(image(), image())
+        assert bench.engine.batches == []
+        tasks += await bench.submit_all(image())
+        await asyncio.gather(*tasks)
+        assert bench.engine.batches == [(3, 64, 64, 3)]
+
+    on_bench(body, max_batch_size=3, max_batch_delay_s=FAR)
+
+
+def test_a_delay_counts_from_the_oldest_image() -> None:
+    async def body(bench: Bench) -> None:
+        inference = await bench.infer(image())
+        assert inference.queue_s >= 0.05
+
+    on_bench(body, max_batch_delay_s=0.05)
+
+
+def test_stopping_finishes_what_waits_and_refuses_the_rest() -> None:
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        tasks = await bench.submit_all(*(image() for _ in range(20)))
+        stopping = asyncio.create_task(bench.batcher.stop())
+        await settle()
+        with pytest.raises(DrainingError):
+            bench.batcher.reserve()
+        assert not stopping.done()
+        bench.engine.gate.set()
+        await stopping
+        results = await asyncio.gather(held, *tasks)
+        assert all(isinstance(result, Inference) for result in results)
+
+    on_bench(body)
+
+
+def test_times_of_an_image_are_those_it_spent() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.hold()
+        (task,) = await bench.submit_all(image())
+        await asyncio.sleep(0.05)
+        bench.engine.gate.set()
+        inference = await task
+        assert inference.queue_s >= 0.05
+        assert inference.inference_s >= 0
+
+    on_bench(body)
+
+
+def test_contract_of_the_fake_engine_is_honest() -> None:
+    """The fake's rows have the shape that its contract promises."""
+    rows = FakeEngine().rows_of(image(width=96))
+    assert rows.shape == (CONTRACT.num_cells(64, 96), CONTRACT.output_channels)

@@ -1,0 +1,240 @@
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from model_export.onnx_file import save_with_contract
+from onnx_models import tiny_yolox_model
+from service.core.contract import InputSpec, ModelContract
+from service.core.pack import pack_images
+from service.cpus import usable_cpus
+from service.engine import OnnxEngine
+from service.errors import StartupError
+
+NAMES = ("red", "green", "blue")
+RNG = np.random.default_rng(0)
+IMAGES: NDArray[np.uint8] = RNG.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+
+
+def model_file(
+    folder: Path, model: onnx.ModelProto | None = None, names: tuple[str, ...] = NAMES, **spec: Any
+) -> Path:
+    fields = {"name": "images", "height": 64, "width": 64, "layout": "NCHW", "dtype": "float32"}
+    contract = ModelContract("tiny", "1", InputSpec(**(fields | spec)), names)
+    path = folder / "tiny.onnx"
+    save_with_contract(model or tiny_yolox_model(), contract, path)
+    return path
+
+
+def loaded(path: Path, **options: Any) -> OnnxEngine:
+    engine = OnnxEngine(path, **({"device": "cpu"} | options))
+    engine.load()
+    return engine
+
+
+def test_engine_gives_one_set_of_raw_rows_per_image(tmp_path: Path) -> None:
+    engine = loaded(model_file(tmp_path))
+    raw = engine.infer(IMAGES)
+    assert raw.shape == (3, engine.contract.num_cells(64, 64), 8)
+    assert not np.allclose(raw[0], raw[1])
+    for image, rows in zip(IMAGES, raw, strict=True):
+        np.testing.assert_allclose(engine.infer(image[None])[0], rows, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
+def test_every_input_form_sees_the_same_picture(tmp_path: Path, layout: Any, dtype: Any) -> None:
+    expected = loaded(model_file(tmp_path)).infer(IMAGES)
+    model = tiny_yolox_model(dtype=dtype, layout=layout)
+    raw = loaded(model_file(tmp_path, model, dtype=dtype, layout=layout)).infer(IMAGES)
+    np.testing.assert_allclose(raw, expected, atol=0.05 if dtype == "float16" else 1e-4)
+
+
+def test_packing_follows_colour_order_and_range() -> None:
+    spec = InputSpec(
+        "x",
+        64,
+        64,
+        layout="NCHW",
+        dtype="float32",
+        color_order="RGB",
+        value_range=(-1.0, 1.0),
+    )
+    packed = pack_images(IMAGES, spec)
+    assert packed.shape == (3, 3, 64, 64)
+    assert packed.dtype == np.float32
+    assert packed.flags.c_contiguous
+    np.testing.assert_allclose(packed[1, 0], IMAGES[1, :, :, 2] / 127.5 - 1, atol=1e-6)
+
+
+def test_a_fixed_batch_is_filled_up_and_the_filling_cut_off(tmp_path: Path) -> None:
+    engine = loaded(model_file(tmp_path, tiny_yolox_model(batch=2), batch=2))
+    assert engine.max_batch == 2
+    np.testing.assert_allclose(engine.infer(IMAGES[:1])[0], engine.infer(IMAGES[:2])[0], atol=1e-6)
+    assert len(engine.infer(IMAGES[:1])) == 1
+
+
+def test_provider_is_read_back_and_warming_runs(tmp_path: Path) -> None:
+    engine = loaded(model_file(tmp_path), device="auto")
+    assert engine.provider == "CPUExecutionProvider"
+    engine.warm([(64, 64)])
+
+
+def test_output_of_another_shape_than_promised_stops_the_start(tmp_path: Path) -> None:
+    engine = loaded(model_file(tmp_path, tiny_yolox_model(dynamic_size=True), height=96))
+    contract = engine.contract
+    engine.warm([(96, 64)])
+    object.__setattr__(contract, "strides", (8, 16))
+    with pytest.raises(StartupError, match="promises"):
+        engine.warm([(96, 64)])
+
+
+def test_model_that_cannot_run_stops_the_start(tmp_path: Path) -> None:
+    engine = loaded(model_file(tmp_path))
+    with pytest.raises(StartupError, match="cannot run"):
+        engine.warm([(32, 32)])
+
+
+def test_file_without_contract_says_how_to_get_one(tmp_path: Path) -> None:
+    path = tmp_path / "alien.onnx"
+    onnx.save(tiny_yolox_model(), path)
+    with pytest.raises(StartupError, match=r"no model contract.*python -m model_export adopt"):
+        loaded(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "spec", "names", "message"),
+    [
+        ({}, {"name": "input"}, NAMES, "contract says 'input'"),
+        ({}, {"dtype": "uint8"}, NAMES, "graph takes float32"),
+        ({}, {}, ("one", "two"), "8 values a row"),
+        ({"merged": False}, {}, NAMES, "3 outputs"),
+    ],
+)
+def test_contract_that_contradicts_the_graph_is_refused(
+    tmp_path: Path, model: Any, spec: Any, names: tuple[str, ...], message: str
+) -> None:
+    path = model_file(tmp_path, tiny_yolox_model(**model), names, **spec)
+    with pytest.raises(StartupError, match=message):
+        loaded(path)
+
+
+def test_missing_file_and_damaged_file_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="there is no model file"):
+        loaded(tmp_path / "nowhere.onnx")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    with pytest.raises(StartupError, match="cannot be loaded"):
+        loaded(broken)
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_device_that_the_runtime_lacks_is_refused(tmp_path: Path, device: Any) -> None:
+    with pytest.raises(StartupError, match=f"{device}.*extra `gpu`"):
+        loaded(model_file(tmp_path), device=device)
+
+
+class SilentlyFallingRuntime:
+    """An ONNX Runtime with CUDA in it, on a machine without a GPU: it falls to the CPU."""
+
+    def __init__(self) -> None:
+        self._real = onnxruntime
+        self.SessionOptions = onnxruntime.SessionOptions
+        self.asked: Any = None
+        self.preloaded = False
+
+    def get_available_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def preload_dlls(self) -> None:
+        self.preloaded = True
+
+    def InferenceSession(self, path: str, options: Any, providers: Any) -> Any:  # noqa: N802
+        self.asked = providers
+        return self._real.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture
+def falling_runtime(monkeypatch: pytest.MonkeyPatch) -> SilentlyFallingRuntime:
+    runtime = SilentlyFallingRuntime()
+    monkeypatch.setattr("service.engine._import_runtime", lambda: runtime)
+    return runtime
+
+
+def test_a_silent_fall_to_the_cpu_is_a_refusal_to_start(
+    tmp_path: Path, falling_runtime: SilentlyFallingRuntime
+) -> None:
+    with pytest.raises(StartupError, match="would run on CPUExecutionProvider"):
+        loaded(model_file(tmp_path), device="cuda", gpu_memory_limit_mb=512)
+    (first, options), *_ = falling_runtime.asked
+    assert first == "CUDAExecutionProvider"
+    assert options["gpu_mem_limit"] == str(512 * 2**20)
+    assert falling_runtime.preloaded
+
+
+def test_auto_tries_the_gpu_and_reports_what_it_took(
+    tmp_path: Path, falling_runtime: SilentlyFallingRuntime
+) -> None:
+    engine = loaded(model_file(tmp_path), device="auto")
+    assert falling_runtime.asked[0][0] == "CUDAExecutionProvider"
+    assert engine.provider == "CPUExecutionProvider"
+
+
+def test_on_a_gpu_batches_are_padded_to_a_few_sizes(tmp_path: Path) -> None:
+    engine = loaded(model_file(tmp_path), max_batch=12)
+    engine._provider = "CUDAExecutionProvider"
+    ran: list[int] = []
+    binding = engine._session.io_binding
+    engine._session = SimpleNamespace(
+        io_binding=binding, run_with_iobinding=_recording(engine._session, ran)
+    )
+    expected = engine.infer(IMAGES[:1])
+    raw = engine.infer(IMAGES)
+    assert ran == [1, 4]
+    assert len(raw) == 3
+    np.testing.assert_allclose(raw[0], expected[0], atol=1e-5)
+    assert engine._buckets() == [1, 2, 4, 8, 12]
+
+
+def _recording(session: Any, ran: list[int]) -> Any:
+    def run(binding: Any) -> None:
+        session.run_with_iobinding(binding)
+        ran.append(binding.copy_outputs_to_cpu()[0].shape[0])
+
+    return run
+
+
+def test_a_missing_runtime_is_one_clear_line() -> None:
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from service.__main__ import main\n"
+        "sys.exit(main(['--model', 'x.onnx']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "error: ONNX Runtime is not installed: pip install 'yolox-serve[cpu]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_cpu_count_follows_the_container_s_quota(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert usable_cpus(tmp_path) == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    unlimited = usable_cpus(tmp_path)
+    assert unlimited >= 1
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert usable_cpus(tmp_path) == 1
+    (tmp_path / "cpu.max").unlink()
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
+    assert usable_cpus(tmp_path) == 1
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1")
+    assert usable_cpus(tmp_path) == unlimited

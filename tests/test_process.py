@@ -1,0 +1,117 @@
+"""The server as an operator runs it: a process, its signals, its exit code."""
+
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx_models import tiny_yolox_model
+from pictures import plain
+from servers import SIGINT, SIGTERM, Server, failed_start, server
+from test_engine import model_file
+
+PNG = {"Content-Type": "image/png"}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return model_file(tmp_path, tiny_yolox_model())
+
+
+@pytest.fixture
+def running(model: Path) -> Iterator[Server]:
+    with server(model, "--drain-grace-s", "1") as running:
+        yield running
+
+
+def test_a_server_answers_and_says_what_it_runs_on(running: Server) -> None:
+    assert running.client.get("/health/ready").status_code == 200
+    body = running.client.post("/detect", content=plain(255), headers=PNG).json()
+    assert body["results"][0]["detections"]
+    assert body["model"]["provider"] == "CPUExecutionProvider"
+    assert any("CPUExecutionProvider" in line for line in running.events)
+
+
+def test_sigterm_under_load_loses_no_accepted_request(running: Server) -> None:
+    """Four clients send without a pause; nobody sees anything but 200, and 503 while draining."""
+    statuses: list[int] = []
+    some_answered, draining = threading.Event(), threading.Event()
+
+    def send_until_refused() -> None:
+        while True:
+            response = running.client.post("/detect", content=plain(255), headers=PNG)
+            statuses.append(response.status_code)
+            if len(statuses) > 20:
+                some_answered.set()
+            if response.status_code != 200:
+                assert response.headers["retry-after"]
+                draining.set()
+                return
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(send_until_refused) for _ in range(4)]
+        assert some_answered.wait(30)
+        running.send(SIGTERM)
+        assert draining.wait(30)
+        assert running.client.get("/health/ready").status_code == 503
+        for client in clients:
+            client.result(timeout=30)
+    assert running.exit_code() == 0
+    assert set(statuses) == {200, 503}
+    assert statuses.count(503) == 4
+
+
+def test_ctrl_c_ends_at_once_and_cleanly(model: Path) -> None:
+    with server(model, "--drain-grace-s", "600") as running:
+        running.send(SIGINT)
+        assert running.exit_code() == 0
+
+
+def test_a_client_that_leaves_half_way_disturbs_nobody(running: Server) -> None:
+    host, port = running.url.removeprefix("http://").split(":")
+    for sent in (b"POST /detect HTTP/1.1\r\n", b"POST /detect HTTP/1.1\r\nHost: x\r\n"
+                 b"Content-Type: image/png\r\nContent-Length: 5000\r\n\r\nhalf"):  # fmt: skip
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(sent)
+    ok = running.client.post("/detect", content=plain(255), headers=PNG)
+    assert ok.status_code == 200
+
+
+def test_model_without_contract_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    path = tmp_path / "alien.onnx"
+    onnx.save(tiny_yolox_model(), path)
+    code, complaint = failed_start("--model", str(path))
+    assert code == 1
+    assert f"python -m model_export adopt {path}" in complaint
+    assert "Traceback" not in complaint
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_gpu_asked_for_that_is_not_there_is_exit_code_1(model: Path, device: str) -> None:
+    code, complaint = failed_start("--model", str(model), "--device", device)
+    assert code == 1
+    assert f"error: device '{device}' was asked for" in complaint
+    assert "Traceback" not in complaint
+
+
+def test_no_model_is_one_line_and_exit_code_1() -> None:
+    code, complaint = failed_start()
+    assert code == 1
+    assert complaint == ("error: no model is named: set --model or YOLOX_MODEL to an ONNX file\n")
+
+
+def test_a_port_in_use_is_a_failure_to_start(running: Server, model: Path) -> None:
+    port = running.url.rpartition(":")[2]
+    done = subprocess.run(
+        [*running.process.args[:3], "--port", port, "--model", str(model)],  # type: ignore[index]
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "address already in use" in done.stderr.lower()
