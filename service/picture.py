@@ -11,8 +11,8 @@ from service.core.decode import Detections
 
 PictureType = Literal["image/png", "image/jpeg"]
 
-# Okabe and Ito's palette: colours that stay apart for colour-blind eyes too.
-COLORS: Final = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+# Steps of the golden angle round the colour wheel keep the hues of any few classes apart.
+GOLDEN_ANGLE_DEG: Final = 137.508
 LEAST_FONT_PX: Final = 11
 
 
@@ -41,7 +41,7 @@ def draw_detections(
     # The best come last, on top.
     for row in reversed(range(len(detections))):
         class_id = int(detections.class_ids[row])
-        color = COLORS[class_id % len(COLORS)]
+        color = f"hsv({class_id * GOLDEN_ANGLE_DEG % 360:.0f}, 75%, 100%)"
         box = [float(value) for value in detections.boxes_xyxy[row]]
         draw.rectangle(box, outline=color, width=width)
         label = f"{class_names[class_id]} {detections.scores[row]:.2f}"

@@ -12,7 +12,7 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 @pytest.fixture(scope="session", autouse=True)
 def _logs() -> None:
     """The form that a server writes."""
-    configure_logs("json", "info")
+    configure_logs("json", "warning")
 
 
 @pytest.fixture(scope="session")

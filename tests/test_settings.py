@@ -1,0 +1,64 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from service.__main__ import main
+from service.settings import Settings
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+NAMES = sorted(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_has_a_line_in_the_readme(name: str) -> None:
+    field = Settings.model_fields[name]
+    assert field.description
+    row = f"| `{name}` |"
+    line = next((line for line in README.splitlines() if line.startswith(row)), "")
+    assert field.description.replace("|", "\\|") in line
+
+
+def test_the_readme_lists_no_setting_that_is_not_there() -> None:
+    table = README.partition("## Settings")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == NAMES
+
+
+def test_help_shows_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["--help"])
+    assert done.value.code == 0
+    shown = capsys.readouterr().out
+    for name in NAMES:
+        assert f"--{name.replace('_', '-')}" in shown
+
+
+def test_environment_and_flags_set_the_same_things(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLOX_MAX_BODY_BYTES", "123")
+    assert Settings().max_body_bytes == 123
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (["--port", "99999"], "port"),
+        (["--device", "abacus"], "device"),
+        (["--confidence", "7"], "confidence"),
+        (["--max-queue-images", "2"], "max_queue_images must be at least"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_exit_code_2(
+    arguments: list[str], culprit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    complaint = capsys.readouterr().err
+    assert culprit in complaint
+    assert complaint.count("\n") == 1
+
+
+def test_settings_cannot_change_once_made() -> None:
+    settings: Any = Settings()
+    with pytest.raises(ValidationError):
+        settings.port = 1
