@@ -1,5 +1,6 @@
 """`python -m service`: settings from flags and environment, one line for what is wrong."""
 
+import os
 import signal
 import sys
 import time
@@ -60,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     server = DrainingServer(_uvicorn_config(app, settings), app, settings.drain_grace_s)
     server.run()
+    if app.state.hung:
+        # The interpreter would wait for the hanging thread for ever.
+        os._exit(1)
     return 0 if server.started else 1
 
 

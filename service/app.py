@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -29,6 +30,8 @@ from service.settings import Settings
 from service.startup import default_options, engine_instances, load_engine
 from service.telemetry import Telemetry
 
+log = structlog.get_logger(__name__)
+
 HTTP_ERRORS: Final = {404: NotFoundError, 405: MethodNotAllowedError}
 
 
@@ -50,7 +53,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         app.state.running = running = _assemble(settings, metrics, loaded)
         await running.detector.start()
         yield
-        await running.detector.stop()
+        await _stop(app, running)
 
     app = FastAPI(
         title="yolox-serve",
@@ -59,11 +62,22 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         lifespan=lifespan,
         redoc_url=None,
     )
+    app.state.hung = False
     app.add_middleware(Telemetry, metrics=metrics, on_bug=answer_error)
     for kind in (ServiceError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, _answer_expected_error)
     app.include_router(router)
     return app
+
+
+async def _stop(app: FastAPI, running: Running) -> None:
+    """Finish accepted work, unless an engine hangs; then say so, for nothing can end its thread."""
+    try:
+        async with asyncio.timeout(running.settings.shutdown_timeout_s):
+            await running.detector.stop()
+    except TimeoutError:
+        app.state.hung = True
+        log.error("the engine did not stop in time; what it was running is lost")  # noqa: TRY400
 
 
 def _assemble(settings: Settings, metrics: Metrics, engine: Engine) -> Running:

@@ -205,9 +205,8 @@ class OnnxEngine:
                 f"device {self._device!r} was asked for, and the model would run on "
                 f"{self._provider}: {asked} did not start (is there a GPU, and its driver?)"
             )
-        log.warning(
-            "engine provider", asked=self._device, provider=self._provider, model=str(self._path)
-        )
+        tell = log.warning if self._device == "auto" else log.info
+        tell("engine provider", asked=self._device, provider=self._provider)
 
 
 def _import_runtime() -> ModuleType:

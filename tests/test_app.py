@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import contextlib
 import io
@@ -519,6 +520,94 @@ def test_draining_server_refuses_new_work_and_finishes_what_it_has() -> None:
         assert response.headers["retry-after"]
         engine.gate.set()
         assert len(boxes(accepted.result(timeout=10))) == 1
+
+
+def test_hanging_engine_does_not_keep_the_server_from_ending() -> None:
+    engine = FakeEngine()
+    app = create_app(Settings(shutdown_timeout_s=0.2, ready_window_s=0.3), engine)
+    with TestClient(app):
+        engine.started = threading.Semaphore(0)
+        engine.gate.clear()
+        assert engine.started.acquire(timeout=10), "the heartbeat runs into the hanging engine"
+    assert app.state.hung
+    engine.gate.set()
+
+
+class RawRequest:
+    """A request to the ASGI application itself, whose client can dawdle or leave."""
+
+    def __init__(self, app: Any, body: bytes, query: bytes = b"", *, complete: bool = True) -> None:
+        self.left = asyncio.Event()
+        self.status = 0
+        self._messages = [{"type": "http.request", "body": body, "more_body": not complete}]
+        self._app = app
+        self._query = query
+
+    async def run(self) -> None:
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/detect",
+            "raw_path": b"/detect",
+            "query_string": self._query,
+            "headers": [(b"content-type", b"image/png")],
+        }
+        await self._app(scope, self._receive, self._send)
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._messages:
+            return self._messages.pop()
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        self.status = message.get("status", self.status)
+
+
+def test_a_client_that_leaves_takes_its_image_out_of_the_queue() -> None:
+    engine = FakeEngine(max_batch=1)
+
+    async def leave_while_waiting(app: Any) -> int:
+        request = RawRequest(app, plain(7))
+        task = asyncio.create_task(request.run())
+        detector = app.state.running.detector
+        while not detector._batcher._queue:
+            await asyncio.sleep(0.001)
+        request.left.set()
+        await task
+        return request.status
+
+    with serving(engine, engine_instances=1) as client:
+        engine.gate.clear()
+        engine.started = threading.Semaphore(0)
+        running = Crowd(client).send()
+        assert engine.started.acquire(timeout=10)
+        engine.batches.clear()
+        assert client.portal is not None
+        assert client.portal.call(leave_while_waiting, client.app) == 499
+        engine.gate.set()
+        assert running.result(timeout=10).status_code == 200
+        assert len(boxes(as_raw(client, plain()))) == 1
+        assert engine.batches == [(1, 64, 64, 3)]
+        assert metric(client, 'yolox_rejections_total{reason="dropped-client-left"}') == 1
+        assert metric(client, 'yolox_images_total{outcome="abandoned"}') == 1
+        assert metric(client, 'yolox_requests_total{endpoint="/detect",status="499"}') == 1
+        assert metric(client, "yolox_queue_images") == 0
+
+
+@pytest.mark.parametrize(("leaves", "status"), [(True, 499), (False, 504)])
+def test_a_body_that_never_ends_is_given_up(leaves: bool, status: int) -> None:
+    async def dawdle(app: Any) -> int:
+        request = RawRequest(app, b"\x89PNG", b"timeout_ms=50", complete=False)
+        if leaves:
+            request.left.set()
+        await request.run()
+        return request.status
+
+    with serving() as client:
+        assert client.portal is not None
+        assert client.portal.call(dawdle, client.app) == status
+        assert len(boxes(as_raw(client, plain()))) == 1
 
 
 def test_32_clients_share_batches_and_each_gets_its_own_answer() -> None:

@@ -9,6 +9,7 @@ from service.__main__ import main
 from service.settings import Settings
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+TABLE = README.partition("## Settings")[2].partition("\n## ")[0]
 NAMES = sorted(Settings.model_fields)
 
 
@@ -17,13 +18,12 @@ def test_every_setting_has_a_line_in_the_readme(name: str) -> None:
     field = Settings.model_fields[name]
     assert field.description
     row = f"| `{name}` |"
-    line = next((line for line in README.splitlines() if line.startswith(row)), "")
+    line = next((line for line in TABLE.splitlines() if line.startswith(row)), "")
     assert field.description.replace("|", "\\|") in line
 
 
 def test_the_readme_lists_no_setting_that_is_not_there() -> None:
-    table = README.partition("## Settings")[2].partition("\n## ")[0]
-    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == NAMES
+    assert sorted(re.findall(r"^\| `(\w+)` \|", TABLE, re.MULTILINE)) == NAMES
 
 
 def test_help_shows_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
