@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from model_export.model.blocks import SILU, SpatialPyramidPooling
 from model_export.model.darknet53 import Darknet53
 from model_export.model.head import CoupledHead, DecoupledHead, raw_rows
-from model_export.model.yolox import HEAD_KINDS, VARIANTS, YOLOX, HeadKind, Variant, build
+from model_export.model.variants import HEAD_KINDS, VARIANTS, HeadKind, Variant
+from model_export.model.yolox import YOLOX, build
 
 RELEASED = tuple(variant for variant in VARIANTS if variant != "darknet53-article")
 
@@ -48,11 +49,6 @@ def test_every_variant_matches_the_released_state_dict(
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     assert shapes == released[variant]["state_dict"]
     assert sum(p.numel() for p in model.parameters()) == released[variant]["parameters"]
-
-
-def test_every_variant_and_head_has_a_name() -> None:
-    assert get_args(Variant) == VARIANTS
-    assert get_args(HeadKind) == HEAD_KINDS
 
 
 @pytest.mark.parametrize("image", ["dog", "000000397133", "000000184324"])

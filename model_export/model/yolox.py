@@ -1,7 +1,6 @@
 """The YOLOX model, and the variants by name (2107.08430)."""
 
 from collections.abc import Callable
-from typing import Final, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -11,12 +10,7 @@ from model_export.model.darknet53 import Darknet53
 from model_export.model.fpn import FPN
 from model_export.model.head import CoupledHead, DecoupledHead
 from model_export.model.pafpn import PAFPN
-
-Variant = Literal["nano", "tiny", "s", "m", "l", "x", "darknet53", "darknet53-article"]
-HeadKind = Literal["decoupled", "coupled"]
-
-VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)
-HEAD_KINDS: Final[tuple[HeadKind, ...]] = get_args(HeadKind)
+from model_export.model.variants import HeadKind, Variant
 
 
 class YOLOX(nn.Module):

@@ -1,0 +1,14 @@
+"""The names of the models, for those who must not wait for torch to load."""
+
+from typing import Final, Literal, get_args
+
+Variant = Literal["nano", "tiny", "s", "m", "l", "x", "darknet53", "darknet53-article"]
+HeadKind = Literal["decoupled", "coupled"]
+
+VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)
+HEAD_KINDS: Final[tuple[HeadKind, ...]] = get_args(HeadKind)
+
+
+def usual_size(variant: Variant) -> int:
+    """Side in pixels of the square that the released weights of a variant are made for."""
+    return 416 if variant in {"nano", "tiny"} else 640
