@@ -1,0 +1,140 @@
+"""`python -m model_export export`: weights to an ONNX file, proved equal, with a contract."""
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+from typing import Final, get_args
+
+from model_export.class_names import read_class_names
+from model_export.commands.contract_arguments import (
+    add_provenance_arguments,
+    add_recommended_arguments,
+    provenance,
+    recommended,
+)
+from model_export.errors import ModelExportError
+from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
+from service.core.contract import (
+    BoxCoding,
+    ContractError,
+    InputDtype,
+    InputSpec,
+    Layout,
+    ModelContract,
+)
+
+LAYOUTS: Final[dict[InputDtype, Layout]] = {"uint8": "NHWC", "float32": "NCHW"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments."""
+    parser.description = (
+        "Export a YOLOX model to ONNX. The file is written only if onnxruntime then gives what "
+        "PyTorch gives, for one image and for a batch of three."
+    )
+    parser.add_argument("--variant", required=True, choices=VARIANTS, help="which network")
+    parser.add_argument(
+        "--weights", required=True, type=Path, metavar="FILE", help="a .pth checkpoint, or .npz"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="file to write")
+    _add_model_arguments(parser.add_argument_group("the model"))
+    _add_graph_arguments(parser.add_argument_group("the graph"))
+    add_recommended_arguments(parser)
+    add_provenance_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Export, say how far onnxruntime and torch are apart, and print where the file went."""
+    # Only here, so that `--help` and the other commands do not wait for torch.
+    from model_export.checkpoint import load_weights  # noqa: PLC0415
+    from model_export.export import export  # noqa: PLC0415
+    from model_export.model.yolox import build  # noqa: PLC0415
+
+    if arguments.output.is_dir():
+        raise ModelExportError(f"cannot write {arguments.output}: it is a folder")
+    contract = _contract(arguments)
+    model = build(arguments.variant, contract.num_classes, arguments.head)
+    load_weights(model, arguments.weights)
+    differences = export(model, contract, arguments.output, half=arguments.half)
+    sys.stderr.writelines(f"{difference}\n" for difference in differences)
+    sys.stdout.write(f"{arguments.output}\n")
+
+
+def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--names", default="coco", help="`coco`, or a file of one name per line")
+    group.add_argument("--head", choices=HEAD_KINDS, default="decoupled", help="(decoupled)")
+    group.add_argument(
+        "--box-coding",
+        choices=get_args(BoxCoding),
+        default="yolox",
+        help="how raw boxes are meant, as the model was trained (yolox)",
+    )
+    group.add_argument("--name", help="the model's name (default: yolox-VARIANT)")
+    group.add_argument(
+        "--model-version", metavar="V", help="(default: 12 digits of the weights' SHA-256)"
+    )
+
+
+def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--size",
+        type=_size,
+        metavar="N|HxW",
+        help="height and width in pixels (default: 416 for nano and tiny, else 640)",
+    )
+    group.add_argument(
+        "--dynamic-size", action="store_true", help="take any multiples of 32; --size is the usual"
+    )
+    group.add_argument(
+        "--input",
+        choices=tuple(LAYOUTS),
+        default="uint8",
+        help="uint8: N,H,W,3 as cameras give it; float32: N,3,H,W (uint8)",
+    )
+    group.add_argument(
+        "--half", action="store_true", help="weights and arithmetic in float16, for GPUs"
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    """(height, width) from `416` or `416x640`."""
+    try:
+        sides = [int(side) for side in text.lower().split("x")]
+        height, width = sides * 2 if len(sides) == 1 else sides
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not N or HxW, such as 416x640") from error
+    return height, width
+
+
+def _contract(arguments: argparse.Namespace) -> ModelContract:
+    side = usual_size(arguments.variant)
+    height, width = arguments.size or (side, side)
+    try:
+        return ModelContract(
+            name=arguments.name or f"yolox-{arguments.variant}",
+            version=arguments.model_version or _digest(arguments.weights),
+            input=InputSpec(
+                name="images",
+                height=height,
+                width=width,
+                dynamic_size=arguments.dynamic_size,
+                layout=LAYOUTS[arguments.input],
+                dtype=arguments.input,
+            ),
+            class_names=read_class_names(arguments.names),
+            box_coding=arguments.box_coding,
+            recommended=recommended(arguments),
+            provenance=provenance(arguments),
+        )
+    except ContractError as error:
+        raise ModelExportError(f"the model cannot be described so: {error}") from error
+
+
+def _digest(path: Path) -> str:
+    """The first 12 hexadecimal digits of a file's SHA-256."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    except OSError as error:
+        raise ModelExportError(f"cannot read weights from {path}: {error.strerror}") from error

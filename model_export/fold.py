@@ -1,0 +1,46 @@
+"""A trained model as inference wants it: the same function in fewer steps."""
+
+import copy
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from model_export.model.blocks import ConvBlock
+from model_export.model.csp_darknet import Focus
+from model_export.model.yolox import YOLOX
+
+
+def folded(model: YOLOX) -> YOLOX:
+    """A copy in evaluation mode, its batch norms and Focus folded into convolutions.
+
+    The model itself stays as it is.
+    """
+    model = copy.deepcopy(model).eval()
+    for module in list(model.modules()):
+        if isinstance(module, ConvBlock):
+            _fold_batch_norm(module)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Focus):
+                setattr(module, name, _as_one_block(child))
+    return model
+
+
+def _fold_batch_norm(block: ConvBlock) -> None:
+    if isinstance(block.bn, nn.BatchNorm2d):
+        block.conv = fuse_conv_bn_eval(block.conv, block.bn)
+        block.bn = nn.Identity()
+
+
+def _as_one_block(focus: Focus) -> ConvBlock:
+    """A 3x3 over the corners of 2x2 squares is a 6x6 of stride 2 over the pixels themselves."""
+    block, conv = focus.conv, focus.conv.conv
+    c_out, c_in = conv.out_channels, conv.in_channels // 4
+    # Focus stacks (column, row, channel) of the corners; a pixel's place in the 6x6 is
+    # (3x3 row, corner row), (3x3 column, corner column).
+    corners = conv.weight.detach().reshape(c_out, 2, 2, c_in, 3, 3)
+    kernel = corners.permute(0, 3, 4, 2, 5, 1).reshape(c_out, c_in, 6, 6)
+    whole = nn.Conv2d(c_in, c_out, 6, stride=2, padding=2)
+    whole.weight, whole.bias = nn.Parameter(kernel), conv.bias
+    block.conv = whole
+    return block

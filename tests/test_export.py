@@ -1,0 +1,359 @@
+"""Export: the file keeps its promise, or there is no file."""
+
+import argparse
+import copy
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model_export import export as export_module
+from model_export.commands import export as export_command
+from model_export.compare import FLOAT32_TOLERANCE, Difference, sample_images
+from model_export.errors import ModelExportError
+from model_export.export import export
+from model_export.fold import folded
+from model_export.model.blocks import SILU
+from model_export.model.csp_darknet import Focus
+from model_export.model.head import DecoupledHead
+from model_export.model.yolox import YOLOX, build
+from service.core.contract import InputSpec, ModelContract, Provenance, Recommended
+
+SQUARE = InputSpec("images", 64, 64)
+CONTRACT = ModelContract("toy", "1", SQUARE, ("red", "green", "blue"))
+
+
+class ToyBackbone(nn.Module):
+    """The least that has every kind of step: Focus, convolutions, upsampling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = Focus(3, 4, SILU)
+        self.steps = nn.ModuleList(SILU.conv(4, 4, 3, stride=2) for _ in range(4))
+        self.upsample = nn.Upsample(scale_factor=2)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`(N, 3, H, W)` to three maps of 4 channels."""
+        maps = [self.stem(images)]
+        for step in self.steps:
+            maps.append(step(maps[-1]))
+        return maps[2] + self.upsample(maps[3]), maps[3], maps[4]
+
+
+def _with_trained_norms(model: YOLOX) -> YOLOX:
+    """Give the batch norms what training would: statistics of real activations."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+            module.momentum = 1.0
+    with torch.no_grad():
+        images = torch.from_numpy(sample_images(4, 128, 128)).permute(0, 3, 1, 2).float()
+        model.train()(images)
+    return model.eval()
+
+
+def _toy() -> YOLOX:
+    """A small model for three classes, as lively as a trained one."""
+    torch.manual_seed(0)
+    head = DecoupledHead(3, (4, 4, 4), (4, 4, 4))
+    for prediction in (*head.cls_preds, *head.reg_preds, *head.obj_preds):
+        nn.init.normal_(prediction.weight)
+    return _with_trained_norms(YOLOX(ToyBackbone(), head))
+
+
+@pytest.fixture
+def toy() -> YOLOX:
+    """A model of this test's own."""
+    return _toy()
+
+
+@pytest.fixture(scope="module")
+def dynamic_export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Difference]]:
+    """A file of dynamic size, and what was compared for it."""
+    path = tmp_path_factory.mktemp("dynamic") / "model.onnx"
+    contract = replace(CONTRACT, input=replace(SQUARE, dynamic_size=True))
+    return path, export(_toy(), contract, path)
+
+
+def _run(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The file's answer to (N, H, W, 3) uint8 images, given as its contract says."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    spec = _contract_of(path).input
+    tensor = images.astype(spec.dtype)
+    if spec.layout == "NCHW":
+        tensor = np.ascontiguousarray(tensor.transpose(0, 3, 1, 2))
+    (output,) = session.run(["output"], {"images": tensor})
+    return np.asarray(output)
+
+
+def _run_torch(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with torch.no_grad():
+        rows: Tensor = model(torch.from_numpy(images).permute(0, 3, 1, 2).float())
+    return rows.numpy()
+
+
+def _contract_of(path: Path) -> ModelContract:
+    return ModelContract.from_metadata({p.key: p.value for p in onnx.load(path).metadata_props})
+
+
+@pytest.mark.parametrize(
+    ("spec", "half"),
+    [
+        (SQUARE, False),
+        (replace(SQUARE, width=96, layout="NCHW", dtype="float32"), True),
+        (replace(SQUARE, dynamic_size=True), True),
+        (replace(SQUARE, dynamic_size=True, layout="NCHW", dtype="float32"), False),
+    ],
+    ids=["uint8", "float32-half", "uint8-dynamic-half", "float32-dynamic"],
+)
+def test_file_gives_what_the_model_gives(
+    spec: InputSpec, half: bool, toy: YOLOX, tmp_path: Path
+) -> None:
+    contract = replace(CONTRACT, input=spec)
+    path = tmp_path / "model.onnx"
+    export(toy, contract, path, half=half)
+    sizes = [(32, 32), (96, 32), (64, 160)] if spec.dynamic_size else [(spec.height, spec.width)]
+    for height, width in sizes:
+        images = sample_images(2, height, width)
+        output = _run(path, images)
+        assert output.dtype == np.float32
+        assert output.shape == (2, contract.num_cells(height, width), 8)
+        np.testing.assert_allclose(output, _run_torch(toy, images), atol=0.1 if half else 1e-4)
+    assert _contract_of(path) == contract
+
+
+def test_half_file_holds_half_the_bytes(toy: YOLOX, tmp_path: Path) -> None:
+    export(toy, CONTRACT, tmp_path / "half.onnx", half=True)
+    weights = onnx.load(tmp_path / "half.onnx").graph.initializer
+    assert {w.data_type for w in weights if len(w.dims) == 4} == {onnx.TensorProto.FLOAT16}
+
+
+def test_every_promised_shape_is_compared(
+    dynamic_export: tuple[Path, list[Difference]], toy: YOLOX, tmp_path: Path
+) -> None:
+    def shapes(differences: list[Difference]) -> list[tuple[int, int, int]]:
+        return [(d.batch, d.height, d.width) for d in differences]
+
+    _, of_dynamic_size = dynamic_export
+    of_fixed_size = export(toy, CONTRACT, tmp_path / "model.onnx")
+    assert shapes(of_fixed_size) == [(1, 64, 64), (3, 64, 64)]
+    assert shapes(of_dynamic_size) == [(1, 64, 64), (3, 64, 64), (1, 32, 96), (3, 32, 96)]
+    assert all(0 <= d.mean <= d.largest < d.peak for d in of_dynamic_size)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_graph_that_differs_from_the_model_is_never_written(
+    half: bool, toy: YOLOX, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_red_and_blue_swapped(model: YOLOX) -> YOLOX:
+        wrong = folded(model)
+        stem: Any = wrong.backbone.stem
+        stem.conv.weight = nn.Parameter(stem.conv.weight.flip(1))
+        return wrong
+
+    monkeypatch.setattr(export_module, "folded", with_red_and_blue_swapped)
+    with pytest.raises(ModelExportError, match="no file was written"):
+        export(toy, CONTRACT, tmp_path / "model.onnx", half=half)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slight_difference_is_found_as_well(
+    toy: YOLOX, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_one_bias_off(model: YOLOX) -> YOLOX:
+        wrong = folded(model)
+        head: Any = wrong.head
+        head.obj_preds[0].bias.data += 0.01
+        return wrong
+
+    monkeypatch.setattr(export_module, "folded", with_one_bias_off)
+    with pytest.raises(ModelExportError, match="no file was written"):
+        export(toy, CONTRACT, tmp_path / "model.onnx")
+
+
+def test_a_model_that_gives_nan_is_never_written(toy: YOLOX, tmp_path: Path) -> None:
+    stem: Any = toy.backbone.stem
+    nn.init.constant_(stem.conv.conv.weight, float("nan"))
+    with pytest.raises(ModelExportError, match="no file was written"):
+        export(toy, CONTRACT, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("field", ["largest", "mean"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.1])
+def test_either_difference_can_refuse(field: str, value: float) -> None:
+    close = Difference(1, 64, 64, largest=1e-6, mean=1e-7, peak=20.0)
+    assert close.within(FLOAT32_TOLERANCE)
+    assert not replace(close, **{field: value}).within(FLOAT32_TOLERANCE)
+
+
+def test_contract_with_too_few_classes_is_refused(toy: YOLOX, tmp_path: Path) -> None:
+    contract = replace(CONTRACT, class_names=("red", "green"))
+    with pytest.raises(ModelExportError, match=r"output is \(1, 84, 8\), and not \(1, 84, 7\)"):
+        export(toy, contract, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [
+        replace(CONTRACT, score_activation="probabilities"),
+        replace(CONTRACT, strides=(8, 16)),
+        replace(CONTRACT, input=replace(SQUARE, color_order="RGB")),
+        replace(CONTRACT, input=replace(SQUARE, batch=1)),
+        replace(CONTRACT, input=replace(SQUARE, dtype="float32", value_range=(0.0, 1.0))),
+    ],
+)
+def test_promise_that_no_export_keeps_is_refused(
+    contract: ModelContract, toy: YOLOX, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelExportError, match="the contract says otherwise"):
+        export(toy, contract, tmp_path / "model.onnx")
+
+
+def test_file_that_cannot_be_written_is_an_error(toy: YOLOX, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelExportError, match="cannot write"):
+        export(toy, CONTRACT, tmp_path / "file" / "model.onnx")
+
+
+def test_the_model_stays_as_it_is(toy: YOLOX, tmp_path: Path) -> None:
+    toy.train()
+    before = copy.deepcopy(toy.state_dict())
+    modules = [type(module) for module in toy.modules()]
+    export(toy, CONTRACT, tmp_path / "model.onnx", half=True)
+    assert all(torch.equal(value, before[name]) for name, value in toy.state_dict().items())
+    assert [type(module) for module in toy.modules()] == modules
+    assert toy.training
+
+
+def test_folding_keeps_the_function() -> None:
+    torch.manual_seed(0)
+    model = _with_trained_norms(build("nano", num_classes=2))
+    images = sample_images(1, 64, 96)
+    lean = folded(model)
+    expected = _run_torch(model, images)
+    np.testing.assert_allclose(
+        _run_torch(lean, images), expected, atol=1e-4 * np.abs(expected).max()
+    )
+    assert not [m for m in lean.modules() if isinstance(m, (nn.BatchNorm2d, Focus))]
+
+
+def test_graph_computes_no_shapes_and_holds_no_notes(
+    dynamic_export: tuple[Path, list[Difference]],
+) -> None:
+    path, _ = dynamic_export
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    steps = {"Add", "Cast", "Concat", "Conv", "Mul", "Reshape", "Resize", "Sigmoid", "Transpose"}
+    assert operators == steps
+    # The exporter notes on each node the source line that it comes from.
+    assert b"File " not in path.read_bytes()
+
+
+def _export_by_command(*arguments: str | Path) -> None:
+    parser = argparse.ArgumentParser()
+    export_command.add_arguments(parser)
+    export_command.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def test_command_exports_the_released_nano(
+    shared_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    weights = shared_data / "weights" / "yolox_nano_state_bnfused.npz"
+    path = tmp_path / "models" / "nano.onnx"
+    _export_by_command(
+        *("--variant", "nano", "--weights", weights, "--output", path, "--dynamic-size"),
+        *("--confidence", "0.3", "--score-by", "joint", "--source", "YOLOX 0.1.1rc0"),
+    )
+    output = capfd.readouterr()
+    assert output.out == f"{path}\n"
+    assert [line.split(":")[0] for line in output.err.splitlines()] == [
+        "batch 1 of 416x416",
+        "batch 3 of 416x416",
+        "batch 1 of 192x448",
+        "batch 3 of 192x448",
+    ]
+    contract = _contract_of(path)
+    assert (contract.name, len(contract.version), contract.num_classes) == ("yolox-nano", 12, 80)
+    assert contract.input == InputSpec("images", 416, 416, dynamic_size=True)
+    assert contract.recommended == Recommended(confidence=0.3, score_by="joint")
+    assert contract.provenance == Provenance(source="YOLOX 0.1.1rc0")
+    for image in ("dog", "000000397133", "000000184324"):
+        golden = np.load(shared_data / "golden" / f"official_nano_{image}.npz")
+        rows = _run(path, golden["letterbox_u8_chw"].transpose(1, 2, 0)[None])
+        rows[..., 4:] = 1 / (1 + np.exp(-rows[..., 4:]))
+        assert np.abs(rows - golden["raw_output"]).max() < 1e-3
+
+
+def test_command_takes_a_model_of_ones_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(build("nano", 2, "coupled").state_dict(), tmp_path / "weights.pth")
+    (tmp_path / "names.txt").write_text("cell\nplatelet\n")
+    path = tmp_path / "model.onnx"
+    _export_by_command(
+        *("--variant", "nano", "--head", "coupled", "--names", tmp_path / "names.txt"),
+        *("--weights", tmp_path / "weights.pth", "--output", path, "--size", "64x96"),
+        *("--input", "float32", "--box-coding", "anchor_point", "--half"),
+        *("--name", "blood", "--model-version", "7"),
+    )
+    assert _contract_of(path) == ModelContract(
+        name="blood",
+        version="7",
+        input=InputSpec("images", 64, 96, layout="NCHW", dtype="float32"),
+        class_names=("cell", "platelet"),
+        box_coding="anchor_point",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--names", "coco"), "holds yolox-nano .* 2 classes"),
+        (("--variant", "tiny"), "yolox-tiny .* was asked for"),
+        (("--size", "100"), "100x100 is not a multiple"),
+        (("--confidence", "1.5"), "recommended confidence"),
+        (("--weights", "nowhere.pth"), "cannot read weights from nowhere.pth"),
+        (("--names", "nowhere.txt"), "cannot read class names"),
+        (("--output", "."), "it is a folder"),
+    ],
+)
+def test_command_says_what_is_wrong(
+    arguments: tuple[str, str], message: str, tmp_path: Path
+) -> None:
+    torch.save(build("nano", 2).state_dict(), tmp_path / "weights.pth")
+    (tmp_path / "names.txt").write_text("cell\nplatelet\n")
+    with pytest.raises(ModelExportError, match=message):
+        _export_by_command(
+            *("--variant", "nano", "--weights", tmp_path / "weights.pth"),
+            *("--names", tmp_path / "names.txt", "--output", tmp_path / "model.onnx", *arguments),
+        )
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("size", ["", "64x", "64x64x3", "large"])
+def test_command_wants_a_size_in_pixels(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _export_by_command(
+            *("--variant", "nano", "--weights", "w", "--output", "o", f"--size={size}")
+        )
+    assert "is not N or HxW" in capsys.readouterr().err
+
+
+def test_describing_the_command_needs_no_torch() -> None:
+    code = (
+        "import argparse, sys; from model_export.commands import export;"
+        "export.add_arguments(argparse.ArgumentParser());"
+        "sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
+    )
+    root = Path(__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
