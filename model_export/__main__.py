@@ -1,18 +1,21 @@
 """The command line: `python -m model_export COMMAND`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
-from model_export.commands import adopt, evaluate, fetch
+from model_export.commands import adopt, evaluate, export, fetch
 from model_export.errors import ModelExportError
 
 # The optional dependencies of pyproject.toml that each command needs, less the ONNX runtime.
-EXTRAS = {"adopt": "fetch", "fetch": "fetch", "evaluate": "evaluate"}
+EXTRAS = {"export": "train", "adopt": "fetch", "fetch": "fetch", "evaluate": "evaluate"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code: 0, 1 for an error, 130 for Ctrl-C."""
+    # onnxruntime reports to its makers from the moment it is imported, unless told otherwise.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
@@ -36,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, module, summary in (
         ("fetch", fetch, "download a released YOLOX model and adopt it"),
         ("adopt", adopt, "stamp a contract on a third-party YOLOX ONNX file"),
+        ("export", export, "export a PyTorch checkpoint to ONNX"),
         ("evaluate", evaluate, "measure a running server on a COCO data set"),
     ):
         command = commands.add_parser(name, help=summary)

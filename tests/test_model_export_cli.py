@@ -1,18 +1,19 @@
 """The command line speaks in one line, and needs only what the command needs."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import onnx
 import pytest
-from onnx_models import tiny_yolox_model
 
 from model_export import __main__ as cli
 from model_export.commands import adopt
+from onnx_models import tiny_yolox_model
 from service.core.contract import ModelContract
 
-COMMANDS = ("fetch", "adopt", "evaluate")
+COMMANDS = ("fetch", "adopt", "export", "evaluate")
 
 
 @pytest.fixture
@@ -46,6 +47,18 @@ main([{command!r}, "--help"])
 
     assert (finished.returncode, finished.stderr) == (0, "")
     assert "usage:" in finished.stdout
+
+
+def test_onnxruntime_leaves_no_telemetry_behind(source: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    code = "from model_export.__main__ import main; main(['adopt', 'my_model.onnx'])"
+    environment["PYTHONPATH"] = str(Path(cli.__file__).parents[1])
+
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+
+    assert Path("models/my-model.onnx").is_file()
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,13 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from service.core.contract import (
-    BoxCoding,
-    ColorOrder,
-    NmsMethod,
-    Provenance,
-    Recommended,
-    ScoreActivation,
-    ScoreBy,
+from model_export.commands.contract_arguments import (
+    add_provenance_arguments,
+    add_recommended_arguments,
+    provenance,
+    recommended,
 )
+from service.core.contract import BoxCoding, ColorOrder, ScoreActivation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="file to write (default: models/NAME.onnx)")
     parser.add_argument("--force", action="store_true", help="replace a contract or an output file")
     _add_model_arguments(parser.add_argument_group("what the file cannot say of itself"))
-    _add_recommended_arguments(
-        parser.add_argument_group("thresholds to recommend (default: none, the service's apply)")
-    )
-    provenance = parser.add_argument_group("where it comes from, for people to read")
-    for name in ("source", "dataset", "metrics", "licence"):
-        provenance.add_argument(f"--{name}", default="", metavar="TEXT")
+    add_recommended_arguments(parser)
+    add_provenance_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -52,8 +46,8 @@ def run(arguments: argparse.Namespace) -> None:
         box_coding=arguments.box_coding,
         color_order=arguments.color,
         value_range=(arguments.value_range[0], arguments.value_range[1]),
-        recommended=_recommended(arguments),
-        provenance=_provenance(arguments),
+        recommended=recommended(arguments),
+        provenance=provenance(arguments),
         force=arguments.force,
     )
     for note in adopt(arguments.file, output, request).notes:
@@ -95,43 +89,9 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_recommended_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--confidence", type=float, metavar="P", help="least confidence, 0 to 1")
-    group.add_argument("--score-by", choices=get_args(ScoreBy), help="what confidence is")
-    group.add_argument("--nms", choices=get_args(NmsMethod), help="suppression of overlaps")
-    group.add_argument("--iou", type=float, metavar="P", help="overlap that counts, 0 to 1")
-    group.add_argument("--sigma", type=float, metavar="S", help="width of soft-gaussian")
-    group.add_argument(
-        "--class-agnostic",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="whether boxes of different classes compete",
-    )
-
-
 def _size(text: str) -> tuple[int, int]:
     try:
         height, width = map(int, text.lower().split("x"))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text} is not HxW, such as 640x640") from error
     return height, width
-
-
-def _recommended(arguments: argparse.Namespace) -> Recommended:
-    return Recommended(
-        confidence=arguments.confidence,
-        score_by=arguments.score_by,
-        nms=arguments.nms,
-        iou=arguments.iou,
-        sigma=arguments.sigma,
-        class_agnostic=arguments.class_agnostic,
-    )
-
-
-def _provenance(arguments: argparse.Namespace) -> Provenance:
-    return Provenance(
-        source=arguments.source,
-        dataset=arguments.dataset,
-        metrics=arguments.metrics,
-        licence=arguments.licence,
-    )
