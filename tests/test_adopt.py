@@ -9,11 +9,11 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper
-from onnx_models import tiny_yolox_model
 
 from model_export.adopt import AdoptRequest, adopt, default_name
 from model_export.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
+from onnx_models import tiny_yolox_model
 from service.core.contract import METADATA_KEY, ModelContract, Provenance, Recommended
 
 NAMES = ("blue", "green", "red")

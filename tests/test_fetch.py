@@ -8,13 +8,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from onnx_models import tiny_yolox_model
 
 from model_export.__main__ import main
 from model_export.download import MAX_RESUMES
 from model_export.errors import ModelExportError
 from model_export.fetch import RELEASES, Release, fetch, is_fetched
 from model_export.onnx_network import load_network
+from onnx_models import tiny_yolox_model
 from service.core.contract import ModelContract
 
 CONTENT = tiny_yolox_model(batch=1, activation="probabilities").SerializeToString()
