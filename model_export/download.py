@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
+import httpx2
 
 from model_export.errors import ModelExportError
 
-TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
+TIMEOUT: Final = httpx2.Timeout(30.0, connect=10.0)
 # A cut connection is resumed this often, as long as each try brings the file further.
 MAX_RESUMES: Final = 5
 
@@ -57,7 +57,7 @@ def download(remote: RemoteFile, target: Path, on_progress: Progress) -> None:
         if target.is_file() and sha256_of(target) == remote.sha256:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        with httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
+        with httpx2.Client(timeout=TIMEOUT, follow_redirects=True) as client:
             _complete(client, remote, part, on_progress)
         _check_sum(remote, part)
         part.replace(target)
@@ -71,7 +71,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _complete(client: httpx.Client, remote: RemoteFile, part: Path, on_progress: Progress) -> None:
+def _complete(client: httpx2.Client, remote: RemoteFile, part: Path, on_progress: Progress) -> None:
     """Ask for what is missing until the part has its full size."""
     cause: Exception | None = None
     for _ in range(1 + MAX_RESUMES):
@@ -80,7 +80,7 @@ def _complete(client: httpx.Client, remote: RemoteFile, part: Path, on_progress:
             return
         try:
             _receive(client, remote, part, on_progress)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             cause = error
             if _size(part) == have:
                 break
@@ -92,15 +92,15 @@ def _complete(client: httpx.Client, remote: RemoteFile, part: Path, on_progress:
         ) from cause
 
 
-def _receive(client: httpx.Client, remote: RemoteFile, part: Path, on_progress: Progress) -> None:
+def _receive(client: httpx2.Client, remote: RemoteFile, part: Path, on_progress: Progress) -> None:
     """Append what one request brings, or start anew where the server cannot go on."""
     have = _size(part)
     # A compressed answer would have another length and other ranges.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with client.stream("GET", remote.url, headers=headers) as response:
-        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        resumed = response.status_code == httpx2.codes.PARTIAL_CONTENT
         content_range = response.headers.get("Content-Range", "")
-        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE or (
+        if response.status_code == httpx2.codes.REQUESTED_RANGE_NOT_SATISFIABLE or (
             resumed and not content_range.startswith(f"bytes {have}-")
         ):
             part.unlink(missing_ok=True)
@@ -114,7 +114,7 @@ def _receive(client: httpx.Client, remote: RemoteFile, part: Path, on_progress: 
                     raise DownloadError(f"{remote.url} has more than {remote.size:,} bytes")
 
 
-def _check_answer(response: httpx.Response, remote: RemoteFile) -> None:
+def _check_answer(response: httpx2.Response, remote: RemoteFile) -> None:
     if not response.is_success:
         raise DownloadError(
             f"{response.url} answers {response.status_code} {response.reason_phrase}"

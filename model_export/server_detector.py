@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-import httpx
+import httpx2
 
 from model_export.errors import ModelExportError
 from model_export.evaluate import Found
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 TIMEOUT_S: Final = 60.0
 # Idle connections are dropped before the server does (5 s is common), which would fail a request.
-LIMITS: Final = httpx.Limits(keepalive_expiry=1.0)
+LIMITS: Final = httpx2.Limits(keepalive_expiry=1.0)
 MAX_TRIES: Final = 10
 MAX_WAIT_S: Final = 30.0
 DEFAULT_WAIT_S: Final = 1.0
 
 
-def connect(server: str, api_key: str | None) -> httpx.Client:
+def connect(server: str, api_key: str | None) -> httpx2.Client:
     """A client of a server's address, to be closed by the caller.
 
     Raises:
@@ -27,8 +27,8 @@ def connect(server: str, api_key: str | None) -> httpx.Client:
     """
     headers = {"X-API-Key": api_key} if api_key else {}
     try:
-        return httpx.Client(base_url=server, headers=headers, timeout=TIMEOUT_S, limits=LIMITS)
-    except httpx.InvalidURL as error:
+        return httpx2.Client(base_url=server, headers=headers, timeout=TIMEOUT_S, limits=LIMITS)
+    except httpx2.InvalidURL as error:
         raise ModelExportError(f"{server} is not a URL: {error}") from error
 
 
@@ -43,7 +43,7 @@ class ServerDetector:
 
     def __init__(
         self,
-        client: httpx.Client,
+        client: httpx2.Client,
         options: Mapping[str, str],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -74,11 +74,11 @@ class ServerDetector:
             lambda body: [_found(item) for item in body["results"][0]["detections"]],
         )
 
-    def _send(self, request: httpx.Request) -> httpx.Response:
+    def _send(self, request: httpx2.Request) -> httpx2.Response:
         """The answer to a request, once the server has time for it."""
         for _ in range(MAX_TRIES - 1):
             response = self._send_once(request)
-            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            if response.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
                 break
             self._sleep(_retry_after_s(response))
         else:
@@ -89,21 +89,21 @@ class ServerDetector:
             )
         return response
 
-    def _send_once(self, request: httpx.Request) -> httpx.Response:
+    def _send_once(self, request: httpx2.Request) -> httpx2.Response:
         try:
             return self._client.send(request)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise ModelExportError(f"no answer from {request.url}: {reason}") from error
 
 
-def _retry_after_s(response: httpx.Response) -> float:
+def _retry_after_s(response: httpx2.Response) -> float:
     """Seconds to wait, within reason; a date instead of a number counts as unknown."""
     text = response.headers.get("Retry-After", "")
     return min(float(text), MAX_WAIT_S) if text.isdecimal() else DEFAULT_WAIT_S
 
 
-def _reason(response: httpx.Response) -> str:
+def _reason(response: httpx2.Response) -> str:
     """The detail of a problem document, or what else there is."""
     try:
         return str(response.json()["detail"])
@@ -111,7 +111,7 @@ def _reason(response: httpx.Response) -> str:
         return response.text[:200] or response.reason_phrase
 
 
-def _parse(response: httpx.Response, read: Callable[[Any], T]) -> T:
+def _parse(response: httpx2.Response, read: Callable[[Any], T]) -> T:
     try:
         return read(response.json())
     except (ValueError, LookupError, TypeError) as error:

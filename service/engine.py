@@ -1,6 +1,7 @@
 """Running a model with ONNX Runtime, on the provider that was asked for or not at all."""
 
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -210,6 +211,8 @@ class OnnxEngine:
 
 
 def _import_runtime() -> ModuleType:
+    # From 1.32 on, importing it would otherwise report to its maker.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime  # noqa: PLC0415 - so that its absence is one clear line
     except ImportError as error:

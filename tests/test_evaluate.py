@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import cv2
-import httpx
+import httpx2
 import numpy as np
 import onnxruntime
 import pytest
@@ -324,13 +324,13 @@ def test_server_that_is_not_there_is_one_line(
 
 
 @pytest.fixture
-def client(stub: Stub) -> Iterator[httpx.Client]:
+def client(stub: Stub) -> Iterator[httpx2.Client]:
     with connect(stub.url, None) as connected:
         yield connected
 
 
 def test_busy_server_is_asked_again_after_the_time_it_names(
-    stub: Stub, client: httpx.Client
+    stub: Stub, client: httpx2.Client
 ) -> None:
     stub.busy = ["7", None, "Wed, 21 Oct 2026 07:28:00 GMT", "86400"]
     waits: list[float] = []
@@ -341,7 +341,7 @@ def test_busy_server_is_asked_again_after_the_time_it_names(
     assert waits == [7, 1, 1, MAX_WAIT_S]
 
 
-def test_server_that_stays_busy_is_given_up(stub: Stub, client: httpx.Client) -> None:
+def test_server_that_stays_busy_is_given_up(stub: Stub, client: httpx2.Client) -> None:
     stub.busy = ["0"] * MAX_TRIES
 
     with pytest.raises(ModelExportError, match="503: the queue is full"):

