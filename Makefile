@@ -54,7 +54,7 @@ fix: $(DEV_STAMP)
 clean:
 	rm -rf .venv .venv-gpu
 
-$(VENV)/bin/python $(SERVE_VENV)/bin/python:
+.venv/bin/python .venv-gpu/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.13 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(dir $(@D))
