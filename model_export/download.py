@@ -100,7 +100,7 @@ def _receive(client: httpx2.Client, remote: RemoteFile, part: Path, on_progress:
     with client.stream("GET", remote.url, headers=headers) as response:
         resumed = response.status_code == httpx2.codes.PARTIAL_CONTENT
         content_range = response.headers.get("Content-Range", "")
-        if response.status_code == httpx2.codes.REQUESTED_RANGE_NOT_SATISFIABLE or (
+        if response.status_code == httpx2.codes.RANGE_NOT_SATISFIABLE or (
             resumed and not content_range.startswith(f"bytes {have}-")
         ):
             part.unlink(missing_ok=True)

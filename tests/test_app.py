@@ -615,13 +615,16 @@ def test_32_clients_share_batches_and_each_gets_its_own_answer() -> None:
     with serving(engine, engine_instances=1) as client:
         alone = {grey: boxes(as_raw(client, plain(grey))) for grey in range(0, 256, 8)}
         engine.gate.clear()
-        with ThreadPoolExecutor(32) as pool:
+        engine.started = threading.Semaphore(0)
+        with ThreadPoolExecutor(33) as pool:
+            pool.submit(as_raw, client, plain())
+            assert engine.started.acquire(timeout=10)
             crowd = {grey: pool.submit(as_raw, client, plain(grey)) for grey in alone}
-            wait_until(client, "yolox_queue_images", 31)
+            wait_until(client, "yolox_queue_images", 32)
             engine.gate.set()
             together = {grey: boxes(future.result()) for grey, future in crowd.items()}
         assert together == alone
-        assert max(shape[0] for shape in engine.batches) > 1
+        assert [shape[0] for shape in engine.batches[-2:]] == [16, 16]
         served = metric(client, "yolox_batch_size_sum")
         assert metric(client, "yolox_batch_size_count") < served
 
