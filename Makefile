@@ -33,7 +33,8 @@ DEV_STAMP := $(VENV)/.installed-dev
 
 serve: $(SERVE_STAMP)
 	@model="$(MODEL)"; \
-	if [ ! -e "$$model" ]; then model=$$($(SERVE_VENV)/bin/python -m model_export fetch "$$model") || exit 1; fi; \
+	case "$$model" in *.onnx|*/*) named_file=1;; *) named_file=;; esac; \
+	if [ -z "$$named_file" ]; then model=$$($(SERVE_VENV)/bin/python -m model_export fetch "$$model") || exit 1; fi; \
 	exec $(SERVE_VENV)/bin/python -m service --model "$$model" --host $(HOST) --port $(PORT) --device $(DEVICE) $(EXTRA)
 
 test: $(DEV_STAMP)

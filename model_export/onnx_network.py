@@ -9,7 +9,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
-from service.core.contract import InputDtype, Layout
+from service.core.contract import InputDtype, InputSpec, Layout
+from service.core.pack import pack_images
 
 Images = NDArray[np.uint8]
 Rows = NDArray[np.floating[Any]]
@@ -61,9 +62,21 @@ class OnnxNetwork:
         Raises:
             ModelExportError: The graph fails on them.
         """
-        tensor = self._tensor(images)
+        height, width = images.shape[1:3]
+        image = self.image
+        tensor = pack_images(
+            images,
+            InputSpec(
+                image.name,
+                height,
+                width,
+                layout=image.layout,
+                dtype=image.dtype,
+                value_range=self.value_range,
+            ),
+        )
         try:
-            (output,) = self.session.run(None, {self.image.name: tensor})
+            (output,) = self.session.run(None, {image.name: tensor})
         except Exception as error:  # onnxruntime's errors share no other base class
             raise ModelExportError(f"the model fails on {tensor.shape}: {error}") from error
         return np.asarray(output)
@@ -72,15 +85,6 @@ class OnnxNetwork:
         """Run images one by one, each repeated as often as a fixed batch demands."""
         repeats = self.image.batch or 1
         return np.concatenate([self.run(np.stack([image] * repeats))[:1] for image in images])
-
-    def _tensor(self, images: Images) -> NDArray[Any]:
-        low, high = self.value_range
-        tensor: NDArray[Any] = images
-        if self.image.dtype != "uint8":
-            tensor = (low + images * ((high - low) / 255)).astype(self.image.dtype)
-        if self.image.layout == "NCHW":
-            tensor = tensor.transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(tensor)
 
 
 def load_network(model: Path | bytes, value_range: tuple[float, float]) -> OnnxNetwork:

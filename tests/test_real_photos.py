@@ -15,11 +15,15 @@ import pytest
 from numpy.typing import NDArray
 
 from model_export.adopt import AdoptRequest, adopt
+from model_export.checkpoint import load_weights
 from model_export.class_names import COCO_CLASS_NAMES
 from model_export.coco import measure, read_coco_set
 from model_export.evaluate import detect_all
+from model_export.export import export
+from model_export.model.yolox import build
 from model_export.server_detector import ServerDetector
 from servers import Server, server
+from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_boxes
 from service.core.letterbox import letterbox
 from service.images import read_image
@@ -192,6 +196,25 @@ def test_on_ordinary_photos_the_golden_boxes_come_straight_out(
         if entry["id"] not in PLUS_ONE_MATTERS:
             ours = served(running, photo(shared_data, entry), f"{OPTIONS}&class_agnostic=true")
             assert_same(ours, official(entry, "class_agnostic"))
+
+
+@pytest.mark.parametrize("mode", ["square", "rectangle"])
+def test_our_own_export_of_the_official_weights_gives_the_same_boxes(
+    shared_data: Path, tmp_path: Path, mode: str
+) -> None:
+    """uint8 images and logits instead of floats and probabilities; only the contract tells."""
+    model = build("nano")
+    load_weights(model, shared_data / "weights" / "yolox_nano_state_bnfused.npz")
+    spec = InputSpec("images", 416, 416, dynamic_size=True)
+    path = tmp_path / "own.onnx"
+    export(model, ModelContract("own", "1", spec, COCO_CLASS_NAMES), path)
+    with server(path, "--letterbox", mode) as running:
+        for entry in golden(shared_data, "official_nano.json"):
+            ours = served(running, photo(shared_data, entry), f"{OPTIONS}&class_agnostic=true")
+            if mode == "square" and entry["id"] not in PLUS_ONE_MATTERS:
+                assert_same(ours, official(entry, "class_agnostic"))
+            sure = [found for found in official(entry, "class_agnostic") if found.score > 0.6]
+            assert {found.name for found in sure} <= {found.name for found in ours}
 
 
 def test_32_clients_share_batches_and_get_the_answer_each_gets_alone(
