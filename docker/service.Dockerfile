@@ -20,12 +20,14 @@ RUN pip install --no-deps --target /opt/app .
 
 FROM ${PYTHON_IMAGE} AS service
 # pip compiled every module, so that nothing needs to be written beside them.
+# glibc gives the memory of large images back to the system above the trim threshold.
 # HOME is for caches alone (CUDA kernels, half-downloaded models); /tmp may be a tmpfs.
 ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONPATH=/opt/app \
     PYTHONSAFEPATH=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    MALLOC_TRIM_THRESHOLD_=131072 \
     HOME=/tmp \
     YOLOX_HOST=0.0.0.0 \
     YOLOX_PORT=8000 \

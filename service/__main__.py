@@ -1,8 +1,11 @@
 """`python -m service`: settings from flags and environment, one line for what is wrong."""
 
+import logging
+import math
 import os
 import signal
 import sys
+import threading
 import time
 from types import FrameType
 
@@ -14,6 +17,7 @@ from pydantic_settings import CliApp, SettingsError
 from service.app import create_app
 from service.errors import StartupError
 from service.logs import configure_logs
+from service.protocol import BoundedHttpProtocol
 from service.settings import Settings
 from service.startup import load_engine
 
@@ -22,7 +26,7 @@ class DrainingServer(uvicorn.Server):
     """On SIGTERM, first turns unready and refuses new work, and a grace later closes its port.
 
     Balancers that poll readiness can move on before connections are refused. Ctrl-C skips the
-    grace, and a second signal the wait for accepted work. The process then exits with 0.
+    grace. The process then exits with 0; a second signal ends it on the spot, with 1.
     """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, grace_s: float) -> None:
@@ -32,9 +36,11 @@ class DrainingServer(uvicorn.Server):
         self._close_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the base's
-        """Begin to drain; called by the operating system's signal, and a second time in a hurry."""
-        if self._close_at is not None or not self.started:
-            self.should_exit = self.force_exit = True
+        """Begin to drain; called by the operating system's signal."""
+        if self._close_at is not None:
+            os._exit(1)
+        if not self.started:
+            self.should_exit = True
             return
         self._app.state.running.detector.refuse_new()
         self._close_at = time.monotonic() + (self._grace_s if sig == signal.SIGTERM else 0)
@@ -59,12 +65,18 @@ def main(arguments: list[str] | None = None) -> int:
     except StartupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     server = DrainingServer(_uvicorn_config(app, settings), app, settings.drain_grace_s)
-    server.run()
-    if app.state.hung:
-        # The interpreter would wait for the hanging thread for ever.
-        os._exit(1)
-    return 0 if server.started else 1
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's word for a port that cannot be had; it has told the log
+        return 1
+    if app.state.hung or any(not thread.daemon for thread in threading.enumerate()[1:]):
+        # The interpreter would wait for a hanging engine, or a slow decoder, for ever.
+        logging.shutdown()
+        os._exit(int(app.state.hung))
+    return 0
 
 
 def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -75,7 +87,9 @@ def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
+        http=BoundedHttpProtocol,
+        ws="none",
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
     )
 
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from service import __version__
-from service.bodies import describe_errors
+from service.bodies import BodyMemory, describe_errors
 from service.detector import Detector
 from service.engine import Engine
 from service.errors import (
@@ -29,6 +29,9 @@ from service.schemas import Problem
 from service.settings import Settings
 from service.startup import default_options, engine_instances, load_engine
 from service.telemetry import Telemetry
+
+# Requests have ended by then; only an engine that hangs can still keep the detector busy.
+STOP_TIMEOUT_S: Final = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +64,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         version=__version__,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.hung = False
     app.add_middleware(Telemetry, metrics=metrics, on_bug=answer_error)
@@ -73,7 +77,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
 async def _stop(app: FastAPI, running: Running) -> None:
     """Finish accepted work, unless an engine hangs; then say so, for nothing can end its thread."""
     try:
-        async with asyncio.timeout(running.settings.shutdown_timeout_s):
+        async with asyncio.timeout(min(STOP_TIMEOUT_S, running.settings.shutdown_timeout_s)):
             await running.detector.stop()
     except TimeoutError:
         app.state.hung = True
@@ -86,7 +90,13 @@ def _assemble(settings: Settings, metrics: Metrics, engine: Engine) -> Running:
     contract = engine.contract
     metrics.model_info.labels(contract.name, contract.version, engine.provider).set(1)
     metrics.ready.set_function(lambda: float(detector.unready_reason() is None))
-    return Running(settings, metrics, detector, default_options(settings, contract))
+    return Running(
+        settings,
+        metrics,
+        detector,
+        default_options(settings, contract),
+        BodyMemory(settings.max_buffered_bytes),
+    )
 
 
 async def _answer_expected_error(request: Request, error: Exception) -> Response:
@@ -96,7 +106,7 @@ async def _answer_expected_error(request: Request, error: Exception) -> Response
 def answer_error(request: Request, error: Exception) -> Response:
     """The one error handler: any exception becomes a problem document."""
     problem = _as_service_error(error)
-    if request.url.path == "/detect":
+    if request.scope["path"] == "/detect" and request.method == "POST":
         request.app.state.running.metrics.rejections.labels(problem.slug).inc()
     headers = dict(getattr(error, "headers", None) or {})
     return Response(

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import structlog
@@ -20,6 +20,8 @@ from service.metrics import Metrics
 
 Pixels = NDArray[np.uint8]
 RawRows = NDArray[np.floating]
+
+TIMER_SLACK_S: Final = 0.01
 
 log = structlog.get_logger(__name__)
 
@@ -121,37 +123,40 @@ class Batcher:
         self._tasks = [asyncio.create_task(self._serve(engine)) for engine in self._engines]
 
     def refuse_new(self) -> None:
-        """From now on only work that already has a place is done."""
+        """From now on `check_accepting` lets nobody in; who is in may still reserve places."""
         self._draining = True
 
     async def stop(self) -> None:
-        """Refuse new work, finish what waits and end the engines' threads."""
+        """Refuse new work, finish all that holds a place, and end the engines' threads."""
         self.refuse_new()
         self._stopping = True
         self._changed.set()
         await asyncio.gather(*self._tasks)
-        self._threads.shutdown()
+        self._threads.shutdown(wait=False)
 
     def reserve(self) -> Place:
         """Take a place in the queue for one image, at once or not at all.
 
         Raises:
             QueueFullError: Every place is taken.
-            DrainingError: The server is shutting down.
+            DrainingError: The batcher has stopped.
         """
-        self.check_accepting()
+        self._check_room(closed=self._stopping)
         self._places_held += 1
         self._metrics.queue_images.set(self._places_held)
         return Place(self)
 
     def check_accepting(self) -> None:
-        """See whether there is a place for an image, without taking it.
+        """See whether a new request may come in, before anything is done for it.
 
         Raises:
             QueueFullError: Every place is taken.
             DrainingError: The server is shutting down.
         """
-        if self._draining:
+        self._check_room(closed=self._draining)
+
+    def _check_room(self, *, closed: bool) -> None:
+        if closed:
             raise DrainingError("the server is shutting down", retry_after_s=1)
         if self._places_held >= self._max_queue_images:
             raise QueueFullError(
@@ -163,6 +168,8 @@ class Batcher:
         """A place was given back; called by the place."""
         self._places_held -= 1
         self._metrics.queue_images.set(self._places_held)
+        if self._stopping:
+            self._changed.set()
 
     async def infer(self, place: Place, tensor: Pixels, deadline: float) -> Inference:
         """Wait for a batch and its result.
@@ -180,7 +187,11 @@ class Batcher:
         entry = _Entry(place, tensor, deadline, time.monotonic(), loop.create_future())
         self._queue.append(entry)
         self._changed.set()
-        return await entry.future
+        try:
+            return await entry.future
+        except asyncio.CancelledError:
+            self._forget(entry)
+            raise
 
     async def _serve(self, engine: Engine) -> None:
         while batch := await self._next_batch(engine):
@@ -191,8 +202,8 @@ class Batcher:
         self._idle_engines += 1
         try:
             while True:
-                self._drop_abandoned()
-                if not self._queue and self._stopping:
+                self._drop_expired()
+                if self._stopping and not self._queue and not self._places_held:
                     return []
                 limit = min(engine.max_batch, self._max_batch_size)
                 pause = self._pause(limit)
@@ -225,19 +236,19 @@ class Batcher:
             entry.place.give_back()
         return batch
 
-    def _drop_abandoned(self) -> None:
-        """Forget entries whose client left or whose deadline passed."""
+    def _drop_expired(self) -> None:
         now = time.monotonic()
-        waiting: deque[_Entry] = deque()
-        for entry in self._queue:
-            if entry.future.done():
-                self._metrics.rejections.labels("dropped-client-left").inc()
-            elif entry.deadline <= now:
-                self._metrics.rejections.labels("dropped-deadline").inc()
+        for entry in [entry for entry in self._queue if entry.deadline <= now]:
+            self._forget(entry)
+            if not entry.future.done():
                 entry.future.set_exception(DeadlineError("the deadline passed in the queue"))
-            else:
-                waiting.append(entry)
-        self._queue = waiting
+
+    def _forget(self, entry: _Entry) -> None:
+        """Drop an entry whose client left or whose deadline passed, if no batch has taken it."""
+        with contextlib.suppress(ValueError):
+            self._queue.remove(entry)
+            reason = "deadline-passed" if is_past(entry.deadline) else "client-left"
+            self._metrics.rejections.labels(f"dropped-{reason}").inc()
 
     async def _run(self, engine: Engine, batch: list[_Entry]) -> None:
         loop = asyncio.get_running_loop()
@@ -274,6 +285,11 @@ class Batcher:
 
     def _seconds_until_empty(self) -> int:
         return max(1, math.ceil(self._places_held * self._seconds_per_image))
+
+
+def is_past(deadline: float) -> bool:
+    """Whether a deadline is why a wait was cut short; timers may fire a moment early."""
+    return time.monotonic() > deadline - TIMER_SLACK_S
 
 
 def _alike(first: _Entry, second: _Entry) -> bool:

@@ -3,10 +3,12 @@
 import asyncio
 import base64
 import binascii
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal, TypeVar
 
 import cv2
@@ -14,16 +16,17 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from service.batcher import Batcher, Inference
+from service.batcher import Batcher, Inference, is_past
 from service.core.contract import ModelContract
 from service.core.decode import Detections, anchor_grid, decode_candidates
 from service.core.letterbox import Letterbox, LetterboxMode, letterbox
 from service.core.suppress import DetectionOptions, suppress
 from service.cpus import usable_cpus
 from service.engine import Engine
-from service.errors import InvalidImageError, ServiceError
+from service.errors import ClientLeftError, DeadlineError, InvalidImageError, ServiceError
 from service.images import read_image
 from service.metrics import Metrics
+from service.picture import PictureType, draw_detections
 from service.settings import Settings
 
 Pixels = NDArray[np.uint8]
@@ -110,6 +113,8 @@ class Detector:
         # Apart, so that finished work never waits behind images that are still to be decoded.
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._finishers = ThreadPoolExecutor(threads, thread_name_prefix="postprocess")
+        # Large images are decoded one at a time: each can take many times its pixels in memory.
+        self._large_image = threading.Lock()
         self._heartbeat: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -125,8 +130,9 @@ class Detector:
         if self._heartbeat is not None:
             self._heartbeat.cancel()
         await self._batcher.stop()
-        self._decoders.shutdown(cancel_futures=True)
-        self._finishers.shutdown(cancel_futures=True)
+        # A decoder can be at a damaged image for long; nobody waits for that one any more.
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._finishers.shutdown(wait=False, cancel_futures=True)
 
     def refuse_new(self) -> None:
         """Begin to drain: be unready, and take no new work. Safe in a signal handler."""
@@ -175,6 +181,19 @@ class Detector:
             *(self._detect(source, options, deadline, keep_pixels) for source in sources)
         )
 
+    async def draw(self, image: DetectedImage, picture_type: PictureType) -> bytes:
+        """The picture file of an image, whose pixels were kept, with its boxes drawn."""
+        if image.pixels is None:
+            raise ValueError("the pixels were not kept")
+        work = partial(
+            draw_detections,
+            image.pixels,
+            image.detections,
+            self.contract.class_names,
+            picture_type,
+        )
+        return await asyncio.get_running_loop().run_in_executor(self._finishers, work)
+
     async def _one_image(
         self, source: ImageSource, options: DetectionOptions, deadline: float, keep_pixels: bool
     ) -> DetectedImage:
@@ -196,20 +215,26 @@ class Detector:
     async def _detect(
         self, source: ImageSource, options: DetectionOptions, deadline: float, keep_pixels: bool
     ) -> DetectedImage | ServiceError:
-        outcome = "abandoned"
         result: DetectedImage | ServiceError
         try:
             result = await self._one_image(source, options, deadline, keep_pixels)
             outcome = "ok"
+        except asyncio.CancelledError:
+            outcome = DeadlineError.slug if is_past(deadline) else ClientLeftError.slug
+            raise
         except ServiceError as error:
             outcome, result = error.slug, error
+        except Exception:
+            # A bug, or a decoder's; the other images of the request have nothing to do with it.
+            log.exception("image failed")
+            outcome, result = ServiceError.slug, ServiceError("an unexpected error")
         finally:
             self._metrics.images.labels(outcome).inc()
         return result
 
     def _prepare(self, source: ImageSource, keep_pixels: bool) -> _Prepared:
         content = _unbase64(source.content) if source.encoding == "base64" else source.content
-        pixels = read_image(content, self._settings.max_image_pixels)
+        pixels = read_image(content, self._settings.max_image_pixels, self._large_image)
         spec = self.contract.input
         tensor, way_back = letterbox(
             pixels,
@@ -262,6 +287,8 @@ class Detector:
         grey = np.full((spec.height, spec.width, 3), spec.pad_value, np.uint8)
         deadline = time.monotonic() + self._settings.ready_window_s
         try:
+            # Also through the decoders, so that a server whose decoders hang is not ready.
+            await asyncio.get_running_loop().run_in_executor(self._decoders, len, grey)
             with self._batcher.reserve() as place:
                 await self._batcher.infer(place, grey, deadline)
         except ServiceError as error:
@@ -288,11 +315,11 @@ async def _timed(pool: ThreadPoolExecutor, work: Callable[[], T]) -> tuple[T, fl
 
 def _unbase64(text: bytes) -> bytes:
     """Decode base64 or a `data:` URI of it."""
-    if text.startswith(b"data:"):
+    if text[:5].lower() == b"data:":
         header, _, text = text.partition(b",")
-        if not header.endswith(b";base64"):
+        if not header.lower().endswith(b";base64"):
             raise InvalidImageError("a data: URI must be base64")
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(b"".join(text.split()), validate=True)
     except binascii.Error as error:
         raise InvalidImageError(f"this is neither base64 nor a data: URI: {error}") from error

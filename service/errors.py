@@ -154,3 +154,19 @@ class NotReadyError(ServiceError):
     status = 503
     title = "Not ready"
     slug = "not-ready"
+
+
+class HeadTooLargeError(ServiceError):
+    """The request line and headers are too long."""
+
+    status = 431
+    title = "Head too large"
+    slug = "head-too-large"
+
+
+class BusyError(ServiceError):
+    """Too many bytes of requests are held in memory; try again later."""
+
+    status = 503
+    title = "Too many uploads"
+    slug = "too-many-uploads"

@@ -1,21 +1,33 @@
 """From the bytes of an image file to pixels, within limits and the right way up."""
 
 import io
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
-from service.errors import InvalidImageError, TooLargeError, UnsupportedTypeError
+from service.errors import (
+    InvalidImageError,
+    MalformedRequestError,
+    ServiceError,
+    TooLargeError,
+    UnsupportedTypeError,
+)
 
 Pixels = NDArray[np.uint8]
 
 ACCEPTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# Encoders write about ten scans; each costs a pass over all the pixels.
+MOST_JPEG_SCANS: Final = 100
+# BI_RLE8 and BI_RLE4: decoded in Python, at seconds a megabyte.
+BMP_RUN_LENGTHS: Final = (1, 2)
+LARGE_PIXELS: Final = 12_000_000
+TILE_WIDTH_TAG: Final = 322
+TILE_LENGTH_TAG: Final = 323
 # The first bytes by which a file claims to be of an accepted format (offset, bytes).
 SIGNATURES: Final = (
     (0, b"\xff\xd8\xff"),
@@ -29,7 +41,9 @@ SIGNATURES: Final = (
 )
 
 
-def read_image(content: bytes, max_pixels: int) -> Pixels:
+def read_image(
+    content: bytes, max_pixels: int, large_image: AbstractContextManager[object] | None = None
+) -> Pixels:
     """Decode one image as a person sees it.
 
     The size is read from the header and checked before anything is decoded. EXIF orientation is
@@ -39,6 +53,7 @@ def read_image(content: bytes, max_pixels: int) -> Pixels:
     Args:
         content: The bytes of an image file.
         max_pixels: Width times height at most.
+        large_image: Entered while an image of more than `LARGE_PIXELS` is decoded.
 
     Returns:
         (h, w, 3) uint8, BGR.
@@ -46,30 +61,61 @@ def read_image(content: bytes, max_pixels: int) -> Pixels:
     Raises:
         UnsupportedTypeError: The bytes are no image of an accepted type.
         TooLargeError: The image has more pixels than `max_pixels`.
-        InvalidImageError: The image is damaged or of a pixel format that has no one meaning.
+        InvalidImageError: The image is damaged, would take too long, or is of a pixel format
+            that has no one meaning.
+        MalformedRequestError: There are no bytes.
     """
-    with _clear_errors(), _open(content) as image:
-        width, height = image.size
+    if not content:
+        raise MalformedRequestError("the image is empty")
+    with _clear_errors(max_pixels), _open(content) as image:
+        width, height = _size_to_decode(image)
         if width * height > max_pixels:
             raise TooLargeError(
                 f"the image is {width} x {height} pixels, and the limit is {max_pixels} pixels"
             )
-        pixels = _decode_jpeg(content, image)
-        if pixels is None:
-            # Pillow turns some formats by itself while it decodes, and then forgets the tag.
-            image.load()
-            pixels = _to_bgr(image)
-        return _turn_upright(pixels, image.getexif().get(ExifTags.Base.Orientation, 1))
+        _refuse_slow_decoding(image, content)
+        is_large = large_image is not None and width * height > LARGE_PIXELS
+        with large_image if large_image is not None and is_large else nullcontext():
+            return _decode(image, content)
+
+
+def _size_to_decode(image: Image.Image) -> tuple[int, int]:
+    """(width, height) that decoding will fill: a TIFF's tiles may be larger than the TIFF."""
+    width, height = image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        width = max(width, int(image.tag_v2.get(TILE_WIDTH_TAG, 0)))
+        height = max(height, int(image.tag_v2.get(TILE_LENGTH_TAG, 0)))
+    return width, height
+
+
+def _refuse_slow_decoding(image: Image.Image, content: bytes) -> None:
+    """Some files cost far more time than their size tells, and a thread cannot be stopped."""
+    # Inside compressed JPEG data this pair of bytes stands for nothing else.
+    if image.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > MOST_JPEG_SCANS:
+        raise InvalidImageError(f"the JPEG has more than {MOST_JPEG_SCANS} scans")
+    if image.format == "BMP" and image.info.get("compression") in BMP_RUN_LENGTHS:
+        raise InvalidImageError("run-length encoded BMP is not supported")
+
+
+def _decode(image: Image.Image, content: bytes) -> Pixels:
+    pixels = _decode_jpeg(content, image)
+    if pixels is None:
+        # Pillow turns some formats by itself while it decodes, and then forgets the tag.
+        image.load()
+        pixels = _to_bgr(image)
+    return _turn_upright(pixels, image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 @contextmanager
-def _clear_errors() -> Iterator[None]:
+def _clear_errors(max_pixels: int) -> Iterator[None]:
     """Whatever a decoder throws at a damaged file is the same to a client."""
     try:
         yield
+    except ServiceError:
+        raise
     except Image.DecompressionBombError as error:
-        raise TooLargeError(str(error)) from error
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError) as error:
+        raise TooLargeError(f"the image has more than {max_pixels} pixels") from error
+    except Exception as error:
         raise InvalidImageError(f"the image cannot be decoded: {error}") from error
 
 

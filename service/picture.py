@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from service.core.decode import Detections
+from service.errors import NotAcceptableError
 
 PictureType = Literal["image/png", "image/jpeg"]
 
 # Steps of the golden angle round the colour wheel keep the hues of any few classes apart.
 GOLDEN_ANGLE_DEG: Final = 137.508
 LEAST_FONT_PX: Final = 11
+MOST_SCALE: Final = 10
+MOST_JPEG_SIDE: Final = 65_500
 
 
 def draw_detections(
@@ -32,10 +35,15 @@ def draw_detections(
 
     Returns:
         The bytes of the picture file.
+
+    Raises:
+        NotAcceptableError: The format has no pictures of this size.
     """
+    if picture_type == "image/jpeg" and max(pixels.shape) > MOST_JPEG_SIDE:
+        raise NotAcceptableError(f"a JPEG has at most {MOST_JPEG_SIDE} pixels a side; ask for PNG")
     picture = Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))
     draw = ImageDraw.Draw(picture)
-    scale = max(picture.size) / 640
+    scale = min(max(picture.size) / 640, MOST_SCALE)
     font = ImageFont.load_default(max(LEAST_FONT_PX, round(14 * scale)))
     width = max(2, round(2 * scale))
     # The best come last, on top.
@@ -47,7 +55,11 @@ def draw_detections(
         label = f"{class_names[class_id]} {detections.scores[row]:.2f}"
         _draw_label(draw, label, (box[0], box[1]), color, font)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG" if picture_type == "image/png" else "JPEG", quality=90)
+    if picture_type == "image/png":
+        # The first level is several times faster than the usual one, and a tenth larger.
+        picture.save(buffer, "PNG", compress_level=1)
+    else:
+        picture.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 

@@ -13,7 +13,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from prometheus_client.exposition import choose_encoder
 from starlette.types import Receive
 
-from service.bodies import IMAGE_FIELDS, read_request
+from service.bodies import BodyMemory, read_request
 from service.core.suppress import DetectionOptions
 from service.detector import DetectedImage, Detector, ImageSource
 from service.errors import (
@@ -26,7 +26,7 @@ from service.errors import (
     UnauthorizedError,
 )
 from service.metrics import Metrics
-from service.picture import PictureType, draw_detections, wanted_picture
+from service.picture import PictureType, wanted_picture
 from service.schemas import (
     DetectJson,
     DetectQuery,
@@ -36,6 +36,7 @@ from service.schemas import (
     ModelInfo,
     ModelRef,
     Problem,
+    TimingMs,
     image_result,
     timing_ms,
 )
@@ -55,6 +56,7 @@ class Running:
     metrics: Metrics
     detector: Detector
     defaults: DetectionOptions
+    body_memory: BodyMemory
 
 
 def _running(request: Request) -> Running:
@@ -79,23 +81,23 @@ def check_key(
     if expected is None:
         return
     offered = key or (bearer.credentials if bearer else "")
-    if not secrets.compare_digest(offered.encode(), expected.get_secret_value().encode()):
+    # Headers are read as latin-1; this gives the bytes that were sent.
+    if not secrets.compare_digest(offered.encode("latin-1"), expected.get_secret_value().encode()):
         raise UnauthorizedError("send the key as X-API-Key, or as Authorization: Bearer")
 
 
+IMAGE_FILE: Final = {"type": "string", "format": "binary"}
 IMAGE_FORM: Final = {
     "type": "object",
-    "properties": {
-        name: {"type": "array", "items": {"type": "string", "format": "binary"}}
-        for name in IMAGE_FIELDS[:1]
-    },
+    "properties": {"images": {"type": "array", "items": IMAGE_FILE}},
 }
 REQUEST_BODIES: Final = {
     "requestBody": {
         "required": True,
         "content": {
             "multipart/form-data": {"schema": IMAGE_FORM},
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "image/*": {"schema": IMAGE_FILE},
+            "application/octet-stream": {"schema": IMAGE_FILE},
             "application/json": {"schema": DetectJson.model_json_schema()},
         },
     }
@@ -109,6 +111,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         413: "Body, image count or pixel count over the limit",
         415: "Not a type that is accepted",
         422: "An option out of range, or an image that cannot be decoded",
+        500: "A bug",
         503: "Queue full, shutting down, or the model failed; see Retry-After",
         504: "The deadline passed",
     }.items()
@@ -134,37 +137,44 @@ async def detect(
     running.detector.check_accepting()
     picture = wanted_picture(request.headers.get("accept", ""))
     limit_s = running.settings.request_timeout_ms / 1000
-    try:
-        async with asyncio.timeout(_timeout_s(query, limit_s)):
-            sources, query = await read_request(request, query, running.settings)
-        deadline = started + _timeout_s(query, limit_s)
-        async with asyncio.timeout(deadline - time.monotonic()):
-            outcomes = await _detect(request, running, sources, query, deadline, picture)
-    except TimeoutError as error:
-        raise DeadlineError("the deadline passed before the answer was ready") from error
-    answer = _describe(sources, outcomes, running, time.monotonic() - started)
-    request.state.stages.update(answer.timing_ms.model_dump(exclude={"total"}))
-    if picture is not None:
-        return await _draw(outcomes[0], running, picture)
-    return Response(answer.model_dump_json(), media_type="application/json")
+    with running.body_memory.lease() as lease:
+        try:
+            async with asyncio.timeout(_timeout_s(query, limit_s)):
+                sources, query = await read_request(request, query, running.settings, lease)
+            deadline = started + _timeout_s(query, limit_s)
+            async with asyncio.timeout(deadline - time.monotonic()):
+                work = _answer(running, sources, query, started, deadline, picture)
+                body, timing = await _while_connected(request.receive, work)
+        except TimeoutError as error:
+            raise DeadlineError("the deadline passed before the answer was ready") from error
+    request.state.stages.update(timing.model_dump(exclude={"total"}))
+    return Response(body, media_type=picture or "application/json")
 
 
-async def _detect(
-    request: Request,
+async def _answer(
     running: Running,
     sources: list[ImageSource],
     query: DetectQuery,
+    started: float,
     deadline: float,
     picture: PictureType | None,
-) -> Outcomes:
+) -> tuple[bytes, TimingMs]:
+    """The body of the answer, a picture if that is wanted, and where the time went."""
     if picture is not None and len(sources) > 1:
         raise NotAcceptableError("a picture can show one image; ask for application/json")
     detector = running.detector
     options = query.resolve(running.defaults, detector.contract.class_names)
-    work = detector.detect_all(sources, options, deadline, keep_pixels=picture is not None)
-    outcomes = await _while_connected(request.receive, work)
-    _raise_if_none_worked(outcomes)
-    return outcomes
+    outcomes = await detector.detect_all(
+        sources, options, deadline, keep_pixels=picture is not None
+    )
+    found = [outcome for outcome in outcomes if isinstance(outcome, DetectedImage)]
+    if not found:
+        raise _gravest(outcomes)
+    timing = timing_ms([image.seconds for image in found], time.monotonic() - started)
+    if picture is not None:
+        return await detector.draw(found[0], picture), timing
+    answer = _describe(sources, outcomes, running, timing)
+    return answer.model_dump_json().encode(), timing
 
 
 def _timeout_s(query: DetectQuery, limit_s: float) -> float:
@@ -203,22 +213,20 @@ async def _until_disconnect(receive: Receive) -> None:
         pass
 
 
-def _raise_if_none_worked(outcomes: Outcomes) -> None:
-    """A request without a single good image fails as a whole, with its gravest error."""
+def _gravest(outcomes: Outcomes) -> ServiceError:
+    """What a request without a single good image fails with, as a whole."""
     errors = [outcome for outcome in outcomes if isinstance(outcome, ServiceError)]
-    if len(errors) < len(outcomes):
-        return
     gravest = max(errors, key=lambda error: error.status)
     if len(errors) == 1:
-        raise gravest
-    raise type(gravest)(
+        return gravest
+    return type(gravest)(
         f"none of the {len(errors)} images could be used; one of them: {gravest.detail}",
         retry_after_s=gravest.retry_after_s,
     )
 
 
 def _describe(
-    sources: list[ImageSource], outcomes: Outcomes, running: Running, total_s: float
+    sources: list[ImageSource], outcomes: Outcomes, running: Running, timing: TimingMs
 ) -> DetectResponse:
     contract = running.detector.contract
     return DetectResponse(
@@ -229,23 +237,8 @@ def _describe(
             image_result(source.filename, outcome, contract.class_names)
             for source, outcome in zip(sources, outcomes, strict=True)
         ],
-        timing_ms=timing_ms(
-            [outcome.seconds for outcome in outcomes if isinstance(outcome, DetectedImage)],
-            total_s,
-        ),
+        timing_ms=timing,
     )
-
-
-async def _draw(
-    outcome: DetectedImage | ServiceError, running: Running, picture: PictureType
-) -> Response:
-    if isinstance(outcome, ServiceError) or outcome.pixels is None:
-        raise TypeError("only a detected image with its pixels can be drawn")
-    names = running.detector.contract.class_names
-    content = await asyncio.to_thread(
-        draw_detections, outcome.pixels, outcome.detections, names, picture
-    )
-    return Response(content, media_type=picture)
 
 
 @router.get("/model", dependencies=[Security(check_key)], responses={401: PROBLEMS[401]})
@@ -262,12 +255,14 @@ async def model(running: RunningService) -> ModelInfo:
     )
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live")
 async def live() -> Health:
     """The process answers."""
     return Health(status="alive")
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", responses={503: {"description": "Why not", "model": Problem}})
 async def ready(running: RunningService) -> Health:
     """An inference has succeeded lately, and the server is not shutting down."""
@@ -280,7 +275,10 @@ async def ready(running: RunningService) -> Health:
 @router.get("/metrics", response_class=Response)
 def metrics(request: Request, running: RunningService) -> Response:
     """Prometheus metrics."""
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    try:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    except (TypeError, ValueError):  # a version that is no version
+        encode, content_type = choose_encoder("")
     return Response(encode(running.metrics.registry), headers={"Content-Type": content_type})
 
 

@@ -6,16 +6,18 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from service.core.contract import ModelContract, NmsMethod, ScoreBy
+from service.core.contract import LEAST_SIGMA, MOST_SIGMA, ModelContract, NmsMethod, ScoreBy
 from service.core.suppress import DetectionOptions
 from service.detector import DetectedImage, StageSeconds
 from service.errors import InvalidOptionError, ServiceError
 
 
 def _split_names(value: object) -> object:
-    """`a,b` and repeated parameters both make a list of strings."""
+    """`a,b` and repeated parameters both make a list of strings; none of them means all."""
     items = value if isinstance(value, list) else [value]
-    return [part.strip() for item in items for part in str(item).split(",") if part.strip()]
+    if not all(isinstance(item, str | int) for item in items):
+        return value
+    return [part.strip() for item in items for part in str(item).split(",") if part.strip()] or None
 
 
 class DetectQuery(BaseModel):
@@ -31,7 +33,9 @@ class DetectQuery(BaseModel):
     iou: float | None = Field(
         None, ge=0, le=1, description="Overlap above which `soft-mean`, `soft-linear`, `hard` act"
     )
-    sigma: float | None = Field(None, gt=0, description="Width of `soft-gaussian`")
+    sigma: float | None = Field(
+        None, ge=LEAST_SIGMA, le=MOST_SIGMA, description="Width of `soft-gaussian`"
+    )
     class_agnostic: bool | None = Field(None, description="Boxes of different classes compete")
     max_detections: int | None = Field(None, ge=1, description="Most boxes of an image")
     classes: Annotated[list[str] | None, BeforeValidator(_split_names)] = Field(
@@ -224,6 +228,7 @@ def _detections(image: DetectedImage, class_names: tuple[str, ...]) -> list[Dete
 def _class_id(name: str, class_names: tuple[str, ...]) -> int:
     if name in class_names:
         return class_names.index(name)
-    if name.isdecimal() and int(name) < len(class_names):
-        return int(name)
+    ids = list(map(str, range(len(class_names))))
+    if name in ids:
+        return ids.index(name)
     raise InvalidOptionError(f"this model has no class {name!r}; GET /model lists its classes")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.core.contract import NmsMethod, ScoreBy
+from service.core.contract import LEAST_SIGMA, MOST_SIGMA, NmsMethod, ScoreBy
 from service.core.letterbox import LetterboxMode
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -67,6 +67,11 @@ class Settings(BaseSettings):
 
     # What a client may ask for
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="Largest request body, in bytes")
+    max_buffered_bytes: int = Field(
+        512 * 2**20,
+        ge=1,
+        description="Most bytes of request bodies held at once, over all requests",
+    )
     max_images_per_request: int = Field(32, ge=1, description="Most images in one request")
     max_image_pixels: int = Field(
         50_000_000, ge=1, le=MOST_IMAGE_PIXELS, description="Largest image, in pixels"
@@ -95,7 +100,10 @@ class Settings(BaseSettings):
         None, description="Default `iou` (unset: the model's advice, else 0.45)"
     )
     sigma: float | None = Field(
-        None, gt=0, description="Default `sigma` (unset: the model's advice, else 0.5)"
+        None,
+        ge=LEAST_SIGMA,
+        le=MOST_SIGMA,
+        description="Default `sigma` (unset: the model's advice, else 0.5)",
     )
     class_agnostic: bool | None = Field(
         None, description="Default `class_agnostic` (unset: the model's advice, else true)"
@@ -119,7 +127,9 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _queue_holds_a_request(self) -> Self:
+    def _a_request_fits(self) -> Self:
         if self.max_queue_images < self.max_images_per_request:
             raise ValueError("max_queue_images must be at least max_images_per_request")
+        if self.max_buffered_bytes < self.max_body_bytes:
+            raise ValueError("max_buffered_bytes must be at least max_body_bytes")
         return self

@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+import service.detector as detector_module
 from engines import FakeEngine
 from pictures import plain
 from service.app import create_app
+from service.errors import InvalidImageError
 from service.settings import Settings
 
 PNG = {"Content-Type": "image/png"}
@@ -214,6 +216,7 @@ def test_bad_base64_is_an_invalid_image(client: TestClient) -> None:
         ("confidence=high", "confidence"),
         ("iou=-0.1", "iou"),
         ("sigma=0", "sigma"),
+        ("sigma=1e-50", "sigma"),
         ("sigma=inf", "sigma"),
         ("nms=magic", "nms"),
         ("score_by=luck", "score_by"),
@@ -222,6 +225,7 @@ def test_bad_base64_is_an_invalid_image(client: TestClient) -> None:
         ("max_detections=9999999", "max_detections"),
         ("classes=zebra", "zebra"),
         ("classes=3", "3"),
+        ("classes=" + "1" * 5000, "no class"),
         ("timeout_ms=0", "timeout_ms"),
         ("timeout_ms=99999999", "timeout_ms"),
         ("confidense=0.5", "confidense"),
@@ -256,7 +260,7 @@ def test_options_may_travel_in_the_body_and_the_query_wins(client: TestClient) -
 
 @pytest.mark.parametrize(
     ("classes", "count"),
-    [("dog", 1), ("1", 1), ("cat,dog", 1), ("cat&classes=1", 1), ("cat", 0), ("owl,0", 0)],
+    [("dog", 1), ("1", 1), ("cat,dog", 1), ("cat&classes=1", 1), ("cat", 0), ("owl,0", 0), ("", 1)],
 )
 def test_classes_are_chosen_by_name_or_id(client: TestClient, classes: str, count: int) -> None:
     assert len(boxes(as_raw(client, plain(), f"?classes={classes}"))[0]) == count
@@ -371,7 +375,7 @@ def test_documentation_names_every_option(client: TestClient) -> None:
     assert {"confidence", "score_by", "nms", "iou", "sigma", "class_agnostic"} <= names
     assert {"max_detections", "classes", "timeout_ms"} <= names
     assert set(operation["requestBody"]["content"]) == {
-        "multipart/form-data", "image/*", "application/json"
+        "multipart/form-data", "image/*", "application/octet-stream", "application/json"
     }  # fmt: skip
     assert client.get("/docs").status_code == 200
     assert client.get("/").url.path == "/docs"
@@ -470,6 +474,8 @@ def test_deadline_is_504_and_the_waiting_image_is_dropped() -> None:
         assert running.result(timeout=10).status_code == 200
         assert len(boxes(as_raw(client, plain()))) == 1
         assert engine.batches == [(1, 64, 64, 3)]
+        assert metric(client, 'yolox_rejections_total{reason="dropped-deadline-passed"}') == 1
+        assert metric(client, 'yolox_images_total{outcome="deadline-passed"}') == 1
 
 
 def test_engine_error_is_503_and_repeated_errors_make_the_server_unready() -> None:
@@ -538,8 +544,11 @@ class RawRequest:
 
     def __init__(self, app: Any, body: bytes, query: bytes = b"", *, complete: bool = True) -> None:
         self.left = asyncio.Event()
+        self.reading = asyncio.Event()
+        self.rest = asyncio.Event()
         self.status = 0
         self._messages = [{"type": "http.request", "body": body, "more_body": not complete}]
+        self._complete = complete
         self._app = app
         self._query = query
 
@@ -557,6 +566,11 @@ class RawRequest:
     async def _receive(self) -> dict[str, Any]:
         if self._messages:
             return self._messages.pop()
+        self.reading.set()
+        if not self._complete and not self.left.is_set():
+            await self.rest.wait()
+            self._complete = True
+            return {"type": "http.request", "body": b"", "more_body": False}
         await self.left.wait()
         return {"type": "http.disconnect"}
 
@@ -590,7 +604,7 @@ def test_a_client_that_leaves_takes_its_image_out_of_the_queue() -> None:
         assert len(boxes(as_raw(client, plain()))) == 1
         assert engine.batches == [(1, 64, 64, 3)]
         assert metric(client, 'yolox_rejections_total{reason="dropped-client-left"}') == 1
-        assert metric(client, 'yolox_images_total{outcome="abandoned"}') == 1
+        assert metric(client, 'yolox_images_total{outcome="client-left"}') == 1
         assert metric(client, 'yolox_requests_total{endpoint="/detect",status="499"}') == 1
         assert metric(client, "yolox_queue_images") == 0
 
@@ -645,3 +659,147 @@ def test_metrics_count_what_happened(client: TestClient) -> None:
     labels = 'name="fake",provider="FakeExecutionProvider",version="1"'
     assert metric(client, f"yolox_model_info{{{labels}}}") == 1
     assert "process_resident_memory_bytes" in client.get("/metrics").text
+
+
+def test_an_upload_that_began_before_the_drain_is_still_served() -> None:
+    async def upload_across_the_drain(app: Any) -> int:
+        request = RawRequest(app, plain(), complete=False)
+        task = asyncio.create_task(request.run())
+        await request.reading.wait()
+        app.state.running.detector.refuse_new()
+        request.rest.set()
+        await task
+        return request.status
+
+    with serving() as client:
+        assert client.portal is not None
+        assert client.portal.call(upload_across_the_drain, client.app) == 200
+        problem(as_raw(client, plain()), 503, "draining")
+
+
+def test_a_bug_in_one_image_harms_no_other(client: TestClient, monkeypatch: Any) -> None:
+    real = detector_module.letterbox
+
+    def sometimes_broken(image: Any, *args: Any, **options: Any) -> Any:
+        if image[0, 0, 0] == 60:
+            raise ZeroDivisionError
+        return real(image, *args, **options)
+
+    monkeypatch.setattr(detector_module, "letterbox", sometimes_broken)
+    files = [("images", (str(grey), plain(grey))) for grey in (50, 60, 70)]
+    response = client.post("/detect", files=files)
+    assert [len(found) for found in boxes(response)] == [1, 0, 1]
+    assert response.json()["results"][1]["error"]["status"] == 500
+
+
+def test_a_multipart_body_cut_short_is_400_and_not_half_an_answer(client: TestClient) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
+    body = part + plain() + b"\r\n" + part + plain()[:50]
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    detail = problem(
+        client.post("/detect", content=body, headers=headers), 400, "malformed-request"
+    )
+    assert "final boundary" in detail
+
+
+@pytest.mark.parametrize("charset", ["undefined", "unicode_escape", "utf-7"])
+def test_a_form_s_charset_chooses_no_decoder(client: TestClient, charset: str) -> None:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="images"; filename="+2AA-\\ud800.png"'
+        b"\r\n\r\n" + plain() + b"\r\n--b--\r\n"
+    )
+    headers = {"Content-Type": f"multipart/form-data; boundary=b; charset={charset}"}
+    assert len(boxes(client.post("/detect", content=body, headers=headers))) == 1
+
+
+@pytest.mark.parametrize("values", ['""', "1", '"AAAA"'])
+def test_json_of_very_many_values_is_413_before_it_is_parsed(
+    client: TestClient, values: str
+) -> None:
+    body = '{"images":[' + ",".join([values] * 100_000) + "]}"
+    headers = {"Content-Type": "application/json"}
+    problem(client.post("/detect", content=body, headers=headers), 413, "too-large")
+
+
+def test_a_form_field_of_many_kilobytes_is_400(client: TestClient) -> None:
+    files = {"images": ("a", plain())}
+    response = client.post("/detect", data={"classes": "0," * 10_000}, files=files)
+    problem(response, 400, "malformed-request")
+
+
+def test_bytes_held_over_all_requests_are_bounded_and_given_back() -> None:
+    with serving(max_body_bytes=1000, max_buffered_bytes=1000) as client:
+
+        async def fill(app: Any) -> tuple[Any, int]:
+            dawdler = RawRequest(app, b"x" * 900, complete=False)
+            task = asyncio.create_task(dawdler.run())
+            await dawdler.reading.wait()
+            second = RawRequest(app, b"x" * 200)
+            await second.run()
+            dawdler.rest.set()
+            await task
+            return dawdler.status, second.status
+
+        assert client.portal is not None
+        assert client.portal.call(fill, client.app) == (415, 503)
+        assert len(boxes(as_raw(client, plain()))) == 1
+
+
+def test_a_key_beyond_ascii_works() -> None:
+    with serving(api_key="clé-ü") as client:
+        for key, status in (("clé-ü", 200), ("cle-u", 401)):
+            assert client.get("/model", headers={"X-API-Key": key.encode()}).status_code == status
+
+
+def test_base64_may_be_wrapped_and_its_uri_in_capitals(client: TestClient) -> None:
+    wrapped = base64.encodebytes(plain()).decode()
+    response = client.post(
+        "/detect", json={"images": [wrapped, "DATA:image/png;BASE64," + wrapped]}
+    )
+    assert [len(found) for found in boxes(response)] == [1, 1]
+
+
+def test_absent_options_may_be_null(client: TestClient) -> None:
+    image = base64.b64encode(plain()).decode()
+    body = {"images": [image], "classes": None, "confidence": None}
+    assert len(boxes(client.post("/detect", json=body))[0]) == 1
+
+
+def test_a_thin_picture_is_drawn_and_one_too_long_for_jpeg_refused(client: TestClient) -> None:
+    thin = plain(width=70_000, height=1)
+    png = client.post("/detect", content=thin, headers=PNG | {"Accept": "image/png"})
+    assert png.headers["content-type"] == "image/png"
+    response = client.post("/detect", content=thin, headers=PNG | {"Accept": "image/jpeg"})
+    problem(response, 406, "not-acceptable")
+
+
+def test_a_picture_keeps_to_the_deadline(client: TestClient, monkeypatch: Any) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(detector_module, "draw_detections", lambda *_: gate.wait(30))
+    headers = PNG | {"Accept": "image/png"}
+    response = client.post("/detect?timeout_ms=200", content=plain(), headers=headers)
+    problem(response, 504, "deadline-passed")
+    gate.set()
+
+
+def test_health_answers_head_and_metrics_any_accept(client: TestClient) -> None:
+    for path in ("/health/live", "/health/ready"):
+        response = client.head(path)
+        assert (response.status_code, response.content) == (200, b"")
+    for accept in ("application/openmetrics-text; version=foo", "application/openmetrics-text"):
+        assert client.get("/metrics", headers={"Accept": accept}).status_code == 200
+
+
+def test_hanging_decoders_make_the_server_unready(monkeypatch: Any) -> None:
+    gate = threading.Event()
+
+    def hang(*_: object) -> Any:
+        gate.wait(30)
+        raise InvalidImageError("at last")
+
+    with serving(ready_window_s=0.3, decode_threads=1) as client:
+        monkeypatch.setattr(detector_module, "read_image", hang)
+        problem(as_raw(client, plain(), "?timeout_ms=50"), 504, "deadline-passed")
+        wait_until(client, "yolox_ready", 0)
+        gate.set()
+        wait_until(client, "yolox_ready", 1)

@@ -235,7 +235,7 @@ def test_an_image_whose_deadline_passed_is_not_run() -> None:
             await late
         await in_time
         assert bench.engine.batches == [(1, 64, 64, 3)]
-        assert bench.dropped("deadline") == 1
+        assert bench.dropped("deadline-passed") == 1
 
     on_bench(body)
 
@@ -326,3 +326,28 @@ def test_contract_of_the_fake_engine_is_honest() -> None:
     """The fake's rows have the shape that its contract promises."""
     rows = FakeEngine().rows_of(image(width=96))
     assert rows.shape == (CONTRACT.num_cells(64, 96), CONTRACT.output_channels)
+
+
+def test_what_left_the_queue_is_let_go_of_while_the_engine_still_works() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.hold()
+        tasks = await bench.submit_all(*(image() for _ in range(3)))
+        for task in tasks:
+            task.cancel()
+        await settle()
+        assert not bench.batcher._queue
+        assert bench.dropped("client-left") == 3
+
+    on_bench(body)
+
+
+def test_stopping_waits_for_an_image_that_is_still_being_decoded() -> None:
+    async def body(bench: Bench) -> None:
+        with bench.batcher.reserve() as place:
+            stopping = asyncio.create_task(bench.batcher.stop())
+            await settle()
+            deadline = time.monotonic() + FAR
+            assert isinstance(await bench.batcher.infer(place, image(), deadline), Inference)
+        await stopping
+
+    on_bench(body)

@@ -1,5 +1,8 @@
 import io
+import struct
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -7,7 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pictures import encode, photo_like, plain
-from service.errors import InvalidImageError, TooLargeError, UnsupportedTypeError
+from service.errors import (
+    InvalidImageError,
+    MalformedRequestError,
+    TooLargeError,
+    UnsupportedTypeError,
+)
 from service.images import read_image
 
 MANY = 10**7
@@ -146,7 +154,7 @@ def test_image_cut_in_half_is_invalid(image_format: str) -> None:
         read_image(content[: len(content) // 2], MANY)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"%PDF-1.7 ...", b"\0" * 100])
+@pytest.mark.parametrize("content", [b"hello", b"%PDF-1.7 ...", b"\0" * 100])
 def test_what_is_no_image_is_unsupported(content: bytes) -> None:
     with pytest.raises(UnsupportedTypeError, match="accepted type"):
         read_image(content, MANY)
@@ -166,7 +174,8 @@ def test_jpeg_with_harmless_junk_is_still_read() -> None:
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of what it skips
 def test_random_damage_never_raises_anything_else() -> None:
     rng = np.random.default_rng(0)
-    contents = [encode(PHOTO, f) for f in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+    formats = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+    contents = [encode(PHOTO, image_format) for image_format in formats]
     for content in contents:
         for _ in range(60):
             damaged = bytearray(content)
@@ -177,3 +186,61 @@ def test_random_damage_never_raises_anything_else() -> None:
             except (InvalidImageError, TooLargeError, UnsupportedTypeError):
                 continue
             assert pixels.ndim == 3
+
+
+def test_an_empty_file_is_a_malformed_request() -> None:
+    with pytest.raises(MalformedRequestError, match="empty"):
+        read_image(b"", MANY)
+
+
+def test_whatever_a_decoder_raises_is_an_invalid_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("segment 3 is missing")
+
+    monkeypatch.setattr("service.images._decode", broken)
+    with pytest.raises(InvalidImageError, match="segment 3"):
+        read_image(plain(), MANY)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
+    """Each scan is a pass over all the pixels: two megabytes of them took minutes."""
+    content = encode(photo_like(640, 480), "JPEG", progressive=True)
+    read_image(content, MANY)
+    last_scan = content[content.rindex(b"\xff\xda") : -2]
+    with pytest.raises(InvalidImageError, match="scans"):
+        read_image(content[:-2] + last_scan * 101 + content[-2:], MANY)
+
+
+def test_a_run_length_encoded_bmp_is_refused() -> None:
+    content = bytearray(from_pillow(Image.new("P", (8, 8)), "BMP"))
+    content[30] = 1
+    with pytest.raises(InvalidImageError, match="run-length"):
+        read_image(bytes(content), MANY)
+
+
+def tiff_with_tile(side: int) -> bytes:
+    """A 16 x 16 TIFF in one tile of another side."""
+    tags = [
+        *((256, 3, 16), (257, 3, 16), (258, 3, 8), (259, 3, 1), (262, 3, 1), (277, 3, 1)),
+        *((322, 4, side), (323, 4, side), (324, 4, 200), (325, 4, 256)),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + b"\0" * 4
+    return head.ljust(200, b"\0") + b"\0" * 256
+
+
+def test_a_tile_larger_than_its_tiff_counts_as_pixels() -> None:
+    with pytest.raises(TooLargeError, match="20000 x 20000"):
+        read_image(tiff_with_tile(20_000), MANY)
+
+
+def test_large_images_are_decoded_one_at_a_time() -> None:
+    lock = threading.Lock()
+    large, small = plain(width=4001, height=3000), plain()
+    with lock, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(read_image, large, 10**8, lock)
+        assert read_image(small, MANY, lock).shape == (64, 64, 3)
+        assert not waiting.done()
+        lock.release()
+        assert waiting.result(timeout=30).shape == (3000, 4001, 3)
+        assert lock.acquire(timeout=10)

@@ -117,7 +117,7 @@ def test_a_port_in_use_is_a_failure_to_start(running: Server, model: Path) -> No
         check=False,
         timeout=60,
     )
-    assert done.returncode != 0
+    assert done.returncode == 1
     assert "address already in use" in done.stderr.lower()
 
 

@@ -18,6 +18,9 @@ ColorOrder = Literal["BGR", "RGB"]
 
 CONTRACT_VERSION: Final = 1
 METADATA_KEY: Final = "yolox_contract"
+# Beyond these soft-NMS does no more than keep or drop, and float32 ends.
+LEAST_SIGMA: Final = 1e-6
+MOST_SIGMA: Final = 1e6
 
 
 class ContractError(ValueError):
@@ -176,7 +179,10 @@ def _rules(contract: ModelContract) -> list[tuple[bool, str]]:
         (not 0 <= image.pad_value <= 255, "pad_value must be a pixel value, 0 to 255"),
         (not _fraction(advice.confidence), "recommended confidence must be within 0 and 1"),
         (not _fraction(advice.iou), "recommended iou must be within 0 and 1"),
-        (advice.sigma is not None and advice.sigma <= 0, "recommended sigma must be positive"),
+        (
+            advice.sigma is not None and not LEAST_SIGMA <= advice.sigma <= MOST_SIGMA,
+            f"recommended sigma must be within {LEAST_SIGMA:g} and {MOST_SIGMA:g}",
+        ),
     ]
 
 

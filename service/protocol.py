@@ -1,0 +1,80 @@
+"""HTTP/1.1 with bounds that uvicorn leaves open: how long a request's head is, and how slow."""
+
+import asyncio
+import uuid
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.errors import HeadTooLargeError, MalformedRequestError, ServiceError
+from service.schemas import Problem
+
+MOST_HEAD_BYTES: Final = 64 * 1024
+HEAD_TIMEOUT_S: Final = 15.0
+REASONS: Final = {400: "Bad Request", 431: "Request Header Fields Too Large"}
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """Refuses a request whose head is too long, and hangs up on one that does not come."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the base's
+        super().__init__(*args, **kwargs)
+        self._head_bytes = 0
+        self._in_head = True
+        self._hang_up: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client came; its first request should too."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, and count while a head is incomplete."""
+        if self._in_head and self._hang_up is None:
+            self._expect_head()
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(HeadTooLargeError(f"a head may have {MOST_HEAD_BYTES} bytes"))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._in_head = False
+        self._expect_nothing()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is whole; what comes next is another head."""
+        # The bytes counted so far were this message's.
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP."""
+        self._refuse(MalformedRequestError(msg))
+
+    def _expect_head(self) -> None:
+        self._hang_up = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+
+    def _expect_nothing(self) -> None:
+        if self._hang_up is not None:
+            self._hang_up.cancel()
+            self._hang_up = None
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Write a problem document, which no application ever saw, and close."""
+        request_id = uuid.uuid4().hex
+        body = Problem.of(error, request_id).model_dump_json().encode()
+        head = (
+            f"HTTP/1.1 {error.status} {REASONS[error.status]}\r\n"
+            "Content-Type: application/problem+json\r\n"
+            f"Content-Length: {len(body)}\r\nX-Request-ID: {request_id}\r\n"
+            "Server-Timing: total;dur=0\r\nConnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
