@@ -1,0 +1,108 @@
+"""Samples made of several pictures: Mosaic (YOLOv4, 2004.10934) and YOLOX's MixUp (1710.09412)."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model_export.training.geometry import (
+    Matrix,
+    Picture,
+    blank,
+    in_view,
+    paint,
+    random_affine,
+    scaling,
+    translation,
+)
+from model_export.training.recipe import Augmentation
+
+
+def mosaic(
+    pictures: Sequence[Picture],
+    height: int,
+    width: int,
+    settings: Augmentation,
+    rng: np.random.Generator,
+) -> Picture:
+    """Put four pictures round a random centre, and move the whole by one random affine map.
+
+    As in YOLOX, the four meet in the middle half of an area of twice the size, which the map then
+    brings into view; that area itself is never made.
+
+    Args:
+        pictures: Four, of any sizes: top left, top right, bottom left, bottom right.
+        height: Network height in pixels.
+        width: Network width in pixels.
+        settings: How far to move it, and which boxes to drop.
+        rng: Where chance comes from.
+
+    Returns:
+        A picture of the network's size; what no picture covers is padding.
+    """
+    centre_x, centre_y = rng.uniform(0.5, 1.5, size=2) * (width, height)
+    view = translation(-width / 2, -height / 2)
+    move = random_affine(height, width, settings, rng) @ view @ translation(centre_x, centre_y)
+    canvas = blank(height, width)
+    parts = []
+    for picture, (right, down) in zip(pictures, ((0, 0), (1, 0), (0, 1), (1, 1)), strict=True):
+        fit = fitting(picture, height, width)
+        tall, wide = (fit[0, 0] * side for side in picture.image.shape[:2])
+        corner = translation((right - 1) * wide, (down - 1) * tall)
+        parts.append(place(canvas, picture, move @ corner @ fit, settings))
+    return united(canvas, parts)
+
+
+def mix_up(
+    first: Picture, second: Picture, settings: Augmentation, rng: np.random.Generator
+) -> Picture:
+    """Blend another picture into one, half and half, and keep the boxes of both.
+
+    The second is fitted to the first's size, rescaled at random, and put at a random place: if it
+    became larger a part of it is in view, if smaller padding is round it.
+    """
+    height, width = first.image.shape[:2]
+    factor = rng.uniform(*settings.mixup_scale)
+    offset_x, offset_y = rng.uniform(0, 1, size=2) * (1 - factor) * (width, height)
+    fit = fitting(second, height, width)
+    canvas = blank(height, width)
+    matrix = translation(offset_x, offset_y) @ scaling(factor) @ fit
+    part = place(canvas, second, matrix, settings)
+    blend = np.asarray(cv2.addWeighted(first.image, 0.5, canvas, 0.5, 0), dtype=np.uint8)
+    return united(blend, [first, part])
+
+
+def moved(
+    picture: Picture, height: int, width: int, settings: Augmentation, rng: np.random.Generator
+) -> Picture:
+    """Fit one picture to the network's size, and move it by a random affine map, at once."""
+    canvas = blank(height, width)
+    matrix = random_affine(height, width, settings, rng) @ fitting(picture, height, width)
+    return place(canvas, picture, matrix, settings)
+
+
+def fitting(picture: Picture, height: int, width: int) -> Matrix:
+    """Scale a picture to just fit, as the letterbox does, its top left corner in the origin."""
+    image_height, image_width = picture.image.shape[:2]
+    return scaling(min(height / image_height, width / image_width))
+
+
+def place(
+    canvas: NDArray[np.uint8],
+    picture: Picture,
+    matrix: Matrix,
+    settings: Augmentation,
+) -> Picture:
+    """Paint a mapped picture on a canvas; gives the canvas with those of its boxes in view."""
+    paint(canvas, picture.image, matrix)
+    return in_view(canvas, picture, matrix, settings)
+
+
+def united(canvas: NDArray[np.uint8], parts: Sequence[Picture]) -> Picture:
+    """The boxes of several pictures, all in pixels of one image."""
+    return Picture(
+        canvas,
+        np.concatenate([part.boxes_xyxy for part in parts]),
+        np.concatenate([part.class_ids for part in parts]),
+    )
