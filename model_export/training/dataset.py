@@ -1,0 +1,118 @@
+"""Samples as tensors, made in worker processes."""
+
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from typing import NamedTuple
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from model_export.training.augment import augment
+from model_export.training.batches import BatchPlan
+from model_export.training.boxes import Targets, pad_targets
+from model_export.training.examples import Examples
+from model_export.training.recipe import Augmentation, Recipe
+
+
+class Sample(NamedTuple):
+    """One input of the network and what should be found on it.
+
+    Attributes:
+        image: (3, H, W) uint8, BGR, 0 to 255.
+        boxes_xyxy: (K, 4) float32, network pixels.
+        class_ids: (K,) int64.
+    """
+
+    image: Tensor
+    boxes_xyxy: Tensor
+    class_ids: Tensor
+
+
+class Batch(NamedTuple):
+    """Samples of one size; a DataLoader pins a named tuple unasked.
+
+    Attributes:
+        images: (N, 3, H, W) uint8, BGR, 0 to 255: a quarter of the bytes to pass on of float32.
+        targets: The ground truths, padded, in network pixels.
+    """
+
+    images: Tensor
+    targets: Targets
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device, without waiting for the copy."""
+        return Batch(self.images.to(device, non_blocking=True), self.targets.to(device))
+
+
+@dataclass(frozen=True)
+class TrainingSamples(Dataset[Sample]):
+    """The augmented samples of a data set, by recipe; nothing here changes while it is used.
+
+    Attributes:
+        examples: The pictures.
+        settings: How much samples vary.
+        seed: The run's seed.
+    """
+
+    examples: Examples
+    settings: Augmentation
+    seed: int
+
+    def __getitem__(self, recipe: Recipe) -> Sample:
+        """The sample of a recipe.
+
+        Raises:
+            ModelExportError: An image file cannot be read any more.
+        """
+        picture = augment(self.examples, recipe, self.settings, self.seed)
+        # BGR stays: the network takes what OpenCV reads.
+        image = torch.from_numpy(picture.image).permute(2, 0, 1).contiguous()
+        boxes = torch.from_numpy(picture.boxes_xyxy)
+        return Sample(image, boxes, torch.from_numpy(picture.class_ids))
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one size, and pad their ground truths to the most that one has."""
+    images, boxes, class_ids = zip(*samples, strict=True)
+    return Batch(torch.stack(images), pad_targets(boxes, class_ids))
+
+
+def training_loader(
+    samples: TrainingSamples,
+    plan: BatchPlan,
+    *,
+    workers: int = 0,
+    pin_memory: bool = False,
+    context: BaseContext | None = None,
+) -> Iterable[Batch]:
+    """The batches of a plan, the same for any number of workers.
+
+    One loader serves all epochs: workers are started once, and are busy while an epoch ends.
+
+    Args:
+        samples: The samples.
+        plan: Which of them each iteration takes.
+        workers: Processes that make samples; 0 makes them in this one.
+        pin_memory: Whether to copy batches to where a GPU can fetch them.
+        context: How to start the workers (default: Python's).
+    """
+    return DataLoader(
+        samples,
+        batch_sampler=plan,
+        collate_fn=collate,
+        num_workers=workers,
+        worker_init_fn=_start_worker,
+        pin_memory=pin_memory,
+        multiprocessing_context=context if workers else None,
+    )
+
+
+def _start_worker(_worker: int) -> None:
+    # Each worker is one of several: threads of OpenCV would only get in their way.
+    cv2.setNumThreads(0)
+    # Ctrl-C reaches the whole group; the parent decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
