@@ -1,0 +1,1 @@
+"""Training: what a cell should have predicted, and how wrong it was."""

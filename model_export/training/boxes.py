@@ -1,0 +1,174 @@
+"""Boxes as tensors: ground truths of a batch, raw values to corners and back, overlaps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from service.core.contract import BoxCoding
+from service.core.decode import MAX_LOG_SIZE, MAX_OFFSET, anchor_grid
+
+STRIDES: Final = (8, 16, 32)
+NO_OBJECT: Final = -1
+# Keeps divisions by an empty area finite, and is far below any area in pixels.
+SMALLEST_AREA: Final = 1e-16
+# Keeps logarithms of an empty side finite; the release's value.
+SMALLEST_SIDE: Final = 1e-8
+
+
+class Targets(NamedTuple):
+    """The ground truths of N images, padded to G per image, G at least 1.
+
+    A named tuple, because a DataLoader pins the tensors of one unasked.
+
+    Attributes:
+        boxes_xyxy: `(N, G, 4)` float32, network pixels; zeros where padded.
+        class_ids: `(N, G)` int64, `NO_OBJECT` where padded.
+    """
+
+    boxes_xyxy: Tensor
+    class_ids: Tensor
+
+    def to(self, device: torch.device) -> "Targets":
+        """The same on another device, without waiting for the copy."""
+        return Targets(*(values.to(device, non_blocking=True) for values in self))
+
+
+def pad_targets(boxes_xyxy: Sequence[Tensor], class_ids: Sequence[Tensor]) -> Targets:
+    """Put the ground truths of several images into one batch.
+
+    Args:
+        boxes_xyxy: Per image, `(G_i, 4)` float32, network pixels; G_i may be 0.
+        class_ids: Per image, `(G_i,)` int64.
+
+    Returns:
+        Padded targets in the order given.
+    """
+    # A row of padding that every batch has makes G at least 1: a reduction over no rows fails.
+    spare_box, spare_id = torch.zeros(1, 4), torch.full((1,), NO_OBJECT)
+    boxes = pad_sequence([spare_box, *boxes_xyxy], batch_first=True)
+    ids = pad_sequence([spare_id, *class_ids], batch_first=True, padding_value=NO_OBJECT)
+    return Targets(boxes[1:], ids[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """`service.core.decode.AnchorGrid` as tensors, or some rows of it.
+
+    Attributes:
+        cells_ij: `(..., 2)` float32, column and row of each cell in its level.
+        strides: `(...,)` float32, pixels per cell.
+    """
+
+    cells_ij: Tensor
+    strides: Tensor
+
+    def points_xy(self) -> Tensor:
+        """`(..., 2)` float32: the centres of the cells in network pixels."""
+        return (self.cells_ij + 0.5) * self.strides[..., None]
+
+    def take(self, rows: Tensor) -> "Anchors":
+        """The anchors of `(N, K)` int64 rows, with these two dimensions in front."""
+        return Anchors(self.cells_ij[rows], self.strides[rows])
+
+
+@lru_cache(maxsize=64)
+def anchors_on(device: torch.device, height: int, width: int) -> Anchors:
+    """The A anchors of a network size in pixels; shared between callers, never to be written to."""
+    grid = anchor_grid(height, width, STRIDES)
+    # Tensors first made in inference mode could not be part of a later training step.
+    with torch.inference_mode(mode=False):
+        return Anchors(
+            torch.tensor(grid.cells_ij, device=device), torch.tensor(grid.strides, device=device)
+        )
+
+
+def take_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """`(N, A, D)` values at `(N, K)` int64 rows: `(N, K, D)`."""
+    return values.gather(1, rows[..., None].expand(-1, -1, values.shape[2]))
+
+
+def decode_boxes(raw_boxes: Tensor, anchors: Anchors, coding: BoxCoding) -> Tensor:
+    """`service.core.decode.decode_boxes`, differentiable.
+
+    Args:
+        raw_boxes: `(..., 4)` float32, the four raw values of each row.
+        anchors: The anchor of each row.
+        coding: How raw values stand for a box.
+
+    Returns:
+        `(..., 4)` float32, x1, y1, x2, y2 in network pixels.
+    """
+    step = anchors.strides[..., None]
+    raw_offsets, log_sizes = raw_boxes.chunk(2, dim=-1)
+    offsets = raw_offsets.clamp(-MAX_OFFSET, MAX_OFFSET)
+    sizes = step * log_sizes.clamp(max=MAX_LOG_SIZE).exp()
+    if coding == "yolox":
+        top_left = (offsets + anchors.cells_ij) * step - sizes / 2
+    else:
+        top_left = offsets + anchors.points_xy()
+    return torch.cat([top_left, top_left + sizes], dim=-1)
+
+
+def encode_boxes(boxes_xyxy: Tensor, anchors: Anchors, coding: BoxCoding) -> Tensor:
+    """The raw values that decode to these boxes.
+
+    Args:
+        boxes_xyxy: `(..., 4)` float32, network pixels.
+        anchors: The anchor of each row.
+        coding: How raw values stand for a box.
+
+    Returns:
+        `(..., 4)` float32; finite for boxes without area too.
+    """
+    step = anchors.strides[..., None]
+    top_left, bottom_right = boxes_xyxy.chunk(2, dim=-1)
+    if coding == "yolox":
+        offsets = (top_left + bottom_right) / 2 / step - anchors.cells_ij
+    else:
+        offsets = top_left - anchors.points_xy()
+    log_sizes = ((bottom_right - top_left) / step + SMALLEST_SIDE).log()
+    return torch.cat([offsets, log_sizes], dim=-1)
+
+
+def iou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:
+    """Intersection over union of `(..., 4)` boxes that broadcast; `(...)`, 0 to 1."""
+    first, second = _planes(first_xyxy), _planes(second_xyxy)
+    intersection, union = _intersection_and_union(first, second)
+    return intersection / (union + SMALLEST_AREA)
+
+
+def giou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:
+    """Generalised IoU (1902.09630) of `(..., 4)` boxes that broadcast; `(...)`, -1 to 1."""
+    first, second = _planes(first_xyxy), _planes(second_xyxy)
+    intersection, union = _intersection_and_union(first, second)
+    lower = [torch.minimum(*pair) for pair in zip(first[:2], second[:2], strict=True)]
+    upper = [torch.maximum(*pair) for pair in zip(first[2:], second[2:], strict=True)]
+    hull = _area(lower + upper)
+    gap = (hull - union) / (hull + SMALLEST_AREA)
+    return intersection / (union + SMALLEST_AREA) - gap
+
+
+def _planes(boxes_xyxy: Tensor) -> tuple[Tensor, ...]:
+    """x1, y1, x2, y2, each contiguous: a stride of four is slow to work through many times."""
+    return boxes_xyxy.movedim(-1, 0).contiguous().unbind()
+
+
+def _intersection_and_union(
+    first: Sequence[Tensor], second: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Of x1, y1, x2, y2 each."""
+    lower = [torch.maximum(*pair) for pair in zip(first[:2], second[:2], strict=True)]
+    upper = [torch.minimum(*pair) for pair in zip(first[2:], second[2:], strict=True)]
+    intersection = _area(lower + upper)
+    return intersection, _area(first) + _area(second) - intersection
+
+
+def _area(corners: Sequence[Tensor]) -> Tensor:
+    """Of x1, y1, x2, y2, in pixels squared; 0 where the corners are the wrong way round."""
+    left, top, right, bottom = corners
+    return (right - left).clamp(min=0) * (bottom - top).clamp(min=0)
