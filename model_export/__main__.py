@@ -5,11 +5,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-from model_export.commands import adopt, evaluate, export, fetch
+from model_export.commands import adopt, evaluate, export, fetch, preview
 from model_export.errors import ModelExportError
 
 # The optional dependencies of pyproject.toml that each command needs, less the ONNX runtime.
-EXTRAS = {"export": "train", "adopt": "fetch", "fetch": "fetch", "evaluate": "evaluate"}
+EXTRAS = {
+    "fetch": "fetch",
+    "adopt": "fetch",
+    "export": "train",
+    "preview": "train",
+    "evaluate": "evaluate",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         ("fetch", fetch, "download a released YOLOX model and adopt it"),
         ("adopt", adopt, "stamp a contract on a third-party YOLOX ONNX file"),
         ("export", export, "export a PyTorch checkpoint to ONNX"),
+        ("preview", preview, "draw a sheet of augmented training samples"),
         ("evaluate", evaluate, "measure a running server on a COCO data set"),
     ):
         command = commands.add_parser(name, help=summary)

@@ -13,7 +13,7 @@ from model_export.commands import adopt
 from onnx_models import tiny_yolox_model
 from service.core.contract import ModelContract
 
-COMMANDS = ("fetch", "adopt", "export", "evaluate")
+COMMANDS = ("fetch", "adopt", "export", "preview", "evaluate")
 
 
 @pytest.fixture

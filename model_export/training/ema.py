@@ -1,0 +1,37 @@
+"""An exponential moving average of a model's weights, which evaluates better than the weights."""
+
+import copy
+import math
+from typing import Final
+
+import torch
+from torch import nn
+
+# The average starts short and grows long: after this many updates it has 63 % of its full decay.
+RAMP_UPDATES: Final = 2000
+
+
+class WeightAverage:
+    """Follows a model, update by update; batch norm statistics are averaged like weights.
+
+    Args:
+        model: The model to follow; the average starts as its copy.
+        decay: Share of the old average that a late update keeps.
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.9998) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+        self.updates = 0
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards a model of the same structure."""
+        self.updates += 1
+        keep = self._decay * (1 - math.exp(-self.updates / RAMP_UPDATES))
+        current = model.state_dict()
+        for name, average in self.model.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(current[name].to(average.dtype), 1 - keep)
+            else:
+                average.copy_(current[name])
