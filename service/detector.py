@@ -261,7 +261,9 @@ class Detector:
         )
         found = suppress(candidates, options)
         boxes = prepared.letterbox.to_image(found.boxes_xyxy)
-        return Detections(boxes, found.scores, found.objectness, found.class_ids)
+        # A box that lay wholly in the padding has nothing left.
+        visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return Detections(boxes, found.scores, found.objectness, found.class_ids).take(visible)
 
     def _count(self, detections: Detections, seconds: StageSeconds) -> None:
         for stage in ("decode", "queue", "inference", "postprocess"):

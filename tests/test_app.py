@@ -803,3 +803,10 @@ def test_hanging_decoders_make_the_server_unready(monkeypatch: Any) -> None:
         wait_until(client, "yolox_ready", 0)
         gate.set()
         wait_until(client, "yolox_ready", 1)
+
+
+def test_a_box_that_lies_in_the_padding_is_not_reported(client: TestClient) -> None:
+    """The fake's box spans rows 8 to 16 of 64; a picture six times as wide as high ends at 10."""
+    found = boxes(as_raw(client, plain(width=384, height=64)))[0]
+    assert found[0]["box"]["y2"] == 64
+    assert boxes(as_raw(client, plain(width=640, height=64))) == [[]]
