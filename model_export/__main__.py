@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         ("adopt", adopt, "stamp a contract on a third-party YOLOX ONNX file"),
         ("export", export, "export a PyTorch checkpoint to ONNX"),
         ("preview", preview, "draw a sheet of augmented training samples"),
-        ("evaluate", evaluate, "measure a running server on a COCO data set"),
+        ("evaluate", evaluate, "measure a server, a file or a checkpoint on a COCO data set"),
     ):
         command = commands.add_parser(name, help=summary)
         module.add_arguments(command)

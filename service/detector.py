@@ -16,11 +16,12 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from service.batcher import Batcher, Inference, is_past
+from service.batcher import Batcher, is_past
 from service.core.contract import ModelContract
-from service.core.decode import Detections, anchor_grid, decode_candidates
+from service.core.decode import Detections
 from service.core.letterbox import Letterbox, LetterboxMode, letterbox
-from service.core.suppress import DetectionOptions, suppress
+from service.core.postprocess import find_objects
+from service.core.suppress import DetectionOptions
 from service.cpus import usable_cpus
 from service.engine import Engine
 from service.errors import ClientLeftError, DeadlineError, InvalidImageError, ServiceError
@@ -202,12 +203,12 @@ class Detector:
                 self._decoders, lambda: self._prepare(source, keep_pixels)
             )
             inference = await self._batcher.infer(place, prepared.tensor, deadline)
+        way_back = prepared.letterbox
         detections, postprocess_s = await _timed(
-            self._finishers, lambda: self._finish(inference, prepared, options)
+            self._finishers, lambda: find_objects(inference.raw, way_back, self.contract, options)
         )
         seconds = StageSeconds(decode_s, inference.queue_s, inference.inference_s, postprocess_s)
         self._count(detections, seconds)
-        way_back = prepared.letterbox
         return DetectedImage(
             way_back.image_width, way_back.image_height, detections, seconds, prepared.pixels
         )
@@ -245,25 +246,6 @@ class Detector:
             multiple=max(self.contract.strides),
         )
         return _Prepared(tensor, way_back, pixels if keep_pixels else None)
-
-    def _finish(
-        self, inference: Inference, prepared: _Prepared, options: DetectionOptions
-    ) -> Detections:
-        height, width = prepared.tensor.shape[:2]
-        candidates = decode_candidates(
-            inference.raw,
-            anchor_grid(height, width, self.contract.strides),
-            self.contract,
-            confidence=options.confidence,
-            score_by=options.score_by,
-            max_candidates=options.max_candidates,
-            class_ids=options.class_ids,
-        )
-        found = suppress(candidates, options)
-        boxes = prepared.letterbox.to_image(found.boxes_xyxy)
-        # A box that lay wholly in the padding has nothing left.
-        visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        return Detections(boxes, found.scores, found.objectness, found.class_ids).take(visible)
 
     def _count(self, detections: Detections, seconds: StageSeconds) -> None:
         for stage in ("decode", "queue", "inference", "postprocess"):

@@ -20,7 +20,10 @@ from model_export.class_names import COCO_CLASS_NAMES
 from model_export.coco import measure, read_coco_set
 from model_export.errors import ModelExportError
 from model_export.evaluate import Found, detect_all
+from model_export.local_detector import onnx_detector
+from model_export.onnx_file import save_with_contract
 from model_export.server_detector import MAX_TRIES, MAX_WAIT_S, ServerDetector, connect
+from onnx_models import tiny_yolox_model
 from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_candidates
 from service.core.letterbox import letterbox
@@ -402,3 +405,47 @@ def test_official_nano_has_its_official_metrics(shared_data: Path) -> None:
     for name in ("AP", "AP50", "AP75"):
         assert metrics.overall[name] == pytest.approx(official[name], abs=1e-4)
     assert metrics.overall["AR 100"] == pytest.approx(official["AR100"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--weights", "w.npz"], "--weights needs --variant"),
+        (["--weights", "w.npz", "--variant", "nano", "--size", "100"], "multiple of the largest"),
+        (["--model", "missing.onnx"], "cannot load the model"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_clear_line(
+    arguments: list[str],
+    complaint: str,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    common = ["--annotations", str(data / "coco.json"), "--images", str(data)]
+    assert main(["evaluate", *common, *arguments]) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_an_onnx_file_without_a_contract_is_sent_to_adopt(tmp_path: Path) -> None:
+    path = tmp_path / "alien.onnx"
+    path.write_bytes(tiny_yolox_model().SerializeToString())
+    with pytest.raises(ModelExportError, match="adopt"):
+        onnx_detector(path, DetectionOptions())
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_an_onnx_file_finds_what_its_rows_say(tmp_path: Path, batch: int | None) -> None:
+    """The tiny model finds its objects where the picture is white."""
+    spec = InputSpec("images", 64, 64, batch=batch, layout="NCHW", dtype="float32")
+    contract = ModelContract("tiny", "1", spec, ("red", "green", "blue"))
+    path = tmp_path / "tiny.onnx"
+    save_with_contract(tiny_yolox_model(batch=batch), contract, path)
+    detector = onnx_detector(path, DetectionOptions(nms="none"))
+    white = cv2.imencode(".png", np.full((64, 64, 3), 255, np.uint8))[1].tobytes()
+    black = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    assert detector.class_names() == ("red", "green", "blue")
+    assert len(detector.detect(white)) == contract.num_cells(64, 64)
+    assert detector.detect(black) == []
+    for broken in (b"", b"text"):
+        with pytest.raises(ModelExportError, match="decoded"):
+            detector.detect(broken)

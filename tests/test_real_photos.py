@@ -20,12 +20,14 @@ from model_export.class_names import COCO_CLASS_NAMES
 from model_export.coco import measure, read_coco_set
 from model_export.evaluate import detect_all
 from model_export.export import export
+from model_export.local_detector import checkpoint_detector, onnx_detector
 from model_export.model.yolox import build
 from model_export.server_detector import ServerDetector
 from servers import Server, server
 from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_boxes
 from service.core.letterbox import letterbox
+from service.core.suppress import DetectionOptions
 from service.images import read_image
 
 OPTIONS = "confidence=0.1&score_by=joint&nms=hard&iou=0.45"
@@ -249,6 +251,41 @@ def test_coco_ap_of_the_served_path_is_the_official_one(shared_data: Path, runni
     reference = json.loads((shared_data / "golden/official_nano.json").read_text())["coco_eval"]
     ap = measure(coco, results).overall["AP"]
     assert ap == pytest.approx(reference["shared"]["all"]["AP"], abs=0.001)
+
+
+COCO_OPTIONS = DetectionOptions(
+    confidence=0.001, score_by="joint", nms="hard", iou=0.65, class_agnostic=False
+)
+
+
+def test_a_file_and_a_checkpoint_measure_as_they_are_served(
+    shared_data: Path, running: Server, nano: Path
+) -> None:
+    """The 55 photos of instances_boxes.json; the same boxes from all three, but for rounding."""
+    coco = read_coco_set(
+        shared_data / "coco-subset/instances_boxes.json", shared_data / "coco-subset/images"
+    )
+    query = {
+        "confidence": "0.001",
+        "score_by": "joint",
+        "nms": "hard",
+        "iou": "0.65",
+        "class_agnostic": "false",
+    }
+    contract = ModelContract("nano", "0", InputSpec("images", 416, 416), COCO_CLASS_NAMES)
+    weights = shared_data / "weights" / "yolox_nano_state_bnfused.npz"
+    detectors = (
+        ServerDetector(running.client, query),
+        onnx_detector(nano, COCO_OPTIONS),
+        checkpoint_detector(weights, "nano", "decoupled", contract, COCO_OPTIONS),
+    )
+    ap_served, *aps = (
+        measure(coco, detect_all(detector, coco, concurrency=2, on_image=lambda: None)).overall[
+            "AP"
+        ]
+        for detector in detectors
+    )
+    assert aps == pytest.approx([ap_served] * 2, abs=0.002)
 
 
 def test_a_real_photo_comes_back_with_its_boxes_drawn(shared_data: Path, running: Server) -> None:

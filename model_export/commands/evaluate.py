@@ -1,4 +1,4 @@
-"""`python -m model_export evaluate`: measure a running server on a COCO data set."""
+"""`python -m model_export evaluate`: measure a server, a file or a checkpoint on a COCO set."""
 
 import argparse
 import json
@@ -7,25 +7,37 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
+from model_export.class_names import read_class_names
 from model_export.errors import ModelExportError
-from service.core.contract import NmsMethod, ScoreBy
+from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
+from service.core.contract import (
+    BoxCoding,
+    ContractError,
+    InputSpec,
+    ModelContract,
+    NmsMethod,
+    ScoreBy,
+)
+from service.core.suppress import DetectionOptions
 
 if TYPE_CHECKING:
     from model_export.coco import Metrics
+    from model_export.evaluate import Detector
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.description = (
-        "Post every image of a COCO json to a running server, and print the COCO metrics of what "
-        "it finds. Classes are matched by name. The thresholds default to those with which "
-        "published YOLOX results are measured, not to those for use."
+        "Run every image of a COCO json through a running server, an ONNX file or a checkpoint, "
+        "and print the COCO metrics of what is found. Classes are matched by name. The thresholds "
+        "default to those with which published YOLOX results are measured, not to those for use."
     )
-    parser.add_argument(
-        "--server", required=True, metavar="URL", help="such as http://127.0.0.1:8000"
-    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--server", metavar="URL", help="such as http://127.0.0.1:8000")
+    what.add_argument("--model", type=Path, metavar="FILE", help="an ONNX file with a contract")
+    what.add_argument("--weights", type=Path, metavar="FILE", help="a .pth checkpoint, or .npz")
     parser.add_argument(
         "--annotations", required=True, type=Path, metavar="JSON", help="COCO annotations"
     )
@@ -42,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, metavar="JSON", help="write the detections there")
     parser.add_argument("--metrics", type=Path, metavar="JSON", help="write the metrics there")
-    _add_option_arguments(parser.add_argument_group("options of each request"))
+    _add_option_arguments(parser.add_argument_group("options"))
+    _add_weights_arguments(parser.add_argument_group("with --weights"))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -50,23 +63,66 @@ def run(arguments: argparse.Namespace) -> None:
     # Only here, so that `--help` and the other commands need none of these packages.
     from model_export.coco import measure, read_coco_set  # noqa: PLC0415
     from model_export.evaluate import detect_all  # noqa: PLC0415
-    from model_export.server_detector import ServerDetector, connect  # noqa: PLC0415
 
     coco = read_coco_set(arguments.annotations, arguments.images)
     for path in (arguments.output, arguments.metrics):
         if path and not path.parent.is_dir():
             raise ModelExportError(f"cannot write {path}: there is no such folder")
-    api_key = arguments.api_key or os.environ.get("YOLOX_API_KEY")
-    with (
-        connect(arguments.server, api_key) as client,
-        _progress(len(coco.images)) as on_image,
-    ):
-        detector = ServerDetector(client, _options(arguments))
+    with _detector(arguments) as detector, _progress(len(coco.images)) as on_image:
         results = detect_all(detector, coco, concurrency=arguments.concurrency, on_image=on_image)
     metrics = measure(coco, results)
     _write(arguments.output, json.dumps(results))
     _write(arguments.metrics, metrics.to_json())
     sys.stdout.write(_report(metrics))
+
+
+@contextmanager
+def _detector(arguments: argparse.Namespace) -> Iterator["Detector"]:
+    """What is to be measured."""
+    if arguments.server:
+        from model_export.server_detector import ServerDetector, connect  # noqa: PLC0415
+
+        api_key = arguments.api_key or os.environ.get("YOLOX_API_KEY")
+        with connect(arguments.server, api_key) as client:
+            yield ServerDetector(client, _query(arguments))
+    elif arguments.model:
+        from model_export.local_detector import onnx_detector  # noqa: PLC0415
+
+        yield onnx_detector(arguments.model, DetectionOptions(**_options(arguments)))
+    else:
+        yield _checkpoint_detector(arguments)
+
+
+def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
+    from model_export.local_detector import checkpoint_detector  # noqa: PLC0415
+
+    if arguments.variant is None:
+        raise ModelExportError("--weights needs --variant: which network are they of?")
+    side = arguments.size or usual_size(arguments.variant)
+    try:
+        contract = ModelContract(
+            name=arguments.variant,
+            version="0",
+            input=InputSpec("images", side, side),
+            class_names=read_class_names(arguments.names),
+            box_coding=arguments.box_coding,
+        )
+    except ContractError as error:
+        raise ModelExportError(str(error)) from error
+    options = DetectionOptions(**_options(arguments))
+    return checkpoint_detector(
+        arguments.weights, arguments.variant, arguments.head, contract, options
+    )
+
+
+def _add_weights_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--variant", choices=VARIANTS, help="which network the weights are of")
+    group.add_argument("--head", choices=HEAD_KINDS, default="decoupled", help="(decoupled)")
+    group.add_argument("--names", default="coco", help="`coco`, or a file of one name per line")
+    group.add_argument("--size", type=_positive, metavar="N", help="(default: the variant's)")
+    group.add_argument(
+        "--box-coding", choices=get_args(BoxCoding), default="yolox", help="(default: yolox)"
+    )
 
 
 def _add_option_arguments(group: argparse._ArgumentGroup) -> None:
@@ -86,7 +142,10 @@ def _add_option_arguments(group: argparse._ArgumentGroup) -> None:
         "--iou", type=float, default=0.65, metavar="P", help="overlap that counts (default: 0.65)"
     )
     group.add_argument(
-        "--sigma", type=float, metavar="S", help="width of soft-gaussian (default: the server's)"
+        "--sigma",
+        type=float,
+        metavar="S",
+        help="width of soft-gaussian (default: the server's, or 0.5)",
     )
     group.add_argument(
         "--class-agnostic",
@@ -98,22 +157,27 @@ def _add_option_arguments(group: argparse._ArgumentGroup) -> None:
         "--max-detections",
         type=_positive,
         metavar="N",
-        help="most boxes of an image (default: the server's limit)",
+        help="most boxes of an image (default: the server's limit, or 300)",
     )
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, str]:
-    """The query parameters; an option that is not set is left to the server."""
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that are set; the others are left to what is measured."""
     options = {
         "confidence": arguments.confidence,
         "score_by": arguments.score_by,
         "nms": arguments.nms,
         "iou": arguments.iou,
         "sigma": arguments.sigma,
-        "class_agnostic": str(arguments.class_agnostic).lower(),
+        "class_agnostic": arguments.class_agnostic,
         "max_detections": arguments.max_detections,
     }
-    return {name: str(value) for name, value in options.items() if value is not None}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _query(arguments: argparse.Namespace) -> dict[str, str]:
+    """The options as query parameters."""
+    return {name: str(value).lower() for name, value in _options(arguments).items()}
 
 
 @contextmanager

@@ -18,11 +18,15 @@ class Letterbox:
         ratio: Network pixels per image pixel.
         image_height: Height of the image in pixels.
         image_width: Width of the image in pixels.
+        network_height: Height of the network's input in pixels.
+        network_width: Width of the network's input in pixels.
     """
 
     ratio: float
     image_height: int
     image_width: int
+    network_height: int
+    network_width: int
 
     def to_image(self, boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map (K, 4) float32 boxes from network pixels to image pixels, clipped to the image."""
@@ -65,7 +69,7 @@ def letterbox(
     canvas[:fit_height, :fit_width] = cv2.resize(
         image, (fit_width, fit_height), interpolation=cv2.INTER_LINEAR
     )
-    return canvas, Letterbox(ratio, image_height, image_width)
+    return canvas, Letterbox(ratio, image_height, image_width, height, width)
 
 
 def _round_up(size: int, multiple: int) -> int:

@@ -1,0 +1,127 @@
+"""An ONNX file or a checkpoint as a detector to measure, through the service's own arithmetic."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model_export.errors import ModelExportError
+from model_export.evaluate import Found
+from model_export.model.variants import HeadKind, Variant
+from service.core.contract import ContractError, ModelContract
+from service.core.letterbox import letterbox
+from service.core.pack import pack_images
+from service.core.postprocess import find_objects
+from service.core.suppress import DetectionOptions
+
+# (1, H, W, 3) uint8 BGR network input to (1, A, 4 + 1 + C) raw rows.
+Network = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
+
+
+class LocalDetector:
+    """Letterbox, network, decode and suppression in this process.
+
+    Args:
+        network: The network; called from several threads at once.
+        contract: What it takes and gives.
+        options: Thresholds and suppression.
+    """
+
+    def __init__(
+        self, network: Network, contract: ModelContract, options: DetectionOptions
+    ) -> None:
+        self._network = network
+        self._contract = contract
+        self._options = options
+
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the model's classes."""
+        return self._contract.class_names
+
+    def detect(self, image: bytes) -> Sequence[Found]:
+        """What the model finds in one image file.
+
+        Raises:
+            ModelExportError: The image cannot be decoded.
+        """
+        spec = self._contract.input
+        pixels = _decode(image)
+        canvas, way_back = letterbox(pixels, spec.height, spec.width, pad_value=spec.pad_value)
+        raw = self._network(canvas[np.newaxis])[0]
+        found = find_objects(raw, way_back, self._contract, self._options)
+        rows = zip(found.class_ids, found.scores.tolist(), found.boxes_xyxy.tolist(), strict=True)
+        names = self._contract.class_names
+        return [
+            Found(names[class_id], score, (box[0], box[1], box[2], box[3]))
+            for class_id, score, box in rows
+        ]
+
+
+def onnx_detector(path: Path, options: DetectionOptions) -> LocalDetector:
+    """A detector from an ONNX file with a contract.
+
+    Raises:
+        ModelExportError: The file cannot be loaded, or carries no contract.
+    """
+    # Only here, so that a checkpoint needs no onnxruntime, and a file no torch.
+    from model_export.onnx_network import load_network  # noqa: PLC0415
+
+    loaded = load_network(path, (0.0, 255.0))
+    try:
+        contract = ModelContract.from_metadata(loaded.metadata)
+    except ContractError as error:
+        raise ModelExportError(f"{path}: {error}; `adopt` writes a copy with one") from error
+    session, spec = loaded.session, contract.input
+
+    def network(images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        images = np.repeat(images, spec.batch or 1, axis=0)
+        return np.asarray(session.run(None, {spec.name: pack_images(images, spec)})[0])
+
+    return LocalDetector(network, contract, options)
+
+
+def checkpoint_detector(
+    weights: Path,
+    variant: Variant,
+    head: HeadKind,
+    contract: ModelContract,
+    options: DetectionOptions,
+) -> LocalDetector:
+    """A detector from PyTorch weights, run on the CPU in float32.
+
+    Args:
+        weights: A checkpoint, or a BN-folded .npz.
+        variant: The network that the weights are of.
+        head: Its head.
+        contract: Class names, size and box coding; the scores are logits.
+        options: Thresholds and suppression.
+
+    Raises:
+        ModelExportError: The weights cannot be read, or are of another network.
+    """
+    import torch  # noqa: PLC0415
+
+    from model_export.checkpoint import load_weights  # noqa: PLC0415
+    from model_export.model.yolox import build  # noqa: PLC0415
+
+    model = build(variant, contract.num_classes, head).eval()
+    load_weights(model, weights)
+
+    def network(images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        with torch.inference_mode():
+            rows: NDArray[np.floating] = model(
+                torch.from_numpy(images).permute(0, 3, 1, 2).float()
+            ).numpy()
+        return rows
+
+    return LocalDetector(network, contract, options)
+
+
+def _decode(image: bytes) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8, BGR, the right way up, as the service reads it."""
+    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR) if image else None
+    if pixels is None:
+        raise ModelExportError("the image cannot be decoded")
+    return np.asarray(pixels, dtype=np.uint8)
