@@ -15,10 +15,15 @@ import httpx2
 
 
 class Server:
-    """`python -m service` on a free port, with its log read as it comes."""
+    """`python -m service` on a free port, with its log read as it comes.
 
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "service", "--port", "0", "--log-format", "json"]
+    `sabotage` is code to run before it.
+    """
+
+    def __init__(self, *arguments: str, sabotage: str = "") -> None:
+        code = f"{sabotage}\nimport sys, service.__main__ as m; sys.exit(m.main(sys.argv[1:]))"
+        start = ["-c", code] if sabotage else ["-m", "service"]
+        command = [sys.executable, *start, "--port", "0", "--log-format", "json"]
         self.process = subprocess.Popen(
             [*command, *arguments],
             stderr=subprocess.PIPE,
@@ -66,9 +71,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(model: Path, *arguments: str) -> Iterator[Server]:
+def server(model: Path, *arguments: str, sabotage: str = "") -> Iterator[Server]:
     """Serve a model for the length of a test."""
-    running = Server("--model", str(model), *arguments)
+    running = Server("--model", str(model), *arguments, sabotage=sabotage)
     try:
         yield running
     finally:

@@ -130,3 +130,44 @@ def test_onnxruntime_is_kept_from_reporting_to_its_maker(model: Path, tmp_path: 
     )
     subprocess.run([sys.executable, "-c", code, str(model)], env=environment, check=True)
     assert not (tmp_path / "cache").exists()
+
+
+HANGING_DECODER = """
+import threading, service.detector as detector
+detector.read_image = lambda *_: threading.Event().wait()
+"""
+HANGING_ENGINE = """
+import threading, service.engine as engine
+real, warm = engine.OnnxEngine.infer, []
+def infer(self, images):
+    # The start's two: the warming and the first probe.
+    return real(self, images) if len(warm) < 2 and not warm.append(1) else threading.Event().wait()
+engine.OnnxEngine.infer = infer
+"""
+
+
+def test_a_hanging_decoder_does_not_keep_the_process_alive(model: Path) -> None:
+    with server(model, "--drain-grace-s", "0", sabotage=HANGING_DECODER) as running:
+        answer = running.client.post("/detect?timeout_ms=50", content=plain(), headers=PNG)
+        assert answer.status_code == 504
+        running.send(SIGTERM)
+        assert running.exit_code() == 0
+
+
+def test_a_hanging_engine_ends_with_exit_code_1(model: Path) -> None:
+    arguments = ("--drain-grace-s", "0", "--shutdown-timeout-s", "1")
+    with server(model, *arguments, sabotage=HANGING_ENGINE) as running:
+        answer = running.client.post("/detect?timeout_ms=50", content=plain(), headers=PNG)
+        assert answer.status_code == 504
+        running.send(SIGTERM)
+        assert running.exit_code() == 1
+
+
+def test_a_second_signal_ends_it_on_the_spot(model: Path) -> None:
+    with server(model, "--drain-grace-s", "600") as running:
+        running.send(SIGTERM)
+        draining = running.client.get("/health/ready")
+        while draining.status_code == 200:
+            draining = running.client.get("/health/ready")
+        running.send(SIGINT)
+        assert running.exit_code() == 1
