@@ -240,7 +240,9 @@ def test_large_images_are_decoded_one_at_a_time() -> None:
     with lock, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(read_image, large, 10**8, lock)
         assert read_image(small, MANY, lock).shape == (64, 64, 3)
-        assert not waiting.done()
+        # Without the lock it would be done in a fraction of this.
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=1.5)
         lock.release()
         assert waiting.result(timeout=30).shape == (3000, 4001, 3)
         assert lock.acquire(timeout=10)

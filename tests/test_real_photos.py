@@ -30,6 +30,17 @@ from service.core.letterbox import letterbox
 from service.core.suppress import DetectionOptions
 from service.images import read_image
 
+# How the official evaluation measures, for this process and for a server.
+COCO_OPTIONS = DetectionOptions(
+    confidence=0.001, score_by="joint", nms="hard", iou=0.65, class_agnostic=False
+)
+COCO_QUERY = {
+    "confidence": "0.001",
+    "score_by": "joint",
+    "nms": "hard",
+    "iou": "0.65",
+    "class_agnostic": "false",
+}
 OPTIONS = "confidence=0.1&score_by=joint&nms=hard&iou=0.45"
 
 
@@ -231,31 +242,18 @@ def test_32_clients_share_batches_and_get_the_answer_each_gets_alone(
     for a, b in zip(alone, together, strict=True):
         assert_same(a, b)
     sizes = dict(re.findall(r"^yolox_batch_size_(sum|count) (\S+)$", metrics, re.MULTILINE))
-    # The first 32 images, and the start's own, ran alone.
-    assert float(sizes["sum"]) - 33 > float(sizes["count"]) - 33
+    assert float(sizes["sum"]) > float(sizes["count"])
 
 
 def test_coco_ap_of_the_served_path_is_the_official_one(shared_data: Path, running: Server) -> None:
     coco = read_coco_set(
         shared_data / "coco-subset/instances_all.json", shared_data / "coco-subset/images"
     )
-    options = {
-        "confidence": "0.001",
-        "score_by": "joint",
-        "nms": "hard",
-        "iou": "0.65",
-        "class_agnostic": "false",
-    }
-    detector = ServerDetector(running.client, options)
+    detector = ServerDetector(running.client, COCO_QUERY)
     results = detect_all(detector, coco, concurrency=8, on_image=lambda: None)
     reference = json.loads((shared_data / "golden/official_nano.json").read_text())["coco_eval"]
     ap = measure(coco, results).overall["AP"]
     assert ap == pytest.approx(reference["shared"]["all"]["AP"], abs=0.001)
-
-
-COCO_OPTIONS = DetectionOptions(
-    confidence=0.001, score_by="joint", nms="hard", iou=0.65, class_agnostic=False
-)
 
 
 def test_a_file_and_a_checkpoint_measure_as_they_are_served(
@@ -265,17 +263,10 @@ def test_a_file_and_a_checkpoint_measure_as_they_are_served(
     coco = read_coco_set(
         shared_data / "coco-subset/instances_boxes.json", shared_data / "coco-subset/images"
     )
-    query = {
-        "confidence": "0.001",
-        "score_by": "joint",
-        "nms": "hard",
-        "iou": "0.65",
-        "class_agnostic": "false",
-    }
     contract = ModelContract("nano", "0", InputSpec("images", 416, 416), COCO_CLASS_NAMES)
     weights = shared_data / "weights" / "yolox_nano_state_bnfused.npz"
     detectors = (
-        ServerDetector(running.client, query),
+        ServerDetector(running.client, COCO_QUERY),
         onnx_detector(nano, COCO_OPTIONS),
         checkpoint_detector(weights, "nano", "decoupled", contract, COCO_OPTIONS),
     )
