@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from types import FrameType
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,6 +21,11 @@ from service.logs import configure_logs
 from service.protocol import BoundedHttpProtocol
 from service.settings import Settings
 from service.startup import load_engine
+
+
+# Balancers keep idle connections for a minute, as a rule. A server that closes them sooner does so,
+# now and then, just as the next request is on its way.
+KEEP_ALIVE_S: Final = 75
 
 
 class DrainingServer(uvicorn.Server):
@@ -89,6 +95,7 @@ def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         server_header=False,
         http=BoundedHttpProtocol,
         ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
     )
 

@@ -171,3 +171,16 @@ def test_a_second_signal_ends_it_on_the_spot(model: Path) -> None:
             draining = running.client.get("/health/ready")
         running.send(SIGINT)
         assert running.exit_code() == 1
+
+
+def test_an_idle_connection_outlives_uvicorn_s_five_seconds(running: Server) -> None:
+    host, port = running.url.removeprefix("http://").split(":")
+    request = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(request)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        connection.settimeout(6)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.sendall(request)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
