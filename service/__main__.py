@@ -22,7 +22,6 @@ from service.protocol import BoundedHttpProtocol
 from service.settings import Settings
 from service.startup import load_engine
 
-
 # Balancers keep idle connections for a minute, as a rule. A server that closes them sooner does so,
 # now and then, just as the next request is on its way.
 KEEP_ALIVE_S: Final = 75

@@ -1,5 +1,7 @@
 """The server as an operator runs it: a process, its signals, its exit code."""
 
+import contextlib
+import http.client
 import os
 import socket
 import subprocess
@@ -174,13 +176,13 @@ def test_a_second_signal_ends_it_on_the_spot(model: Path) -> None:
 
 
 def test_an_idle_connection_outlives_uvicorn_s_five_seconds(running: Server) -> None:
-    host, port = running.url.removeprefix("http://").split(":")
-    request = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(request)
-        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
-        connection.settimeout(6)
+    connection = http.client.HTTPConnection(running.url.removeprefix("http://"), timeout=6)
+    with contextlib.closing(connection):
+        connection.request("GET", "/health/live")
+        assert connection.getresponse().read() == b'{"status":"alive"}'
+        idle = connection.sock
         with pytest.raises(TimeoutError):
-            connection.recv(1)
-        connection.sendall(request)
-        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+            idle.recv(1)
+        connection.request("GET", "/health/live")
+        assert connection.getresponse().status == 200
+        assert connection.sock is idle
