@@ -1,0 +1,115 @@
+"""A data set to try a training with, drawn on the spot and written in COCO's form."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, TypedDict
+
+import cv2
+
+from model_export.errors import ModelExportError
+from model_export.shapes import CLASS_NAMES, draw_scene
+from model_export.training.geometry import Picture
+
+# Tells our files from those of others, which are not to be overwritten.
+DESCRIPTION: Final = "Geometric shapes, drawn by `python -m model_export demo-data`"
+
+
+class _Image(TypedDict):
+    id: int
+    file_name: str
+    height: int
+    width: int
+
+
+class _Box(TypedDict):
+    """A bbox is x, y, width, height in image pixels; its area is that of the box."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    area: float
+    iscrowd: int
+
+
+def write_demo_data(
+    folder: Path, *, train: int, val: int, size: int, seed: int
+) -> tuple[Path, Path]:
+    """Draw two sets of pictures, and write them as train.json, val.json and PNG files in images.
+
+    Files of an earlier call are overwritten; no file is deleted.
+
+    Args:
+        folder: Where to; made if it is not there.
+        train: How many pictures to learn from.
+        val: How many to measure with; none is in both sets, however many there are.
+        size: Height and width of each in pixels.
+        seed: The same numbers give the same files.
+
+    Returns:
+        The two json files.
+
+    Raises:
+        ModelExportError: The folder holds other annotations, or cannot be written to.
+    """
+    paths = folder / "train.json", folder / "val.json"
+    for path in paths:
+        _refuse_others(path)
+    try:
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        # Even numbers are to learn from, odd ones to measure with.
+        _write_split(paths[0], range(0, 2 * train, 2), size, seed)
+        _write_split(paths[1], range(1, 2 * val, 2), size, seed)
+    except OSError as error:
+        raise ModelExportError(f"cannot write to {folder}: {error.strerror}") from error
+    return paths
+
+
+def _refuse_others(path: Path) -> None:
+    """Raise ModelExportError if there is a file that `write_demo_data` did not write."""
+    try:
+        ours = not path.exists() or DESCRIPTION in path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise ModelExportError(f"{path} is of another data set; choose another folder")
+
+
+def _write_split(path: Path, indices: Iterable[int], size: int, seed: int) -> None:
+    images: list[_Image] = []
+    boxes: list[_Box] = []
+    for image_id, index in enumerate(indices, start=1):
+        picture = draw_scene(seed, index, size, size)
+        name = f"images/{path.stem}-{image_id:05}.png"
+        _write_image(path.parent / name, picture)
+        images.append({"id": image_id, "file_name": name, "height": size, "width": size})
+        boxes += _boxes(picture, image_id, len(boxes) + 1)
+    categories = [{"id": number, "name": name} for number, name in enumerate(CLASS_NAMES, start=1)]
+    content = {
+        "info": {"description": DESCRIPTION},
+        "images": images,
+        "annotations": boxes,
+        "categories": categories,
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _write_image(path: Path, picture: Picture) -> None:
+    # Not `imwrite`, which takes no path outside of the code page on Windows.
+    path.write_bytes(cv2.imencode(".png", picture.image)[1].tobytes())
+
+
+def _boxes(picture: Picture, image_id: int, first_id: int) -> list[_Box]:
+    rows = zip(picture.boxes_xyxy.tolist(), picture.class_ids.tolist(), strict=True)
+    return [
+        {
+            "id": first_id + number,
+            "image_id": image_id,
+            "category_id": class_id + 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "area": (x2 - x1) * (y2 - y1),
+            "iscrowd": 0,
+        }
+        for number, ((x1, y1, x2, y2), class_id) in enumerate(rows)
+    ]

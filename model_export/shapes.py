@@ -1,0 +1,172 @@
+"""Pictures of geometric shapes with exact boxes: data to learn from that anybody can make.
+
+Coordinates are continuous, as everywhere in training: the pixel in column i and row j covers
+[i, i + 1) x [j, j + 1). Lengths that are shares are of the picture's shorter side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model_export.backdrops import backdrop, random_bgr
+from model_export.training.geometry import CORNER_BITS, Picture
+
+CLASS_NAMES: Final = ("circle", "square", "triangle", "star")
+
+# How many shapes are tried; what would hide too much is left out.
+FEWEST_SHAPES: Final = 2
+MOST_SHAPES: Final = 7
+# Radius, share.
+SMALLEST_RADIUS: Final = 0.09
+LARGEST_RADIUS: Final = 0.25
+# Of a shape's area, beside others and the end of the picture.
+LEAST_VISIBLE: Final = 0.65
+# Corners of the polygon that stands for a circle: within 0.2 % of its radius.
+CIRCLE_CORNERS: Final = 50
+# Radius of a star's inner corners, over that of its points.
+INNER_RADIUS: Final = 0.42
+# Shapes are drawn so many times as large and averaged down, which makes smooth edges.
+OVERSAMPLING: Final = 4
+# The colour that differs most from what is behind, of so many.
+COLORS_TRIED: Final = 3
+# How much brighter a shape may be at its end than in its middle, along either axis.
+MOST_LIGHT: Final = 0.3
+# Standard deviation of the noise of the noisiest pictures, of 255.
+MOST_NOISE: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A filled shape.
+
+    Attributes:
+        class_id: Place in `CLASS_NAMES`.
+        center_xy: Middle of the circle through its outer corners, pixels.
+        radius: Of that circle, pixels.
+        angle: From the x axis to the first corner, clockwise as seen, radians.
+    """
+
+    class_id: int
+    center_xy: tuple[float, float]
+    radius: float
+    angle: float
+
+    def corners_xy(self) -> NDArray[np.float64]:
+        """(P, 2) float64: the corners in order, pixels."""
+        name = CLASS_NAMES[self.class_id]
+        count = {"circle": CIRCLE_CORNERS, "square": 4, "triangle": 3, "star": 10}[name]
+        angles = self.angle + 2 * np.pi / count * np.arange(count)
+        radii = np.full(count, self.radius)
+        if name == "star":
+            radii[1::2] *= INNER_RADIUS
+        arms = radii[:, np.newaxis] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        return np.asarray(self.center_xy + arms)
+
+
+def draw_scene(seed: int, index: int, height: int, width: int) -> Picture:
+    """Draw one picture; the same numbers give the same picture.
+
+    Args:
+        seed: Of the data set, not negative.
+        index: Which picture, not negative.
+        height: Pixels, from 32: shapes of fewer would have no form.
+        width: Pixels, likewise.
+
+    Returns:
+        Shapes on a backdrop, and the box of what can be seen of each. Few pictures are empty.
+    """
+    rng = np.random.default_rng((seed, index))
+    shapes = arrange(rng, height, width)
+    canvas = backdrop(rng, height, width).astype(np.float32)
+    for shape in shapes:
+        _paint(canvas, shape, rng)
+    canvas += rng.normal(scale=rng.uniform(0, MOST_NOISE), size=canvas.shape)
+    boxes = [_extent(mask) for mask in visible_masks(shapes, height, width)]
+    return Picture(
+        image=np.clip(np.rint(canvas), 0, 255).astype(np.uint8),
+        boxes_xyxy=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        class_ids=np.array([shape.class_id for shape in shapes], dtype=np.int64),
+    )
+
+
+def arrange(rng: np.random.Generator, height: int, width: int) -> list[Shape]:
+    """Choose shapes for a picture of this size in pixels, the hindmost first."""
+    shapes: list[Shape] = []
+    for _ in range(rng.integers(FEWEST_SHAPES, MOST_SHAPES + 1)):
+        more = [*shapes, _random_shape(rng, height, width)]
+        masks = visible_masks(more, height, width)
+        if all(_shows(*pair) for pair in zip(more, masks, strict=True)):
+            shapes = more
+    return shapes
+
+
+def visible_masks(shapes: Sequence[Shape], height: int, width: int) -> list[NDArray[np.bool_]]:
+    """Which pixels show each shape: (height, width) bool where it fills half of one or more.
+
+    Args:
+        shapes: The hindmost first.
+        height: Of the picture in pixels.
+        width: Likewise.
+    """
+    masks = []
+    hidden = np.zeros((height, width), dtype=np.bool_)
+    for shape in reversed(shapes):
+        solid = _coverage(shape, height, width) >= 0.5
+        masks.append(solid & ~hidden)
+        hidden |= solid
+    return masks[::-1]
+
+
+def _random_shape(rng: np.random.Generator, height: int, width: int) -> Shape:
+    shorter = min(height, width)
+    # Every octave of sizes alike: uniform ones would leave few small shapes.
+    radius = shorter * np.exp(rng.uniform(np.log(SMALLEST_RADIUS), np.log(LARGEST_RADIUS)))
+    # The end of the picture may cut shapes, but not through the middle.
+    x, y = rng.uniform(radius / 2, np.array([width, height]) - radius / 2)
+    class_id = int(rng.integers(len(CLASS_NAMES)))
+    return Shape(class_id, (float(x), float(y)), float(radius), rng.uniform(0, 2 * np.pi))
+
+
+def _shows(shape: Shape, mask: NDArray[np.bool_]) -> bool:
+    area = cv2.contourArea(shape.corners_xy().astype(np.float32))
+    return bool(mask.sum() >= LEAST_VISIBLE * area)
+
+
+def _coverage(shape: Shape, height: int, width: int) -> NDArray[np.float32]:
+    """(height, width) float32: which share of each pixel a shape fills, 0 to 1."""
+    large = np.zeros((OVERSAMPLING * height, OVERSAMPLING * width), dtype=np.uint8)
+    # OpenCV counts from the middle of the first pixel, half a pixel from the edge.
+    points = np.rint((OVERSAMPLING * shape.corners_xy() - 0.5) * (1 << CORNER_BITS))
+    cv2.fillPoly(large, [points.astype(np.int32)], (255,), shift=CORNER_BITS)
+    small = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(small / np.float32(255))
+
+
+def _paint(canvas: NDArray[np.float32], shape: Shape, rng: np.random.Generator) -> None:
+    """Draw a shape, lit from one side, in a colour that differs from what is behind it.
+
+    Args:
+        canvas: (height, width, 3) float32, BGR, 0 to 255; drawn on.
+        shape: What to draw.
+        rng: Where colour and light come from.
+    """
+    height, width = canvas.shape[:2]
+    coverage = _coverage(shape, height, width)
+    colors = [random_bgr(rng, (60, 255), (70, 255)) for _ in range(COLORS_TRIED)]
+    behind = np.average(canvas, axis=(0, 1), weights=coverage)
+    color = max(colors, key=lambda candidate: float(np.abs(candidate - behind).sum()))
+    x, y = ((np.arange(side) + 0.5).astype(np.float32) for side in (width, height))
+    slope = rng.uniform(-MOST_LIGHT, MOST_LIGHT, size=2).astype(np.float32) / shape.radius
+    light = 1 + (x - shape.center_xy[0]) * slope[0] + ((y - shape.center_xy[1]) * slope[1])[:, None]
+    lit = np.minimum(light[:, :, np.newaxis] * color, 255)
+    canvas += coverage[:, :, np.newaxis] * (lit - canvas)
+
+
+def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """The smallest box, x1, y1, x2, y2 in pixels, round what is set of a (height, width) mask."""
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return x, y, x + width, y + height
