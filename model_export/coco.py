@@ -3,8 +3,8 @@
 import contextlib
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -22,14 +22,21 @@ METRIC_NAMES: Final = (
     *("AP", "AP50", "AP75", "AP small", "AP medium", "AP large"),
     *("AR 1", "AR 10", "AR 100", "AR small", "AR medium", "AR large"),
 )
+# Where precision is sampled, share of the annotations.
+RECALLS: Final = tuple(i / 100 for i in range(101))
 
 
-class CocoResult(TypedDict):
-    """One detection in COCO's result format; bbox is x, y, width, height in image pixels."""
+class CocoBox(TypedDict):
+    """One box in COCO's format; bbox is x, y, width, height in image pixels."""
 
     image_id: int
     category_id: int
     bbox: list[float]
+
+
+class CocoResult(CocoBox):
+    """One detection in COCO's result format."""
+
     score: float
 
 
@@ -55,14 +62,27 @@ class Metrics:
     Attributes:
         overall: Metric, as in `METRIC_NAMES`, to value.
         ap_by_class: Class name to its AP.
+        ap50_by_class: Class name to its AP at IoU 0.50.
+        precision_by_class: Class name to its precision at IoU 0.50 and each of `RECALLS`, for the
+            classes that are annotated.
     """
 
     overall: Mapping[str, float | None]
     ap_by_class: Mapping[str, float | None]
+    ap50_by_class: Mapping[str, float | None] = field(default_factory=dict)
+    precision_by_class: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def numbers(self) -> dict[str, Mapping[str, float | None]]:
+        """What is one number each, by the names of the attributes; the curves are left out."""
+        return {
+            "overall": self.overall,
+            "ap_by_class": self.ap_by_class,
+            "ap50_by_class": self.ap50_by_class,
+        }
 
     def to_json(self) -> str:
-        """These metrics as a JSON object."""
-        return json.dumps(asdict(self), indent=2)
+        """`numbers` as a JSON object."""
+        return json.dumps(self.numbers(), indent=2)
 
 
 def read_coco_set(annotations: Path, folder: Path) -> CocoSet:
@@ -86,6 +106,20 @@ def read_coco_set(annotations: Path, folder: Path) -> CocoSet:
     return CocoSet(images, categories, _indexed(images, categories, boxes))
 
 
+def make_coco_set(
+    images: Mapping[int, Path], categories: Mapping[int, str], boxes: Iterable[CocoBox]
+) -> CocoSet:
+    """A set from its parts, none of them a crowd; areas are those of the boxes.
+
+    Args:
+        images: Image id to file.
+        categories: Category id to name.
+        boxes: The annotations.
+    """
+    entries = [_completed(dict(box), i) for i, box in enumerate(boxes, start=1)]
+    return CocoSet(images, categories, _indexed(images, categories, entries))
+
+
 def measure(coco: CocoSet, results: Sequence[CocoResult]) -> Metrics:
     """Compare detections with the annotations."""
     boxes = [_completed(dict(result), i) for i, result in enumerate(results, start=1)]
@@ -100,8 +134,16 @@ def measure(coco: CocoSet, results: Sequence[CocoResult]) -> Metrics:
     # (IoU, recall, class, area, detections): every area, up to 100 detections
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     names = [coco.categories[category] for category in evaluation.params.catIds]
-    by_class = {name: _mean_known(precision[:, :, k]) for k, name in enumerate(names)}
-    return Metrics(dict(zip(METRIC_NAMES, known, strict=True)), by_class)
+    # The first IoU is 0.50.
+    at_50 = {name: precision[0, :, k] for k, name in enumerate(names)}
+    return Metrics(
+        overall=dict(zip(METRIC_NAMES, known, strict=True)),
+        ap_by_class={name: _mean_known(precision[:, :, k]) for k, name in enumerate(names)},
+        ap50_by_class={name: _mean_known(curve) for name, curve in at_50.items()},
+        precision_by_class={
+            name: tuple(curve.tolist()) for name, curve in at_50.items() if curve.min() >= 0
+        },
+    )
 
 
 def _completed(entry: dict[str, Any], number: int) -> dict[str, Any]:

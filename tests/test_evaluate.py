@@ -17,12 +17,15 @@ import pytest
 
 from model_export.__main__ import main
 from model_export.class_names import COCO_CLASS_NAMES
-from model_export.coco import measure, read_coco_set
+from model_export.coco import RECALLS, CocoResult, CocoSet, Metrics, measure, read_coco_set
 from model_export.errors import ModelExportError
 from model_export.evaluate import Found, detect_all
 from model_export.local_detector import onnx_detector
 from model_export.onnx_file import save_with_contract
 from model_export.server_detector import MAX_TRIES, MAX_WAIT_S, ServerDetector, connect
+from model_export.training.annotations import AnnotatedImage, read_voc
+from model_export.training.examples import check_images
+from model_export.training.validation_set import coco_set
 from onnx_models import tiny_yolox_model
 from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_candidates
@@ -216,6 +219,81 @@ def test_results_keep_the_order_of_the_set(data: Path) -> None:
         (8, 3),
     ]
     assert results[0]["bbox"] == [10, 20, 50, 70]
+
+
+def test_precision_of_a_class_falls_where_a_false_box_outranks_true_ones(data: Path) -> None:
+    """Of two cats, one is found before a false box and one after it; dogs are not annotated."""
+    (data / "coco.json").write_text(
+        json.dumps(coco_json(annotations=coco_json()["annotations"][::2]))
+    )
+    coco = read_coco_set(data / "coco.json", data)
+    false = ("cat", 0.8, 400, 400, 450, 450)
+    found = PERFECT | {b"first": [PERFECT[b"first"][0], false]}
+    results = detect_all(Canned(found), coco, concurrency=1, on_image=lambda: None)
+    metrics = measure(coco, results)
+
+    assert list(metrics.precision_by_class) == ["cat"]
+    curve = dict(zip(RECALLS, metrics.precision_by_class["cat"], strict=True))
+    assert (curve[0.0], curve[0.5]) == (pytest.approx(1), pytest.approx(1))
+    assert (curve[0.51], curve[1.0]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert metrics.ap50_by_class["cat"] == pytest.approx(np.mean(list(curve.values())))
+    assert metrics.ap50_by_class["cat"] == metrics.overall["AP50"]
+    assert metrics.ap50_by_class["dog"] is None
+    assert list(json.loads(metrics.to_json())) == ["overall", "ap_by_class", "ap50_by_class"]
+
+
+def test_checked_images_are_measured_like_the_coco_json_of_them(data: Path) -> None:
+    boxes = [[[10, 20, 60, 90], [100, 100, 300, 300]], [[5, 5, 25, 25]]]
+    ids = [[0, 1], [0]]
+    images = [
+        AnnotatedImage(
+            path=data / name,
+            image_id=i,
+            size=(400, 400),
+            boxes_xyxy=np.array(boxes[i], np.float32),
+            class_ids=np.array(ids[i], np.int64),
+        )
+        for i, name in enumerate(("1.jpg", "two/2.jpg"))
+    ]
+    coco = coco_set(images, ("cat", "dog", "bird"))
+    shifted = PERFECT | {b"first": [("cat", 0.9, 20, 20, 70, 90), PERFECT[b"first"][1]]}
+    results = detect_all(Canned(shifted), coco, concurrency=1, on_image=lambda: None)
+    metrics = measure(coco, results)
+
+    assert coco.categories == {1: "cat", 2: "dog", 3: "bird"}
+    assert metrics.ap_by_class["bird"] is None
+    known = {name: value for name, value in metrics.ap_by_class.items() if name != "bird"}
+    assert {**metrics.overall, **known} == metrics_of(data, shifted)
+
+
+def metrics_of_shaken_truth(coco: CocoSet) -> Metrics:
+    """Of the true boxes, moved a little, with scores at random: the same whatever the ids."""
+    rng = np.random.default_rng(0)
+    boxes = sorted(
+        (path.name, coco.categories[box["category_id"]], box["bbox"], image, box["category_id"])
+        for image, path in coco.images.items()
+        for box in coco.truth.imgToAnns[image]
+    )
+    results = [
+        CocoResult(
+            image_id=image,
+            category_id=category,
+            bbox=(bbox + rng.normal(0, 6, 4)).tolist(),
+            score=rng.random(),
+        )
+        for _, _, bbox, image, category in boxes
+    ]
+    return measure(coco, results)
+
+
+def test_voc_folder_has_the_metrics_of_its_coco_json(shared_data: Path) -> None:
+    root = shared_data / "bccd"
+    images = check_images(read_voc(root / "BCCD", "val", class_names=("RBC", "WBC", "Platelets")))
+    voc = metrics_of_shaken_truth(coco_set(images.images, images.class_names))
+    coco = metrics_of_shaken_truth(read_coco_set(root / "val.json", root / "BCCD" / "JPEGImages"))
+
+    assert 0.1 < voc.overall["AP"] < 0.9
+    assert voc == coco
 
 
 @pytest.mark.parametrize("content", ["not json", "[]", "{}", '{"images": 3}'])

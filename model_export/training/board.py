@@ -1,0 +1,116 @@
+"""A training as TensorBoard shows it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from model_export.training.boxes import NO_OBJECT, Targets
+from model_export.training.geometry import Picture
+from model_export.training.preview import sheet
+from model_export.training.records import EpochRecord, RunShape, StepRecord
+
+# Pictures are shown from every so many epochs, so many in a row and in all, no side longer than so
+# many pixels: a megabyte or so each time.
+EPOCHS_BETWEEN_PICTURES: Final = 10
+COLUMNS: Final = 3
+MOST_PICTURES: Final = 9
+LONGEST_SIDE: Final = 320
+
+
+class Board:
+    """A watcher that writes TensorBoard's event files.
+
+    Everything is over the optimizer's steps, also what is measured once an epoch: TensorBoard
+    hides what a resumed run repeats by the step alone.
+
+    Args:
+        folder: For the event files; a resumed run adds one to those that are there.
+        class_names: Class id to name.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        self._folder = folder
+        self._class_names = class_names
+        self._epoch_steps = 1
+        self._writer: SummaryWriter | None = None
+
+    def started(self, shape: RunShape) -> None:
+        """Open an event file."""
+        self._epoch_steps = shape.epoch_steps
+        purge_step = shape.first_step or None
+        self._writer = SummaryWriter(str(self._folder), purge_step=purge_step)
+
+    def sampled(self, step: int, images: Tensor, targets: Targets) -> None:
+        """Show samples of some epochs, with their boxes."""
+        epoch = step // self._epoch_steps
+        if self._writer is None or epoch % EPOCHS_BETWEEN_PICTURES:
+            return
+        count = min(len(images), MOST_PICTURES)
+        pictures = [_picture(images[i], targets, i) for i in range(count)]
+        drawn = sheet(pictures, self._class_names, COLUMNS)
+        self._writer.add_image("samples", drawn[:, :, ::-1], step, dataformats="HWC")
+
+    def stepped(self, record: StepRecord) -> None:
+        """Write the losses, the learning rate and the speed."""
+        losses = record.losses
+        values = {
+            "losses/total": losses.total,
+            "losses/box": losses.box,
+            "losses/objectness": losses.objectness,
+            "losses/classification": losses.classification,
+            "losses/l1": losses.l1,
+            "positives_per_truth": losses.positives_per_truth,
+            "rate": record.rate,
+            "images_per_second": record.images_per_second,
+        }
+        self._write(values, record.step)
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        """Write the metrics, and see to it that all so far is on the disk."""
+        metrics = record.metrics
+        if metrics:
+            step = (record.epoch + 1) * self._epoch_steps - 1
+            self._write(_tagged("metrics", metrics.overall), step)
+            self._write(_tagged("AP_by_class", metrics.ap_by_class), step)
+            self._write(_tagged("AP50_by_class", metrics.ap50_by_class), step)
+        if self._writer:
+            self._writer.flush()
+
+    def ended(self) -> None:
+        """Close the event file."""
+        if self._writer:
+            self._writer.close()
+            self._writer = None
+
+    def _write(self, values: Mapping[str, float | None], step: int) -> None:
+        if self._writer is None:
+            return
+        for tag, value in values.items():
+            if value is not None:
+                self._writer.add_scalar(tag, value, step)
+
+
+def _tagged(group: str, values: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {f"{group}/{name.replace(' ', '_')}": value for name, value in values.items()}
+
+
+def _picture(image: Tensor, targets: Targets, index: int) -> Picture:
+    """One sample of a batch, made smaller; `image` is (3, H, W) uint8 BGR."""
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    ratio = min(1.0, LONGEST_SIDE / max(pixels.shape[:2]))
+    real = targets.class_ids[index] != NO_OBJECT
+    boxes = targets.boxes_xyxy[index][real].numpy() * np.float32(ratio)
+    return Picture(_shrunk(pixels, ratio), boxes, targets.class_ids[index][real].numpy())
+
+
+def _shrunk(pixels: NDArray[np.uint8], ratio: float) -> NDArray[np.uint8]:
+    if ratio == 1:
+        return pixels
+    resized = cv2.resize(pixels, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+    return np.asarray(resized, dtype=np.uint8)

@@ -1,0 +1,135 @@
+"""Plots of a training, as PNG files."""
+
+import io
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from model_export.coco import RECALLS, Metrics
+from model_export.onnx_file import write_atomically
+from model_export.training.records import EpochRecord, LossValues
+
+# Inches and dots per inch: 1200 x 750 pixels.
+SIZE: Final = (8.0, 5.0)
+DPI: Final = 150
+# More classes than this share one colour, and none of them is named: nobody could tell them apart.
+MOST_COLORS: Final = 10
+
+LOSSES: Final[Mapping[str, Callable[[LossValues], float]]] = {
+    "total": lambda losses: losses.total,
+    "box": lambda losses: losses.box,
+    "objectness": lambda losses: losses.objectness,
+    "classification": lambda losses: losses.classification,
+    "L1": lambda losses: losses.l1,
+}
+
+
+def plot_losses(epochs: Sequence[EpochRecord], path: Path) -> None:
+    """Draw the losses, and the learning rate below them, over the epochs.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    figure = Figure(SIZE, layout="constrained")
+    losses, rate = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    numbers = [record.epoch + 1 for record in epochs]
+    for name, value in LOSSES.items():
+        _line(losses, numbers, [value(record.losses) for record in epochs], name)
+    losses.set(title="Losses", ylabel="loss, mean of the epoch")
+    losses.set_ylim(bottom=0)
+    losses.legend()
+    _line(rate, numbers, [record.rate for record in epochs], "rate")
+    rate.set(ylabel="learning rate")
+    rate.set_ylim(bottom=0)
+    _over_epochs(rate)
+    _save(figure, path)
+
+
+def plot_ap(epochs: Sequence[EpochRecord], path: Path) -> None:
+    """Draw AP, AP50 and AP75 over the epochs that were measured, and mark the best AP.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    figure = Figure(SIZE, layout="constrained")
+    axes = figure.subplots()
+    for name in ("AP50", "AP75", "AP"):
+        _line(axes, *_measured(epochs, name), label=name)
+    numbers, values = _measured(epochs, "AP")
+    if values:
+        best = int(np.argmax(values))
+        label = f"best: AP {values[best]:.3f}, epoch {numbers[best]}"
+        axes.plot(numbers[best], values[best], "k*", markersize=12, label=label)
+    axes.set(title="Average precision on the validation data", ylabel="AP, 0 to 1", ylim=(0, 1))
+    axes.legend(loc="lower right")
+    _over_epochs(axes)
+    _save(figure, path)
+
+
+def plot_precision_recall(metrics: Metrics, path: Path) -> None:
+    """Draw each annotated class's precision over recall at IoU 0.50, and the mean of them.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    figure = Figure(SIZE, layout="constrained")
+    axes = figure.subplots()
+    curves = metrics.precision_by_class
+    few = len(curves) <= MOST_COLORS
+    for name, precision in curves.items():
+        label = f"{_ap50(metrics.ap50_by_class[name])}  {name}"
+        style = {"label": label} if few else {"color": "0.8", "linewidth": 0.8}
+        axes.plot(RECALLS, precision, **style)
+    if curves:
+        mean = np.mean(list(curves.values()), axis=0)
+        label = f"{_ap50(metrics.overall.get('AP50'))}  mean of {len(curves)} classes"
+        axes.plot(RECALLS, mean, "k", linewidth=2.5, label=label)
+        # Names of classes are not formulas, whatever signs they have.
+        for text in axes.legend(title="AP50", loc="lower left").get_texts():
+            text.set_parse_math(False)
+    axes.set(xlabel="recall, 0 to 1", ylabel="precision, 0 to 1", xlim=(0, 1), ylim=(0, 1.02))
+    axes.set_title("Precision and recall at IoU 0.50")
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _line(axes: Axes, numbers: Sequence[int], values: Sequence[float], label: str) -> None:
+    # A line through one point cannot be seen.
+    marker = "o" if len(numbers) == 1 else ""
+    axes.plot(numbers, values, label=label, marker=marker)
+
+
+def _over_epochs(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    for each in axes.figure.axes:
+        each.grid(alpha=0.3)
+
+
+def _measured(epochs: Sequence[EpochRecord], name: str) -> tuple[list[int], list[float]]:
+    """The epochs, from 1, that have a metric, and its values."""
+    found = [
+        (record.epoch + 1, record.metrics.overall[name]) for record in epochs if record.metrics
+    ]
+    known = [(number, value) for number, value in found if value is not None]
+    return [number for number, _ in known], [value for _, value in known]
+
+
+def _ap50(value: float | None) -> str:
+    return f"{math.nan if value is None else value:.3f}"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        # A class name may be in a script that the font lacks: boxes stand for its letters.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(content, format="png", dpi=DPI)
+    write_atomically(content.getvalue(), path)
