@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -15,6 +16,9 @@ from service.core.letterbox import letterbox
 from service.core.pack import pack_images
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # (1, H, W, 3) uint8 BGR network input to (1, A, 4 + 1 + C) raw rows.
 Network = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
@@ -101,22 +105,27 @@ def checkpoint_detector(
     Raises:
         ModelExportError: The weights cannot be read, or are of another network.
     """
-    import torch  # noqa: PLC0415
-
     from model_export.checkpoint import load_weights  # noqa: PLC0415
     from model_export.model.yolox import build  # noqa: PLC0415
 
     model = build(variant, contract.num_classes, head).eval()
     load_weights(model, weights)
+    return LocalDetector(torch_network(model), contract, options)
+
+
+def torch_network(model: "nn.Module") -> Network:
+    """A model in evaluation mode as a network, on whichever device it is."""
+    import torch  # noqa: PLC0415
+
+    device = next(model.parameters()).device
 
     def network(images: NDArray[np.uint8]) -> NDArray[np.floating]:
         with torch.inference_mode():
-            rows: NDArray[np.floating] = model(
-                torch.from_numpy(images).permute(0, 3, 1, 2).float()
-            ).numpy()
+            pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
+            rows: NDArray[np.floating] = model(pixels).cpu().numpy()
         return rows
 
-    return LocalDetector(network, contract, options)
+    return network
 
 
 def _decode(image: bytes) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from model_export.class_names import read_class_names
 from model_export.errors import ModelExportError
+from model_export.measuring import MEASURING
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
 from service.core.contract import (
     BoxCoding,
@@ -127,19 +128,30 @@ def _add_weights_arguments(group: argparse._ArgumentGroup) -> None:
 
 def _add_option_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--confidence", type=float, default=0.001, metavar="P", help="least score (default: 0.001)"
+        "--confidence",
+        type=float,
+        default=MEASURING.confidence,
+        metavar="P",
+        help="least score (default: 0.001)",
     )
     group.add_argument(
-        "--score-by", choices=get_args(ScoreBy), default="joint", help="(default: joint)"
+        "--score-by",
+        choices=get_args(ScoreBy),
+        default=MEASURING.score_by,
+        help="(default: joint)",
     )
     group.add_argument(
         "--nms",
         choices=get_args(NmsMethod),
-        default="hard",
+        default=MEASURING.nms,
         help="suppression of overlaps (default: hard)",
     )
     group.add_argument(
-        "--iou", type=float, default=0.65, metavar="P", help="overlap that counts (default: 0.65)"
+        "--iou",
+        type=float,
+        default=MEASURING.iou,
+        metavar="P",
+        help="overlap that counts (default: 0.65)",
     )
     group.add_argument(
         "--sigma",
@@ -150,7 +162,7 @@ def _add_option_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--class-agnostic",
         action=argparse.BooleanOptionalAction,
-        default=False,
+        default=MEASURING.class_agnostic,
         help="whether boxes of different classes compete (default: no)",
     )
     group.add_argument(

@@ -1,7 +1,7 @@
 """Samples as tensors, made in worker processes."""
 
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from typing import NamedTuple
@@ -46,6 +46,16 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> "Batch":
         """The same on another device, without waiting for the copy."""
         return Batch(self.images.to(device, non_blocking=True), self.targets.to(device))
+
+    def split(self, parts: int) -> Iterator["Batch"]:
+        """So many batches of equal size that make up this one, in order."""
+        for images, boxes, class_ids in zip(
+            self.images.chunk(parts),
+            self.targets.boxes_xyxy.chunk(parts),
+            self.targets.class_ids.chunk(parts),
+            strict=True,
+        ):
+            yield Batch(images, Targets(boxes, class_ids))
 
 
 @dataclass(frozen=True)
@@ -114,5 +124,6 @@ def training_loader(
 def _start_worker(_worker: int) -> None:
     # Each worker is one of several: threads of OpenCV would only get in their way.
     cv2.setNumThreads(0)
-    # Ctrl-C reaches the whole group; the parent decides when its workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Signals often reach the whole group; the parent decides when its workers end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

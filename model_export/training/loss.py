@@ -20,9 +20,8 @@ from model_export.training.boxes import (
     iou,
     take_rows,
 )
+from model_export.training.config import PresetName
 from service.core.contract import BoxCoding
-
-PresetName = Literal["article", "yolox"]
 
 
 @dataclass(frozen=True, slots=True)

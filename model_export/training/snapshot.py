@@ -1,0 +1,107 @@
+"""A training on disk: what is needed to go on as if it had never been interrupted."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from model_export.errors import ModelExportError
+from model_export.training.ema import WeightAverage
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        step: The optimizer step that comes next.
+        best_ap: Highest AP on the validation data, or -1 before the first measurement.
+        best_epoch: Its epoch, from 0; -1 likewise.
+    """
+
+    step: int = 0
+    best_ap: float = -1.0
+    best_epoch: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Trainee:
+    """Everything that changes while a model is trained.
+
+    Attributes:
+        model: With the weights that are trained.
+        average: The average of the weights.
+        optimizer: With its momenta.
+        scaler: Of the gradients in float16; switched off otherwise.
+        progress: How far it is.
+    """
+
+    model: nn.Module
+    average: WeightAverage
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    progress: Progress
+
+    def save(self, path: Path) -> None:
+        """Write all of it; `model` of the file is the average, which is what others want.
+
+        Raises:
+            ModelExportError: The file cannot be written.
+        """
+        progress = self.progress
+        training = {
+            "weights": self.model.state_dict(),
+            "average_updates": self.average.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": progress.step,
+            "best_ap": progress.best_ap,
+            "best_epoch": progress.best_epoch,
+        }
+        _write({"model": self.average.model.state_dict(), "training": training}, path)
+
+    def save_average(self, path: Path) -> None:
+        """Write the averaged weights alone.
+
+        Raises:
+            ModelExportError: The file cannot be written.
+        """
+        _write({"model": self.average.model.state_dict()}, path)
+
+    def restore(self, path: Path) -> None:
+        """Become what was saved.
+
+        Raises:
+            ModelExportError: The file is no training, or that of another model.
+        """
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            training = content["training"]
+            self.model.load_state_dict(training["weights"])
+            self.average.model.load_state_dict(content["model"])
+            self.average.updates = training["average_updates"]
+            self.optimizer.load_state_dict(training["optimizer"])
+            self.scaler.load_state_dict(training["scaler"])
+            self.progress.step = training["step"]
+            self.progress.best_ap = training["best_ap"]
+            self.progress.best_epoch = training["best_epoch"]
+        except FileNotFoundError as error:
+            raise ModelExportError(f"there is nothing to resume: no {path}") from error
+        except Exception as error:  # a damaged file makes torch raise almost anything
+            raise ModelExportError(f"{path} is no training that fits this one: {error}") from error
+
+
+def _write(content: Mapping[str, Any], path: Path) -> None:
+    """Write under another name first: a training that is cut off leaves the file before."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            torch.save(content, file)
+        whole = Path(file.name)
+        whole.chmod(0o644)
+        whole.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise ModelExportError(f"cannot write {path}: {error}") from error
