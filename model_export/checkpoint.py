@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model_export.errors import ModelExportError
-from model_export.model.variants import HEAD_KINDS, VARIANTS
+from model_export.model.variants import HEAD_KINDS, VARIANTS, HeadKind
 from model_export.model.yolox import build
 
 Shapes = dict[str, tuple[int, ...]]
@@ -24,9 +24,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
             is then unchanged.
     """
     state = read_state_dict(path)
-    expected, found = _shapes(model.state_dict()), _shapes(state)
+    expected, found = shapes_of(model.state_dict()), shapes_of(state)
     if found != expected:
-        raise ModelExportError(f"{path} does not fit the model: {_mismatch(expected, found)}")
+        reason = difference_in_kind(expected, found) or difference_in_names(expected, found)
+        raise ModelExportError(f"{path} does not fit the model: {reason}")
     model.load_state_dict(state)
 
 
@@ -54,6 +55,40 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
+    """Name -> shape."""
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def class_count(shapes: Shapes, head: HeadKind) -> int:
+    """C as the last layer of such a head has it; 0 where there is no such layer."""
+    name, others = (
+        ("head.preds.0.weight", 5) if head == "coupled" else ("head.cls_preds.0.weight", 0)
+    )
+    return max(0, (*shapes.get(name, ()), 0)[0] - others)
+
+
+def difference_in_kind(expected: Shapes, found: Shapes) -> str | None:
+    """Say in the user's terms what weights are and what was asked for, where both are known."""
+    wanted, given = _identify(expected), _identify(found)
+    if not (wanted and given):
+        return None
+    return f"it holds {given}, and {wanted} was asked for"
+
+
+def difference_in_names(expected: Shapes, found: Shapes) -> str:
+    """Say which names are missing, unknown or of another shape."""
+    missing = [name for name in expected if name not in found]
+    unknown = [name for name in found if name not in expected]
+    reshaped = [
+        f"{name} {found[name]} instead of {expected[name]}"
+        for name in expected
+        if name in found and found[name] != expected[name]
+    ]
+    problems = {"missing": missing, "unknown": unknown, "of another shape": reshaped}
+    return "; ".join(f"{_some(names)} {what}" for what, names in problems.items() if names)
+
+
 def _read_archive(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return {name: torch.from_numpy(archive[name]) for name in archive.files}
@@ -77,26 +112,6 @@ def _is_state_dict(content: Mapping[object, object]) -> bool:
     return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
 
 
-def _shapes(state: Mapping[str, Tensor]) -> Shapes:
-    return {name: tuple(value.shape) for name, value in state.items()}
-
-
-def _mismatch(expected: Shapes, found: Shapes) -> str:
-    """Say in the user's terms what the weights are, or else which names do not fit."""
-    wanted, given = _identify(expected), _identify(found)
-    if wanted and given:
-        return f"it holds {given}, and {wanted} was asked for"
-    missing = [name for name in expected if name not in found]
-    unknown = [name for name in found if name not in expected]
-    reshaped = [
-        f"{name} {found[name]} instead of {expected[name]}"
-        for name in expected
-        if name in found and found[name] != expected[name]
-    ]
-    problems = {"missing": missing, "unknown": unknown, "of another shape": reshaped}
-    return "; ".join(f"{_some(names)} {what}" for what, names in problems.items() if names)
-
-
 def _some(names: list[str], limit: int = 3) -> str:
     listed = ", ".join(names[:limit])
     return f"{len(names)} names ({listed}{', ...' if len(names) > limit else ''})"
@@ -105,18 +120,10 @@ def _some(names: list[str], limit: int = 3) -> str:
 def _identify(shapes: Shapes) -> str | None:
     """The variant, head and number of classes that have exactly these shapes."""
     for head in HEAD_KINDS:
-        num_classes = _num_classes(shapes, head)
+        num_classes = class_count(shapes, head)
         for variant in VARIANTS if num_classes else ():
             with torch.device("meta"):
                 candidate = build(variant, num_classes, head)
-            if _shapes(candidate.state_dict()) == shapes:
+            if shapes_of(candidate.state_dict()) == shapes:
                 return f"yolox-{variant} with a {head} head and {num_classes} classes"
     return None
-
-
-def _num_classes(shapes: Shapes, head: str) -> int:
-    """C as the head's last layer has it; 0 where there is no such layer."""
-    name, others = (
-        ("head.preds.0.weight", 5) if head == "coupled" else ("head.cls_preds.0.weight", 0)
-    )
-    return max(0, shapes.get(name, (0,))[0] - others)

@@ -1,0 +1,136 @@
+"""Batch norm statistics for weights that were folded, so that they can be trained further."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+# Images to measure on. With 64 of BCCD, the outputs of the released nano in training mode are 5 %
+# further from those in evaluation mode than with 160; with 8 they are 52 % further. What remains is
+# how single batches vary.
+STATISTICS_IMAGES: Final = 64
+# How near to 1 a folded batch norm's gain is: well above float32's rounding, and well below the
+# 5e-4 by which that of an untrained batch norm differs.
+FOLDED_TOLERANCE: Final = 1e-5
+
+
+def carries_statistics(model: nn.Module) -> bool:
+    """Whether any batch norm does more than add a bias in evaluation mode.
+
+    None does where they were folded into the convolutions but kept their places: mean 0, variance
+    1 less epsilon, weight 1. In training mode such a network is another function altogether.
+    """
+    return not all(_only_adds_a_bias(norm) for norm in _norms(model))
+
+
+@torch.no_grad()
+def restore_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Let every batch norm normalise by what it sees, and undo that by its weight and bias.
+
+    The network stays the same function in evaluation mode, and becomes nearly the same one in
+    training mode on batches like these. One pass is enough: in evaluation mode, no layer depends
+    on the statistics that another is about to get.
+
+    Args:
+        model: A network of which the batch norms may have any statistics; it keeps its mode.
+        batches: Images on the model's device, `(N, 3, H, W)` float32, BGR, 0-255; sizes may vary.
+            About `STATISTICS_IMAGES` images in all, as the training will have them.
+
+    Raises:
+        ValueError: There are no batches; the model is unchanged.
+    """
+    moments = {norm: _Moments() for norm in _norms(model)}
+    with _evaluating(model), ExitStack() as hooks:
+        for norm, moment in moments.items():
+            hooks.enter_context(norm.register_forward_pre_hook(moment.add_input))
+        for images in batches:
+            model(images)
+    if not all(moment.count for moment in moments.values()):
+        raise ValueError("there are no images to measure statistics on")
+    for norm, moment in moments.items():
+        _normalise_by(norm, moment)
+
+
+class _Moments:
+    """Mean and variance per channel, merged batch by batch (Chan, Golub and LeVeque, 1979)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros((), dtype=torch.float64)
+        self._squares = torch.zeros((), dtype=torch.float64)
+
+    @property
+    def variance(self) -> Tensor:
+        """`(C,)` float64, on the CPU as `mean` is."""
+        return self._squares / self.count
+
+    def add_input(self, _norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Take in what a batch norm is about to see, `(N, C, H, W)` floats."""
+        (values,) = inputs
+        # Not a sum of squares: that would need all values in float64 where the mean is large.
+        pair = torch.var_mean(values.float(), dim=(0, 2, 3), correction=0)
+        variance, mean = (_exact(moment) for moment in pair)
+        count = values.numel() // values.shape[1]
+        total, distance = self.count + count, mean - self.mean
+        self._squares = self._squares + (
+            variance * count + distance.square() * (self.count * count / total)
+        )
+        self.mean = self.mean + distance * (count / total)
+        self.count = total
+
+
+def _normalise_by(norm: nn.BatchNorm2d, moments: _Moments) -> None:
+    """Change the statistics but not the function.
+
+    A channel that never varies is no danger: epsilon bounds what it is divided by, and the new
+    weight multiplies by the same again.
+    """
+    gain, offset = _gain_and_offset(norm)
+    norm.weight.copy_(gain * (moments.variance + norm.eps).sqrt())
+    norm.bias.copy_(offset + gain * moments.mean)
+    mean, variance = _statistics(norm)
+    mean.copy_(moments.mean)
+    variance.copy_(moments.variance)
+
+
+def _only_adds_a_bias(norm: nn.BatchNorm2d) -> bool:
+    gain, _ = _gain_and_offset(norm)
+    mean, _ = _statistics(norm)
+    fixed = torch.cat([gain - 1, _exact(norm.weight) - 1, _exact(mean)])
+    return bool((fixed.abs() < FOLDED_TOLERANCE).all())
+
+
+def _gain_and_offset(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a batch norm multiplies by and then adds in evaluation mode, `(C,)` float64 each."""
+    mean, variance = map(_exact, _statistics(norm))
+    gain = _exact(norm.weight) / (variance + norm.eps).sqrt()
+    return gain, _exact(norm.bias) - gain * mean
+
+
+def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("a batch norm without running statistics has none to restore")
+    return norm.running_mean, norm.running_var
+
+
+def _exact(values: Tensor) -> Tensor:
+    """In float64, on the CPU because not every device has it."""
+    return values.detach().cpu().double()
+
+
+def _norms(model: nn.Module) -> Iterator[nn.BatchNorm2d]:
+    return (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards, whatever mode each module had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
