@@ -228,7 +228,8 @@ def test_precision_of_a_class_falls_where_a_false_box_outranks_true_ones(data: P
     )
     coco = read_coco_set(data / "coco.json", data)
     false = ("cat", 0.8, 400, 400, 450, 450)
-    found = PERFECT | {b"first": [PERFECT[b"first"][0], false]}
+    # 50 x 70 pixels moved by 16: IoU 34 / 66 = 0.515
+    found = PERFECT | {b"first": [("cat", 0.9, 26, 20, 76, 90), false]}
     results = detect_all(Canned(found), coco, concurrency=1, on_image=lambda: None)
     metrics = measure(coco, results)
 
