@@ -5,8 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from model_export.commands import adopt, evaluate, export, fetch, preview
-from model_export.errors import ModelExportError
+from model_export.commands import adopt, demo_data, evaluate, export, fetch, preview, train
+from model_export.errors import InterruptedRunError, ModelExportError
 
 # The optional dependencies of pyproject.toml that each command needs, less the ONNX runtime.
 EXTRAS = {
@@ -14,17 +14,21 @@ EXTRAS = {
     "adopt": "fetch",
     "export": "train",
     "preview": "train",
+    "train": "train",
     "evaluate": "evaluate",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command, and return its exit code: 0, 1 for an error, 130 for Ctrl-C."""
+    """Run one command, and return its exit code: 0, 1 for an error, 128 + N for signal N."""
     # onnxruntime reports to its makers from the moment it is imported, unless told otherwise.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
+    except InterruptedRunError as interruption:
+        print(interruption, file=sys.stderr)
+        return 128 + interruption.signal_number
     except ModelExportError as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
@@ -46,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         ("fetch", fetch, "download a released YOLOX model and adopt it"),
         ("adopt", adopt, "stamp a contract on a third-party YOLOX ONNX file"),
         ("export", export, "export a PyTorch checkpoint to ONNX"),
+        ("train", train, "train a model on a COCO or VOC data set, and export it"),
+        ("demo-data", demo_data, "draw a small data set to try a training with"),
         ("preview", preview, "draw a sheet of augmented training samples"),
         ("evaluate", evaluate, "measure a server, a file or a checkpoint on a COCO data set"),
     ):

@@ -3,3 +3,16 @@
 
 class ModelExportError(Exception):
     """A command cannot do what was asked; the message says why and what to do."""
+
+
+class InterruptedRunError(ModelExportError):
+    """A command was asked to stop by a signal, and has put its work in order.
+
+    Args:
+        message: How to go on.
+        signal_number: The signal; 0 if another process got it.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number

@@ -1,7 +1,6 @@
 """`python -m model_export export`: weights to an ONNX file, proved equal, with a contract."""
 
 import argparse
-import hashlib
 import sys
 from pathlib import Path
 from typing import Final, get_args
@@ -13,6 +12,7 @@ from model_export.commands.contract_arguments import (
     provenance,
     recommended,
 )
+from model_export.digest import short_digest
 from model_export.errors import ModelExportError
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
 from service.core.contract import (
@@ -113,7 +113,7 @@ def _contract(arguments: argparse.Namespace) -> ModelContract:
     try:
         return ModelContract(
             name=arguments.name or f"yolox-{arguments.variant}",
-            version=arguments.model_version or _digest(arguments.weights),
+            version=arguments.model_version or short_digest(arguments.weights),
             input=InputSpec(
                 name="images",
                 height=height,
@@ -129,12 +129,3 @@ def _contract(arguments: argparse.Namespace) -> ModelContract:
         )
     except ContractError as error:
         raise ModelExportError(f"the model cannot be described so: {error}") from error
-
-
-def _digest(path: Path) -> str:
-    """The first 12 hexadecimal digits of a file's SHA-256."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
-    except OSError as error:
-        raise ModelExportError(f"cannot read weights from {path}: {error.strerror}") from error

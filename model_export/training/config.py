@@ -56,6 +56,7 @@ class TrainingConfig:
         momentum: Nesterov's.
         weight_decay: Of the kernels.
         average_decay: Share of itself that the average of the weights keeps, late in the run.
+        average_ramp: Steps after which that share is at 63 % of this; less of it before.
         evaluate_every: Epochs from one measurement to the next; the last is always measured.
         augmentation: How much samples vary.
         seed: Of the weights and of every sample.
@@ -80,6 +81,7 @@ class TrainingConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     average_decay: float = 0.9998
+    average_ramp: int = 2000
     evaluate_every: int = 1
     seed: int = 0
 
@@ -91,7 +93,15 @@ class TrainingConfig:
         """
         if self.height % SIZE_STEP or self.width % SIZE_STEP:
             raise ModelExportError(f"height and width must be multiples of {SIZE_STEP}")
-        for name in ("height", "width", "epochs", "batch_size", "accumulate", "evaluate_every"):
+        for name in (
+            "height",
+            "width",
+            "epochs",
+            "batch_size",
+            "accumulate",
+            "average_ramp",
+            "evaluate_every",
+        ):
             if getattr(self, name) < 1:
                 raise ModelExportError(f"{name} must be at least 1")
         if not 0 <= self.closing_epochs <= self.epochs:

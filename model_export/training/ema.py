@@ -2,13 +2,9 @@
 
 import copy
 import math
-from typing import Final
 
 import torch
 from torch import nn
-
-# The average starts short and grows long: after this many updates it has 63 % of its full decay.
-RAMP_UPDATES: Final = 2000
 
 
 class WeightAverage:
@@ -17,18 +13,21 @@ class WeightAverage:
     Args:
         model: The model to follow; the average starts as its copy.
         decay: Share of the old average that a late update keeps.
+        ramp: The average starts short and grows long: after so many updates, `decay` has 63 % of
+            its value.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.9998) -> None:
+    def __init__(self, model: nn.Module, decay: float = 0.9998, ramp: int = 2000) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
         self.updates = 0
         self._decay = decay
+        self._ramp = ramp
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move the average towards a model of the same structure."""
         self.updates += 1
-        keep = self._decay * (1 - math.exp(-self.updates / RAMP_UPDATES))
+        keep = self._decay * (1 - math.exp(-self.updates / self._ramp))
         current = model.state_dict()
         for name, average in self.model.state_dict().items():
             if average.is_floating_point():

@@ -8,15 +8,15 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether, and by which signal, this process was asked to stop."""
+    """Whether this process was asked to stop, and by which signal; 0 for none."""
 
     def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
+        self.number = 0
 
     @property
     def made(self) -> bool:
         """Whether it was."""
-        return self.signal is not None
+        return self.number > 0
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _frame: FrameType | None) -> None:
-        request.signal = signal.Signals(number)
+        request.number = number
         for each, handler in former.items():
             signal.signal(each, handler)
 

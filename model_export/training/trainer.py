@@ -78,7 +78,7 @@ def train(
     # Convolutions on CPUs, and those of mixed precision on GPUs, are faster in this order.
     model.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
-    average = WeightAverage(model, config.average_decay)
+    average = WeightAverage(model, config.average_decay, config.average_ramp)
     optimizer = sgd(
         model,
         rate=config.rate_per_image,

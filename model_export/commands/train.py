@@ -1,0 +1,232 @@
+"""`python -m model_export train`: a data set to a trained and exported model."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from model_export.commands.sample_arguments import (
+    add_augmentation_arguments,
+    augmentation,
+    natural,
+    positive,
+    size,
+)
+from model_export.errors import InterruptedRunError, ModelExportError
+from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
+from model_export.training.config import (
+    PRECISIONS,
+    PRESET_NAMES,
+    DataSource,
+    Machine,
+    TrainingConfig,
+)
+from service.core.contract import BoxCoding
+
+# Of a run of 300 epochs; shorter ones have proportionally less, as far as the release goes.
+LONGEST_CLOSING: Final = 15
+LONGEST_WARMUP: Final = 5
+# Fields of `TrainingConfig` that are taken as they are given.
+PLAIN: Final = (
+    *("head", "weights", "loss", "box_coding", "batch_size", "accumulate", "rate_per_image"),
+    *("weight_decay", "average_decay", "average_ramp", "evaluate_every", "seed"),
+)
+# What is no part of the configuration.
+OTHERS: Final = frozenset(
+    {"command", "run", "output", "resume", "device", "workers", "cache", "precision"}
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments."""
+    parser.description = (
+        "Train a YOLOX on a COCO or VOC data set. The folder of the run has at its end the best "
+        "and the last weights, the exported ONNX model, metrics and plots. Ctrl-C stops after the "
+        "current step, and --resume goes on to the same numbers. With several GPUs: torchrun "
+        "--nproc-per-node=N -m model_export train ..."
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--output", type=Path, metavar="DIR", help="folder of a new run")
+    where.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run of a folder")
+    _add_data_arguments(parser)
+    _add_model_arguments(parser)
+    _add_schedule_arguments(parser)
+    add_augmentation_arguments(parser)
+    _add_machine_arguments(parser.add_argument_group("the machine"))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train, and print where the run is."""
+    # Only here, so that `--help` and the other commands do not wait for torch.
+    from rich.console import Console  # noqa: PLC0415
+
+    from model_export.training.parallel import team  # noqa: PLC0415
+    from model_export.training.run_folder import RunFolder  # noqa: PLC0415
+    from model_export.training.session import Session  # noqa: PLC0415
+    from model_export.training.stop import stop_on_signals  # noqa: PLC0415
+
+    resume = arguments.resume is not None
+    folder = RunFolder(arguments.resume or arguments.output)
+    given = {name: value for name, value in vars(arguments).items() if name not in OTHERS}
+    config = _resumed(given, folder.read_config()) if resume else _configured(given)
+    machine = Machine(arguments.device, arguments.workers, arguments.cache, arguments.precision)
+    with team(machine.device) as members, stop_on_signals() as stop:
+        console = Console(stderr=True)
+        whole = Session(config, machine, folder, resume, members, console).run(stop)
+    if not whole:
+        raise InterruptedRunError(
+            f"stopped; `python -m model_export train --resume {folder.path}` goes on", stop.number
+        )
+    if members.leads:
+        sys.stdout.write(f"{folder.path}\n")
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the data", argument_default=argparse.SUPPRESS)
+    group.add_argument(
+        "--data", type=Path, metavar="PATH", help="a COCO json, or a VOC folder; needed"
+    )
+    group.add_argument(
+        "--images", type=Path, metavar="DIR", help="images of a COCO json (its folder)"
+    )
+    group.add_argument("--split", metavar="NAME", help="list of a VOC folder (train)")
+    group.add_argument(
+        "--val", type=Path, metavar="PATH", help="what to measure on (a VOC folder's own val)"
+    )
+    group.add_argument("--val-images", type=Path, metavar="DIR", help="likewise (its folder)")
+    group.add_argument("--val-split", metavar="NAME", help="list of a VOC folder (val)")
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the model", argument_default=argparse.SUPPRESS)
+    group.add_argument("--variant", choices=VARIANTS, help="which network (nano)")
+    group.add_argument("--head", choices=HEAD_KINDS, help="its head (decoupled)")
+    group.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="start from a .pth checkpoint or .npz, whatever its classes (from nothing)",
+    )
+    group.add_argument(
+        "--size", type=size, metavar="N|HxW", help="height and width in pixels (the variant's)"
+    )
+    group.add_argument(
+        "--loss", choices=PRESET_NAMES, help="as YOLOX was released, or the article's (yolox)"
+    )
+    group.add_argument(
+        "--box-coding", choices=get_args(BoxCoding), help="how raw values stand for boxes (yolox)"
+    )
+
+
+def _add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the schedule", argument_default=argparse.SUPPRESS)
+    group.add_argument("--epochs", type=positive, metavar="N", help="(300)")
+    group.add_argument(
+        "--closing-epochs",
+        type=natural,
+        metavar="N",
+        help="last ones, without mosaic, MixUp and affine (a tenth, at most 15)",
+    )
+    group.add_argument(
+        "--warmup-epochs",
+        type=float,
+        metavar="N",
+        help="first ones, of rising learning rate (a twentieth, at most 5)",
+    )
+    group.add_argument(
+        "--batch-size", type=positive, metavar="N", help="images of a step, of all processes (16)"
+    )
+    group.add_argument(
+        "--accumulate", type=positive, metavar="N", help="compute it in so many parts (1)"
+    )
+    group.add_argument(
+        "--rate-per-image",
+        type=float,
+        metavar="R",
+        help="learning rate, times the batch size (0.00015625: 0.01 for 64)",
+    )
+    group.add_argument("--weight-decay", type=float, metavar="D", help="(0.0005)")
+    group.add_argument(
+        "--average-decay",
+        type=float,
+        metavar="D",
+        help="how slowly the average of the weights follows (0.9998)",
+    )
+    group.add_argument(
+        "--average-ramp",
+        type=positive,
+        metavar="N",
+        help="steps in which it slows down to that (2000)",
+    )
+    group.add_argument(
+        "--evaluate-every", type=positive, metavar="N", help="epochs between measurements (1)"
+    )
+    group.add_argument("--seed", type=natural, metavar="N", help="(0)")
+
+
+def _add_machine_arguments(group: argparse._ArgumentGroup) -> None:
+    default = Machine()
+    group.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default=default.device, help="(auto)"
+    )
+    group.add_argument(
+        "--workers",
+        type=natural,
+        default=max(1, (os.cpu_count() or 1) // 2),
+        metavar="N",
+        help="processes that make samples, for each GPU (half the cores)",
+    )
+    group.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keep decoded images there (do not)"
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=default.precision,
+        help="auto: mixed on a GPU, float32 on a CPU (auto)",
+    )
+
+
+def _resumed(given: Mapping[str, Any], text: str) -> TrainingConfig:
+    """The configuration of a run that goes on; nothing of it can be changed."""
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
+        raise ModelExportError(f"--resume goes on as configured: leave out {names}")
+    return TrainingConfig.from_json(text)
+
+
+def _configured(given: Mapping[str, Any]) -> TrainingConfig:
+    """The configuration of a new run."""
+    data, validation = _sources(given)
+    variant = given.get("variant", "nano")
+    side = usual_size(variant)
+    height, width = given.get("size", (side, side))
+    epochs = given.get("epochs", 300)
+    plain = {name: given[name] for name in PLAIN if name in given}
+    return TrainingConfig(
+        variant=variant,
+        data=data,
+        validation=validation,
+        height=height,
+        width=width,
+        augmentation=augmentation(given, variant),
+        epochs=epochs,
+        closing_epochs=given.get("closing_epochs", min(LONGEST_CLOSING, epochs // 10)),
+        warmup_epochs=given.get("warmup_epochs", min(LONGEST_WARMUP, epochs / 20)),
+        **plain,
+    )
+
+
+def _sources(given: Mapping[str, Any]) -> tuple[DataSource, DataSource]:
+    if "data" not in given:
+        raise ModelExportError("a new run needs --data: a COCO json, or a VOC folder")
+    path: Path = given["data"]
+    if "val" not in given and not path.is_dir():
+        raise ModelExportError("a COCO json needs another one to measure on: --val")
+    data = DataSource(path, given.get("images"), given.get("split", "train"))
+    validation = DataSource(
+        given.get("val", path), given.get("val_images"), given.get("val_split", "val")
+    )
+    return data, validation

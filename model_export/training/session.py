@@ -1,0 +1,159 @@
+"""A whole run: from annotated images to an exported model."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from rich.console import Console
+
+from model_export.checkpoint import load_weights
+from model_export.coco import Metrics
+from model_export.digest import short_digest
+from model_export.export import export
+from model_export.model.yolox import YOLOX, build
+from model_export.training.annotations import read_annotations
+from model_export.training.board import Board
+from model_export.training.config import Machine, TrainingConfig
+from model_export.training.dataset import training_loader
+from model_export.training.examples import check_images
+from model_export.training.parallel import Team
+from model_export.training.pretrained import initialise
+from model_export.training.progress import ProgressBar
+from model_export.training.records import EpochRecord, Watcher, Watchers
+from model_export.training.run_folder import Best, Ledger, RunFolder
+from model_export.training.statistics import STATISTICS_IMAGES, restore_statistics
+from model_export.training.stop import StopRequest
+from model_export.training.trainer import Job, batch_plan, train, training_samples
+from model_export.training.validation import Validation, read_validation_set
+from service.core.contract import InputSpec, ModelContract, Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What is to be done, and by whom.
+
+    Attributes:
+        config: What to train.
+        machine: What it runs on.
+        folder: Where the files go.
+        resume: Whether the folder has the beginning of the run.
+        team: The processes that take part, of which the leader speaks and writes.
+        console: Where to speak.
+    """
+
+    config: TrainingConfig
+    machine: Machine
+    folder: RunFolder
+    resume: bool
+    team: Team
+    console: Console
+
+    def run(self, stop: StopRequest) -> bool:
+        """Train; at the end, write the metrics, the plots and the exported model.
+
+        Returns:
+            Whether the training came to its end, rather than being asked to stop.
+
+        Raises:
+            ModelExportError: Something is wrong with the configuration, the data or the files.
+        """
+        config, folder = self.config, self.folder
+        source = config.data
+        data = check_images(read_annotations(source.path, source.images, split=source.split))
+        self._say(*data.report())
+        contract = _contract(config, data.class_names)
+        validation = Validation(read_validation_set(config.validation, data.class_names), contract)
+        job = Job(config, self.machine, data, folder.last, folder.best, self.resume)
+        model = self._first_model(job)
+        if self.team.leads and not self.resume:
+            folder.create(config.to_json())
+        ledger = Ledger(folder.metrics_csv, data.class_names)
+        watcher = self._watcher(ledger, data.class_names)
+        try:
+            whole = train(job, model, validation.measure, watcher, self.team, stop)
+        finally:
+            watcher.ended()
+        if whole and self.team.leads:
+            self._finish(model, ledger.epochs, validation)
+        return whole
+
+    def _say(self, *lines: str) -> None:
+        for line in lines if self.team.leads else ():
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _watcher(self, ledger: Ledger, class_names: Sequence[str]) -> Watcher:
+        if not self.team.leads:
+            return Watchers(())
+        board = Board(self.folder.tensorboard, class_names)
+        return Watchers((ProgressBar(self.console), board, ledger))
+
+    def _first_model(self, job: Job) -> YOLOX:
+        """The model with its first weights, on the team's device."""
+        config = self.config
+        torch.manual_seed(config.seed)
+        model = build(config.variant, len(job.data.class_names), config.head)
+        model.to(self.team.device)
+        if config.weights and not self.resume:
+            loaded = initialise(model, config.weights)
+            self._say(loaded.line())
+            if loaded.folded:
+                self._restore_statistics(model, job)
+        return model
+
+    def _restore_statistics(self, model: YOLOX, job: Job) -> None:
+        """Measure the statistics of folded batch norms on the training's own first samples."""
+        plan = batch_plan(self.config, len(job.data.images), Team(self.team.device))
+        batches = itertools.islice(
+            training_loader(training_samples(job), plan),
+            -(-STATISTICS_IMAGES // self.config.batch_size),
+        )
+        restore_statistics(model, (batch.images.to(self.team.device).float() for batch in batches))
+        self._say(f"measured the statistics of its batch norms on {STATISTICS_IMAGES} images")
+
+    def _finish(self, model: YOLOX, epochs: Sequence[EpochRecord], validation: Validation) -> None:
+        """Measure the best weights as they are in the file, and export them."""
+        folder = self.folder
+        load_weights(model, folder.best)
+        metrics = validation.measure(model.eval())
+        folder.finish(epochs, Best(_best_epoch(epochs), metrics))
+        contract = replace(
+            validation.contract,
+            version=short_digest(folder.best),
+            provenance=self._provenance(metrics),
+        )
+        export(model, contract, folder.model)
+        self._say(f"best epoch {_best_epoch(epochs) + 1}: {_summary(metrics)}")
+
+    def _provenance(self, metrics: Metrics) -> Provenance:
+        data, validation = self.config.data.path.name, self.config.validation.path.name
+        return Provenance(
+            source="trained with yolox-serve",
+            dataset=data,
+            metrics=f"{_summary(metrics)} on {validation}",
+        )
+
+
+def _contract(config: TrainingConfig, class_names: Sequence[str]) -> ModelContract:
+    return ModelContract(
+        name=f"yolox-{config.variant}",
+        version="training",
+        input=InputSpec("images", config.height, config.width),
+        class_names=tuple(class_names),
+        box_coding=config.box_coding,
+    )
+
+
+def _best_epoch(epochs: Sequence[EpochRecord]) -> int:
+    """The first epoch, from 0, of the highest AP."""
+    measured = [record for record in epochs if record.metrics]
+    return max(measured, key=_ap).epoch
+
+
+def _ap(record: EpochRecord) -> float:
+    return (record.metrics.overall["AP"] if record.metrics else None) or 0.0
+
+
+def _summary(metrics: Metrics) -> str:
+    values = {name: metrics.overall[name] for name in ("AP", "AP50")}
+    return ", ".join(f"{name} {value or 0:.4f}" for name, value in values.items())
