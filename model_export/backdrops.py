@@ -29,7 +29,7 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> NDArray[np.ui
     patterns: tuple[Callable[[np.random.Generator, int, int], Blend], ...]
     patterns = (_gradient, _clouds, _stripes, _tiles)
     blend = patterns[rng.integers(len(patterns))](rng, height, width)[:, :, np.newaxis]
-    first, second = (random_bgr(rng, (0, 140), (30, 240)) for _ in range(2))
+    first, second = (random_bgr(rng, (0, 80), (30, 240)) for _ in range(2))
     image = (first + blend * (second - first)).astype(np.uint8)
     for _ in range(rng.integers(MOST_LINES + 1)):
         _draw_line(image, rng)
@@ -95,5 +95,5 @@ def _draw_word(image: NDArray[np.uint8], rng: np.random.Generator) -> None:
 
 
 def _color(rng: np.random.Generator) -> tuple[float, float, float]:
-    blue, green, red = random_bgr(rng, (0, 200), (30, 256)).tolist()
+    blue, green, red = random_bgr(rng, (0, 120), (30, 256)).tolist()
     return blue, green, red

@@ -15,28 +15,28 @@ from numpy.typing import NDArray
 from model_export.backdrops import backdrop, random_bgr
 from model_export.training.geometry import CORNER_BITS, Picture
 
-CLASS_NAMES: Final = ("circle", "square", "triangle", "star")
+CLASS_NAMES: Final = ("circle", "square", "triangle")
 
 # How many shapes are tried; what would hide too much is left out.
-FEWEST_SHAPES: Final = 2
-MOST_SHAPES: Final = 7
+FEWEST_SHAPES: Final = 1
+MOST_SHAPES: Final = 5
 # Radius, share.
-SMALLEST_RADIUS: Final = 0.09
-LARGEST_RADIUS: Final = 0.25
+SMALLEST_RADIUS: Final = 0.12
+LARGEST_RADIUS: Final = 0.28
 # Of a shape's area, beside others and the end of the picture.
-LEAST_VISIBLE: Final = 0.65
+LEAST_VISIBLE: Final = 0.75
 # Corners of the polygon that stands for a circle: within 0.2 % of its radius.
 CIRCLE_CORNERS: Final = 50
-# Radius of a star's inner corners, over that of its points.
-INNER_RADIUS: Final = 0.42
+# To either side of upright, radians: all angles would take a small network too long to learn.
+MOST_TILT: Final = 0.35
 # Shapes are drawn so many times as large and averaged down, which makes smooth edges.
 OVERSAMPLING: Final = 4
 # The colour that differs most from what is behind, of so many.
 COLORS_TRIED: Final = 3
 # How much brighter a shape may be at its end than in its middle, along either axis.
-MOST_LIGHT: Final = 0.3
+MOST_LIGHT: Final = 0.2
 # Standard deviation of the noise of the noisiest pictures, of 255.
-MOST_NOISE: Final = 10.0
+MOST_NOISE: Final = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +47,21 @@ class Shape:
         class_id: Place in `CLASS_NAMES`.
         center_xy: Middle of the circle through its outer corners, pixels.
         radius: Of that circle, pixels.
-        angle: From the x axis to the first corner, clockwise as seen, radians.
+        tilt: Clockwise as seen, radians; at 0, a square is level and a triangle points upwards.
     """
 
     class_id: int
     center_xy: tuple[float, float]
     radius: float
-    angle: float
+    tilt: float
 
     def corners_xy(self) -> NDArray[np.float64]:
         """(P, 2) float64: the corners in order, pixels."""
-        name = CLASS_NAMES[self.class_id]
-        count = {"circle": CIRCLE_CORNERS, "square": 4, "triangle": 3, "star": 10}[name]
-        angles = self.angle + 2 * np.pi / count * np.arange(count)
-        radii = np.full(count, self.radius)
-        if name == "star":
-            radii[1::2] *= INNER_RADIUS
-        arms = radii[:, np.newaxis] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        count = (CIRCLE_CORNERS, 4, 3)[self.class_id]
+        # A square's first corner lies halfway to the next, and the y axis points down.
+        first = self.tilt + (np.pi / 4 if count == 4 else -np.pi / 2)
+        angles = first + 2 * np.pi / count * np.arange(count)
+        arms = self.radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         return np.asarray(self.center_xy + arms)
 
 
@@ -128,7 +126,8 @@ def _random_shape(rng: np.random.Generator, height: int, width: int) -> Shape:
     # The end of the picture may cut shapes, but not through the middle.
     x, y = rng.uniform(radius / 2, np.array([width, height]) - radius / 2)
     class_id = int(rng.integers(len(CLASS_NAMES)))
-    return Shape(class_id, (float(x), float(y)), float(radius), rng.uniform(0, 2 * np.pi))
+    tilt = rng.uniform(-MOST_TILT, MOST_TILT)
+    return Shape(class_id, (float(x), float(y)), float(radius), tilt)
 
 
 def _shows(shape: Shape, mask: NDArray[np.bool_]) -> bool:
@@ -156,7 +155,7 @@ def _paint(canvas: NDArray[np.float32], shape: Shape, rng: np.random.Generator) 
     """
     height, width = canvas.shape[:2]
     coverage = _coverage(shape, height, width)
-    colors = [random_bgr(rng, (60, 255), (70, 255)) for _ in range(COLORS_TRIED)]
+    colors = [random_bgr(rng, (150, 256), (150, 256)) for _ in range(COLORS_TRIED)]
     behind = np.average(canvas, axis=(0, 1), weights=coverage)
     color = max(colors, key=lambda candidate: float(np.abs(candidate - behind).sum()))
     x, y = ((np.arange(side) + 0.5).astype(np.float32) for side in (width, height))

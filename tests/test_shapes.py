@@ -22,7 +22,6 @@ from model_export.demo_data import write_demo_data
 from model_export.errors import ModelExportError
 from model_export.shapes import (
     CLASS_NAMES,
-    INNER_RADIUS,
     LEAST_VISIBLE,
     Shape,
     arrange,
@@ -35,7 +34,7 @@ from model_export.training.examples import Examples, check_images
 HEIGHT, WIDTH = 96, 128
 MARGIN = 64
 SCENES = range(24)
-POINTS = {"square": 4, "triangle": 3, "star": 5}
+CORNERS = {"square": 4, "triangle": 3}
 
 Mask = NDArray[np.bool_]
 
@@ -48,13 +47,11 @@ def filled(shape: Shape, margin: int = 0) -> Mask:
     name = CLASS_NAMES[shape.class_id]
     if name == "circle":
         return np.asarray(distance <= shape.radius)
-    # Half of one arm stands for all: from its tip at angle 0 to the inner corner at `half`.
-    half = np.pi / POINTS[name]
-    angle = np.abs((np.arctan2(y, x) - shape.angle + half) % (2 * half) - half)
-    inner = INNER_RADIUS if name == "star" else np.cos(half)
-    edge_x, edge_y = inner * np.cos(half) - 1, inner * np.sin(half)
-    along_x, along_y = distance * np.cos(angle) - shape.radius, distance * np.sin(angle)
-    return np.asarray(edge_x * along_y - edge_y * along_x >= 0)
+    # Every side is level with the bottom one after some turns, and stands as far from the middle.
+    half = np.pi / CORNERS[name]
+    from_below = np.arctan2(y, x) - np.pi / 2 - shape.tilt
+    angle = (from_below + half) % (2 * half) - half
+    return np.asarray(distance * np.cos(angle) <= shape.radius * np.cos(half))
 
 
 def grown(mask: Mask) -> Mask:
@@ -121,8 +118,7 @@ def test_the_picture_differs_from_its_backdrop_where_the_shapes_are(
     empty = backdrop(rng, HEIGHT, WIDTH)
     changed = (draw_scene(0, index, HEIGHT, WIDTH).image != empty).any(axis=2)
     masks = visible_masks(scene, HEIGHT, WIDTH)
-    # The tips of stars reach on, thinner than a pixel.
-    assert not (changed & ~grown(grown(np.any(masks, axis=0)))).any()
+    assert not (changed & ~grown(np.any([*masks, np.zeros_like(changed)], axis=0))).any()
     # The odd pixel of a line behind may have the shape's very colour.
     assert all(changed[mask].mean() > 0.95 for mask in masks)
 
@@ -154,7 +150,7 @@ def test_any_size_from_the_least_on_can_be_drawn(side: int) -> None:
 def test_scenes_vary() -> None:
     pictures = [draw_scene(0, index, HEIGHT, WIDTH) for index in range(40)]
     classes = np.concatenate([picture.class_ids for picture in pictures])
-    assert (np.bincount(classes, minlength=len(CLASS_NAMES)) >= 20).all()
+    assert (np.bincount(classes, minlength=len(CLASS_NAMES)) >= 15).all()
     assert len({len(picture.class_ids) for picture in pictures}) >= 4
 
 
