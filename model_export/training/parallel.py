@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd.function import FunctionCtx
 from torch.nn.parallel import DistributedDataParallel
 
 from model_export.errors import ModelExportError
@@ -68,18 +68,22 @@ class Team:
         else:
             _share_batch_norms(model)
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        shared = DistributedDataParallel(model, device_ids=devices)
+        # Joint batch norms have the same statistics everywhere. The argument of this name warns
+        # in new releases of torch, and the one that replaces it is not in old ones.
+        shared.broadcast_buffers = False
+        return shared
 
 
 @contextmanager
 def team(device: str) -> Iterator[Team]:
-    """Join the other processes, if `torchrun` says that there are any.
+    """Join the other processes, if `torchrun` says that there are any, and leave with them.
 
     Args:
         device: `cpu`, `cuda`, or `auto` for a GPU where there is one.
 
     Raises:
-        ModelExportError: There is no such device.
+        ModelExportError: There is no such device, or another process failed.
     """
     chosen = _device(device)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -89,7 +93,15 @@ def team(device: str) -> Iterator[Team]:
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     distributed.init_process_group(backend, timeout=LONGEST_WAIT)
     try:
-        yield Team(chosen, distributed.get_rank(), processes)
+        yield (members := Team(chosen, distributed.get_rank(), processes))
+        # As soon as one process of a stopped training ends, torchrun ends the others, of which
+        # the leader may still be saving. One that has failed has said so: nobody waits for it.
+        with suppress(RuntimeError):
+            members.any(flag=False)
+    except RuntimeError as error:
+        if "gloo" not in str(error):  # its errors have no class of their own
+            raise
+        raise ModelExportError("another process of this training ended before it") from error
     finally:
         distributed.destroy_process_group()
 
@@ -124,19 +136,21 @@ class SharedBatchNorm(nn.BatchNorm2d):
         self.weight, self.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
             self.register_buffer(name, buffer)
+        self.train(norm.training)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in torch
-        """`(N, C, H, W)` to the same."""
+        """`(N, C, H, W)` to the same; statistics are in the type of the parameters."""
         if not self.training:
             return super().forward(input)
         axes = (0, 2, 3)
+        values = input.to(self.weight.dtype)
         # Two passes: the difference of two large sums would lose digits.
-        mean = _mean_of_all(input.mean(axes))
-        centred = input - mean[:, None, None]
+        mean = _mean_of_all(values.mean(axes))
+        centred = values - mean[:, None, None]
         variance = _mean_of_all(centred.square().mean(axes))
         self._remember(mean, variance, input.numel() // input.shape[1])
         scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
@@ -150,10 +164,25 @@ class SharedBatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked.add_(1)
 
 
+class _MeanOfAll(torch.autograd.Function):
+    """Of each value, the mean over the processes; gradients flow back to all of them."""
+
+    @staticmethod
+    def forward(_context: FunctionCtx, values: Tensor) -> Tensor:
+        """Same shape."""
+        total = values.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total / distributed.get_world_size()
+
+    @staticmethod
+    def backward(_context: FunctionCtx, gradient: Tensor) -> Tensor:
+        """Every process has a share in the mean of every other: the same mean."""
+        return _MeanOfAll.forward(_context, gradient)
+
+
 def _mean_of_all(values: Tensor) -> Tensor:
-    """The mean over the processes, through which gradients flow back to all of them."""
-    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
-    return total / distributed.get_world_size()
+    mean: Tensor = _MeanOfAll.apply(values)  # type: ignore[no-untyped-call]
+    return mean
 
 
 def _share_batch_norms(model: nn.Module) -> None:
