@@ -31,7 +31,7 @@ LONGEST_WARMUP: Final = 5
 # Fields of `TrainingConfig` that are taken as they are given.
 PLAIN: Final = (
     *("head", "weights", "loss", "box_coding", "batch_size", "accumulate", "rate_per_image"),
-    *("weight_decay", "average_decay", "average_ramp", "evaluate_every", "seed"),
+    *("weight_decay", "average_decay", "average_ramp", "norm_images", "evaluate_every", "seed"),
 )
 # What is no part of the configuration.
 OTHERS: Final = frozenset(
@@ -159,6 +159,12 @@ def _add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         metavar="N",
         help="steps in which it slows down to that (2000)",
+    )
+    group.add_argument(
+        "--norm-images",
+        type=natural,
+        metavar="N",
+        help="samples to measure the average's batch norms on; 0 keeps averaged ones (256)",
     )
     group.add_argument(
         "--evaluate-every", type=positive, metavar="N", help="epochs between measurements (1)"

@@ -57,6 +57,8 @@ class TrainingConfig:
         weight_decay: Of the kernels.
         average_decay: Share of itself that the average of the weights keeps, late in the run.
         average_ramp: Steps after which that share is at 63 % of this; less of it before.
+        norm_images: Training samples on which the batch norms' statistics of the average are
+            measured anew before it is; 0 leaves them as they were averaged.
         evaluate_every: Epochs from one measurement to the next; the last is always measured.
         augmentation: How much samples vary.
         seed: Of the weights and of every sample.
@@ -82,6 +84,7 @@ class TrainingConfig:
     weight_decay: float = 5e-4
     average_decay: float = 0.9998
     average_ramp: int = 2000
+    norm_images: int = 256
     evaluate_every: int = 1
     seed: int = 0
 

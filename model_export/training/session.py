@@ -1,6 +1,5 @@
 """A whole run: from annotated images to an exported model."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,6 @@ from model_export.model.yolox import YOLOX, build
 from model_export.training.annotations import read_annotations
 from model_export.training.board import Board
 from model_export.training.config import Machine, TrainingConfig
-from model_export.training.dataset import training_loader
 from model_export.training.examples import check_images
 from model_export.training.parallel import Team
 from model_export.training.pretrained import initialise
@@ -24,7 +22,7 @@ from model_export.training.records import EpochRecord, Watcher, Watchers
 from model_export.training.run_folder import Best, Ledger, RunFolder
 from model_export.training.statistics import STATISTICS_IMAGES, restore_statistics
 from model_export.training.stop import StopRequest
-from model_export.training.trainer import Job, batch_plan, train, training_samples
+from model_export.training.trainer import Job, sample_batches, train
 from model_export.training.validation import Validation, read_validation_set
 from service.core.contract import InputSpec, ModelContract, Provenance
 
@@ -98,18 +96,11 @@ class Session:
             loaded = initialise(model, config.weights)
             self._say(loaded.line())
             if loaded.folded:
-                self._restore_statistics(model, job)
+                restore_statistics(model, sample_batches(job, self.team.device, STATISTICS_IMAGES))
+                self._say(
+                    f"measured the statistics of its batch norms on {STATISTICS_IMAGES} images"
+                )
         return model
-
-    def _restore_statistics(self, model: YOLOX, job: Job) -> None:
-        """Measure the statistics of folded batch norms on the training's own first samples."""
-        plan = batch_plan(self.config, len(job.data.images), Team(self.team.device))
-        batches = itertools.islice(
-            training_loader(training_samples(job), plan),
-            -(-STATISTICS_IMAGES // self.config.batch_size),
-        )
-        restore_statistics(model, (batch.images.to(self.team.device).float() for batch in batches))
-        self._say(f"measured the statistics of its batch norms on {STATISTICS_IMAGES} images")
 
     def _finish(self, model: YOLOX, epochs: Sequence[EpochRecord], validation: Validation) -> None:
         """Measure the best weights as they are in the file, and export them."""

@@ -64,14 +64,6 @@ class Trainee:
         }
         _write({"model": self.average.model.state_dict(), "training": training}, path)
 
-    def save_average(self, path: Path) -> None:
-        """Write the averaged weights alone.
-
-        Raises:
-            ModelExportError: The file cannot be written.
-        """
-        _write({"model": self.average.model.state_dict()}, path)
-
     def restore(self, path: Path) -> None:
         """Become what was saved.
 
@@ -93,6 +85,15 @@ class Trainee:
             raise ModelExportError(f"there is nothing to resume: no {path}") from error
         except Exception as error:  # a damaged file makes torch raise almost anything
             raise ModelExportError(f"{path} is no training that fits this one: {error}") from error
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the weights of a model alone.
+
+    Raises:
+        ModelExportError: The file cannot be written.
+    """
+    _write({"model": model.state_dict()}, path)
 
 
 def _write(content: Mapping[str, Any], path: Path) -> None:

@@ -1,13 +1,15 @@
 """The training loop."""
 
+import copy
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model_export.coco import Metrics
 from model_export.errors import ModelExportError
@@ -25,7 +27,8 @@ from model_export.training.optimizer import sgd
 from model_export.training.parallel import Team
 from model_export.training.records import EpochRecord, RunShape, StepRecord, Watcher
 from model_export.training.schedule import Schedule
-from model_export.training.snapshot import Progress, Trainee
+from model_export.training.snapshot import Progress, Trainee, save_weights
+from model_export.training.statistics import refresh_statistics
 from model_export.training.stop import StopRequest
 
 # The losses are read once in so many steps; on a GPU, that waits for it.
@@ -192,11 +195,42 @@ def _close_epoch(job: Job, trainee: Trainee, epoch: int, measure: Measure) -> Me
     config, progress = job.config, trainee.progress
     ended = epoch + 1
     due = ended % config.evaluate_every == 0 or ended == config.epochs
-    metrics = measure(trainee.average.model) if due else None
-    if metrics:
+    metrics = None
+    if due:
+        candidate = _candidate(job, trainee)
+        metrics = measure(candidate)
         ap = metrics.overall["AP"] or 0.0
         if ap > progress.best_ap:
             progress.best_ap, progress.best_epoch = ap, epoch
-            trainee.save_average(job.best)
+            save_weights(candidate, job.best)
     trainee.save(job.last)
     return metrics
+
+
+def _candidate(job: Job, trainee: Trainee) -> nn.Module:
+    """The averaged weights, with statistics that are their own."""
+    average, config = trainee.average.model, job.config
+    if not config.norm_images:
+        return average
+    candidate = copy.deepcopy(average)
+    device = next(candidate.parameters()).device
+    refresh_statistics(candidate, sample_batches(job, device, config.norm_images))
+    return candidate
+
+
+def sample_batches(job: Job, device: torch.device, images: int) -> Iterator[Tensor]:
+    """The run's first training samples in the usual size, to measure batch norms on.
+
+    Args:
+        job: Whose samples.
+        device: Where to.
+        images: So many at least, in whole batches; fewer if the run has fewer.
+
+    Yields:
+        `(batch_size, 3, H, W)` float32, BGR, 0-255.
+    """
+    config = replace(job.config, augmentation=replace(job.config.augmentation, multiscale_steps=0))
+    plan = batch_plan(config, len(job.data.images), Team(device))
+    wanted = -(-images // config.batch_size)
+    for batch in itertools.islice(training_loader(training_samples(job), plan), wanted):
+        yield batch.images.to(device, torch.float32, memory_format=torch.channels_last)

@@ -1,0 +1,455 @@
+"""The training loop, on a few drawn pictures."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model_export.checkpoint import read_state_dict
+from model_export.coco import METRIC_NAMES, Metrics
+from model_export.demo_data import write_demo_data
+from model_export.errors import ModelExportError
+from model_export.model.yolox import build
+from model_export.training.annotations import read_annotations
+from model_export.training.boxes import Targets
+from model_export.training.config import DataSource, Machine, TrainingConfig
+from model_export.training.dataset import Batch
+from model_export.training.ema import WeightAverage
+from model_export.training.examples import CheckedImages, check_images
+from model_export.training.learner import Learner, arithmetic
+from model_export.training.loss import PRESETS, DetectionLoss
+from model_export.training.optimizer import sgd
+from model_export.training.parallel import Team
+from model_export.training.recipe import augmentation_for
+from model_export.training.records import EpochRecord, RunShape, StepRecord
+from model_export.training.snapshot import Progress, Trainee, save_weights
+from model_export.training.stop import StopRequest, stop_on_signals
+from model_export.training.trainer import Job, train
+
+CPU = torch.device("cpu")
+IMAGES = 6
+BATCH = 4
+EPOCH_STEPS = 2
+
+
+class Diary:
+    """Everything that a training says; `on_step` is called with the step after each record."""
+
+    def __init__(self, on_step: Callable[[int], None] = lambda _step: None) -> None:
+        self.shape: RunShape | None = None
+        self.sampled_at: list[int] = []
+        self.steps: list[StepRecord] = []
+        self.epochs: list[EpochRecord] = []
+        self._on_step = on_step
+
+    def started(self, shape: RunShape) -> None:
+        self.shape = shape
+
+    def sampled(self, step: int, images: Tensor, targets: Targets) -> None:
+        assert images.dtype == torch.uint8
+        assert len(images) == len(targets.class_ids) == BATCH
+        self.sampled_at.append(step)
+
+    def stepped(self, record: StepRecord) -> None:
+        self.steps.append(record)
+        self._on_step(record.step)
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        self.epochs.append(record)
+
+    def ended(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> CheckedImages:
+    folder = tmp_path_factory.mktemp("pictures")
+    write_demo_data(folder, train=IMAGES, val=1, size=96, seed=0)
+    return check_images(read_annotations(folder / "train.json"))
+
+
+@pytest.fixture(autouse=True)
+def _record_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_export.training.trainer.STEPS_PER_RECORD", 1)
+
+
+def config(**changes: object) -> TrainingConfig:
+    source = DataSource(Path("unused"))
+    plain = TrainingConfig(
+        variant="nano",
+        data=source,
+        validation=source,
+        height=64,
+        width=64,
+        augmentation=replace(augmentation_for("nano"), multiscale_steps=1),
+        epochs=3,
+        closing_epochs=1,
+        warmup_epochs=1,
+        batch_size=BATCH,
+    )
+    return replace(plain, **changes)
+
+
+def metrics(ap: float | None) -> Metrics:
+    return Metrics({**dict.fromkeys(METRIC_NAMES), "AP": ap}, {})
+
+
+def run(
+    pictures: CheckedImages,
+    folder: Path,
+    diary: Diary,
+    *,
+    stop: StopRequest | None = None,
+    resume: bool = False,
+    measure: Callable[[nn.Module], Metrics] = lambda _model: metrics(0.5),
+    **changes: object,
+) -> bool:
+    settings = config(**changes)
+    folder.mkdir(exist_ok=True)
+    job = Job(
+        settings,
+        Machine(device="cpu", workers=0),
+        pictures,
+        folder / "last.pth",
+        folder / "best.pth",
+        resume,
+    )
+    torch.manual_seed(settings.seed)
+    model = build("nano", len(pictures.class_names))
+    return train(job, model, measure, diary, Team(CPU), stop or StopRequest())
+
+
+def final_state(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a saved training by a name of its own."""
+    content = torch.load(path, weights_only=True)
+    momenta = content["training"]["optimizer"]["state"]
+    return {
+        **{f"average {name}": value for name, value in content["model"].items()},
+        **{f"weights {name}": value for name, value in content["training"]["weights"].items()},
+        **{f"momentum {i}": value["momentum_buffer"] for i, value in momenta.items()},
+    }
+
+
+def test_training_tells_its_shape_steps_samples_and_epochs(
+    pictures: CheckedImages, tmp_path: Path
+) -> None:
+    diary = Diary()
+
+    assert run(pictures, tmp_path, diary)
+
+    assert diary.shape == RunShape(epochs=3, epoch_steps=EPOCH_STEPS, first_step=0, batch_size=4)
+    assert [record.step for record in diary.steps] == [0, 1, 2, 3, 4, 5]
+    assert diary.sampled_at == [0, 2, 4]
+    assert [record.epoch for record in diary.epochs] == [0, 1, 2]
+    for epoch, (first, second) in enumerate(zip(diary.steps[::2], diary.steps[1::2], strict=True)):
+        mean = (first.losses.total + second.losses.total) / 2
+        assert diary.epochs[epoch].losses.total == pytest.approx(mean, rel=1e-5)
+    for record in diary.steps:
+        parts = record.losses
+        total = parts.box + parts.objectness + parts.classification + parts.l1
+        assert parts.total == pytest.approx(total, rel=1e-5)
+
+
+def test_l1_counts_in_the_closing_epochs_alone(pictures: CheckedImages, tmp_path: Path) -> None:
+    diary = Diary()
+
+    run(pictures, tmp_path, diary)
+
+    assert [record.losses.l1 > 0 for record in diary.epochs] == [False, False, True]
+
+
+def test_learning_rate_follows_the_schedule(pictures: CheckedImages, tmp_path: Path) -> None:
+    diary = Diary()
+
+    run(pictures, tmp_path, diary, rate_per_image=0.001)
+
+    rates = [record.rate for record in diary.steps]
+    peak = 0.001 * BATCH
+    assert rates[:2] == pytest.approx([peak / 4, peak])
+    assert rates[2] > rates[3]
+    assert rates[4:] == pytest.approx([peak * 0.05] * 2)
+
+
+def test_resumed_training_gives_the_same_numbers(pictures: CheckedImages, tmp_path: Path) -> None:
+    whole = Diary()
+    run(pictures, tmp_path / "whole", whole)
+
+    stop = StopRequest()
+
+    def stop_in_the_second_epoch(step: int) -> None:
+        stop.number = signal.SIGTERM if step == 2 else 0
+
+    begun, resumed = Diary(stop_in_the_second_epoch), Diary()
+    assert not run(pictures, tmp_path / "parts", begun, stop=stop)
+    assert run(pictures, tmp_path / "parts", resumed, resume=True)
+
+    assert [record.step for record in begun.steps] == [0, 1, 2]
+    assert [record.step for record in resumed.steps] == [3, 4, 5]
+    losses = [record.losses for record in (*begun.steps, *resumed.steps)]
+    assert losses == [record.losses for record in whole.steps]
+    expected = final_state(tmp_path / "whole" / "last.pth")
+    found = final_state(tmp_path / "parts" / "last.pth")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_seed_decides_the_numbers(pictures: CheckedImages, tmp_path: Path) -> None:
+    first, again, other = Diary(), Diary(), Diary()
+
+    run(pictures, tmp_path / "a", first, epochs=1, seed=3)
+    run(pictures, tmp_path / "b", again, epochs=1, seed=3)
+    run(pictures, tmp_path / "c", other, epochs=1, seed=4)
+
+    assert [r.losses for r in first.steps] == [r.losses for r in again.steps]
+    assert [r.losses for r in first.steps] != [r.losses for r in other.steps]
+
+
+def test_best_file_is_the_average_of_the_best_epoch(
+    pictures: CheckedImages, tmp_path: Path
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+    aps = iter([0.2, 0.6, None])
+
+    def measure(model: nn.Module) -> Metrics:
+        assert not model.training
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return metrics(next(aps))
+
+    diary = Diary()
+    run(pictures, tmp_path, diary, measure=measure)
+
+    best = read_state_dict(tmp_path / "best.pth")
+    assert all(torch.equal(best[name], seen[1][name]) for name in best)
+    last = read_state_dict(tmp_path / "last.pth")
+    weights = [name for name in last if "running" not in name and "tracked" not in name]
+    assert all(torch.equal(last[name], seen[2][name]) for name in weights)
+    assert [r.metrics and r.metrics.overall["AP"] for r in diary.epochs] == [0.2, 0.6, None]
+
+
+def test_measured_average_has_the_statistics_of_its_own_activations(
+    pictures: CheckedImages, tmp_path: Path
+) -> None:
+    measured: list[dict[str, Tensor]] = []
+
+    def measure(model: nn.Module) -> Metrics:
+        measured.append({name: value.clone() for name, value in model.state_dict().items()})
+        return metrics(0.5)
+
+    for norm_images in (0, 4):
+        run(
+            pictures,
+            tmp_path / str(norm_images),
+            Diary(),
+            epochs=1,
+            norm_images=norm_images,
+            measure=measure,
+        )
+
+    averaged, anew = measured
+    first = "backbone.backbone.stem.conv.bn.running_var"
+    kernel = "backbone.backbone.stem.conv.conv.weight"
+    assert torch.equal(averaged[kernel], anew[kernel])
+    # Two steps with a momentum of 3 % leave most of the 1 that it began with; pixels give far more.
+    assert (anew[first] > 10 * averaged[first]).float().mean() > 0.5
+    last = read_state_dict(tmp_path / "4" / "last.pth")
+    assert torch.equal(last[first], averaged[first])
+
+
+def test_resumed_training_remembers_the_best_epoch(pictures: CheckedImages, tmp_path: Path) -> None:
+    stop = StopRequest()
+
+    def stop_after_the_first_epoch(step: int) -> None:
+        stop.number = signal.SIGINT if step == 1 else 0
+
+    run(
+        pictures,
+        tmp_path,
+        Diary(stop_after_the_first_epoch),
+        stop=stop,
+        measure=lambda _model: metrics(0.9),
+    )
+    best = (tmp_path / "best.pth").read_bytes()
+    run(pictures, tmp_path, Diary(), resume=True, measure=lambda _model: metrics(0.3))
+
+    assert (tmp_path / "best.pth").read_bytes() == best
+
+
+def test_measurement_is_made_as_often_as_asked_and_at_the_end(
+    pictures: CheckedImages, tmp_path: Path
+) -> None:
+    diary = Diary()
+
+    run(pictures, tmp_path, diary, evaluate_every=2)
+
+    assert [record.metrics is not None for record in diary.epochs] == [False, True, True]
+
+
+def test_loss_without_bounds_ends_the_training(pictures: CheckedImages, tmp_path: Path) -> None:
+    with pytest.raises(ModelExportError, match="no longer finite at step"):
+        run(pictures, tmp_path, Diary(), epochs=20, warmup_epochs=0, rate_per_image=1e20)
+
+
+def batch_of(pictures: CheckedImages) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    boxes = torch.tensor([[[8.0, 8.0, 40.0, 40.0]]]).repeat(4, 1, 1)
+    return Batch(images, Targets(boxes, torch.zeros(4, 1, dtype=torch.int64)))
+
+
+def test_accumulated_parts_give_the_mean_of_their_gradients(pictures: CheckedImages) -> None:
+    torch.manual_seed(0)
+    model, batch = build("nano", 2).eval(), batch_of(pictures)  # no batch statistics: parts agree
+    loss = DetectionLoss(PRESETS["yolox"])
+    expected = []
+    for images, targets in (
+        (batch.images[:2], Targets(*(values[:2] for values in batch.targets))),
+        (batch.images[2:], Targets(*(values[2:] for values in batch.targets))),
+    ):
+        model.zero_grad()
+        loss(model(images.float()), targets, 64, 64).total.backward()
+        expected.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+
+    Learner(model, loss, optimizer, scaler, torch.float32, parts=2).step(batch, 1.0, closing=False)
+
+    for old, new, first, second in zip(before, model.parameters(), *expected, strict=True):
+        torch.testing.assert_close(old - new, (first + second) / 2, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_learns_with_float32_weights(
+    pictures: CheckedImages, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    model = build("nano", 2).train()
+    optimizer = sgd(model, rate=0.01)
+    scaler = torch.amp.GradScaler("cpu", enabled=dtype == torch.float16)
+    learner = Learner(model, DetectionLoss(PRESETS["yolox"]), optimizer, scaler, dtype)
+
+    totals = [learner.step(batch_of(pictures), 0.01, closing=True)[0].item() for _ in range(8)]
+
+    assert totals[-1] < totals[0]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_cpu_computes_in_float32_unless_asked_otherwise() -> None:
+    assert arithmetic("auto", CPU) is torch.float32
+    assert arithmetic("bfloat16", CPU) is torch.bfloat16
+
+
+@pytest.fixture
+def trainee() -> Trainee:
+    torch.manual_seed(0)
+    model = build("nano", 2)
+    optimizer = sgd(model, rate=0.01)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    return Trainee(model, WeightAverage(model), optimizer, scaler, Progress(step=7))
+
+
+def test_nothing_to_resume_is_an_error(trainee: Trainee, tmp_path: Path) -> None:
+    with pytest.raises(ModelExportError, match="nothing to resume"):
+        trainee.restore(tmp_path / "last.pth")
+
+
+def test_damaged_snapshot_is_an_error(trainee: Trainee, tmp_path: Path) -> None:
+    path = tmp_path / "last.pth"
+    trainee.save(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+
+    with pytest.raises(ModelExportError, match="no training that fits"):
+        trainee.restore(path)
+
+
+def test_snapshot_of_weights_alone_cannot_be_resumed(trainee: Trainee, tmp_path: Path) -> None:
+    save_weights(trainee.average.model, tmp_path / "best.pth")
+
+    with pytest.raises(ModelExportError, match="no training that fits"):
+        trainee.restore(tmp_path / "best.pth")
+
+
+def test_snapshot_leaves_no_other_files(trainee: Trainee, tmp_path: Path) -> None:
+    trainee.save(tmp_path / "last.pth")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_snapshot_that_cannot_be_written_is_an_error(trainee: Trainee, tmp_path: Path) -> None:
+    with pytest.raises(ModelExportError, match="cannot write"):
+        trainee.save(tmp_path / "missing" / "last.pth")
+
+
+@pytest.fixture
+def _own_handlers() -> Iterator[None]:
+    """Handlers that a test process may be killed by are put aside."""
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, former)
+
+
+@pytest.mark.usefixtures("_own_handlers")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_is_a_request_and_the_second_acts(number: signal.Signals) -> None:
+    with stop_on_signals() as stop:
+        assert not stop.made
+        os.kill(os.getpid(), number)
+        assert stop.made
+        assert stop.number == number
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+
+
+def test_signals_are_left_alone_outside_of_the_main_thread() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    inside = []
+
+    def look() -> None:
+        with stop_on_signals():
+            inside.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert inside == [before]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"height": 100}, "multiples of 32"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"closing_epochs": 4}, "closing_epochs"),
+        ({"warmup_epochs": -1}, "warmup_epochs"),
+        ({"rate_per_image": 0.0}, "learning rate"),
+        ({"accumulate": 0}, "accumulate"),
+    ],
+)
+def test_meaningless_configuration_is_refused(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(ModelExportError, match=named):
+        config(**changes)
+
+
+def test_configuration_survives_json() -> None:
+    settings = config(weights=Path("a.pth"), data=DataSource(Path("x"), Path("y"), "trainval"))
+
+    assert TrainingConfig.from_json(settings.to_json()) == settings
+
+
+def test_other_json_is_no_configuration() -> None:
+    with pytest.raises(ModelExportError, match="no configuration of a training"):
+        TrainingConfig.from_json('{"variant": "huge"}')
+
+
+def test_batch_that_cannot_be_shared_is_refused() -> None:
+    assert config(batch_size=8, accumulate=2).share_of_batch(2) == 4
+    with pytest.raises(ModelExportError, match="cannot be shared by 3 processes"):
+        config(batch_size=8).share_of_batch(3)
+    with pytest.raises(ModelExportError, match="2 equal parts"):
+        config(batch_size=3, accumulate=2).share_of_batch(1)
