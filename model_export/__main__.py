@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.run(arguments)
     except InterruptedRunError as interruption:
-        print(interruption, file=sys.stderr)
+        if str(interruption):
+            print(interruption, file=sys.stderr)
         return 128 + interruption.signal_number
     except ModelExportError as error:
         return _fail(str(error))

@@ -9,8 +9,8 @@ class InterruptedRunError(ModelExportError):
     """A command was asked to stop by a signal, and has put its work in order.
 
     Args:
-        message: How to go on.
-        signal_number: The signal; 0 if another process got it.
+        message: How to go on; empty where another process says it.
+        signal_number: The signal.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:

@@ -2,10 +2,11 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from model_export.commands.sample_arguments import (
     add_augmentation_arguments,
@@ -24,6 +25,9 @@ from model_export.training.config import (
     TrainingConfig,
 )
 from service.core.contract import BoxCoding
+
+if TYPE_CHECKING:
+    from model_export.training.run_folder import RunFolder
 
 # Of a run of 300 epochs; shorter ones have proportionally less, as far as the release goes.
 LONGEST_CLOSING: Final = 15
@@ -70,15 +74,15 @@ def run(arguments: argparse.Namespace) -> None:
     resume = arguments.resume is not None
     folder = RunFolder(arguments.resume or arguments.output)
     given = {name: value for name, value in vars(arguments).items() if name not in OTHERS}
-    config = _resumed(given, folder.read_config()) if resume else _configured(given)
+    config = _resumed(given, folder) if resume else _configured(given)
     machine = Machine(arguments.device, arguments.workers, arguments.cache, arguments.precision)
     with team(machine.device) as members, stop_on_signals() as stop:
         console = Console(stderr=True)
         whole = Session(config, machine, folder, resume, members, console).run(stop)
     if not whole:
-        raise InterruptedRunError(
-            f"stopped; `python -m model_export train --resume {folder.path}` goes on", stop.number
-        )
+        how = f"stopped; `python -m model_export train --resume {folder.path}` goes on"
+        # A process that got no signal itself heard of it from another.
+        raise InterruptedRunError(how if members.leads else "", stop.number or signal.SIGTERM)
     if members.leads:
         sys.stdout.write(f"{folder.path}\n")
 
@@ -195,12 +199,12 @@ def _add_machine_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _resumed(given: Mapping[str, Any], text: str) -> TrainingConfig:
+def _resumed(given: Mapping[str, Any], folder: "RunFolder") -> TrainingConfig:
     """The configuration of a run that goes on; nothing of it can be changed."""
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
         raise ModelExportError(f"--resume goes on as configured: leave out {names}")
-    return TrainingConfig.from_json(text)
+    return TrainingConfig.from_json(folder.read_config())
 
 
 def _configured(given: Mapping[str, Any]) -> TrainingConfig:

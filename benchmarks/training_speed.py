@@ -1,0 +1,117 @@
+"""How much of a training step is the network: images/s of whole steps over those without the rest.
+
+    python benchmarks/training_speed.py --data DATASET [--split train] [--cache DIR]
+
+A whole step takes its samples from the loader's workers, assigns, computes the loss, steps the
+optimizer and moves the average; the other is the forward and backward pass of the same network on
+ready tensors. The two take turns in short blocks, so that both meet the same machine.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from model_export.model.yolox import YOLOX, build
+from model_export.training.annotations import read_annotations
+from model_export.training.batches import BatchPlan
+from model_export.training.dataset import Batch, TrainingSamples, training_loader
+from model_export.training.ema import WeightAverage
+from model_export.training.examples import Examples, check_images
+from model_export.training.image_files import ImageCache
+from model_export.training.learner import Learner
+from model_export.training.loss import PRESETS, DetectionLoss
+from model_export.training.optimizer import sgd
+from model_export.training.recipe import augmentation_for
+
+LIMIT = 0.85
+BLOCK = 5
+
+
+def main() -> None:
+    """Measure, and print the ratio beside its limit."""
+    arguments = _arguments()
+    data = check_images(read_annotations(arguments.data, arguments.images, split=arguments.split))
+    torch.manual_seed(0)
+    model = build(arguments.variant, len(data.class_names)).train()
+    model.to(memory_format=torch.channels_last)
+    settings = replace(augmentation_for(arguments.variant), multiscale_steps=0)
+    examples = Examples(data, ImageCache(arguments.cache) if arguments.cache else None)
+    side, batch_size, workers = arguments.size, arguments.batch_size, arguments.workers
+    plan = BatchPlan(
+        len(examples), batch_size, epochs=10_000, closing_epochs=0, height=side, width=side
+    )
+    loader = training_loader(TrainingSamples(examples, settings, seed=0), plan, workers=workers)
+    whole, alone = (
+        whole_step(model, iter(loader), arguments.loss),
+        network_step(model, batch_size, side),
+    )
+    ratios, speeds = [], []
+    for block in range(arguments.blocks + 1):
+        without, with_all = (batch_size * BLOCK / seconds(step) for step in (alone, whole))
+        if block:  # the first one warms up
+            ratios.append(with_all / without)
+            speeds.append((with_all, without))
+            print(f"block {block}: {with_all:.1f} of {without:.1f} images/s: {ratios[-1]:.3f}")
+    ratio = statistics.median(ratios)
+    verdict = "within" if ratio >= LIMIT else "MISSES"
+    print(f"whole step / network alone: {ratio:.3f} ({verdict} the limit of {LIMIT})")
+
+
+def whole_step(model: YOLOX, batches: Iterator[Batch], preset: str) -> Callable[[], None]:
+    """One step of a training."""
+    optimizer = sgd(model, rate=1e-4)
+    average = WeightAverage(model)
+    loss = DetectionLoss(PRESETS[preset])
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    learner = Learner(model, loss, optimizer, scaler, torch.float32)
+
+    def step() -> None:
+        learner.step(next(batches), 1e-4, closing=False)
+        average.update(model)
+
+    return step
+
+
+def network_step(model: YOLOX, batch_size: int, side: int) -> Callable[[], None]:
+    """Forward and backward on the same ready tensor, with nothing to assign or compare."""
+    images = torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8).float()
+    images = images.to(memory_format=torch.channels_last)
+
+    def step() -> None:
+        model(images).mean().backward()
+        model.zero_grad()
+
+    return step
+
+
+def seconds(step: Callable[[], None]) -> float:
+    """How long a block takes."""
+    started = time.perf_counter()
+    for _ in itertools.repeat(None, BLOCK):
+        step()
+    return time.perf_counter() - started
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="a COCO json, or a VOC folder")
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--cache", type=Path, help="keep decoded images there")
+    parser.add_argument("--variant", default="nano")
+    parser.add_argument("--size", type=int, default=416)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--loss", choices=tuple(PRESETS), default="yolox")
+    parser.add_argument("--blocks", type=int, default=10)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

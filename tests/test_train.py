@@ -1,0 +1,159 @@
+"""`python -m model_export train`, as a person runs it."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+from model_export.__main__ import main
+from model_export.demo_data import write_demo_data
+from model_export.training.run_folder import RunFolder
+from service.core.contract import ModelContract
+
+TINY = (
+    *("--size", "64", "--batch-size", "4", "--multiscale", "0", "--workers", "0"),
+    *("--device", "cpu", "--mosaic", "0"),
+)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo_data(folder, train=8, val=3, size=64, seed=0)
+    return folder
+
+
+def new_run(demo: Path, output: Path, *more: str) -> list[str]:
+    data = ["--data", str(demo / "train.json"), "--val", str(demo / "val.json")]
+    return ["train", *data, "--output", str(output), *TINY, *more]
+
+
+def test_run_leaves_everything_that_is_promised(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+
+    assert main(new_run(demo, output, "--epochs", "2", "--closing-epochs", "1")) == 0
+
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [str(output)]
+    assert "8 images" in captured.err
+    assert "epoch 2/2" in captured.err
+    names = {path.name for path in output.iterdir()}
+    assert names == {
+        *("config.json", "metrics.json", "metrics.csv", "losses.png", "ap.png", "pr.png"),
+        *("best.pth", "last.pth", "model.onnx", "tensorboard"),
+    }
+    with (output / "metrics.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+    config = json.loads((output / "config.json").read_text())
+    assert (config["epochs"], config["height"], config["seed"]) == (2, 64, 0)
+
+
+def test_exported_model_says_what_it_is(demo: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    main(new_run(demo, output, "--epochs", "1"))
+
+    entries = onnx.load(output / "model.onnx").metadata_props
+    contract = ModelContract.from_metadata({entry.key: entry.value for entry in entries})
+
+    assert contract.name == "yolox-nano"
+    assert contract.class_names == ("circle", "square", "triangle")
+    assert (contract.input.height, contract.input.width) == (64, 64)
+    assert contract.provenance.dataset == "train.json"
+    assert contract.provenance.metrics.endswith("on val.json")
+
+
+def test_second_run_into_a_folder_is_refused(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder(tmp_path / "run").create("{}")
+
+    assert main(new_run(demo, tmp_path / "run", "--epochs", "1")) == 1
+    assert "holds a run already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--output", "x"], "needs --data"),
+        (["--output", "x", "--data", "a.json"], "--val"),
+        (["--resume", "x"], "holds no run"),
+        (["--resume", "x", "--epochs", "3"], "leave out --epochs"),
+        (["--output", "x", "--data", "a.json", "--val", "b.json"], "a.json"),
+        (["--output", "x", "--data", ".", "--mosaic", "2"], "mosaic_probability"),
+        (["--output", "x", "--data", ".", "--epochs", "2", "--closing-epochs", "3"], "closing"),
+    ],
+)
+def test_senseless_request_is_an_error_that_says_why(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["train", *arguments]) == 1
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_image_ends_the_command_before_there_is_a_run(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = json.loads((demo / "train.json").read_text())
+    annotations["images"][3]["file_name"] = "images/gone.png"
+    broken = demo / "broken.json"
+    broken.write_text(json.dumps(annotations))
+    arguments = new_run(demo, tmp_path / "run", "--epochs", "1")
+    arguments[arguments.index("--data") + 1] = str(broken)
+
+    assert main(arguments) == 1
+    assert "gone.png is missing" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_fine_tuning_says_what_was_loaded(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], shared_data: Path
+) -> None:
+    weights = shared_data / "weights" / "yolox_nano_state_bnfused.npz"
+
+    assert main(new_run(demo, tmp_path / "run", "--epochs", "1", "--weights", str(weights))) == 0
+
+    said = capsys.readouterr().err
+    assert "loaded 636 of 642 tensors" in said
+    assert "3 classes instead of 80" in said
+    assert "measured the statistics" in said
+
+
+def test_interrupted_run_says_how_to_go_on_and_does(demo: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    command = [sys.executable, "-m", "model_export", *new_run(demo, output, "--epochs", "400")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        assert any(line.startswith("epoch 1/400") for line in lines)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        code = process.wait(timeout=60)
+
+    assert code == 128 + signal.SIGINT
+    assert f"train --resume {output}` goes on" in said
+    assert "Traceback" not in said
+    # The rest of 400 epochs is long: a shorter plan for what is left.
+    config = json.loads((output / "config.json").read_text())
+    with (output / "metrics.csv").open() as file:
+        done = len(list(csv.DictReader(file)))
+    config |= {"epochs": done + 2, "closing_epochs": 1, "warmup_epochs": 1}
+    (output / "config.json").write_text(json.dumps(config))
+    assert main(["train", "--resume", str(output), "--device", "cpu", "--workers", "0"]) == 0
+    with (output / "metrics.csv").open() as file:
+        epochs = [int(row["epoch"]) for row in csv.DictReader(file)]
+    assert epochs == list(range(1, done + 3))
+    assert (output / "model.onnx").is_file()
