@@ -1,5 +1,6 @@
 # make serve   start the server          MODEL=path-or-name PORT=8000 HOST=127.0.0.1 DEVICE=auto|cpu|cuda|tensorrt
 # make test    run the tests
+# make train-demo   train a small model on pictures drawn for it, export it, and measure it
 # make check   format, lint, types, import contracts and tests: what CI runs
 # make fix     let the tools mend what they can
 # PYTHON=python3.13 chooses the interpreter; EXTRA="..." adds flags to the server.
@@ -29,7 +30,7 @@ BIN := $(VENV)/bin
 SERVE_STAMP := $(SERVE_VENV)/.installed-serve
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: serve test check lint fix clean
+.PHONY: serve test train-demo check lint fix clean
 
 serve: $(SERVE_STAMP)
 	@model="$(MODEL)"; \
@@ -39,6 +40,14 @@ serve: $(SERVE_STAMP)
 
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest
+
+train-demo: $(DEV_STAMP)
+	rm -rf runs/demo
+	$(BIN)/python -m model_export demo-data --output runs/demo-data --train 1000 --val 100 --size 128
+	$(BIN)/python -m model_export train --data runs/demo-data/train.json --val runs/demo-data/val.json \
+	  --output runs/demo --size 128 --loss article --epochs 10 --closing-epochs 2 --warmup-epochs 0.5 \
+	  --batch-size 8 --rate-per-image 0.0125 --average-decay 0.98 --average-ramp 50 --mosaic 0 --multiscale 0
+	@echo "make serve MODEL=runs/demo/model.onnx serves it; runs/demo has the metrics and the plots"
 
 check: lint test
 

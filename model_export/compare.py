@@ -27,10 +27,12 @@ class Tolerance:
 
 
 # Float32 sums in another order move the released nano by up to 4e-6 and 2e-7 on the images below,
-# and untrained networks, nano to L, which pass rounding on far more freely, by 3.7e-4 and 4.6e-6.
+# and untrained networks, nano to L, which pass rounding on far more freely, by 3.7e-4 and 4.6e-6;
+# one trained on eight pictures alone by 1.8e-4 and 1.1e-5, as onnxruntime's sigmoid is not quite 0
+# far below 0, where the strange images below take it.
 # Float16 rounds each of a hundred layers to 11 bits: nano by 6.3e-3 and 6.8e-4, untrained networks
 # by 0.22 and 3.4e-3. A fault is larger: red and blue swapped move nano by 0.36 and 0.024.
-FLOAT32_TOLERANCE: Final = Tolerance(largest=1e-3, mean=1e-5)
+FLOAT32_TOLERANCE: Final = Tolerance(largest=1e-3, mean=1e-4)
 FLOAT16_TOLERANCE: Final = Tolerance(largest=0.3, mean=5e-3)
 
 BATCH_SIZES: Final = (1, 3)

@@ -11,8 +11,10 @@ import onnx
 import pytest
 
 from model_export.__main__ import main
+from model_export.coco import Metrics
 from model_export.demo_data import write_demo_data
 from model_export.training.run_folder import RunFolder
+from servers import server
 from service.core.contract import ModelContract
 
 TINY = (
@@ -157,3 +159,47 @@ def test_interrupted_run_says_how_to_go_on_and_does(demo: Path, tmp_path: Path) 
         epochs = [int(row["epoch"]) for row in csv.DictReader(file)]
     assert epochs == list(range(1, done + 3))
     assert (output / "model.onnx").is_file()
+
+
+@pytest.fixture(scope="module")
+def overfitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run that has learnt eight pictures by heart, and their annotations."""
+    folder = tmp_path_factory.mktemp("overfitted")
+    write_demo_data(folder, train=8, val=1, size=96, seed=0)
+    annotations = folder / "train.json"
+    command = (
+        f"train --data {annotations} --val {annotations} --output {folder / 'run'} --size 96 "
+        "--loss article --epochs 260 --closing-epochs 30 --warmup-epochs 10 --batch-size 8 "
+        "--rate-per-image 0.0125 --average-decay 0.95 --average-ramp 20 --norm-images 64 "
+        "--evaluate-every 130 --mosaic 0 --flip 0 --hsv 0 --multiscale 0 --workers 0 --device cpu"
+    )
+    assert main(command.split()) == 0
+    return folder / "run", annotations
+
+
+def measured(annotations: Path, output: Path, *what: str) -> Metrics:
+    """What `evaluate` says of a server, a file or weights."""
+    images = annotations.parent
+    arguments = ["--annotations", str(annotations), "--images", str(images)]
+    assert main(["evaluate", *arguments, "--metrics", str(output), *what]) == 0
+    content = json.loads(output.read_text())
+    return Metrics(content["overall"], content["ap_by_class"])
+
+
+def test_handful_of_pictures_is_learnt_exported_served_and_found(
+    overfitted: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run, annotations = overfitted
+    output = tmp_path / "metrics.json"
+    names = tmp_path / "names.txt"
+    names.write_text("circle\nsquare\ntriangle\n")
+
+    with server(run / "model.onnx") as running:
+        served = measured(annotations, output, "--server", running.url)
+    weights = ("--weights", str(run / "best.pth"), "--variant", "nano", "--size", "96")
+    trained = measured(annotations, output, *weights, "--names", str(names))
+
+    assert (served.overall["AP50"] or 0) > 0.95
+    assert served.overall["AP"] == pytest.approx(trained.overall["AP"], abs=0.002)
+    best = json.loads((run / "metrics.json").read_text())["best"]
+    assert trained.overall["AP"] == pytest.approx(best["overall"]["AP"], abs=1e-6)

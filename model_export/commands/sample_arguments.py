@@ -14,6 +14,8 @@ FIELDS: Final = {
     "mixup": "mixup_probability",
     "rotation": "rotation_degrees",
     "scale": "scale",
+    "flip": "flip_probability",
+    "hsv": "hsv_probability",
     "multiscale": "multiscale_steps",
 }
 
@@ -29,6 +31,8 @@ def add_augmentation_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="least and greatest factor"
     )
+    group.add_argument("--flip", type=float, metavar="P", help="share mirrored left to right")
+    group.add_argument("--hsv", type=float, metavar="P", help="share whose colour is changed")
     group.add_argument(
         "--multiscale",
         type=natural,
