@@ -12,7 +12,7 @@ SMALLEST_SIDE: Final = 32
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.description = (
-        "Draw pictures of circles, squares, triangles and stars, and write them with their boxes "
+        "Draw pictures of circles, squares and triangles, and write them with their boxes "
         "as two COCO data sets: train.json, val.json, and a folder images. The same numbers give "
         "the same files."
     )
