@@ -45,7 +45,7 @@ train-demo: $(DEV_STAMP)
 	rm -rf runs/demo
 	$(BIN)/python -m model_export demo-data --output runs/demo-data --train 1000 --val 100 --size 128
 	$(BIN)/python -m model_export train --data runs/demo-data/train.json --val runs/demo-data/val.json \
-	  --output runs/demo --size 128 --loss article --epochs 10 --closing-epochs 2 --warmup-epochs 0.5 \
+	  --output runs/demo --size 128 --epochs 15 --closing-epochs 3 --evaluate-every 3 --warmup-epochs 0.5 \
 	  --batch-size 8 --rate-per-image 0.0125 --average-decay 0.98 --average-ramp 50 --mosaic 0 --multiscale 0
 	@echo "make serve MODEL=runs/demo/model.onnx serves it; runs/demo has the metrics and the plots"
 

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from model_export.commands.argument_types import natural, positive
+
 # In pixels; on fewer, shapes have no form.
 SMALLEST_SIDE: Final = 32
 
@@ -20,15 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", required=True, type=Path, metavar="DIR", help="folder, made if it is not there"
     )
     parser.add_argument(
-        "--train", type=_positive, default=200, metavar="N", help="pictures (default: 200)"
+        "--train", type=positive, default=200, metavar="N", help="pictures (default: 200)"
     )
     parser.add_argument(
-        "--val", type=_positive, default=50, metavar="N", help="pictures (default: 50)"
+        "--val", type=positive, default=50, metavar="N", help="pictures (default: 50)"
     )
     parser.add_argument(
         "--size", type=_side, default=224, metavar="N", help="sides in pixels (default: 224)"
     )
-    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="(default: 0)")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="(default: 0)")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -44,20 +46,6 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     sys.stdout.writelines(f"{path}\n" for path in written)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return number
-
-
-def _natural(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
 
 
 def _side(text: str) -> int:

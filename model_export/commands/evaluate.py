@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from model_export.class_names import read_class_names
+from model_export.commands.argument_types import positive
 from model_export.errors import ModelExportError
 from model_export.measuring import MEASURING
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--api-key", metavar="KEY", help="(default: $YOLOX_API_KEY)")
     parser.add_argument(
         "--concurrency",
-        type=_positive,
+        type=positive,
         default=8,
         metavar="N",
         help="requests at once (default: 8)",
@@ -120,7 +121,7 @@ def _add_weights_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--variant", choices=VARIANTS, help="which network the weights are of")
     group.add_argument("--head", choices=HEAD_KINDS, default="decoupled", help="(decoupled)")
     group.add_argument("--names", default="coco", help="`coco`, or a file of one name per line")
-    group.add_argument("--size", type=_positive, metavar="N", help="(default: the variant's)")
+    group.add_argument("--size", type=positive, metavar="N", help="(default: the variant's)")
     group.add_argument(
         "--box-coding", choices=get_args(BoxCoding), default="yolox", help="(default: yolox)"
     )
@@ -167,7 +168,7 @@ def _add_option_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--max-detections",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="most boxes of an image (default: the server's limit, or 300)",
     )
@@ -223,10 +224,3 @@ def _report(metrics: "Metrics") -> str:
         f"{label:<{width}}  {'-' if value is None else format(value, '.4f')}\n"
         for label, value in rows.items()
     )
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return number

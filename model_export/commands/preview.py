@@ -4,13 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from model_export.commands.sample_arguments import (
-    add_augmentation_arguments,
-    augmentation,
-    natural,
-    positive,
-    size,
-)
+from model_export.commands.argument_types import natural, positive, size
+from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
 from model_export.errors import ModelExportError
 from model_export.model.variants import VARIANTS, usual_size
 from model_export.training.recipe import Recipe

@@ -8,13 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from model_export.commands.sample_arguments import (
-    add_augmentation_arguments,
-    augmentation,
-    natural,
-    positive,
-    size,
-)
+from model_export.commands.argument_types import natural, positive, size
+from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
 from model_export.errors import InterruptedRunError, ModelExportError
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
 from model_export.training.config import (

@@ -1,0 +1,33 @@
+"""What the text of an argument may be; errors are shown by argparse."""
+
+import argparse
+
+from model_export.training.recipe import SIZE_STEP
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+def size(text: str) -> tuple[int, int]:
+    """(height, width) from `416` or `320x416`, multiples of 32."""
+    try:
+        sides = [int(side) for side in text.lower().split("x")]
+        height, width = sides * 2 if len(sides) == 1 else sides
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not N or HxW, such as 320x416") from error
+    if min(height, width) < 1 or height % SIZE_STEP or width % SIZE_STEP:
+        raise argparse.ArgumentTypeError(f"{text} has sides that are not multiples of {SIZE_STEP}")
+    return height, width
