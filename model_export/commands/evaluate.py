@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from model_export.class_names import read_class_names
-from model_export.commands.argument_types import positive
+from model_export.commands.argument_types import positive, size
 from model_export.errors import ModelExportError
 from model_export.measuring import MEASURING
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
@@ -100,12 +100,13 @@ def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
 
     if arguments.variant is None:
         raise ModelExportError("--weights needs --variant: which network are they of?")
-    side = arguments.size or usual_size(arguments.variant)
+    side = usual_size(arguments.variant)
+    height, width = arguments.size or (side, side)
     try:
         contract = ModelContract(
             name=arguments.variant,
             version="0",
-            input=InputSpec("images", side, side),
+            input=InputSpec("images", height, width),
             class_names=read_class_names(arguments.names),
             box_coding=arguments.box_coding,
         )
@@ -121,7 +122,9 @@ def _add_weights_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--variant", choices=VARIANTS, help="which network the weights are of")
     group.add_argument("--head", choices=HEAD_KINDS, default="decoupled", help="(decoupled)")
     group.add_argument("--names", default="coco", help="`coco`, or a file of one name per line")
-    group.add_argument("--size", type=positive, metavar="N", help="(default: the variant's)")
+    group.add_argument(
+        "--size", type=size, metavar="N|HxW", help="height and width (default: the variant's)"
+    )
     group.add_argument(
         "--box-coding", choices=get_args(BoxCoding), default="yolox", help="(default: yolox)"
     )

@@ -73,7 +73,7 @@ class Session:
         finally:
             watcher.ended()
         if whole and self.team.leads:
-            self._finish(model, ledger.epochs, validation)
+            self._finish(ledger.epochs, validation)
         return whole
 
     def _say(self, *lines: str) -> None:
@@ -102,11 +102,12 @@ class Session:
                 )
         return model
 
-    def _finish(self, model: YOLOX, epochs: Sequence[EpochRecord], validation: Validation) -> None:
+    def _finish(self, epochs: Sequence[EpochRecord], validation: Validation) -> None:
         """Measure the best weights as they are in the file, and export them."""
-        folder = self.folder
+        folder, config = self.folder, self.config
+        model = build(config.variant, validation.contract.num_classes, config.head).eval()
         load_weights(model, folder.best)
-        metrics = validation.measure(model.eval())
+        metrics = validation.measure(model.to(self.team.device))
         folder.finish(epochs, Best(_best_epoch(epochs), metrics))
         contract = replace(
             validation.contract,
