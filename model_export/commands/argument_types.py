@@ -22,12 +22,18 @@ def natural(text: str) -> int:
 
 
 def size(text: str) -> tuple[int, int]:
-    """(height, width) from `416` or `320x416`, multiples of 32."""
+    """(height, width) from `416` or `320x416`."""
     try:
         sides = [int(side) for side in text.lower().split("x")]
         height, width = sides * 2 if len(sides) == 1 else sides
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text} is not N or HxW, such as 320x416") from error
+    return height, width
+
+
+def training_size(text: str) -> tuple[int, int]:
+    """A size of which the sides are positive multiples of 32."""
+    height, width = size(text)
     if min(height, width) < 1 or height % SIZE_STEP or width % SIZE_STEP:
         raise argparse.ArgumentTypeError(f"{text} has sides that are not multiples of {SIZE_STEP}")
     return height, width

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from model_export.class_names import read_class_names
+from model_export.commands.argument_types import size
 from model_export.commands.contract_arguments import (
     add_provenance_arguments,
     add_recommended_arguments,
@@ -79,7 +80,7 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
 def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--size",
-        type=_size,
+        type=size,
         metavar="N|HxW",
         help="height and width in pixels (default: 416 for nano and tiny, else 640)",
     )
@@ -95,16 +96,6 @@ def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--half", action="store_true", help="weights and arithmetic in float16, for GPUs"
     )
-
-
-def _size(text: str) -> tuple[int, int]:
-    """(height, width) from `416` or `416x640`."""
-    try:
-        sides = [int(side) for side in text.lower().split("x")]
-        height, width = sides * 2 if len(sides) == 1 else sides
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text} is not N or HxW, such as 416x640") from error
-    return height, width
 
 
 def _contract(arguments: argparse.Namespace) -> ModelContract:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from model_export.commands.argument_types import natural, positive, size
+from model_export.commands.argument_types import natural, positive, training_size
 from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
 from model_export.errors import ModelExportError
 from model_export.model.variants import VARIANTS, usual_size
@@ -68,7 +68,10 @@ def _add_sample_arguments(group: argparse._ArgumentGroup) -> None:
         "--variant", choices=VARIANTS, default="nano", help="whose settings (default: nano)"
     )
     group.add_argument(
-        "--size", type=size, metavar="N|HxW", help="height and width in pixels (the variant's)"
+        "--size",
+        type=training_size,
+        metavar="N|HxW",
+        help="height and width in pixels (the variant's)",
     )
     group.add_argument("--seed", type=natural, default=0, metavar="N", help="(default: 0)")
     group.add_argument("--closing", action="store_true", help="as in the closing epochs")

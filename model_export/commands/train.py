@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from model_export.commands.argument_types import natural, positive, size
+from model_export.commands.argument_types import natural, positive, training_size
 from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
 from model_export.errors import InterruptedRunError, ModelExportError
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
@@ -109,7 +109,10 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="start from a .pth checkpoint or .npz, whatever its classes (from nothing)",
     )
     group.add_argument(
-        "--size", type=size, metavar="N|HxW", help="height and width in pixels (the variant's)"
+        "--size",
+        type=training_size,
+        metavar="N|HxW",
+        help="height and width in pixels (the variant's)",
     )
     group.add_argument(
         "--loss", choices=PRESET_NAMES, help="as YOLOX was released, or the article's (yolox)"
