@@ -1,4 +1,4 @@
-"""Short names for exact contents."""
+"""A short name for exact weights."""
 
 import hashlib
 from pathlib import Path
@@ -7,7 +7,7 @@ from model_export.errors import ModelExportError
 
 
 def short_digest(path: Path) -> str:
-    """The first 12 hexadecimal digits of a file's SHA-256.
+    """The first 12 hexadecimal digits of the SHA-256 of a file of weights.
 
     Raises:
         ModelExportError: The file cannot be read.
@@ -16,4 +16,4 @@ def short_digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:12]
     except OSError as error:
-        raise ModelExportError(f"cannot read {path}: {error.strerror}") from error
+        raise ModelExportError(f"cannot read weights from {path}: {error.strerror}") from error
