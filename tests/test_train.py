@@ -77,7 +77,9 @@ def test_second_run_into_a_folder_is_refused(
     RunFolder(tmp_path / "run").create("{}")
 
     assert main(new_run(demo, tmp_path / "run", "--epochs", "1")) == 1
-    assert "holds a run already" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "holds a run already" in said
+    assert "8 images" not in said, "the data was read for nothing"
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,18 @@ class RunFolder:
         """TensorBoard's event files."""
         return self.path / "tensorboard"
 
+    def check_free(self) -> None:
+        """Refuse a folder that has a run in it.
+
+        Raises:
+            ModelExportError: It has.
+        """
+        if any(path.exists() for path in (self.config, self.last, self.best, self.metrics_csv)):
+            raise ModelExportError(
+                f"{self.path} holds a run already: --resume continues it, "
+                "or choose another --output"
+            )
+
     def create(self, config: str) -> None:
         """Make the folder for a new run, and write what is asked of it.
 
@@ -97,11 +109,7 @@ class RunFolder:
         Raises:
             ModelExportError: There is a run in it, or it cannot be written.
         """
-        if any(path.exists() for path in (self.config, self.last, self.best, self.metrics_csv)):
-            raise ModelExportError(
-                f"{self.path} holds a run already: --resume continues it, "
-                "or choose another --output"
-            )
+        self.check_free()
         with writing(self.path):
             write_atomically(f"{config}\n".encode(), self.config)
 

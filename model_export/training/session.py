@@ -57,6 +57,8 @@ class Session:
             ModelExportError: Something is wrong with the configuration, the data or the files.
         """
         config, folder = self.config, self.folder
+        if self.team.leads and not self.resume:
+            folder.check_free()
         source = config.data
         data = check_images(read_annotations(source.path, source.images, split=source.split))
         self._say(*data.report())
