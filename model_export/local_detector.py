@@ -69,6 +69,16 @@ def onnx_detector(path: Path, options: DetectionOptions) -> LocalDetector:
     Raises:
         ModelExportError: The file cannot be loaded, or carries no contract.
     """
+    network, contract = load_onnx(path)
+    return LocalDetector(network, contract, options)
+
+
+def load_onnx(path: Path) -> tuple[Network, ModelContract]:
+    """The network of an ONNX file and the contract that it carries.
+
+    Raises:
+        ModelExportError: The file cannot be loaded, or carries no contract.
+    """
     # Only here, so that a checkpoint needs no onnxruntime, and a file no torch.
     from model_export.onnx_network import load_network  # noqa: PLC0415
 
@@ -83,7 +93,7 @@ def onnx_detector(path: Path, options: DetectionOptions) -> LocalDetector:
         images = np.repeat(images, spec.batch or 1, axis=0)
         return np.asarray(session.run(None, {spec.name: pack_images(images, spec)})[0])
 
-    return LocalDetector(network, contract, options)
+    return network, contract
 
 
 def checkpoint_detector(

@@ -1,0 +1,185 @@
+"""What is said of a detector on photos is what an independent decoder finds in its boxes."""
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import zxingcpp
+from numpy.typing import NDArray
+
+from model_export.barcode_photos import (
+    Photo,
+    PhotoOutcome,
+    Reader,
+    Symbol,
+    cover,
+    false_alarms,
+    iou,
+    is_on,
+    judge,
+    measure_photos,
+    read_photos,
+    tally,
+)
+from model_export.errors import ModelExportError
+from model_export.evaluate import Found
+
+Box = tuple[float, float, float, float]
+TEXT = "hello, box"
+QR_AT: Box = (100, 60, 200, 160)
+
+
+def page() -> NDArray[np.uint8]:
+    """White, 400 by 300, with a QR code and no quiet zone of its own."""
+    barcode = zxingcpp.create_barcode(TEXT, zxingcpp.BarcodeFormat.QRCode)
+    drawn = np.asarray(barcode.to_image(scale=4, add_quiet_zones=False))
+    pixels = np.full((300, 400, 3), 255, np.uint8)
+    x1, y1, x2, y2 = map(int, QR_AT)
+    pixels[y1:y2, x1:x2] = cv2.resize(drawn, (x2 - x1, y2 - y1))[..., None]
+    return pixels
+
+
+def judged(*boxes: Found, symbol: Symbol | None = None) -> PhotoOutcome:
+    symbols = (symbol or Symbol("qr_code", TEXT, QR_AT),)
+    return judge(Photo(Path("page.png"), symbols), page(), boxes, Reader())
+
+
+def test_a_right_box_is_found_and_decodes() -> None:
+    (fate,) = judged(Found("qr_code", 0.9, QR_AT)).symbols
+    assert (fate.found, fate.useful, fate.other_class, fate.box_iou) == (True, True, None, 1.0)
+
+
+def test_a_box_of_another_class_is_useful_but_not_found() -> None:
+    (fate,) = judged(Found("aztec", 0.9, QR_AT)).symbols
+    assert (fate.found, fate.useful, fate.other_class) == (False, True, "aztec")
+
+
+def test_a_cut_symbol_is_found_but_not_useful() -> None:
+    (fate,) = judged(Found("qr_code", 0.9, (100, 60, 160, 160))).symbols
+    assert (fate.found, fate.useful) == (True, False)
+
+
+def test_a_box_elsewhere_is_a_stray_and_says_whether_it_decodes() -> None:
+    empty = Found("qr_code", 0.9, (250, 200, 350, 290))
+    everything = Found("qr_code", 0.8, (0, 0, 400, 300))
+    outcome = judged(empty, everything)
+    assert outcome.strays == (empty, everything)
+    assert outcome.readable_strays == 1
+    assert not outcome.symbols[0].found
+    assert outcome.symbols[0].useful
+
+
+def test_the_text_must_be_the_same_to_the_letter() -> None:
+    other = Symbol("qr_code", TEXT + " ", QR_AT)
+    (fate,) = judged(Found("qr_code", 0.9, QR_AT), symbol=other).symbols
+    assert (fate.found, fate.useful, fate.readable_whole) == (True, False, False)
+
+
+def test_without_boxes_the_bounds_still_say_what_can_be_read() -> None:
+    (fate,) = judged().symbols
+    assert (fate.found, fate.useful, fate.readable_whole, fate.readable_truth) == (
+        False,
+        False,
+        True,
+        True,
+    )
+
+
+def test_a_linear_symbol_is_met_where_its_line_is_covered() -> None:
+    line = Symbol("linear", "1", (100, 50, 200, 50))
+    assert is_on(Found("linear", 0.9, (90, 10, 210, 90)), line)
+    assert is_on(Found("linear", 0.9, (90, 10, 160, 90)), line)
+    assert not is_on(Found("linear", 0.9, (90, 10, 140, 90)), line)
+    assert not is_on(Found("linear", 0.9, (90, 60, 210, 90)), line)
+
+
+def test_overlaps_are_those_of_the_areas() -> None:
+    assert iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
+    assert iou((0, 0, 10, 10), (20, 20, 30, 30)) == 0
+    assert cover((-9, 0, 4.5, 10), (0, 5, 9, 5)) == pytest.approx(0.5)
+
+
+class Table:
+    """Finds what a table says of a file's content."""
+
+    def __init__(self, table: dict[bytes, list[Found]]) -> None:
+        self._table = table
+
+    def class_names(self) -> tuple[str, ...]:
+        return ("qr_code",)
+
+    def detect(self, image: bytes) -> Sequence[Found]:
+        return self._table[image]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A page with a symbol and a blank one."""
+    cv2.imwrite(str(tmp_path / "page.png"), page())
+    cv2.imwrite(str(tmp_path / "blank.png"), np.full((50, 50, 3), 255, np.uint8))
+    x1, y1, x2, y2 = QR_AT
+    quad = [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
+    symbol = {"class": "qr_code", "format": "QR Code", "text": TEXT, "quad": quad}
+    images = [{"file": "page.png", "symbols": [symbol]}, {"file": "blank.png", "symbols": []}]
+    (tmp_path / "truth.json").write_text(json.dumps({"images": images}))
+    return tmp_path
+
+
+def test_a_folder_is_measured_and_counted(folder: Path) -> None:
+    photos = read_photos(folder)
+    right, wrong = Found("qr_code", 0.9, QR_AT), Found("qr_code", 0.6, (1, 1, 40, 40))
+    boxes = dict(
+        zip((photo.path.read_bytes() for photo in photos), ([right], [wrong]), strict=True)
+    )
+    outcomes = measure_photos(Table(boxes), photos, Reader(), lambda: None)
+    counts = tally(outcomes, ("qr_code",))
+    assert (counts.symbols, counts.recall, counts.usefulness) == (1, 1.0, 1.0)
+    assert tally(outcomes, ("aztec",)).symbols == 0
+    assert false_alarms(outcomes) == 1
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"images": [{}]}', "[]"])
+def test_a_folder_without_a_proper_truth_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "truth.json").write_text(content)
+    with pytest.raises(ModelExportError, match=r"truth\.json"):
+        read_photos(tmp_path)
+
+
+def test_the_truth_of_the_real_photos_is_what_whole_photos_decode_to(shared_data: Path) -> None:
+    photos = read_photos(shared_data / "zxing-blackbox")[::10]
+    outcomes = measure_photos(Nothing(), photos, Reader(), lambda: None)
+    counts = tally(outcomes, ("qr_code", "data_matrix", "aztec", "pdf417", "linear"))
+    assert counts.symbols > 30
+    assert counts.readable_whole == counts.symbols
+    assert counts.useful == counts.found == 0
+
+
+class Nothing:
+    """Finds nothing."""
+
+    def class_names(self) -> tuple[str, ...]:
+        return ()
+
+    def detect(self, image: bytes) -> Sequence[Found]:
+        return ()
+
+
+def test_the_sheet_draws_the_photos_with_a_fault(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path(__file__).parents[1] / "benchmarks" / "barcode_sheet.py"
+    spec = importlib.util.spec_from_file_location("barcode_sheet", file)
+    assert spec
+    assert spec.loader
+    sheet = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sheet)
+    photos = read_photos(folder)
+    outcomes = measure_photos(Nothing(), photos, Reader(), lambda: None)
+    sheet.draw_sheet(outcomes, tmp_path / "sheet.jpg")
+    assert cv2.imread(str(tmp_path / "sheet.jpg")).shape == (362, 1800, 3)
+    assert "1 photos with a fault" in capsys.readouterr().out
