@@ -1,4 +1,5 @@
 # make serve   start the server          MODEL=path-or-name PORT=8000 HOST=127.0.0.1 DEVICE=auto|cpu|cuda|tensorrt
+#              (no MODEL: the barcode detector that comes with the package)
 # make test    run the tests
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
 # make check   format, lint, types, import contracts and tests: what CI runs
@@ -6,7 +7,7 @@
 # PYTHON=python3.13 chooses the interpreter; EXTRA="..." adds flags to the server.
 
 PYTHON ?= python3
-MODEL ?= yolox-nano
+MODEL ?=
 HOST ?= 127.0.0.1
 PORT ?= 8000
 DEVICE ?= auto
@@ -34,9 +35,11 @@ DEV_STAMP := $(VENV)/.installed-dev
 
 serve: $(SERVE_STAMP)
 	@model="$(MODEL)"; \
-	case "$$model" in *.onnx|*/*) named_file=1;; *) named_file=;; esac; \
-	if [ -z "$$named_file" ]; then model=$$($(SERVE_VENV)/bin/python -m model_export fetch "$$model") || exit 1; fi; \
-	exec $(SERVE_VENV)/bin/python -m service --model "$$model" --host $(HOST) --port $(PORT) --device $(DEVICE) $(EXTRA)
+	case "$$model" in \
+	  ''|*.onnx|*/*) ;; \
+	  *) model=$$($(SERVE_VENV)/bin/python -m model_export fetch "$$model") || exit 1;; \
+	esac; \
+	exec $(SERVE_VENV)/bin/python -m service $${model:+--model "$$model"} --host $(HOST) --port $(PORT) --device $(DEVICE) $(EXTRA)
 
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.contract import LEAST_SIGMA, MOST_SIGMA, NmsMethod, ScoreBy
@@ -11,6 +11,8 @@ from service.core.letterbox import LetterboxMode
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# An empty path would otherwise be the current folder; compose files and make pass "" for "unset".
+ModelFile = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
 # Pillow warns of images beyond this, and refuses those of twice as many pixels.
 MOST_IMAGE_PIXELS = 89_478_485
@@ -28,7 +30,10 @@ class Settings(BaseSettings):
     )
 
     # The model and where it runs
-    model: Path | None = Field(None, description="ONNX file with a model contract (required)")
+    model: ModelFile = Field(
+        None,
+        description="ONNX file with a model contract (unset or empty: the barcode detector inside)",
+    )
     device: Device = Field(
         "auto", description="Where to run; `auto` takes a GPU if it can and says what it took"
     )

@@ -1,7 +1,10 @@
 """From settings to a loaded, warmed engine and the defaults it is served with."""
 
 import dataclasses
+from pathlib import Path
 from typing import Final
+
+import structlog
 
 from service.core.contract import ModelContract
 from service.core.suppress import DetectionOptions, with_recommended
@@ -11,19 +14,22 @@ from service.engine import CPU, Engine, OnnxEngine
 from service.errors import StartupError
 from service.settings import Settings
 
+# The barcode detector that comes with the package; its card lies beside it.
+DEFAULT_MODEL: Final = Path(__file__).with_name("models") / "barcodes.onnx"
 OPTION_SETTINGS: Final = ("confidence", "score_by", "nms", "iou", "sigma", "class_agnostic")
+
+log = structlog.get_logger(__name__)
 
 
 def load_engine(settings: Settings) -> OnnxEngine:
-    """Load the model that the settings name, and warm every size it promises.
+    """Load the model that the settings name, else the embedded one; warm every size it promises.
 
     Raises:
-        StartupError: There is no model, it cannot be served, or not on the device asked for.
+        StartupError: There is no such file, it cannot be served, or not on the device asked for.
     """
-    if settings.model is None:
-        raise StartupError("no model is named: set --model or YOLOX_MODEL to an ONNX file")
+    path = settings.model or DEFAULT_MODEL
     engine = OnnxEngine(
-        settings.model,
+        path,
         device=settings.device,
         threads=threads_of_engine(settings),
         max_batch=settings.max_batch_size,
@@ -32,8 +38,9 @@ def load_engine(settings: Settings) -> OnnxEngine:
     engine.load()
     contract = engine.contract
     if settings.letterbox == "rectangle" and not contract.input.dynamic_size:
-        raise StartupError(f"{settings.model} has a fixed size, and cannot do letterbox=rectangle")
+        raise StartupError(f"{path} has a fixed size, and cannot do letterbox=rectangle")
     engine.warm(promised_sizes(contract, settings.letterbox))
+    log.info("model", name=contract.name, version=contract.version, file=str(path))
     return engine
 
 

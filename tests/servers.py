@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx2
@@ -17,10 +17,12 @@ import httpx2
 class Server:
     """`python -m service` on a free port, with its log read as it comes.
 
-    `sabotage` is code to run before it.
+    `sabotage` is code to run before it; `environment` is added to the one that tests run in.
     """
 
-    def __init__(self, *arguments: str, sabotage: str = "") -> None:
+    def __init__(
+        self, *arguments: str, sabotage: str = "", environment: Mapping[str, str] | None = None
+    ) -> None:
         code = f"{sabotage}\nimport sys, service.__main__ as m; sys.exit(m.main(sys.argv[1:]))"
         start = ["-c", code] if sabotage else ["-m", "service"]
         command = [sys.executable, *start, "--port", "0", "--log-format", "json"]
@@ -28,7 +30,7 @@ class Server:
             [*command, *arguments],
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment or {}),
         )
         self.events: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -104,10 +105,32 @@ def test_a_gpu_asked_for_that_is_not_there_is_exit_code_1(model: Path, device: s
     assert "Traceback" not in complaint
 
 
-def test_no_model_is_one_line_and_exit_code_1() -> None:
-    code, complaint = failed_start()
+def test_a_model_file_that_is_not_there_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    code, complaint = failed_start("--model", str(tmp_path / "no.onnx"))
     assert code == 1
-    assert complaint == ("error: no model is named: set --model or YOLOX_MODEL to an ONNX file\n")
+    assert complaint == f"error: there is no model file {tmp_path / 'no.onnx'}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--model", ""]], ids=["unset", "empty"])
+@pytest.mark.parametrize("variable", [None, ""], ids=["no variable", "empty variable"])
+def test_without_a_model_the_embedded_one_is_served(
+    model: Path,
+    arguments: list[str],
+    variable: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("YOLOX_MODEL", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("YOLOX_MODEL", variable)
+    here = f"import pathlib, service.startup as s; s.DEFAULT_MODEL = pathlib.Path({str(model)!r})"
+    running = Server(*arguments, sabotage=here)
+    try:
+        assert running.client.get("/model").json()["contract"]["name"] == "tiny"
+    finally:
+        running.close()
+    logged = [json.loads(line) for line in running.events]
+    (line,) = [line for line in logged if line["event"] == "model"]
+    assert (line["name"], line["version"], line["file"]) == ("tiny", "1", str(model))
 
 
 def test_a_port_in_use_is_a_failure_to_start(running: Server, model: Path) -> None:

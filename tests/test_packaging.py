@@ -1,0 +1,102 @@
+"""What `make serve` runs, and what a wheel carries: neither needs a network for the default."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from onnx_models import tiny_yolox_model
+from pictures import plain
+from servers import Server
+from test_engine import model_file
+
+ROOT = Path(__file__).parents[1]
+BUILT_FROM = [".gitignore", "LICENSE", "README.md", "pyproject.toml"]
+
+FAKE_PYTHON = """#!/bin/sh
+echo "$@" >> "{log}"
+case "$*" in "-m model_export fetch"*) echo "/cache/$4.onnx";; esac
+"""
+
+
+def commands_of_make_serve(folder: Path, **variables: str) -> list[str]:
+    """The Python commands that `make serve` runs in an environment that is already installed."""
+    python, log = folder / "bin" / "python", folder / "log"
+    python.parent.mkdir(parents=True)
+    python.write_text(FAKE_PYTHON.format(log=log))
+    python.chmod(0o755)
+    (folder / ".installed-serve").touch()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    environment.pop("MODEL", None)
+    named = [f"{name}={value}" for name, value in variables.items()]
+    command = ["make", "serve", "DEVICE=cpu", f"SERVE_VENV={folder}", *named]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    return log.read_text().splitlines()
+
+
+@pytest.mark.parametrize("variables", [{}, {"MODEL": ""}], ids=["unset", "empty"])
+def test_make_serve_without_a_model_fetches_nothing(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    (command,) = commands_of_make_serve(tmp_path / "venv", **variables)
+    assert command == "-m service --host 127.0.0.1 --port 8000 --device cpu"
+
+
+def test_make_serve_fetches_a_model_that_is_named(tmp_path: Path) -> None:
+    fetch, serve = commands_of_make_serve(tmp_path / "venv", MODEL="yolox-nano")
+    assert fetch == "-m model_export fetch yolox-nano"
+    assert serve.startswith("-m service --model /cache/yolox-nano.onnx --host")
+
+
+@pytest.mark.parametrize("path", ["model.onnx", "runs/best.onnx", "runs/model"])
+def test_make_serve_takes_a_file_as_it_is(tmp_path: Path, path: str) -> None:
+    (command,) = commands_of_make_serve(tmp_path / "venv", MODEL=path)
+    assert command.startswith(f"-m service --model {path} --host")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what a wheel brings, built from a copy whose embedded model is a stand-in."""
+    folder = tmp_path_factory.mktemp("wheel")
+    copy = folder / "checkout"
+    for package in ("service", "model_export"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.onnx")
+        shutil.copytree(ROOT / package, copy / package, ignore=ignored)
+    for name in BUILT_FROM:
+        shutil.copy(ROOT / name, copy / name)
+    models = copy / "service" / "models"
+    models.mkdir(exist_ok=True)
+    model_file(models, tiny_yolox_model()).rename(models / "barcodes.onnx")
+    (models / "barcodes.md").write_text("a card")
+    (models / "other.onnx").write_bytes(b"what somebody left there")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=copy, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_a_wheel_carries_the_embedded_model_and_its_card_and_no_other(installed: Path) -> None:
+    models = installed / "service" / "models"
+    assert sorted(path.name for path in models.iterdir()) == ["barcodes.md", "barcodes.onnx"]
+
+
+def test_an_installed_wheel_serves_the_embedded_model(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("YOLOX_MODEL", raising=False)
+    # Without the current folder on the path, or it would be the checkout that serves.
+    running = Server(environment={"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"})
+    try:
+        headers = {"Content-Type": "image/png"}
+        answer = running.client.post("/detect", content=plain(255), headers=headers).json()
+    finally:
+        running.close()
+    assert answer["results"][0]["detections"]
+    assert answer["model"]["name"] == "tiny"
+    assert any(str(installed / "service" / "models") in line for line in running.events)
