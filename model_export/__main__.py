@@ -16,7 +16,10 @@ EXTRAS = {
     "preview": "train",
     "train": "train",
     "evaluate": "evaluate",
+    "demo-data": "train",
 }
+# Those of packages that a command needs for some of its arguments only.
+PACKAGE_EXTRAS = {"onnxruntime": "cpu", "zxingcpp": "barcodes", "skimage": "barcodes"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +72,7 @@ def _fail(message: str) -> int:
 
 
 def _missing_package(package: str, command: str) -> str:
-    extra = "cpu" if package.startswith("onnxruntime") else EXTRAS[command]
+    extra = PACKAGE_EXTRAS.get(package.split(".", maxsplit=1)[0], EXTRAS[command])
     return f"`{command}` needs the package {package}: pip install 'yolox-serve[{extra}]'"
 
 

@@ -1,18 +1,32 @@
-"""A data set to try a training with, drawn on the spot and written in COCO's form."""
+"""Data sets that the project draws itself, written in COCO's form."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
 
 import cv2
+import numpy as np
 
 from model_export.errors import ModelExportError
-from model_export.shapes import CLASS_NAMES, draw_scene
 from model_export.training.geometry import Picture
 
 # Tells our files from those of others, which are not to be overwritten.
-DESCRIPTION: Final = "Geometric shapes, drawn by `python -m model_export demo-data`"
+DESCRIPTION: Final = "Drawn by `python -m model_export demo-data`"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is drawn.
+
+    Attributes:
+        class_names: Class id to name.
+        draw: Makes the picture of a number, always the same one.
+    """
+
+    class_names: tuple[str, ...]
+    draw: Callable[[int], Picture]
 
 
 class _Image(TypedDict):
@@ -33,19 +47,32 @@ class _Box(TypedDict):
     iscrowd: int
 
 
-def write_demo_data(
-    folder: Path, *, train: int, val: int, size: int, seed: int
-) -> tuple[Path, Path]:
+def shapes(size: int, seed: int) -> Subject:
+    """Circles, squares and triangles, on pictures of this size in pixels."""
+    # Only the subject that is asked for is loaded: barcodes need packages of their own.
+    from model_export.shapes import CLASS_NAMES, draw_scene  # noqa: PLC0415
+
+    return Subject(CLASS_NAMES, lambda number: draw_scene(seed, number, size, size))
+
+
+def barcodes(seed: int) -> Subject:
+    """Scenes as the detector of barcodes learns from, but none of its own."""
+    from model_export.barcodes.scene import draw_scene  # noqa: PLC0415
+    from model_export.barcodes.symbols import CLASS_NAMES  # noqa: PLC0415
+
+    return Subject(CLASS_NAMES, lambda number: draw_scene(np.random.default_rng((seed, number))))
+
+
+def write_demo_data(folder: Path, subject: Subject, *, train: int, val: int) -> tuple[Path, Path]:
     """Draw two sets of pictures, and write them as train.json, val.json and PNG files in images.
 
     Files of an earlier call are overwritten; no file is deleted.
 
     Args:
         folder: Where to; made if it is not there.
+        subject: What to draw.
         train: How many pictures to learn from.
         val: How many to measure with; none is in both sets, however many there are.
-        size: Height and width of each in pixels.
-        seed: The same numbers give the same files.
 
     Returns:
         The two json files.
@@ -59,8 +86,8 @@ def write_demo_data(
     try:
         (folder / "images").mkdir(parents=True, exist_ok=True)
         # Even numbers are to learn from, odd ones to measure with.
-        _write_split(paths[0], range(0, 2 * train, 2), size, seed)
-        _write_split(paths[1], range(1, 2 * val, 2), size, seed)
+        _write_split(paths[0], range(0, 2 * train, 2), subject)
+        _write_split(paths[1], range(1, 2 * val, 2), subject)
     except OSError as error:
         raise ModelExportError(f"cannot write to {folder}: {error.strerror}") from error
     return paths
@@ -76,16 +103,19 @@ def _refuse_others(path: Path) -> None:
         raise ModelExportError(f"{path} is of another data set; choose another folder")
 
 
-def _write_split(path: Path, indices: Iterable[int], size: int, seed: int) -> None:
+def _write_split(path: Path, numbers: Iterable[int], subject: Subject) -> None:
     images: list[_Image] = []
     boxes: list[_Box] = []
-    for image_id, index in enumerate(indices, start=1):
-        picture = draw_scene(seed, index, size, size)
+    for image_id, number in enumerate(numbers, start=1):
+        picture = subject.draw(number)
+        height, width = picture.image.shape[:2]
         name = f"images/{path.stem}-{image_id:05}.png"
         _write_image(path.parent / name, picture)
-        images.append({"id": image_id, "file_name": name, "height": size, "width": size})
+        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
         boxes += _boxes(picture, image_id, len(boxes) + 1)
-    categories = [{"id": number, "name": name} for number, name in enumerate(CLASS_NAMES, start=1)]
+    categories = [
+        {"id": number, "name": name} for number, name in enumerate(subject.class_names, 1)
+    ]
     content = {
         "info": {"description": DESCRIPTION},
         "images": images,

@@ -62,7 +62,13 @@ def test_onnxruntime_leaves_no_telemetry_behind(source: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("package", "extra"), [("onnx", "fetch"), ("onnxruntime", "cpu"), ("numpy.strange", "fetch")]
+    ("package", "extra"),
+    [
+        ("onnx", "fetch"),
+        ("onnxruntime", "cpu"),
+        ("numpy.strange", "fetch"),
+        ("zxingcpp", "barcodes"),
+    ],
 )
 def test_missing_package_is_one_line_that_names_the_extra(
     package: str,

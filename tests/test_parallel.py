@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from model_export.coco import METRIC_NAMES, Metrics
-from model_export.demo_data import write_demo_data
+from model_export.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
 from model_export.model.yolox import YOLOX, build
 from model_export.training.annotations import read_annotations
@@ -275,7 +275,7 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_demo_data(tmp_path_factory.mktemp("data"), train=BATCH, val=2, size=64, seed=0)[0]
+    return write_demo_data(tmp_path_factory.mktemp("data"), shapes(64, 0), train=BATCH, val=2)[0]
 
 
 @pytest.fixture(scope="module")

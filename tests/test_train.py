@@ -12,7 +12,7 @@ import pytest
 
 from model_export.__main__ import main
 from model_export.coco import Metrics
-from model_export.demo_data import write_demo_data
+from model_export.demo_data import barcodes, shapes, write_demo_data
 from model_export.training.run_folder import RunFolder
 from servers import server
 from service.core.contract import ModelContract
@@ -26,7 +26,7 @@ TINY = (
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    write_demo_data(folder, train=8, val=3, size=64, seed=0)
+    write_demo_data(folder, shapes(64, 0), train=8, val=3)
     return folder
 
 
@@ -71,6 +71,22 @@ def test_exported_model_says_what_it_is(demo: Path, tmp_path: Path) -> None:
     assert contract.provenance.metrics.endswith("on val.json")
 
 
+def test_drawn_barcodes_are_learnt_from_without_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_demo_data(tmp_path / "data", barcodes(1), train=0, val=6)
+    output, val = tmp_path / "run", tmp_path / "data" / "val.json"
+    data = ["--data", "barcodes:8", "--val", str(val), "--output", str(output)]
+
+    assert main(["train", *data, *TINY, "--epochs", "2"]) == 0
+
+    assert "8 pictures of barcodes drawn for each epoch" in capsys.readouterr().err
+    entries = onnx.load(output / "model.onnx").metadata_props
+    contract = ModelContract.from_metadata({entry.key: entry.value for entry in entries})
+    assert contract.class_names == ("qr_code", "data_matrix", "aztec", "pdf417", "linear")
+    assert contract.provenance.dataset == "barcodes"
+
+
 def test_second_run_into_a_folder_is_refused(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +103,7 @@ def test_second_run_into_a_folder_is_refused(
     [
         (["--output", "x"], "needs --data"),
         (["--output", "x", "--data", "a.json"], "--val"),
+        (["--output", "x", "--data", "barcodes:9"], "--val"),
         (["--resume", "x"], "holds no run"),
         (["--resume", "x", "--epochs", "3"], "leave out --epochs"),
         (["--output", "x", "--data", "a.json", "--val", "b.json"], "a.json"),
@@ -167,7 +184,7 @@ def test_interrupted_run_says_how_to_go_on_and_does(demo: Path, tmp_path: Path) 
 def overfitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run that has learnt eight pictures by heart, and their annotations."""
     folder = tmp_path_factory.mktemp("overfitted")
-    write_demo_data(folder, train=8, val=1, size=96, seed=0)
+    write_demo_data(folder, shapes(96, 0), train=8, val=1)
     annotations = folder / "train.json"
     command = (
         f"train --data {annotations} --val {annotations} --output {folder / 'run'} --size 96 "

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from model_export.checkpoint import read_state_dict
 from model_export.coco import METRIC_NAMES, Metrics
-from model_export.demo_data import write_demo_data
+from model_export.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
 from model_export.model.yolox import build
 from model_export.training.annotations import read_annotations
 from model_export.training.boxes import Targets
-from model_export.training.config import DataSource, Machine, TrainingConfig
+from model_export.training.config import DataSource, DrawnBarcodes, Machine, TrainingConfig
 from model_export.training.dataset import Batch
 from model_export.training.ema import WeightAverage
 from model_export.training.examples import CheckedImages, check_images
@@ -70,7 +70,7 @@ class Diary:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> CheckedImages:
     folder = tmp_path_factory.mktemp("pictures")
-    write_demo_data(folder, train=IMAGES, val=1, size=96, seed=0)
+    write_demo_data(folder, shapes(96, 0), train=IMAGES, val=1)
     return check_images(read_annotations(folder / "train.json"))
 
 
@@ -450,8 +450,11 @@ def test_meaningless_configuration_is_refused(changes: dict[str, object], named:
         config(**changes)
 
 
-def test_configuration_survives_json() -> None:
-    settings = config(weights=Path("a.pth"), data=DataSource(Path("x"), Path("y"), "trainval"))
+@pytest.mark.parametrize(
+    "data", [DataSource(Path("x"), Path("y"), "trainval"), DrawnBarcodes(4000)]
+)
+def test_configuration_survives_json(data: DataSource | DrawnBarcodes) -> None:
+    settings = config(weights=Path("a.pth"), data=data)
 
     assert TrainingConfig.from_json(settings.to_json()) == settings
 

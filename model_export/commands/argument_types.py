@@ -1,7 +1,10 @@
 """What the text of an argument may be; errors are shown by argparse."""
 
 import argparse
+import re
+from pathlib import Path
 
+from model_export.training.config import DrawnBarcodes
 from model_export.training.recipe import SIZE_STEP
 
 
@@ -19,6 +22,12 @@ def natural(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return number
+
+
+def training_data(text: str) -> Path | DrawnBarcodes:
+    """A path, or `barcodes:N` for so many drawn pictures an epoch."""
+    drawn = re.fullmatch(r"barcodes:([1-9]\d*)", text)
+    return DrawnBarcodes(int(drawn[1])) if drawn else Path(text)
 
 
 def size(text: str) -> tuple[int, int]:

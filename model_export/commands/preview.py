@@ -4,10 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from model_export.commands.argument_types import natural, positive, training_size
+from model_export.commands.argument_types import (
+    natural,
+    positive,
+    training_data,
+    training_size,
+)
 from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
 from model_export.errors import ModelExportError
 from model_export.model.variants import VARIANTS, usual_size
+from model_export.training.config import DataSource
 from model_export.training.recipe import Recipe
 
 
@@ -18,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Mosaic, MixUp and the other changes make of it."
     )
     parser.add_argument(
-        "--data", required=True, type=Path, metavar="PATH", help="a COCO json, or a VOC folder"
+        "--data",
+        required=True,
+        type=training_data,
+        metavar="PATH",
+        help="a COCO json, a VOC folder, or barcodes:N for drawn pictures",
     )
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="images of a COCO json (default: its folder)"
@@ -40,21 +50,27 @@ def run(arguments: argparse.Namespace) -> None:
     # Only here, so that `--help` does not wait for OpenCV.
     from PIL import Image  # noqa: PLC0415
 
-    from model_export.training.annotations import read_annotations  # noqa: PLC0415
     from model_export.training.augment import augment  # noqa: PLC0415
-    from model_export.training.examples import Examples, check_images  # noqa: PLC0415
     from model_export.training.preview import sheet  # noqa: PLC0415
+    from model_export.training.sources import read_source  # noqa: PLC0415
 
-    data = check_images(read_annotations(arguments.data, arguments.images, split=arguments.split))
+    source = arguments.data
+    if isinstance(source, Path):
+        source = DataSource(source, arguments.images, arguments.split)
+    data = read_source(source, arguments.seed)
     sys.stderr.writelines(f"{line}\n" for line in data.report())
-    examples, settings = Examples(data), augmentation(vars(arguments), arguments.variant)
+    settings = augmentation(vars(arguments), arguments.variant)
+    examples = data.pictures(None)
     side = usual_size(arguments.variant)
     height, width = arguments.size or (side, side)
     recipes = [
         Recipe(i % len(examples), i // len(examples), height, width, closing=arguments.closing)
         for i in range(arguments.count)
     ]
-    pictures = [augment(examples, recipe, settings, arguments.seed) for recipe in recipes]
+    pictures = [
+        augment(examples.at_epoch(recipe.epoch), recipe, settings, arguments.seed)
+        for recipe in recipes
+    ]
     drawn = sheet(pictures, data.class_names, arguments.columns)
     try:
         Image.fromarray(drawn[:, :, ::-1]).save(arguments.output, "PNG")

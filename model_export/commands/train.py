@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from model_export.commands.argument_types import natural, positive, training_size
+from model_export.commands.argument_types import (
+    natural,
+    positive,
+    training_data,
+    training_size,
+)
 from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
 from model_export.errors import InterruptedRunError, ModelExportError
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
@@ -16,6 +21,7 @@ from model_export.training.config import (
     PRECISIONS,
     PRESET_NAMES,
     DataSource,
+    DrawnBarcodes,
     Machine,
     TrainingConfig,
 )
@@ -85,7 +91,10 @@ def run(arguments: argparse.Namespace) -> None:
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the data", argument_default=argparse.SUPPRESS)
     group.add_argument(
-        "--data", type=Path, metavar="PATH", help="a COCO json, or a VOC folder; needed"
+        "--data",
+        type=training_data,
+        metavar="PATH",
+        help="a COCO json, a VOC folder, or barcodes:N to draw N pictures an epoch; needed",
     )
     group.add_argument(
         "--images", type=Path, metavar="DIR", help="images of a COCO json (its folder)"
@@ -227,14 +236,17 @@ def _configured(given: Mapping[str, Any]) -> TrainingConfig:
     )
 
 
-def _sources(given: Mapping[str, Any]) -> tuple[DataSource, DataSource]:
+def _sources(given: Mapping[str, Any]) -> tuple[DataSource | DrawnBarcodes, DataSource]:
     if "data" not in given:
         raise ModelExportError("a new run needs --data: a COCO json, or a VOC folder")
-    path: Path = given["data"]
-    if "val" not in given and not path.is_dir():
-        raise ModelExportError("a COCO json needs another one to measure on: --val")
-    data = DataSource(path, given.get("images"), given.get("split", "train"))
-    validation = DataSource(
-        given.get("val", path), given.get("val_images"), given.get("val_split", "val")
-    )
-    return data, validation
+    source: Path | DrawnBarcodes = given["data"]
+    own = source if isinstance(source, Path) and source.is_dir() else None
+    measured = given.get("val", own)
+    if measured is None:
+        raise ModelExportError(
+            "only a VOC folder has images to measure on of its own; name a COCO json: --val"
+        )
+    validation = DataSource(measured, given.get("val_images"), given.get("val_split", "val"))
+    if isinstance(source, DrawnBarcodes):
+        return source, validation
+    return DataSource(source, given.get("images"), given.get("split", "train")), validation

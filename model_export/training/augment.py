@@ -23,6 +23,9 @@ class PictureSource(Protocol):
 
     def __getitem__(self, index: int) -> Picture: ...
 
+    def at_epoch(self, epoch: int) -> "PictureSource":
+        """The pictures of one pass over the data, from 0; files are the same in each."""
+
 
 def augment(source: PictureSource, recipe: Recipe, settings: Augmentation, seed: int) -> Picture:
     """Make the sample that a recipe names.

@@ -34,6 +34,17 @@ class DataSource:
 
 
 @dataclass(frozen=True, slots=True)
+class DrawnBarcodes:
+    """Pictures of barcodes that are drawn when they are needed, other ones in every epoch.
+
+    Attributes:
+        pictures: How many make an epoch.
+    """
+
+    pictures: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingConfig:
     """Everything that the numbers of a training depend on, besides the files it reads.
 
@@ -65,7 +76,7 @@ class TrainingConfig:
     """
 
     variant: Variant
-    data: DataSource
+    data: DataSource | DrawnBarcodes
     validation: DataSource
     height: int
     width: int

@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
 from model_export.training.annotations import AnnotatedImage, Annotations
+from model_export.training.augment import PictureSource
 from model_export.training.geometry import Picture
 from model_export.training.image_files import ImageCache, checked_size, read_image
 
@@ -37,6 +38,23 @@ class DroppedBox:
     reason: str
 
 
+class TrainingData(Protocol):
+    """What can be trained on."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class id to name."""
+
+    def __len__(self) -> int:
+        """Pictures of an epoch."""
+
+    def pictures(self, cache: ImageCache | None) -> PictureSource:
+        """The pictures by number, with a place to keep decoded files."""
+
+    def report(self) -> list[str]:
+        """What is there, in lines for a person."""
+
+
 @dataclass(frozen=True, slots=True)
 class CheckedImages:
     """A data set that may be trained on.
@@ -52,6 +70,13 @@ class CheckedImages:
     images: tuple[AnnotatedImage, ...]
     dropped: tuple[DroppedBox, ...]
     crowd: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pictures(self, cache: ImageCache | None) -> "Examples":
+        """The images by number, decoded each time if there is no cache."""
+        return Examples(self, cache)
 
     def report(self) -> list[str]:
         """What is there and what was left out, in lines for a person."""
@@ -118,6 +143,10 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.data.images)
+
+    def at_epoch(self, _epoch: int) -> "Examples":
+        """The same pictures in each."""
+        return self
 
     def __getitem__(self, index: int) -> Picture:
         """Image number `index`, and its boxes in pixels of it.

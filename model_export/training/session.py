@@ -11,15 +11,14 @@ from model_export.coco import Metrics
 from model_export.digest import short_digest
 from model_export.export import export
 from model_export.model.yolox import YOLOX, build
-from model_export.training.annotations import read_annotations
 from model_export.training.board import Board
-from model_export.training.config import Machine, TrainingConfig
-from model_export.training.examples import check_images
+from model_export.training.config import DrawnBarcodes, Machine, TrainingConfig
 from model_export.training.parallel import Team
 from model_export.training.pretrained import initialise
 from model_export.training.progress import ProgressBar
 from model_export.training.records import EpochRecord, Watcher, Watchers
 from model_export.training.run_folder import Best, Ledger, RunFolder
+from model_export.training.sources import read_source
 from model_export.training.statistics import STATISTICS_IMAGES, restore_statistics
 from model_export.training.stop import StopRequest
 from model_export.training.trainer import Job, sample_batches, train
@@ -59,8 +58,7 @@ class Session:
         config, folder = self.config, self.folder
         if self.team.leads and not self.resume:
             folder.check_free()
-        source = config.data
-        data = check_images(read_annotations(source.path, source.images, split=source.split))
+        data = read_source(config.data, config.seed)
         self._say(*data.report())
         contract = _contract(config, data.class_names)
         validation = Validation(read_validation_set(config.validation, data.class_names), contract)
@@ -120,11 +118,12 @@ class Session:
         self._say(f"best epoch {_best_epoch(epochs) + 1}: {_summary(metrics)}")
 
     def _provenance(self, metrics: Metrics) -> Provenance:
-        data, validation = self.config.data.path.name, self.config.validation.path.name
+        source = self.config.data
+        learnt = "barcodes" if isinstance(source, DrawnBarcodes) else source.path.name
         return Provenance(
             source="trained with yolox-serve",
-            dataset=data,
-            metrics=f"{_summary(metrics)} on {validation}",
+            dataset=learnt,
+            metrics=f"{_summary(metrics)} on {self.config.validation.path.name}",
         )
 
 

@@ -18,7 +18,7 @@ from model_export.training.batches import BatchPlan
 from model_export.training.config import Machine, TrainingConfig
 from model_export.training.dataset import TrainingSamples, training_loader
 from model_export.training.ema import WeightAverage
-from model_export.training.examples import CheckedImages, Examples
+from model_export.training.examples import TrainingData
 from model_export.training.image_files import ImageCache
 from model_export.training.learner import Learner, arithmetic
 from model_export.training.loss import PRESETS, DetectionLoss
@@ -52,7 +52,7 @@ class Job:
 
     config: TrainingConfig
     machine: Machine
-    data: CheckedImages
+    data: TrainingData
     last: Path
     best: Path
     resume: bool = False
@@ -96,7 +96,7 @@ def train(
 
     loss = DetectionLoss(PRESETS[config.loss], config.box_coding, divisor=team.fair_divisor)
     learner = Learner(team.share(model), loss, optimizer, scaler, dtype, config.accumulate)
-    plan = batch_plan(config, len(job.data.images), team, start=progress.step)
+    plan = batch_plan(config, len(job.data), team, start=progress.step)
     schedule = learning_rates(config, plan.epoch_iterations)
     loader = training_loader(
         training_samples(job),
@@ -160,7 +160,7 @@ def batch_plan(config: TrainingConfig, images: int, team: Team, *, start: int = 
 def training_samples(job: Job) -> TrainingSamples:
     """The augmented samples of a job."""
     cache = ImageCache(job.machine.cache) if job.machine.cache else None
-    return TrainingSamples(Examples(job.data, cache), job.config.augmentation, job.config.seed)
+    return TrainingSamples(job.data.pictures(cache), job.config.augmentation, job.config.seed)
 
 
 def learning_rates(config: TrainingConfig, epoch_steps: int) -> Schedule:
@@ -230,7 +230,7 @@ def sample_batches(job: Job, device: torch.device, images: int) -> Iterator[Tens
         `(batch_size, 3, H, W)` float32, BGR, 0-255.
     """
     config = replace(job.config, augmentation=replace(job.config.augmentation, multiscale_steps=0))
-    plan = batch_plan(config, len(job.data.images), Team(device))
+    plan = batch_plan(config, len(job.data), Team(device))
     wanted = -(-images // config.batch_size)
     for batch in itertools.islice(training_loader(training_samples(job), plan), wanted):
         yield batch.images.to(device, torch.float32, memory_format=torch.channels_last)

@@ -1,0 +1,61 @@
+"""Lines of text, as masks to be printed on something."""
+
+import string
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Final
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Random = np.random.Generator
+# (h, w) uint8: how much of each pixel is ink, 0 to 255.
+Ink = NDArray[np.uint8]
+
+# Fonts that come with matplotlib, and have Latin letters: the mathematical ones are left out.
+FONT_PATTERNS: Final = ("DejaVuSans*.ttf", "DejaVuSerif*.ttf", "STIXGeneral*.ttf")
+LETTERS: Final = "eeeettttaaaoooiinnsshhrrddllccuummwffggyyppbbvkjxqz" + string.ascii_uppercase
+SMALLEST: Final = 6
+
+
+def line(rng: Random, height: int, text: str | None = None, *, letters: int = 60) -> Ink:
+    """A line of text.
+
+    Args:
+        rng: Where font and words come from.
+        height: Of the line in pixels, about.
+        text: What it says (default: words that mean nothing, and numbers).
+        letters: How long such a text is at most.
+    """
+    fonts = _font_files()
+    font = _font(fonts[int(rng.integers(len(fonts)))], max(SMALLEST, round(0.8 * height)))
+    return _drawn(text if text is not None else _words(rng, letters), font)
+
+
+def _words(rng: Random, letters: int) -> str:
+    words: list[str] = []
+    while sum(map(len, words)) < letters:
+        characters = string.digits if rng.random() < 0.2 else LETTERS
+        size = int(rng.integers(1, 11))
+        words.append("".join(characters[i] for i in rng.integers(len(characters), size=size)))
+    return " ".join(words)[:letters]
+
+
+def _drawn(text: str, font: ImageFont.FreeTypeFont) -> Ink:
+    left, top, right, bottom = font.getbbox(text)
+    mask = Image.new("L", (max(1, int(right - left)), max(1, int(bottom - top))))
+    ImageDraw.Draw(mask).text((-left, -top), text, fill=255, font=font)
+    return np.asarray(mask, dtype=np.uint8)
+
+
+@cache
+def _font_files() -> tuple[Path, ...]:
+    folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
+    return tuple(sorted(path for pattern in FONT_PATTERNS for path in folder.glob(pattern)))
+
+
+@lru_cache(maxsize=512)
+def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)

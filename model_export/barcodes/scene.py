@@ -1,0 +1,294 @@
+"""One picture: a symbol by itself as software draws it, or several in front of a camera."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model_export.barcodes.labels import Label, bare, label, magnified
+from model_export.barcodes.optics import compressed, photographed
+from model_export.barcodes.placing import Placement, Points, place
+from model_export.barcodes.surfaces import (
+    Pixels,
+    ink_color,
+    page,
+    paper_color,
+    patterned,
+    surface,
+)
+from model_export.barcodes.symbols import Symbol, random_symbol
+from model_export.training.geometry import Picture
+
+Random = np.random.Generator
+
+# How often a picture is one symbol and little else, and how often it has none at all.
+BARE_SHARE: Final = 0.25
+EMPTY_SHARE: Final = 0.13
+# Longer side of a picture in pixels, and the shorter over it.
+LONGER_SIDES: Final = (180, 480)
+ASPECTS: Final = (0.45, 1.0)
+# How many symbols are tried, with the share of pictures for each.
+COUNTS: Final = (1, 2, 3, 4, 6, 9)
+COUNT_SHARES: Final = (0.55, 0.17, 0.11, 0.08, 0.05, 0.04)
+# Longest side of a symbol over the picture's (the root of its area).
+SYMBOL_SIDES: Final = (0.07, 0.95)
+# Pixels of a module: less, and no reader could read it.
+FINEST_MODULE: Final = 0.8
+# Share of the prints without paper of their own, if what is behind is calm.
+PRINTED_SHARE: Final = 0.4
+DECOY_SHARE: Final = 0.25
+COVER_SHARE: Final = 0.1
+# How much of a symbol must be in the picture.
+LEAST_IN_VIEW: Final = 0.5
+PLACES_TRIED: Final = 4
+
+
+def draw_scene(rng: Random) -> Picture:
+    """Draw one picture; the same random numbers give the same picture.
+
+    Args:
+        rng: Where chance comes from.
+
+    Returns:
+        A picture of any size and the smallest upright box round each symbol's outline, without
+        quiet zone, digits and add-ons.
+    """
+    choice = rng.random()
+    if choice < BARE_SHARE:
+        return _bare_scene(rng)
+    if choice < BARE_SHARE + EMPTY_SHARE:
+        return _empty_scene(rng)
+    return _camera_scene(rng)
+
+
+def _bare_scene(rng: Random) -> Picture:
+    """A symbol as software writes it to a file, with anything from no margin to a wide one."""
+    symbol = random_symbol(rng, most_modules=int(np.exp(rng.uniform(np.log(20), np.log(190)))))
+    longest = max(symbol.modules.shape)
+    module = float(np.exp(rng.uniform(np.log(1), np.log(max(1.0, 480 / longest)))))
+    if rng.random() < 0.6:
+        module = float(round(module))
+    quiet = rng.uniform(0, 5) if rng.random() < 0.8 else rng.uniform(5, 25)
+    print_ = bare(rng, symbol, module, quiet)
+    image = print_.image
+    if rng.random() < 0.25:
+        image = photographed(rng, image, module)
+    elif rng.random() < 0.25:
+        image = compressed(rng, image)
+    return _picture(image, [print_.symbol_xyxy], [symbol.class_id])
+
+
+def _empty_scene(rng: Random) -> Picture:
+    """Nothing to be found: what covers the whole picture is seen from near, as real fabrics are."""
+    height, width = _size(rng)
+    image = patterned(rng, height, width) if rng.random() < 0.6 else surface(rng, height, width)
+    if rng.random() < 0.4:
+        _add_decoys(rng, image, [])
+    return _picture(photographed(rng, image, finest=3.0), [], [])
+
+
+def _camera_scene(rng: Random) -> Picture:
+    height, width = _size(rng)
+    image = surface(rng, height, width)
+    outlines: list[Points] = []
+    class_ids: list[int] = []
+    modules: list[float] = []
+    taken: list[Points] = []
+    if rng.random() < DECOY_SHARE:
+        _add_decoys(rng, image, taken)
+    count = int(rng.choice(COUNTS, p=COUNT_SHARES))
+    for _ in range(count):
+        side = np.sqrt(height * width) * _symbol_side(rng, count)
+        symbol = random_symbol(rng, most_modules=max(10, int(side / FINEST_MODULE)))
+        module = side / max(symbol.modules.shape)
+        outline = _add_symbol(rng, image, symbol, module, taken)
+        if outline is not None:
+            outlines.append(outline)
+            class_ids.append(symbol.class_id)
+            modules.append(module)
+    if rng.random() < COVER_SHARE:
+        _cover(rng, image, outlines)
+    image = photographed(rng, image, min(modules, default=3.0))
+    boxes = [_box(outline, height, width) for outline in outlines]
+    return _picture(image, boxes, class_ids)
+
+
+def _symbol_side(rng: Random, count: int) -> float:
+    """Longest side of one of several symbols, over the picture's (the root of its area).
+
+    Most of those that are alone are large, as people hold cameras; the others are of every size.
+    """
+    smallest, largest = SYMBOL_SIDES
+    if count == 1 and rng.random() < 0.65:
+        return float(rng.uniform(0.3, largest))
+    limit = min(largest, 1.2 / np.sqrt(count))
+    return float(np.exp(rng.uniform(np.log(smallest), np.log(limit))))
+
+
+def _size(rng: Random) -> tuple[int, int]:
+    longer = int(rng.integers(*LONGER_SIDES))
+    shorter = int(longer * min(1.0, rng.uniform(ASPECTS[0], 1.2 * ASPECTS[1])))
+    return (shorter, longer) if rng.random() < 0.6 else (longer, shorter)
+
+
+def _add_symbol(
+    rng: Random, image: Pixels, symbol: Symbol, module: float, taken: list[Points]
+) -> Points | None:
+    """Lay a symbol where there is room; gives its outline, or None where there was none."""
+    if rng.random() < PRINTED_SHARE:
+        ink = _ink_only(symbol, module)
+        placement = _free_place(rng, image, ink, taken)
+        color = _legible_ink(rng, image, placement.outline(ink.symbol_xyxy)) if placement else None
+        if placement and color is not None:
+            placement.paint_ink(image, ink.image[:, :, 0], color)
+            taken.append(placement.whole())
+            return placement.outline(ink.symbol_xyxy)
+    print_ = label(rng, symbol, module)
+    placement = _free_place(rng, image, print_, taken)
+    if placement is None:
+        return None
+    placement.paint(image, print_.image)
+    taken.append(placement.whole())
+    return placement.outline(print_.symbol_xyxy)
+
+
+def _free_place(
+    rng: Random, image: Pixels, print_: Label, taken: Sequence[Points]
+) -> Placement | None:
+    """A place in view where a print touches no other, or None where none was found."""
+    for _ in range(PLACES_TRIED):
+        placement = _random_place(rng, image, print_.image.shape[:2])
+        if _in_view(placement.outline(print_.symbol_xyxy), image):
+            whole = placement.whole()
+            if not any(_touch(whole, other) for other in taken):
+                return placement
+    return None
+
+
+def _ink_only(symbol: Symbol, module: float) -> Label:
+    """A symbol without paper: the first plane of the image is its ink."""
+    dark = magnified(symbol.modules, module)
+    margin = max(1, round(2 * module))
+    ink = cv2.copyMakeBorder(dark, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
+    height, width = dark.shape
+    box = np.array([margin, margin, margin + width, margin + height], dtype=np.float32)
+    return Label(np.asarray(ink, dtype=np.uint8)[:, :, np.newaxis], box, module)
+
+
+def _random_place(rng: Random, image: Pixels, shape: tuple[int, int]) -> Placement:
+    height, width = image.shape[:2]
+    # Most prints lie within the picture; the ends of some are cut.
+    x, y = rng.uniform(0.05, 0.95, size=2) * (width, height)
+    if max(shape) > 0.7 * min(height, width):
+        x, y = rng.normal(0.5, 0.08, size=2) * (width, height)
+    return place(rng, shape, (float(x), float(y)))
+
+
+def _legible_ink(rng: Random, image: Pixels, outline: Points) -> NDArray[np.float32] | None:
+    """A colour that stands out from what is behind, or None where that is too busy."""
+    x1, y1, x2, y2 = _box(outline, *image.shape[:2]).astype(int)
+    behind = image[y1 : y2 + 1 : 2, x1 : x2 + 1 : 2]
+    if behind.size == 0 or behind.std(axis=(0, 1)).max() > 22:
+        return None
+    level = float(behind.mean())
+    if level > 110:
+        return ink_color(rng)
+    return paper_color(rng) if level < 60 else None
+
+
+def _in_view(outline: Points, image: Pixels) -> bool:
+    """Whether enough of an outline is in the picture, and it is large enough to be seen."""
+    height, width = image.shape[:2]
+    box = _box(outline, height, width)
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    shown = np.prod(np.maximum(box[2:] - box[:2], 0)) / max(1e-6, float(np.prod(high - low)))
+    return bool(shown >= LEAST_IN_VIEW and (box[2:] - box[:2]).min() >= 4)
+
+
+def _touch(first: Points, second: Points) -> bool:
+    """Whether the upright boxes round two outlines overlap."""
+    apart = (first.min(axis=0) >= second.max(axis=0)) | (second.min(axis=0) >= first.max(axis=0))
+    return not bool(apart.any())
+
+
+def _box(outline: Points, height: int, width: int) -> NDArray[np.float32]:
+    """(4,) float32: the upright box round an outline, as far as it is in the picture."""
+    ends = np.concatenate([outline.min(axis=0), outline.max(axis=0)])
+    return np.asarray(np.clip(ends, 0, [width, height, width, height]), dtype=np.float32)
+
+
+def _cover(rng: Random, image: Pixels, outlines: Sequence[Points]) -> None:
+    """Draw strokes and blots over some symbols, as pens, fingers and dirt do."""
+    for outline in outlines:
+        low, high = outline.min(axis=0), outline.max(axis=0)
+        side = float((high - low).min())
+        start, end = rng.uniform(low, high, size=(2, 2)).astype(int).tolist()
+        color = rng.integers(0, 256, size=3).tolist()
+        if rng.random() < 0.5:
+            cv2.line(image, start, end, color, max(1, int(side * rng.uniform(0.03, 0.2))))
+        else:
+            axes = [max(1, int(side * share)) for share in rng.uniform(0.06, 0.22, size=2)]
+            cv2.ellipse(image, start, axes, float(rng.uniform(0, 180)), 0, 360, color, -1)
+
+
+def _add_decoys(rng: Random, image: Pixels, taken: list[Points]) -> None:
+    """Lay down prints that resemble symbols, and are none."""
+    shortest = min(image.shape[:2])
+    for _ in range(int(rng.integers(1, 4))):
+        height, width = (int(side) for side in shortest * rng.uniform(0.1, 0.6, size=2))
+        decoy = DECOYS[rng.integers(len(DECOYS))](rng, max(12, height), max(12, width))
+        placement = _random_place(rng, image, decoy.shape[:2])
+        whole = placement.whole()
+        if not any(_touch(whole, other) for other in taken):
+            placement.paint(image, decoy)
+            taken.append(whole)
+
+
+def _ruler(rng: Random, height: int, width: int) -> Pixels:
+    """Ticks of two or three lengths, all equally far apart."""
+    image = np.full((height, width, 3), paper_color(rng), dtype=np.uint8)
+    ink, period, every = ink_color(rng).tolist(), int(rng.integers(3, 12)), int(rng.integers(4, 11))
+    for tick, x in enumerate(range(period, width, period)):
+        length = 0.5 if tick % every == 0 else 0.25
+        cv2.line(image, (x, 0), (x, int(length * height)), ink, max(1, period // 5))
+    return image
+
+
+def _fields(rng: Random, height: int, width: int) -> Pixels:
+    """Random fields, without the marks by which readers find symbols."""
+    module = int(rng.integers(2, 9))
+    there = rng.random((height // module + 1, width // module + 1)) < rng.uniform(0.2, 0.7)
+    mask = np.kron(there, np.ones((module, module), dtype=np.bool_))[:height, :width]
+    image = np.full((height, width, 3), paper_color(rng), dtype=np.uint8)
+    # Light round it, as symbols have; nearly square fields would be symbols to anybody.
+    mask[: 2 * module] = mask[-2 * module :] = False
+    image[mask] = ink_color(rng)
+    return image
+
+
+def _rings(rng: Random, height: int, width: int) -> Pixels:
+    """Squares or circles within one another."""
+    image = np.full((height, width, 3), paper_color(rng), dtype=np.uint8)
+    ink, middle, thick = ink_color(rng).tolist(), (width // 2, height // 2), int(rng.integers(1, 6))
+    for radius in range(thick, min(height, width) // 2 - 1, 2 * thick + int(rng.integers(3))):
+        if rng.random() < 0.5:
+            cv2.circle(image, middle, radius, ink, thick)
+        else:
+            corner = middle[0] - radius, middle[1] - radius
+            cv2.rectangle(image, corner, (middle[0] + radius, middle[1] + radius), ink, thick)
+    return image
+
+
+DECOYS: Final = (patterned, patterned, page, page, _ruler, _fields, _rings)
+
+
+def _picture(
+    image: Pixels, boxes: Sequence[NDArray[np.float32]], class_ids: Sequence[int]
+) -> Picture:
+    return Picture(
+        np.ascontiguousarray(image),
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        np.array(class_ids, dtype=np.int64),
+    )

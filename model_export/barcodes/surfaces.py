@@ -1,0 +1,258 @@
+"""What symbols are printed on or lie on, and what looks like them but is none."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import skimage
+from numpy.typing import NDArray
+
+from model_export.barcodes import lettering
+from model_export.training.geometry import translation
+
+Random = np.random.Generator
+# (h, w, 3) uint8, BGR.
+Pixels = NDArray[np.uint8]
+# (h, w) uint8: 0 for one colour, 255 for another.
+Blend = NDArray[np.uint8]
+Pattern = Callable[[Random, int, int], Blend]
+
+# Photos that scikit-image brings along, all in the public domain or CC0.
+PHOTOS: Final = (
+    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png"),
+    *("grass.png", "gravel.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg"),
+)
+# How often a surface is a photo, a printed page or plain; the others are patterns.
+PHOTO_SHARE: Final = 0.16
+PAGE_SHARE: Final = 0.12
+PLAIN_SHARE: Final = 0.40
+
+
+def surface(rng: Random, height: int, width: int) -> Pixels:
+    """Something to put symbols on: plain, a pattern, a page of text or a photo.
+
+    Args:
+        rng: Where chance comes from.
+        height: Pixels.
+        width: Pixels.
+    """
+    choice = rng.random()
+    if choice < PHOTO_SHARE:
+        return _photo(rng, height, width)
+    if choice < PHOTO_SHARE + PAGE_SHARE:
+        return page(rng, height, width)
+    if choice < PHOTO_SHARE + PAGE_SHARE + PLAIN_SHARE:
+        return colored(rng, _clouds(rng, height, width), contrast=rng.uniform(0, 60))
+    return patterned(rng, height, width)
+
+
+def patterned(rng: Random, height: int, width: int) -> Pixels:
+    """Fabrics, grids, stripes, dots and the like, turned by any angle."""
+    blend = _turned(rng, PATTERNS[rng.integers(len(PATTERNS))], height, width)
+    if rng.random() < 0.5:
+        blend = _roughened(rng, blend)
+    return colored(rng, blend, contrast=rng.uniform(25, 230))
+
+
+def page(rng: Random, height: int, width: int) -> Pixels:
+    """Lines of text on paper."""
+    image = np.full((height, width, 3), paper_color(rng), dtype=np.uint8)
+    size = int(rng.integers(8, 10 + max(4, min(height, width) // 12)))
+    ink, y = ink_color(rng), int(rng.integers(size))
+    left = int(rng.integers(max(1, width // 4)))
+    while y < height:
+        words = lettering.line(rng, size, letters=int(rng.integers(4, 90)))
+        if rng.random() < 0.9:
+            stamp(image, words, left, y, ink)
+        y += round(size * rng.uniform(1.1, 1.6))
+    return image
+
+
+def stamp(image: Pixels, ink: Blend, x: int, y: int, color: NDArray[np.float32]) -> None:
+    """Print a mask in a colour, as far as it lies on the image."""
+    x0, y0 = max(x, 0), max(y, 0)
+    x1, y1 = min(x + ink.shape[1], image.shape[1]), min(y + ink.shape[0], image.shape[0])
+    if x0 >= x1 or y0 >= y1:
+        return
+    part = image[y0:y1, x0:x1]
+    weight = ink[y0 - y : y1 - y, x0 - x : x1 - x, np.newaxis] * np.float32(1 / 255)
+    part[:] = part + weight * (color - part)
+
+
+def colored(rng: Random, blend: Blend, *, contrast: float) -> Pixels:
+    """A pattern in two colours whose brightness differs by about `contrast` of 255."""
+    middle = rng.uniform(50, 235)
+    tint = rng.normal(scale=rng.choice((3.0, 25.0)), size=(2, 3))
+    ends = np.clip(middle + np.array([[-0.5], [0.5]]) * contrast + tint, 0, 255)
+    if rng.random() < 0.5:
+        ends = ends[::-1]
+    table = ends[0] + np.linspace(0, 1, 256)[:, np.newaxis] * (ends[1] - ends[0])
+    return np.asarray(cv2.LUT(cv2.merge([blend] * 3), table[np.newaxis].astype(np.uint8)))
+
+
+def paper_color(rng: Random) -> NDArray[np.float32]:
+    """(3,) float32, BGR: mostly near white."""
+    if rng.random() < 0.75:
+        return np.asarray(rng.uniform(205, 255) - rng.uniform(0, 14, size=3), dtype=np.float32)
+    return np.asarray(rng.uniform(120, 255, size=3), dtype=np.float32)
+
+
+def ink_color(rng: Random) -> NDArray[np.float32]:
+    """(3,) float32, BGR: mostly near black."""
+    if rng.random() < 0.75:
+        return np.asarray(rng.uniform(0, 50) + rng.uniform(0, 10, size=3), dtype=np.float32)
+    color = rng.uniform(0, 150, size=3)
+    color[rng.integers(3)] = rng.uniform(0, 40)
+    return np.asarray(color, dtype=np.float32)
+
+
+def _photo(rng: Random, height: int, width: int) -> Pixels:
+    """A part of a photo, of random size and place."""
+    photo = _read_photo(PHOTOS[rng.integers(len(PHOTOS))])
+    tall, wide = photo.shape[:2]
+    share = rng.uniform(0.3, 1) * min(tall / height, wide / width)
+    h, w = max(1, int(share * height)), max(1, int(share * width))
+    y, x = int(rng.integers(tall - h + 1)), int(rng.integers(wide - w + 1))
+    return np.asarray(cv2.resize(photo[y : y + h, x : x + w], (width, height)), dtype=np.uint8)
+
+
+@cache
+def _read_photo(name: str) -> Pixels:
+    data = np.fromfile(Path(skimage.__file__).parent / "data" / name, dtype=np.uint8)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.uint8)
+
+
+def _turned(rng: Random, pattern: Pattern, height: int, width: int) -> Blend:
+    """A pattern at an angle: upright in a third of the cases."""
+    if rng.random() < 0.33:
+        return pattern(rng, height, width)
+    side = int(np.hypot(height, width)) + 1
+    drawn = pattern(rng, side, side)
+    angle, scale = rng.uniform(0, 360), rng.uniform(1, 1.5)
+    matrix = cv2.getRotationMatrix2D((side / 2, side / 2), angle, scale)
+    shift = translation((width - side) / 2, (height - side) / 2)[:2]
+    matrix = shift @ np.concatenate([matrix, [[0, 0, 1]]])
+    return np.asarray(cv2.warpAffine(drawn, matrix, (width, height)), dtype=np.uint8)
+
+
+def _roughened(rng: Random, blend: Blend) -> Blend:
+    """A pattern of threads or fibres rather than of paint."""
+    grain = rng.integers(256, size=blend.shape, dtype=np.uint8)
+    if rng.random() < 0.5:
+        grain = np.asarray(cv2.blur(grain, (int(rng.integers(1, 6)), int(rng.integers(1, 6)))))
+    share = rng.uniform(0.2, 0.7)
+    return np.asarray(cv2.addWeighted(blend, 1 - share, grain, share, 0), dtype=np.uint8)
+
+
+def _clouds(rng: Random, height: int, width: int) -> Blend:
+    coarse = rng.integers(0, 256, size=rng.integers(2, 7, size=2)).astype(np.uint8)
+    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
+
+
+def _tiled(cell: Blend, height: int, width: int) -> Blend:
+    down, across = -(-height // cell.shape[0]), -(-width // cell.shape[1])
+    return np.ascontiguousarray(np.tile(cell, (down, across))[:height, :width])
+
+
+def _stripes(rng: Random, height: int, width: int) -> Blend:
+    """All of one width: what tells symbols apart is that their bars differ."""
+    period = int(rng.integers(3, 30))
+    cell = np.zeros((1, period), dtype=np.uint8)
+    cell[:, : max(1, round(period * rng.uniform(0.2, 0.8)))] = 255
+    return _tiled(cell, height, width)
+
+
+def _checks(rng: Random, height: int, width: int) -> Blend:
+    a, b = (int(side) for side in rng.integers(2, 24, size=2))
+    cell = np.zeros((2 * a, 2 * b), dtype=np.uint8)
+    cell[:a, :b] = cell[a:, b:] = 255
+    return _tiled(cell, height, width)
+
+
+def _dots(rng: Random, height: int, width: int) -> Blend:
+    """Holes or lamps in rows, of which some may be missing."""
+    period = int(rng.integers(5, 20))
+    cell = np.zeros((period, period), dtype=np.uint8)
+    radius = max(1, int(period * rng.uniform(0.2, 0.5)))
+    cv2.circle(cell, (period // 2, period // 2), radius, (255,), -1)
+    dots = _tiled(cell, height, width)
+    if rng.random() < 0.5:
+        return dots
+    there = rng.random((-(-height // period), -(-width // period))) < rng.uniform(0.3, 0.95)
+    there = np.kron(there, np.ones((period, period), dtype=np.bool_))[:height, :width]
+    return np.asarray(dots * there, dtype=np.uint8)
+
+
+def _grid(rng: Random, height: int, width: int) -> Blend:
+    period, thick = int(rng.integers(5, 40)), int(rng.integers(1, 4))
+    cell = np.full((period, int(period * rng.uniform(0.6, 2)) + 1), 255, dtype=np.uint8)
+    cell[:thick] = cell[:, :thick] = 0
+    return _tiled(cell, height, width)
+
+
+def _basket(rng: Random, height: int, width: int) -> Blend:
+    """Squares of stripes, by turns upright and level."""
+    period, count = int(rng.integers(3, 10)), int(rng.integers(2, 8))
+    stripe = np.arange(period * count) % period < max(1, int(period * rng.uniform(0.3, 0.7)))
+    upright = np.tile(stripe, (period * count, 1))
+    cell = np.block([[upright, upright.T], [upright.T, upright]]).astype(np.uint8) * 255
+    return _tiled(cell, height, width)
+
+
+def _dashes(rng: Random, height: int, width: int) -> Blend:
+    """Rows of dashes of random length, as carpets and woven straw have."""
+    rows, thick = int(rng.integers(2, 9)), int(rng.integers(3, 14))
+    count = -(-height // rows)
+    steps = rng.random((count, -(-width // thick) + 1)) < rng.uniform(0.3, 0.7)
+    drawn = np.repeat(steps, thick, axis=1)[:, :width].astype(np.uint8) * 255
+    shifts = rng.integers(thick, size=count)
+    drawn = np.stack([np.roll(row, shift) for row, shift in zip(drawn, shifts, strict=True)])
+    drawn = np.repeat(drawn, rows, axis=0)[:height]
+    drawn[::rows] = drawn[::rows] // 2
+    return np.ascontiguousarray(drawn)
+
+
+def _noise(rng: Random, height: int, width: int) -> Blend:
+    """Speckles, of any size along either axis."""
+    scale = np.exp(rng.uniform(0, np.log(12), size=2))
+    shape = np.maximum(2, (np.array([height, width]) / scale).astype(int))
+    coarse = rng.integers(0, 256, size=shape).astype(np.uint8)
+    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def _spines(rng: Random, height: int, width: int) -> Blend:
+    """Books or files on shelves: uneven heights, widths and greys."""
+    drawn = np.full((height, width), int(rng.integers(0, 80)), dtype=np.uint8)
+    shelf, widest = int(rng.integers(40, max(41, height))), int(rng.integers(5, 40))
+    for bottom in range(shelf, height + shelf, shelf):
+        x = 0
+        while x < width:
+            wide = int(rng.integers(2, widest))
+            top = bottom - int(shelf * rng.uniform(0.55, 0.95))
+            cv2.rectangle(drawn, (x, top), (x + wide, bottom - 4), int(rng.integers(256)), -1)
+            x += wide + int(rng.integers(1, 4))
+    return drawn
+
+
+def _keys(rng: Random, height: int, width: int) -> Blend:
+    """Keyboards and other rows of buttons with letters."""
+    period = int(rng.integers(12, 50))
+    drawn = np.full((height, width), 255, dtype=np.uint8)
+    for y in range(0, height, period):
+        x = -int(rng.integers(period))
+        while x < width:
+            wide = period if rng.random() < 0.85 else 2 * period
+            cv2.rectangle(drawn, (x + 2, y + 2), (x + wide - 2, y + period - 2), (60,), -1)
+            letter = chr(int(rng.integers(ord("A"), ord("Z") + 1)))
+            origin, size = (x + period // 4, y + 2 * period // 3), period / 50
+            cv2.putText(drawn, letter, origin, cv2.FONT_HERSHEY_SIMPLEX, size, (220,))
+            x += wide
+    return drawn
+
+
+PATTERNS: Final[tuple[Pattern, ...]] = (
+    *(_stripes, _checks, _dots, _grid, _basket, _dashes, _dashes, _noise, _noise, _spines, _keys),
+)

@@ -1,0 +1,227 @@
+"""Symbols of random content, as their modules: the smallest dark and light fields.
+
+zxing-cpp encodes; it names the formats, and an independent reader can check what it writes.
+"""
+
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import zxingcpp
+from numpy.typing import NDArray
+from zxingcpp import BarcodeFormat
+
+Random = np.random.Generator
+# (rows, columns) uint8, 255 where a symbol is dark, 0 where it is light; no quiet zone.
+Modules = NDArray[np.uint8]
+# The content of a symbol, given about how many characters it should have.
+Content = Callable[[Random, int], str]
+
+CLASS_NAMES: Final = ("qr_code", "data_matrix", "aztec", "pdf417", "linear")
+QR_CODE, DATA_MATRIX, AZTEC, PDF417, LINEAR = range(len(CLASS_NAMES))
+# How often each class is drawn.
+CLASS_SHARES: Final = (0.24, 0.18, 0.13, 0.15, 0.30)
+
+ALPHANUMERIC: Final = string.ascii_uppercase + string.digits
+CODE39_CHARACTERS: Final = ALPHANUMERIC + "-. $/+%"
+# Most content is short, as on labels; the longest fills a page with modules.
+FEWEST_CHARACTERS: Final = 3
+MOST_CHARACTERS: Final = 500
+# Shorter content is tried so often when a symbol has too many modules.
+ATTEMPTS: Final = 12
+# Versions of Data Matrix that are not square: six of the standard, and its extension (DMRE).
+OBLONG_VERSIONS: Final = (25, 49)
+OBLONG_SHARE: Final = 0.3
+# Height of the bars of linear symbols over their length.
+BAR_HEIGHTS: Final = (0.12, 0.9)
+# How far rows of stacked symbols may differ from their usual height.
+ROW_STRETCH: Final = (0.67, 1.6)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Symbol:
+    """One encoded symbol.
+
+    Attributes:
+        class_id: Place in `CLASS_NAMES`.
+        format: What zxing-cpp calls it.
+        text: What it says.
+        modules: (rows, columns) uint8, 255 where it is dark.
+    """
+
+    class_id: int
+    format: BarcodeFormat
+    text: str
+    modules: Modules
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A way to make symbols of a class.
+
+    Attributes:
+        class_id: Place in `CLASS_NAMES`.
+        format: What zxing-cpp calls it.
+        share: How often it is chosen within its class.
+        content: Makes the text.
+        options: Names of zxing-cpp's options, and what to draw each from.
+    """
+
+    class_id: int
+    format: BarcodeFormat
+    share: float
+    content: Content
+    options: dict[str, Sequence[int | str]] = field(default_factory=dict)
+
+
+def random_symbol(rng: Random, most_modules: int) -> Symbol:
+    """Encode random content.
+
+    Args:
+        rng: Where chance comes from.
+        most_modules: The longer side should not have more; the smallest symbols of some formats do.
+    """
+    class_id = int(rng.choice(len(CLASS_NAMES), p=CLASS_SHARES))
+    longest = MOST_CHARACTERS
+    smallest: Symbol | None = None
+    for _ in range(ATTEMPTS):
+        length = round(np.exp(rng.uniform(np.log(FEWEST_CHARACTERS), np.log(longest))))
+        symbol = _encoded(rng, _random_kind(rng, class_id), length)
+        if symbol is None:
+            continue
+        if max(symbol.modules.shape) <= most_modules:
+            return symbol
+        if smallest is None or max(symbol.modules.shape) < max(smallest.modules.shape):
+            smallest = symbol
+        longest = max(FEWEST_CHARACTERS + 1, length)
+    if smallest is None:
+        raise RuntimeError("no content could be encoded")
+    return smallest
+
+
+def _random_kind(rng: Random, class_id: int) -> Kind:
+    kinds = [kind for kind in KINDS if kind.class_id == class_id]
+    shares = np.array([kind.share for kind in kinds])
+    return kinds[rng.choice(len(kinds), p=shares / shares.sum())]
+
+
+def _encoded(rng: Random, kind: Kind, length: int) -> Symbol | None:
+    """A symbol, or None where the content does not fit into the format."""
+    text = kind.content(rng, length)
+    options: dict[str, int | str] = {
+        name: values[int(rng.integers(len(values)))] for name, values in kind.options.items()
+    }
+    if kind.format == BarcodeFormat.DataMatrix and rng.random() < OBLONG_SHARE:
+        options["version"] = int(rng.integers(*OBLONG_VERSIONS))
+    try:
+        barcode = zxingcpp.create_barcode(text, kind.format, **options)
+    except ValueError:
+        return None
+    drawn = np.array(barcode.to_image(scale=1, add_quiet_zones=False))
+    return Symbol(kind.class_id, kind.format, text, _stretched(rng, kind, 255 - drawn))
+
+
+def _stretched(rng: Random, kind: Kind, modules: Modules) -> Modules:
+    """The symbol with rows of another height, where its format leaves them free."""
+    rows, columns = modules.shape
+    if kind.format in ONE_ROW:
+        height = max(1, round(columns * np.exp(rng.uniform(*np.log(BAR_HEIGHTS)))))
+        bars = np.repeat(modules[:1], height, axis=0)
+        # The guard bars of EAN and UPC reach down between the digits.
+        guards = modules[-1:] if rng.random() < 0.7 else modules[:1]
+        return np.concatenate([bars, np.repeat(guards, round(0.1 * height), axis=0)])
+    if kind.class_id in {PDF417, LINEAR}:
+        height = max(1, round(rows * rng.uniform(*ROW_STRETCH)))
+        return np.ascontiguousarray(modules[np.arange(height) * rows // height])
+    return modules
+
+
+def _of(characters: str, fewest: int, most: int) -> Content:
+    """Content of these characters, within these lengths."""
+
+    def content(rng: Random, length: int) -> str:
+        return _characters(rng, characters, min(max(length, fewest), most))
+
+    return content
+
+
+def _digits(count: int, first: str = "") -> Content:
+    """So many digits after the first ones."""
+    return _of(string.digits, count, count) if not first else _after(first, string.digits, count)
+
+
+def _after(first: str, characters: str, count: int) -> Content:
+    def content(rng: Random, _length: int) -> str:
+        return first + _characters(rng, characters, count)
+
+    return content
+
+
+def _characters(rng: Random, characters: str, count: int) -> str:
+    return "".join(characters[i] for i in rng.integers(len(characters), size=count))
+
+
+def _prose(rng: Random, length: int) -> str:
+    """Digits, letters or a web address: encoders pack each of them differently."""
+    kind = rng.random()
+    if kind < 0.3:
+        return _characters(rng, string.digits, length)
+    if kind < 0.6:
+        return _characters(rng, string.ascii_letters + string.digits + " .,-/:", length)
+    return "https://example.org/" + _characters(rng, string.ascii_letters + string.digits, length)
+
+
+def _even_digits(rng: Random, length: int) -> str:
+    return _characters(rng, string.digits, 2 * min(max(length // 2, 2), 10))
+
+
+def _codabar(rng: Random, length: int) -> str:
+    ends = _characters(rng, "ABCD", 2)
+    return ends[0] + _characters(rng, string.digits + "-$:/.+", min(max(length, 4), 16)) + ends[1]
+
+
+def _gs1(rng: Random, length: int) -> str:
+    """A trade item's number with its check digit, and mostly a lot number."""
+    item = "9" + _characters(rng, string.digits, 12)
+    weights = (3, 1) * 7
+    check = -sum(int(digit) * weight for digit, weight in zip(item, weights, strict=False)) % 10
+    text = f"[01]{item}{check}"
+    lot = _characters(rng, ALPHANUMERIC, min(length, 20))
+    return f"{text}[10]{lot}" if rng.random() < 0.7 else text
+
+
+_F: Final = BarcodeFormat
+ONE_ROW: Final = frozenset(
+    {
+        *(_F.EAN13, _F.EAN8, _F.UPCA, _F.UPCE, _F.Code128, _F.Code39, _F.Code93, _F.ITF),
+        *(_F.Codabar, _F.DataBarOmni, _F.DataBarLtd, _F.DataBarExp),
+    }
+)
+KINDS: Final = (
+    Kind(QR_CODE, _F.QRCode, 0.90, _prose, {"ec_level": ("L", "M", "Q", "H")}),
+    Kind(QR_CODE, _F.MicroQRCode, 0.05, _of(string.digits, 3, 20)),
+    Kind(QR_CODE, _F.RMQRCode, 0.05, _of(ALPHANUMERIC, 3, 60)),
+    Kind(DATA_MATRIX, _F.DataMatrix, 1.0, _prose),
+    Kind(AZTEC, _F.Aztec, 0.95, _prose),
+    Kind(AZTEC, _F.AztecRune, 0.05, _of("12", 2, 2)),
+    Kind(PDF417, _F.PDF417, 0.8, _prose, {"columns": (1, 2, 2, 3, 3, 4, 5, 6, 8, 12)}),
+    Kind(PDF417, _F.CompactPDF417, 0.1, _prose, {"columns": (1, 2, 3, 4, 6)}),
+    Kind(PDF417, _F.MicroPDF417, 0.1, _of(ALPHANUMERIC, 3, 60)),
+    Kind(LINEAR, _F.EAN13, 0.18, _digits(12)),
+    Kind(LINEAR, _F.UPCA, 0.10, _digits(11)),
+    Kind(LINEAR, _F.UPCE, 0.07, _digits(6, "0")),
+    Kind(LINEAR, _F.EAN8, 0.05, _digits(7)),
+    Kind(LINEAR, _F.Code128, 0.15, _of(ALPHANUMERIC + string.ascii_lowercase, 3, 30)),
+    Kind(LINEAR, _F.Code39, 0.10, _of(CODE39_CHARACTERS, 2, 16)),
+    Kind(LINEAR, _F.Code93, 0.04, _of(CODE39_CHARACTERS, 2, 20)),
+    Kind(LINEAR, _F.ITF, 0.09, _even_digits),
+    Kind(LINEAR, _F.Codabar, 0.04, _codabar),
+    Kind(LINEAR, _F.DataBarOmni, 0.03, _digits(13)),
+    Kind(LINEAR, _F.DataBarStk, 0.02, _digits(13)),
+    Kind(LINEAR, _F.DataBarStkOmni, 0.03, _digits(13)),
+    Kind(LINEAR, _F.DataBarLtd, 0.02, _digits(12, "0")),
+    Kind(LINEAR, _F.DataBarExp, 0.05, _gs1),
+    Kind(LINEAR, _F.DataBarExpStk, 0.05, _gs1, {"columns": (1, 2, 2, 3, 4)}),
+)
