@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from model_export.training.augment import augment
+from model_export.training.augment import PictureSource, augment
 from model_export.training.batches import BatchPlan
 from model_export.training.boxes import Targets, pad_targets
-from model_export.training.examples import Examples
 from model_export.training.recipe import Augmentation, Recipe
 
 
@@ -68,7 +67,7 @@ class TrainingSamples(Dataset[Sample]):
         seed: The run's seed.
     """
 
-    examples: Examples
+    examples: PictureSource
     settings: Augmentation
     seed: int
 
@@ -78,7 +77,8 @@ class TrainingSamples(Dataset[Sample]):
         Raises:
             ModelExportError: An image file cannot be read any more.
         """
-        picture = augment(self.examples, recipe, self.settings, self.seed)
+        examples = self.examples.at_epoch(recipe.epoch)
+        picture = augment(examples, recipe, self.settings, self.seed)
         # BGR stays: the network takes what OpenCV reads.
         image = torch.from_numpy(picture.image).permute(2, 0, 1).contiguous()
         boxes = torch.from_numpy(picture.boxes_xyxy)
