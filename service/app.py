@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from service import __version__
 from service.bodies import BodyMemory, describe_errors
 from service.detector import Detector
-from service.engine import Engine
+from service.engine import CPU, Engine
 from service.errors import (
     ClientLeftError,
     InvalidOptionError,
@@ -23,6 +23,7 @@ from service.errors import (
     NotFoundError,
     ServiceError,
 )
+from service.gpus import watch_gpus
 from service.metrics import Metrics
 from service.routes import Running, router
 from service.schemas import Problem
@@ -32,30 +33,37 @@ from service.telemetry import Telemetry
 
 # Requests have ended by then; only an engine that hangs can still keep the detector busy.
 STOP_TIMEOUT_S: Final = 5.0
+READINESS_REPORT_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
 HTTP_ERRORS: Final = {404: NotFoundError, 405: MethodNotAllowedError}
 
 
-def create_app(settings: Settings | None = None, engine: Engine | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    engine: Engine | None = None,
+    metrics: Metrics | None = None,
+) -> FastAPI:
     """Build the application; it starts and stops with its lifespan.
 
     Args:
         settings: The settings; by default those of the environment.
         engine: What runs the model; by default the one that the settings name is loaded at start.
+        metrics: Where to count; by default metrics of this process alone.
     """
     settings = settings or Settings()
-    metrics = Metrics()
+    counted = Metrics() if metrics is None else metrics
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loaded = engine
         if loaded is None:
             loaded = await asyncio.to_thread(load_engine, settings)
-        app.state.running = running = _assemble(settings, metrics, loaded)
+        app.state.running = running = _assemble(settings, counted, loaded)
         await running.detector.start()
-        yield
+        async with _counted_as_serving(running):
+            yield
         await _stop(app, running)
 
     app = FastAPI(
@@ -67,11 +75,29 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         redirect_slashes=False,
     )
     app.state.hung = False
-    app.add_middleware(Telemetry, metrics=metrics, on_bug=answer_error)
+    app.add_middleware(Telemetry, metrics=counted, on_bug=answer_error)
     for kind in (ServiceError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, _answer_expected_error)
     app.include_router(router)
     return app
+
+
+@asynccontextmanager
+async def _counted_as_serving(running: Running) -> AsyncIterator[None]:
+    metrics = running.metrics
+    metrics.workers.set(1)
+    metrics.worker_starts.inc()
+    report = asyncio.create_task(_report_readiness(running)) if metrics.shared else None
+    yield
+    if report is not None:
+        report.cancel()
+
+
+async def _report_readiness(running: Running) -> None:
+    """Write it down for the other processes, who cannot ask this one when they are scraped."""
+    while True:
+        running.metrics.ready.set(float(running.detector.unready_reason() is None))
+        await asyncio.sleep(READINESS_REPORT_S)
 
 
 async def _stop(app: FastAPI, running: Running) -> None:
@@ -89,7 +115,11 @@ def _assemble(settings: Settings, metrics: Metrics, engine: Engine) -> Running:
     detector = Detector(engines, settings, metrics)
     contract = engine.contract
     metrics.model_info.labels(contract.name, contract.version, engine.provider).set(1)
-    metrics.ready.set_function(lambda: float(detector.unready_reason() is None))
+    metrics.provider_mismatch.set(engine.provider != engine.wanted_provider)
+    if engine.provider != CPU:
+        watch_gpus(metrics.registry)
+    if not metrics.shared:
+        metrics.ready.set_function(lambda: float(detector.unready_reason() is None))
     return Running(
         settings,
         metrics,

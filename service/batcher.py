@@ -110,6 +110,9 @@ class Batcher:
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._threads = ThreadPoolExecutor(len(engines), thread_name_prefix="engine")
+        metrics.queue_capacity.set(max_queue_images)
+        metrics.batch_capacity.set(min(max_batch_size, *(engine.max_batch for engine in engines)))
+        metrics.engine_instances.set(len(engines))
         self.failures_in_a_row = 0
         self.last_success: float | None = None
 
@@ -261,6 +264,8 @@ class Batcher:
             self._batch_failed(batch, error)
         else:
             self._batch_succeeded(batch, raw, started, time.monotonic())
+        finally:
+            self._metrics.engine_busy.inc(time.monotonic() - started)
 
     def _batch_failed(self, batch: list[_Entry], error: Exception) -> None:
         self.failures_in_a_row += 1

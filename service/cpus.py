@@ -13,6 +13,11 @@ def usable_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
     return max(1, min(allowed, int(quota)) if quota else allowed)
 
 
+def cpus_of_process(processes: int) -> int:
+    """The share of one of several processes that use them side by side; at least 1."""
+    return max(1, usable_cpus() // processes)
+
+
 def _affinity() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

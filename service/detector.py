@@ -22,7 +22,7 @@ from service.core.decode import Detections
 from service.core.letterbox import Letterbox, LetterboxMode, letterbox
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
-from service.cpus import usable_cpus
+from service.cpus import cpus_of_process
 from service.engine import Engine
 from service.errors import ClientLeftError, DeadlineError, InvalidImageError, ServiceError
 from service.images import read_image
@@ -110,7 +110,7 @@ class Detector:
             max_batch_size=settings.max_batch_size,
             max_batch_delay_s=settings.max_batch_delay_ms / 1000,
         )
-        threads = settings.decode_threads or usable_cpus()
+        threads = settings.decode_threads or cpus_of_process(settings.workers)
         # Apart, so that finished work never waits behind images that are still to be decoded.
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._finishers = ThreadPoolExecutor(threads, thread_name_prefix="postprocess")

@@ -44,6 +44,10 @@ class Engine(Protocol):
         """The execution provider the model really runs on."""
 
     @property
+    def wanted_provider(self) -> str:
+        """The one that it was to run on, as far as the runtime has it."""
+
+    @property
     def max_batch(self) -> int:
         """Most images of one call."""
 
@@ -90,6 +94,7 @@ class OnnxEngine:
         if providers[0][0] != CPU:
             # Finds the CUDA libraries that come as wheels, so that no system CUDA is needed.
             runtime.preload_dlls()
+        self._wanted_provider = providers[0][0]
         self._session = self._create_session(runtime, providers)
         self._provider: str = self._session.get_providers()[0]
         self._check_device()
@@ -137,6 +142,11 @@ class OnnxEngine:
     def provider(self) -> str:
         """The execution provider the session really runs on."""
         return self._provider
+
+    @property
+    def wanted_provider(self) -> str:
+        """The provider that the device setting aims at."""
+        return self._wanted_provider
 
     @property
     def max_batch(self) -> int:

@@ -1,6 +1,7 @@
 """The Prometheus metrics, on a registry of their own."""
 
-from typing import Final
+from pathlib import Path
+from typing import Final, Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -10,6 +11,9 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from service.processes import ProcessGroupCollector
 
 # Fine enough for a millisecond, wide enough for the longest deadline.
 SECONDS: Final = (
@@ -20,26 +24,46 @@ SECONDS: Final = (
 )
 BATCH_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
 
+# How a gauge of several live processes becomes one: each has its own queue, and one that is not
+# ready, or on another provider than asked, is enough to say so.
+Combined = Literal["livesum", "livemin", "livemax"]
+
 
 class Metrics:
-    """What an operator can see; every label takes its values from a bounded set."""
+    """What an operator can see; every label takes its values from a bounded set.
 
-    def __init__(self) -> None:
+    Args:
+        folder: Where the workers of one server keep their values, for each of them to tell those
+            of all; by default this process is the only one, and its values stay in memory.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.shared = folder is not None
         self.registry = CollectorRegistry()
+        # What is shared is read back from the folder, never from this process's own metrics.
+        self._own = self.registry if folder is None else None
+        self._define_requests()
+        self._define_engine()
+        self._define_server()
+        PlatformCollector(registry=self.registry)
+        if folder is None:
+            ProcessCollector(registry=self.registry)
+        else:
+            MultiProcessCollector(self.registry, str(folder))  # type: ignore[no-untyped-call]
+            self.registry.register(ProcessGroupCollector(folder))
+
+    def _define_requests(self) -> None:
         self.requests = self._counter(
             "yolox_requests", "Requests answered.", ("endpoint", "status")
         )
         self.request_duration = self._histogram(
             "yolox_request_duration_seconds", "Time to answer a request.", SECONDS, ("endpoint",)
         )
+        self.requests_in_flight = self._gauge(
+            "yolox_requests_in_flight", "Requests to /detect that are being answered.", "livesum"
+        )
         self.stage_duration = self._histogram(
             "yolox_stage_duration_seconds", "Time an image spends in a stage.", SECONDS, ("stage",)
-        )
-        self.batch_size = self._histogram("yolox_batch_size", "Images in a batch.", BATCH_SIZES, ())
-        self.queue_images = Gauge(
-            "yolox_queue_images",
-            "Images accepted whose batch has not started.",
-            registry=self.registry,
         )
         self.images = self._counter("yolox_images", "Images, by what became of them.", ("outcome",))
         self.detections = self._counter("yolox_detections", "Boxes returned.", ("class_name",))
@@ -48,22 +72,54 @@ class Metrics:
             "Requests refused, and images dropped from the queue, by reason.",
             ("reason",),
         )
-        self.model_info = Gauge(
+
+    def _define_engine(self) -> None:
+        self.queue_images = self._gauge(
+            "yolox_queue_images", "Images accepted whose batch has not started.", "livesum"
+        )
+        self.queue_capacity = self._gauge(
+            "yolox_queue_capacity_images", "Places in the queue.", "livesum"
+        )
+        self.batch_size = self._histogram("yolox_batch_size", "Images in a batch.", BATCH_SIZES, ())
+        self.batch_capacity = self._gauge(
+            "yolox_batch_capacity_images", "Most images of a batch.", "livemax"
+        )
+        self.engine_busy = self._counter(
+            "yolox_engine_busy_seconds", "Time that engine instances spent in batches.", ()
+        )
+        self.engine_instances = self._gauge(
+            "yolox_engine_instances", "Batches that can run at once.", "livesum"
+        )
+        self.model_info = self._gauge(
             "yolox_model_info",
             "The model that is served, and the provider it really runs on.",
+            "livemax",
             ("name", "version", "provider"),
-            registry=self.registry,
         )
-        self.ready = Gauge(
-            "yolox_ready", "1 while the server takes new work, else 0.", registry=self.registry
+        self.provider_mismatch = self._gauge(
+            "yolox_provider_mismatch",
+            "1 if the model runs on another provider than the device setting aims at, else 0.",
+            "livemax",
         )
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
+
+    def _define_server(self) -> None:
+        self.ready = self._gauge(
+            "yolox_ready", "1 while every process takes new work, else 0.", "livemin"
+        )
+        self.workers = self._gauge("yolox_workers", "Processes that serve.", "livesum")
+        self.worker_starts = self._counter(
+            "yolox_worker_starts", "Processes that began to serve, replacements among them.", ()
+        )
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...]) -> Counter:
-        return Counter(name, help_text, labels, registry=self.registry)
+        return Counter(name, help_text, labels, registry=self._own)
+
+    def _gauge(
+        self, name: str, help_text: str, combined: Combined, labels: tuple[str, ...] = ()
+    ) -> Gauge:
+        return Gauge(name, help_text, labels, registry=self._own, multiprocess_mode=combined)
 
     def _histogram(
         self, name: str, help_text: str, buckets: tuple[float, ...], labels: tuple[str, ...]
     ) -> Histogram:
-        return Histogram(name, help_text, labels, buckets=buckets, registry=self.registry)
+        return Histogram(name, help_text, labels, buckets=buckets, registry=self._own)

@@ -60,6 +60,12 @@ class Settings(BaseSettings):
     # How it listens
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on (0: any free one)")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Server processes; each has its own model, queue and limits, and shares CPUs",
+    )
     api_key: SecretStr | None = Field(
         None, min_length=1, description="Key that /detect and /model then require"
     )

@@ -8,7 +8,7 @@ import structlog
 
 from service.core.contract import ModelContract
 from service.core.suppress import DetectionOptions, with_recommended
-from service.cpus import usable_cpus
+from service.cpus import cpus_of_process
 from service.detector import promised_sizes
 from service.engine import CPU, Engine, OnnxEngine
 from service.errors import StartupError
@@ -46,7 +46,7 @@ def load_engine(settings: Settings) -> OnnxEngine:
 
 def threads_of_engine(settings: Settings) -> int:
     """Threads of one running batch: as asked, or the CPUs shared out between the instances."""
-    cpus = usable_cpus()
+    cpus = cpus_of_process(settings.workers)
     return settings.engine_threads or max(1, cpus // (settings.engine_instances or cpus))
 
 
@@ -54,7 +54,9 @@ def engine_instances(settings: Settings, engine: Engine) -> int:
     """Batches run at once: as asked, or one per CPU, and one that batches anywhere else."""
     if settings.engine_instances is not None:
         return settings.engine_instances
-    return max(1, usable_cpus() // threads_of_engine(settings)) if engine.provider == CPU else 1
+    if engine.provider != CPU:
+        return 1
+    return max(1, cpus_of_process(settings.workers) // threads_of_engine(settings))
 
 
 def default_options(settings: Settings, contract: ModelContract) -> DetectionOptions:

@@ -42,6 +42,8 @@ class Telemetry:
         state.update(request_id=request_id, stages={})
         started = time.perf_counter()
         status, answered = 500, False
+        in_flight = int(scope["path"] == "/detect")
+        self._metrics.requests_in_flight.inc(in_flight)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status, answered
@@ -61,6 +63,7 @@ class Telemetry:
                 response = self._on_bug(Request(scope), error)
                 await response(scope, receive, send_with_headers)
         finally:
+            self._metrics.requests_in_flight.dec(in_flight)
             self._record(scope, status, time.perf_counter() - started, request_id)
 
     def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:

@@ -24,6 +24,7 @@ class FakeEngine:
     """
 
     provider = "FakeExecutionProvider"
+    wanted_provider = "FakeExecutionProvider"
 
     def __init__(self, contract: ModelContract = CONTRACT, max_batch: int = 8) -> None:
         self.contract = contract

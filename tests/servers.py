@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -35,7 +36,8 @@ class Server:
         self.events: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
-        self.url = self._wait_for("Uvicorn running on ").split()[3]
+        started = self.wait_for("Uvicorn running on ", "workers listen")
+        self.url = started.get("url") or started["event"].split()[3]
         self.client = httpx2.Client(base_url=self.url, timeout=60)
 
     def _read(self) -> None:
@@ -45,14 +47,15 @@ class Server:
                 self._lines.put(line)
         self._lines.put(None)
 
-    def _wait_for(self, beginning: str) -> str:
+    def wait_for(self, *beginnings: str) -> dict[str, Any]:
+        """The next event of the log, not yet waited for, that begins like one of these."""
         while (line := self._lines.get(timeout=60)) is not None:
             self.events.append(line)
             with contextlib.suppress(ValueError):
-                event = str(json.loads(line).get("event", ""))
-                if event.startswith(beginning):
+                event: dict[str, Any] = json.loads(line)
+                if event.get("event", "").startswith(beginnings):
                     return event
-        raise AssertionError("the server never said " + beginning + "".join(self.events))
+        raise AssertionError(f"the server never said {beginnings}" + "".join(self.events))
 
     def send(self, number: int) -> None:
         """Send a signal."""

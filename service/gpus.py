@@ -1,0 +1,60 @@
+"""Use of the machine's NVIDIA GPUs, where NVIDIA's management library can be asked."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from types import ModuleType
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+LABELS: Final = ("gpu",)
+
+log = structlog.get_logger(__name__)
+
+
+def watch_gpus(registry: CollectorRegistry) -> None:
+    """Add the GPUs' metrics to a registry; without library or driver, say so and do nothing."""
+    try:
+        import pynvml  # noqa: PLC0415 - comes with the extra `gpu` alone
+
+        pynvml.nvmlInit()
+    except Exception as error:  # noqa: BLE001 - metrics are no reason not to serve
+        log.warning("no metrics of the GPU", reason=str(error))
+        return
+    registry.register(GpuCollector(pynvml))
+
+
+class GpuCollector(Collector):
+    """Asks the driver at every scrape, about whole GPUs: other programs' use is in it.
+
+    Args:
+        library: NVIDIA's `pynvml`, initialised.
+    """
+
+    def __init__(self, library: ModuleType) -> None:
+        self._library = library
+
+    def collect(self) -> Iterable[Metric]:
+        """Give use and memory of every GPU that this process may see, by its index."""
+        use = GaugeMetricFamily(
+            "yolox_gpu_utilization_ratio", "Part of the time that the GPU was busy.", labels=LABELS
+        )
+        used = GaugeMetricFamily(
+            "yolox_gpu_memory_used_bytes", "Memory of the GPU in use.", labels=LABELS
+        )
+        total = GaugeMetricFamily(
+            "yolox_gpu_memory_total_bytes", "Memory of the GPU.", labels=LABELS
+        )
+        ask = self._library
+        for index in range(ask.nvmlDeviceGetCount()):
+            gpu, label = ask.nvmlDeviceGetHandleByIndex(index), [str(index)]
+            # A slice of a GPU has no utilization of its own; that must not cost the other metrics.
+            with suppress(ask.NVMLError):
+                memory = ask.nvmlDeviceGetMemoryInfo(gpu)
+                used.add_metric(label, memory.used)
+                total.add_metric(label, memory.total)
+                use.add_metric(label, ask.nvmlDeviceGetUtilizationRates(gpu).gpu / 100)
+        return [use, used, total]

@@ -1,0 +1,135 @@
+"""One server process: it loads the model, serves until a signal, and drains."""
+
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.errors import StartupError
+from service.metrics import Metrics
+from service.protocol import BoundedHttpProtocol
+from service.settings import Settings
+from service.startup import load_engine
+
+# Balancers keep idle connections for a minute, as a rule. A server that closes them sooner does so,
+# now and then, just as the next request is on its way.
+KEEP_ALIVE_S: Final = 75
+
+
+class DrainingServer(uvicorn.Server):
+    """On SIGTERM, first turns unready and refuses new work, and a grace later closes its port.
+
+    Balancers that poll readiness can move on before connections are refused. Ctrl-C skips the
+    grace. The process then exits with 0; a second signal ends it on the spot, with 1.
+
+    Args:
+        config: uvicorn's settings.
+        app: What is served.
+        grace_s: Time between SIGTERM and closing the port, in seconds.
+        on_started: Called once, when connections are accepted.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        grace_s: float,
+        on_started: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(config)
+        self._app = app
+        self._grace_s = grace_s
+        self._on_started = on_started
+        self._close_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then listen."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the base's
+        """Begin to drain; called by the operating system's signal."""
+        if self._close_at is not None:
+            os._exit(1)
+        if not self.started:
+            self.should_exit = True
+            return
+        self._app.state.running.detector.refuse_new()
+        self._close_at = time.monotonic() + (self._grace_s if sig == signal.SIGTERM else 0)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Runs ten times a second; says whether it is time to close."""
+        if self._close_at is not None and time.monotonic() >= self._close_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def serve(
+    settings: Settings,
+    metrics: Metrics,
+    listener: socket.socket | None = None,
+    on_started: Callable[[], None] = lambda: None,
+) -> int:
+    """Serve until a signal.
+
+    Args:
+        settings: All of them.
+        metrics: Where to count.
+        listener: A bound socket to take connections from; by default the settings' own address.
+        on_started: Called once, when connections are accepted.
+
+    Returns:
+        The exit code of the process: 1 if the start failed or an engine hangs, else 0.
+    """
+    # The kernel keeps SIGTERM from a container's first process unless that has a handler.
+    signal.signal(signal.SIGTERM, _end_before_started)
+    try:
+        app = create_app(settings, load_engine(settings), metrics)
+    except StartupError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    config = _uvicorn_config(app, settings)
+    server = DrainingServer(config, app, settings.drain_grace_s, on_started)
+    try:
+        server.run(None if listener is None else [listener])
+    except SystemExit as end:  # uvicorn's word for a port that cannot be had; it has told the log
+        return int(end.code != 0)
+    if app.state.hung or any(not thread.daemon for thread in threading.enumerate()[1:]):
+        # The interpreter would wait for a hanging engine, or a slow decoder, for ever.
+        logging.shutdown()
+        os._exit(int(app.state.hung))
+    return 0
+
+
+def _end_before_started(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's
+    """Nothing is accepted yet that would have to be finished."""
+    sys.exit(0)
+
+
+def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http=BoundedHttpProtocol,
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
+    )

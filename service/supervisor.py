@@ -1,0 +1,207 @@
+"""Several processes behind one port: started one by one, replaced when they die, ended together."""
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import structlog
+
+from service.processes import FOLDER_VARIABLE, forget_gauges, write_process_ids
+from service.settings import Settings
+
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 30.0
+
+log = structlog.get_logger(__name__)
+
+
+def supervise(settings: Settings, arguments: Sequence[str]) -> int:
+    """Keep `settings.workers` workers serving on one port until a signal.
+
+    Args:
+        settings: All of them.
+        arguments: The flags they came from, which every worker is given.
+
+    Returns:
+        The exit code of the process: 0 after a signal if every worker ended well, else 1.
+    """
+    try:
+        listener = _bind(settings.host, settings.port)
+    except OSError as error:
+        log.error("cannot listen", host=settings.host, port=settings.port, error=str(error))  # noqa: TRY400
+        return 1
+    with listener, tempfile.TemporaryDirectory(prefix="yolox-metrics-") as folder:
+        supervisor = Supervisor(settings.workers, arguments, listener, Path(folder))
+        with _woken_by_signals() as wakeup:
+            return supervisor.run(wakeup)
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    place: int
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    serving: bool = False
+
+
+class Supervisor:
+    """Starts workers one at a time, and another for each that dies.
+
+    A worker that cannot start while none serves ends the server, as it would alone. While others
+    serve, the next try comes after a pause that doubles.
+
+    Args:
+        workers: How many.
+        arguments: Their flags.
+        listener: The bound socket that they take connections from.
+        folder: Where they keep their metrics.
+    """
+
+    def __init__(
+        self, workers: int, arguments: Sequence[str], listener: socket.socket, folder: Path
+    ) -> None:
+        self._places = range(workers)
+        self._arguments = arguments
+        self._listener = listener
+        self._folder = folder
+        self._selector = selectors.DefaultSelector()
+        self._workers: dict[int, _Worker] = {}
+        self._start_at = time.monotonic()
+        self._pause_s = FIRST_PAUSE_S
+        self._stopping = False
+        self._exit_code = 0
+
+    def run(self, wakeup: socket.socket) -> int:
+        """Work until a signal has come, and every worker has ended; gives the exit code.
+
+        Args:
+            wakeup: Gives the number of every signal, as one byte.
+        """
+        self._selector.register(wakeup, selectors.EVENT_READ)
+        with self._selector:
+            while self._workers or not self._stopping:
+                self._fill_a_place()
+                for key, _ in self._selector.select(self._seconds_to_start()):
+                    if key.fileobj is wakeup:
+                        self._pass_on(wakeup.recv(1)[0])
+                    else:
+                        self._hear(key.data)
+        return self._exit_code
+
+    def _seconds_to_start(self) -> float | None:
+        if self._stopping or self._starting() or len(self._workers) == len(self._places):
+            return None
+        return max(0.0, self._start_at - time.monotonic())
+
+    def _starting(self) -> bool:
+        return any(not worker.serving for worker in self._workers.values())
+
+    def _fill_a_place(self) -> None:
+        if self._seconds_to_start() == 0:
+            place = min(set(self._places) - set(self._workers))
+            self._workers[place] = worker = self._spawn(place)
+            self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+            self._write_process_ids()
+
+    def _spawn(self, place: int) -> _Worker:
+        """Start a worker, in a group of its own: the terminal's Ctrl-C goes to the supervisor."""
+        ours, theirs = socket.socketpair()
+        fds = [self._listener.fileno(), theirs.fileno()]
+        command = [sys.executable, "-m", "service.worker", *map(str, fds), str(place)]
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 - our own module, with our own flags
+                [*command, *self._arguments],
+                pass_fds=fds,
+                env={**os.environ, FOLDER_VARIABLE: str(self._folder)},
+                start_new_session=True,
+            )
+        return _Worker(place, process, ours)
+
+    def _hear(self, worker: _Worker) -> None:
+        """A worker has started, or its end of the channel is closed: it is dead."""
+        if worker.channel.recv(1):
+            worker.serving = True
+            self._pause_s = FIRST_PAUSE_S
+            log.info("worker serves", place=worker.place, process=worker.process.pid)
+            return
+        self._selector.unregister(worker.channel)
+        worker.channel.close()
+        code = worker.process.wait()
+        del self._workers[worker.place]
+        forget_gauges(self._folder, worker.place)
+        self._write_process_ids()
+        self._note_end(worker, code)
+
+    def _note_end(self, worker: _Worker, code: int) -> None:
+        if self._stopping:
+            stopped_early = not worker.serving and code == -signal.SIGTERM
+            self._exit_code = self._exit_code or int(code != 0 and not stopped_early)
+        elif worker.serving:
+            log.error("worker died; another takes its place", place=worker.place, code=code)
+            self._start_at = time.monotonic()
+        elif self._workers:
+            log.error("worker could not start", again_in_s=self._pause_s, code=code)
+            self._start_at = time.monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        else:
+            self._stopping, self._exit_code = True, 1
+
+    def _pass_on(self, number: int) -> None:
+        """The first signal lets the workers drain; the second ends them on the spot."""
+        again, self._stopping = self._stopping, True
+        # The workers have copies; without this one, none means that connections are refused.
+        self._listener.close()
+        for worker in self._workers.values():
+            first = number if worker.serving else signal.SIGTERM
+            worker.process.send_signal(signal.SIGKILL if again else first)
+
+    def _write_process_ids(self) -> None:
+        processes = (worker.process.pid for worker in self._workers.values())
+        write_process_ids(self._folder, processes)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket that no one listens on yet: connections are refused until a worker is up."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    shown = f"[{host}]" if ":" in host else host
+    log.info("workers listen", url=f"http://{shown}:{listener.getsockname()[1]}")
+    return listener
+
+
+@contextmanager
+def _woken_by_signals() -> Iterator[socket.socket]:
+    """Give a socket from which SIGTERM and SIGINT can be read, a byte each, as they come."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _leave_to_wakeup)
+        try:
+            yield ours
+        finally:
+            signal.set_wakeup_fd(-1)
+
+
+def _leave_to_wakeup(number: int, frame: FrameType | None) -> None:
+    """The handler itself does nothing: the byte that the signal wrote is what is acted on."""

@@ -1,0 +1,47 @@
+"""`python -m service.worker`: one of several processes of a server; its supervisor starts it."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from pydantic_settings import CliApp
+
+from service.logs import configure_logs
+from service.metrics import Metrics
+from service.processes import FOLDER_VARIABLE, write_metrics_as
+from service.server import serve
+from service.settings import Settings
+
+STARTED = b"s"
+
+
+def main(listener_fd: str, channel_fd: str, place: str, *arguments: str) -> int:
+    """Serve on the supervisor's socket until a signal, or until the supervisor is gone.
+
+    Args:
+        listener_fd: File descriptor of the bound socket that all workers take connections from.
+        channel_fd: That of a socket to the supervisor, which hears `STARTED` through it.
+        place: Which of the workers this is.
+        arguments: The flags that the supervisor was given.
+    """
+    listener = socket.socket(fileno=int(listener_fd))
+    channel = socket.socket(fileno=int(channel_fd))
+    settings = CliApp.run(Settings, cli_args=list(arguments))
+    configure_logs(settings.log_format, settings.log_level)
+    write_metrics_as(int(place))
+    metrics = Metrics(Path(os.environ[FOLDER_VARIABLE]))
+    threading.Thread(target=_end_with_supervisor, args=(channel,), daemon=True).start()
+    return serve(settings, metrics, listener, lambda: channel.sendall(STARTED))
+
+
+def _end_with_supervisor(channel: socket.socket) -> None:
+    """Nothing ever comes through the channel but its end."""
+    channel.recv(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
