@@ -1,0 +1,17 @@
+"""The pictures beside the README's request hold symbols that an independent decoder reads."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from model_export.barcode_photos import decode
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize(("name", "symbols"), [("parcel", 3), ("shelf", 6), ("ticket", 2)])
+def test_every_symbol_of_an_example_can_be_read(name: str, symbols: int) -> None:
+    pixels = cv2.imread(str(EXAMPLES / f"{name}.jpg"), cv2.IMREAD_COLOR)
+    assert len(decode(np.asarray(pixels, dtype=np.uint8))) == symbols
