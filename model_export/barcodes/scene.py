@@ -1,4 +1,4 @@
-"""One picture: a symbol by itself as software draws it, or several in front of a camera."""
+"""One picture: symbols as software draws them, or several in front of a camera."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -23,15 +23,20 @@ from model_export.training.geometry import Picture
 
 Random = np.random.Generator
 
-# How often a picture is one symbol and little else, and how often it has none at all.
-BARE_SHARE: Final = 0.25
-EMPTY_SHARE: Final = 0.13
+# How often a picture is one symbol and little else, a sheet of them, and how often it has none.
+BARE_SHARE: Final = 0.2
+SHEET_SHARE: Final = 0.15
+EMPTY_SHARE: Final = 0.1
+# Most rows and columns of a sheet, and sides of its fields in pixels.
+SHEET_FIELDS: Final = 4
+FIELD_SIDES: Final = (70, 180)
 # Longer side of a picture in pixels, and the shorter over it.
 LONGER_SIDES: Final = (180, 480)
 ASPECTS: Final = (0.45, 1.0)
-# How many symbols are tried, with the share of pictures for each.
-COUNTS: Final = (1, 2, 3, 4, 6, 9)
-COUNT_SHARES: Final = (0.55, 0.17, 0.11, 0.08, 0.05, 0.04)
+# How many symbols are tried, with the share of pictures for each. Many are more to learn from at
+# the same cost of the network, and few are what most photos have.
+COUNTS: Final = (1, 2, 3, 5, 8, 12)
+COUNT_SHARES: Final = (0.34, 0.12, 0.12, 0.14, 0.15, 0.13)
 # Longest side of a symbol over the picture's (the root of its area).
 SYMBOL_SIDES: Final = (0.07, 0.95)
 # Pixels of a module: less, and no reader could read it.
@@ -58,7 +63,9 @@ def draw_scene(rng: Random) -> Picture:
     choice = rng.random()
     if choice < BARE_SHARE:
         return _bare_scene(rng)
-    if choice < BARE_SHARE + EMPTY_SHARE:
+    if choice < BARE_SHARE + SHEET_SHARE:
+        return _sheet_scene(rng)
+    if choice < BARE_SHARE + SHEET_SHARE + EMPTY_SHARE:
         return _empty_scene(rng)
     return _camera_scene(rng)
 
@@ -78,6 +85,34 @@ def _bare_scene(rng: Random) -> Picture:
     elif rng.random() < 0.25:
         image = compressed(rng, image)
     return _picture(image, [print_.symbol_xyxy], [symbol.class_id])
+
+
+def _sheet_scene(rng: Random) -> Picture:
+    """Symbols in rows and columns, as on a page of labels or in a manual; some fields have none."""
+    rows, columns = (int(count) for count in rng.integers(1, SHEET_FIELDS + 1, size=2))
+    side = int(rng.integers(*FIELD_SIDES))
+    tall = max(40, int(side * rng.uniform(0.5, 1)))
+    image = np.full((rows * tall, columns * side, 3), paper_color(rng), dtype=np.uint8)
+    boxes, class_ids = [], []
+    for row, column in np.ndindex(rows, columns):
+        field = image[row * tall : (row + 1) * tall, column * side : (column + 1) * side]
+        if rng.random() < 0.12:
+            field[:] = page(rng, tall, side)
+            continue
+        symbol = random_symbol(rng, most_modules=side // 2)
+        largest = min(0.98 * side / symbol.modules.shape[1], 0.8 * tall / symbol.modules.shape[0])
+        print_ = bare(rng, symbol, largest * rng.uniform(0.5, 0.95), quiet=0.5)
+        height, width = print_.image.shape[:2]
+        if height > tall or width > side:
+            continue
+        y, x = int(rng.integers(tall - height + 1)), int(rng.integers(side - width + 1))
+        field[y : y + height, x : x + width] = print_.image
+        corner = np.array([column * side + x, row * tall + y] * 2, dtype=np.float32)
+        boxes.append(print_.symbol_xyxy + corner)
+        class_ids.append(symbol.class_id)
+    if rng.random() < 0.4:
+        image = photographed(rng, image, finest=1.5)
+    return _picture(image, boxes, class_ids)
 
 
 def _empty_scene(rng: Random) -> Picture:
