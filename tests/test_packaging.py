@@ -1,10 +1,12 @@
 """What `make serve` runs, and what a wheel carries: neither needs a network for the default."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,18 @@ def test_make_serve_fetches_a_model_that_is_named(tmp_path: Path) -> None:
 def test_make_serve_takes_a_file_as_it_is(tmp_path: Path, path: str) -> None:
     (command,) = commands_of_make_serve(tmp_path / "venv", MODEL=path)
     assert command.startswith(f"-m service --model {path} --host")
+
+
+def test_the_images_are_built_with_the_embedded_model_and_no_other() -> None:
+    """The last line that fits decides, as in Docker."""
+    lines = re.findall(r"^[^#\n].*$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+
+    def ignored(path: str) -> bool:
+        fitting = [line for line in lines if fnmatch(path, line.removeprefix("!"))]
+        return not fitting[-1].startswith("!")
+
+    assert not ignored("service/models/barcodes.onnx")
+    assert ignored("service/models/other.onnx")
 
 
 @pytest.fixture(scope="module")
