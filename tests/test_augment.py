@@ -24,6 +24,7 @@ from model_export.training.geometry import (
     flip,
     in_view,
     paint,
+    random_affine,
     scaling,
     translation,
 )
@@ -244,6 +245,22 @@ def test_painting_at_a_scale_is_what_the_letterbox_does() -> None:
     assert np.abs(canvas.astype(int) - expected).max() <= 2
 
 
+def test_painting_a_part_of_an_image_gives_what_the_whole_does() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
+    varied = Augmentation(scale=(0.5, 4))
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        matrix = translation(*rng.uniform(-150, 50, size=2)) @ random_affine(64, 96, varied, rng)
+        small, large = blank(64, 96), blank(264, 296)
+
+        paint(small, image, matrix)
+        paint(large, image, translation(100, 100) @ matrix)
+
+        # OpenCV rounds places to a fraction of a pixel.
+        difference = np.abs(small.astype(int) - large[100:164, 100:196])
+        assert difference.mean() < 1
+
+
 def test_no_padding_shows_between_the_pictures_of_a_mosaic() -> None:
     unmoved = Augmentation(
         scale=(1, 1), rotation_degrees=20, shear_degrees=5, translation=0, hsv_probability=0
@@ -341,6 +358,28 @@ def test_colours_stop_at_black_and_white() -> None:
         grey = jitter_hsv(ramp, strong, np.random.default_rng(seed))[0, :, 0]
         # A ramp that went round would fall somewhere.
         assert (np.diff(grey.astype(int)) >= 0).all()
+
+
+def test_hue_goes_round() -> None:
+    red = np.full((8, 8, 3), (0, 0, 255), np.uint8)
+    limits = Augmentation(hue=20, saturation=0, value=0)
+    found = [jitter_hsv(red, limits, np.random.default_rng(seed))[0, 0] for seed in range(100)]
+
+    # To the side of magenta and to that of yellow, by 40 of the 60 degrees at most.
+    blues, greens, reds = np.transpose(found).tolist()
+    assert set(reds) == {255}
+    assert all(0 in pair for pair in zip(blues, greens, strict=True))
+    for side in (blues, greens):
+        assert 150 < max(side) <= 172
+
+
+def test_colours_that_nothing_shifts_are_left_alone() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    nothing = Augmentation(hue=0, saturation=0, value=0)
+    for seed in range(5):
+        np.testing.assert_array_equal(
+            jitter_hsv(image, nothing, np.random.default_rng(seed)), image
+        )
 
 
 def test_sizes_change_every_ten_iterations_within_their_limits() -> None:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -327,15 +327,43 @@ def test_the_cache_gives_the_same_pixels_and_notices_a_change(
     np.testing.assert_array_equal(cache.read(path), read_image(path))
 
 
-def test_a_damaged_cache_entry_is_made_anew(tmp_path: Path) -> None:
+def whole_entry_without_its_end(entry: Path) -> None:
+    entry.write_bytes(entry.read_bytes()[:-1])
+
+
+def entry_of_no_bytes(entry: Path) -> None:
+    entry.write_bytes(b"")
+
+
+def entry_of_other_values(entry: Path) -> None:
+    np.save(entry, np.zeros((20, 30, 3), np.float32))
+
+
+def entry_in_columns(entry: Path) -> None:
+    np.save(entry, np.zeros((20, 30, 3), np.uint8, order="F"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [whole_entry_without_its_end, entry_of_no_bytes, entry_of_other_values, entry_in_columns],
+)
+def test_a_damaged_cache_entry_is_made_anew(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encode(photo_like(30, 20)))
     cache = ImageCache(tmp_path / "cache")
     cache.read(path)
     (entry,) = cache.folder.iterdir()
-    entry.write_bytes(b"")
+    damage(entry)
     np.testing.assert_array_equal(cache.read(path), read_image(path))
     np.testing.assert_array_equal(np.load(entry), read_image(path))
+
+
+def test_cached_pixels_cannot_be_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(photo_like(30, 20)))
+    cache = ImageCache(tmp_path / "cache")
+    cache.read(path)
+    assert not cache.read(path).flags.writeable
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -369,6 +397,7 @@ def test_samples_do_not_depend_on_the_workers(
     assert len(found) == len(expected) == 6
     for one, other in zip(expected, found, strict=True):
         assert torch.equal(one.images, other.images)
+        assert other.images.stride() == one.images.stride()
         assert torch.equal(one.targets.boxes_xyxy, other.targets.boxes_xyxy)
         assert torch.equal(one.targets.class_ids, other.targets.class_ids)
 
@@ -380,6 +409,7 @@ def test_a_batch_is_of_one_size_and_pads_its_targets(examples: Examples) -> None
         assert height == width
         assert height in (32, 64, 96)
         assert batch.images.dtype == torch.uint8
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
         boxes, ids = batch.targets
         assert boxes.shape == (*ids.shape, 4)
         assert (ids[:, 0] >= -1).all()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from model_export.training.augment import PictureSource, augment
 from model_export.training.batches import BatchPlan
@@ -21,7 +21,7 @@ class Sample(NamedTuple):
     """One input of the network and what should be found on it.
 
     Attributes:
-        image: (3, H, W) uint8, BGR, 0 to 255.
+        image: (H, W, 3) uint8, BGR, 0 to 255.
         boxes_xyxy: (K, 4) float32, network pixels.
         class_ids: (K,) int64.
     """
@@ -36,6 +36,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (N, 3, H, W) uint8, BGR, 0 to 255: a quarter of the bytes to pass on of float32.
+            The channels are last in memory, as OpenCV makes them and the network wants them.
         targets: The ground truths, padded, in network pixels.
     """
 
@@ -80,7 +81,7 @@ class TrainingSamples(Dataset[Sample]):
         examples = self.examples.at_epoch(recipe.epoch)
         picture = augment(examples, recipe, self.settings, self.seed)
         # BGR stays: the network takes what OpenCV reads.
-        image = torch.from_numpy(picture.image).permute(2, 0, 1).contiguous()
+        image = torch.from_numpy(picture.image)
         boxes = torch.from_numpy(picture.boxes_xyxy)
         return Sample(image, boxes, torch.from_numpy(picture.class_ids))
 
@@ -88,7 +89,9 @@ class TrainingSamples(Dataset[Sample]):
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples of one size, and pad their ground truths to the most that one has."""
     images, boxes, class_ids = zip(*samples, strict=True)
-    return Batch(torch.stack(images), pad_targets(boxes, class_ids))
+    # Torch's own collation stacks into shared memory where it is in a worker.
+    stacked: Tensor = default_collate(list(images))
+    return Batch(stacked.permute(0, 3, 1, 2), pad_targets(boxes, class_ids))
 
 
 def training_loader(
