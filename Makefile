@@ -30,6 +30,7 @@ SERVE_VENV := $(if $(filter gpu,$(RUNTIME)),.venv-gpu,$(VENV))
 BIN := $(VENV)/bin
 SERVE_STAMP := $(SERVE_VENV)/.installed-serve
 DEV_STAMP := $(VENV)/.installed-dev
+PROMETHEUS := $(VENV)/prometheus/usr/bin/promtool
 
 .PHONY: serve test train-demo check lint fix clean
 
@@ -41,7 +42,7 @@ serve: $(SERVE_STAMP)
 	esac; \
 	exec $(SERVE_VENV)/bin/python -m service $${model:+--model "$$model"} --host $(HOST) --port $(PORT) --device $(DEVICE) $(EXTRA)
 
-test: $(DEV_STAMP)
+test: $(DEV_STAMP) $(PROMETHEUS)
 	$(BIN)/python -m pytest
 
 train-demo: $(DEV_STAMP)
@@ -84,3 +85,13 @@ $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	  || $(BIN)/python -m pip install 'torch==$(TORCH)'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,fetch,evaluate,train,dev]'
 	@touch $@
+
+# The tests run a real Prometheus: the machine's, else Debian's package unpacked here, without root.
+# Where neither can be had those tests are skipped, and say so.
+APT := apt-get -qq -o Dir::State::lists=$(abspath $(VENV))/apt/lists -o Dir::Cache=$(abspath $(VENV))/apt -o Debug::NoLocking=1
+$(PROMETHEUS): | $(BIN)/python
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
+	  mkdir -p $(VENV)/apt/lists/partial $(VENV)/apt/archives/partial \
+	  && $(APT) update && cd $(VENV)/apt && $(APT) download prometheus \
+	  && dpkg-deb -x prometheus_*.deb ../prometheus && rm -r ../apt; } >/dev/null 2>&1 \
+	  || echo "note: no Prometheus could be had; the tests that need one are skipped" >&2

@@ -3,7 +3,8 @@
 #   docker build -f docker/model_export.Dockerfile -t yolox-export .
 # torch's usual Linux wheels bring CUDA. For a CPU build, name the package index that has the
 # CPU wheels of torch with --build-arg EXTRA_INDEX_URL=... (docker/README.md).
-ARG PYTHON_IMAGE=python:3.13-slim
+# A digest pins the base for good: --build-arg PYTHON_IMAGE=python:3.13-slim-trixie@sha256:...
+ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
 ARG EXTRA_INDEX_URL=
@@ -37,10 +38,16 @@ USER 10001:10001
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python", "-m", "model_export"]
 CMD ["--help"]
+ARG PYTHON_IMAGE
 ARG VERSION=unknown
 ARG REVISION=unknown
+ARG CREATED=unknown
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="yolox-export" \
       org.opencontainers.image.description="YOLOX training, export to ONNX and evaluation" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}" \
       org.opencontainers.image.licenses="Apache-2.0"

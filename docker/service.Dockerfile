@@ -1,7 +1,9 @@
 # The server. Build it from the root of the repository, for a CPU or for an NVIDIA GPU:
 #   docker build -f docker/service.Dockerfile -t yolox-serve:cpu .
 #   docker build -f docker/service.Dockerfile -t yolox-serve:gpu --build-arg FLAVOUR=gpu .
-ARG PYTHON_IMAGE=python:3.13-slim
+# With --target fetch: what fetches and adopts models, without a server.
+# A digest pins the base for good: --build-arg PYTHON_IMAGE=python:3.13-slim-trixie@sha256:...
+ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
 # An extra of pyproject.toml: `cpu`, or `gpu`, whose wheels bring CUDA and cuDNN with them.
@@ -10,49 +12,69 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
 # The dependencies have a layer of their own, which a change of the source leaves as it is.
-COPY pyproject.toml constraints.txt docker/requirements.py ./
-RUN python requirements.py "${FLAVOUR}" fetch > requirements.txt \
- && pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt -r requirements.txt
+COPY pyproject.toml constraints.txt docker/requirements.py docker/trim.py ./
+RUN python requirements.py "${FLAVOUR}" > requirements.txt \
+ && pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt -r requirements.txt \
+ && python trim.py /opt/venv/lib/python3*/site-packages
 COPY README.md LICENSE ./
 COPY service service
 COPY model_export model_export
 RUN pip install --no-deps --target /opt/app .
 
-FROM ${PYTHON_IMAGE} AS service
+FROM build AS fetch-build
+RUN python requirements.py fetch > requirements.txt \
+ && pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt -r requirements.txt
+
+FROM ${PYTHON_IMAGE} AS runtime
 # pip compiled every module, so that nothing needs to be written beside them.
-# glibc gives the memory of large images back to the system above the trim threshold.
 # HOME is for caches alone (CUDA kernels, half-downloaded models); /tmp may be a tmpfs.
 ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONPATH=/opt/app \
     PYTHONSAFEPATH=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    MALLOC_TRIM_THRESHOLD_=131072 \
-    HOME=/tmp \
-    YOLOX_HOST=0.0.0.0 \
-    YOLOX_PORT=8000 \
-    YOLOX_MODEL=/models/model.onnx \
-    YOLOX_LOG_FORMAT=json
+    HOME=/tmp
 # A new named volume at /models takes its owner from this folder.
 RUN groupadd --gid 10001 yolox \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent \
       --shell /usr/sbin/nologin yolox \
  && install -d -o 10001 -g 10001 /models
+STOPSIGNAL SIGTERM
+USER 10001:10001
+
+FROM runtime AS fetch
+COPY --from=fetch-build /opt/venv /opt/venv
+COPY --from=fetch-build /opt/app /opt/app
+WORKDIR /models
+ENTRYPOINT ["python", "-m", "model_export"]
+CMD ["--help"]
+
+FROM runtime AS service
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/app /opt/app
 COPY docker/healthcheck.py /opt/healthcheck.py
+# glibc gives the memory of large images back to the system above the trim threshold.
+# Without YOLOX_MODEL the model inside is served.
+ENV MALLOC_TRIM_THRESHOLD_=131072 \
+    YOLOX_HOST=0.0.0.0 \
+    YOLOX_PORT=8000 \
+    YOLOX_LOG_FORMAT=json
 WORKDIR /opt/app
-USER 10001:10001
 EXPOSE 8000
-STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=4s --start-period=120s --retries=3 \
   CMD ["python", "/opt/healthcheck.py"]
 ENTRYPOINT ["python", "-m", "service"]
 ARG FLAVOUR=cpu
+ARG PYTHON_IMAGE
 ARG VERSION=unknown
 ARG REVISION=unknown
+ARG CREATED=unknown
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="yolox-serve (${FLAVOUR})" \
       org.opencontainers.image.description="YOLOX object detection: POST /detect behind a batched queue" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}" \
       org.opencontainers.image.licenses="Apache-2.0"

@@ -27,6 +27,8 @@ class Settings(BaseSettings):
         cli_kebab_case=True,
         cli_hide_none_type=True,
         cli_prog_name="python -m service",
+        # A container's: a file YOLOX_API_KEY there is the key.
+        secrets_dir="/run/secrets" if Path("/run/secrets").is_dir() else None,
     )
 
     # The model and where it runs

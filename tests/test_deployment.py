@@ -4,7 +4,6 @@ import http.server
 import itertools
 import json
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -13,26 +12,30 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
 
+from dashboards import DASHBOARDS, MAY_BE_EMPTY, panels, queries, shown
+from service.gpus import GpuCollector
 from service.metrics import Metrics
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"
-COMPOSE_FILES = [ROOT / "docker-compose.yml", ROOT / "docker-compose.gpu.yml"]
+COMPOSE_FILES = [ROOT / f"docker-compose{name}.yml" for name in ("", ".gpu", ".secrets")]
 DOCKERFILES = [DOCKER / "service.Dockerfile", DOCKER / "model_export.Dockerfile"]
-DASHBOARDS = sorted((DOCKER / "grafana" / "dashboards").glob("*.json"))
 LISTENS = {"service": 8000, "prometheus": 9090, "grafana": 3000}
 
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILES[0].read_text())
 GPU: dict[str, Any] = yaml.safe_load(COMPOSE_FILES[1].read_text())
+SECRETS: dict[str, Any] = yaml.safe_load(COMPOSE_FILES[2].read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-LONG_RUNNING = [name for name in SERVICES if name != "model"]
+LONG_RUNNING = [name for name, service in SERVICES.items() if "profiles" not in service]
+ONE_SHOT = [name for name in SERVICES if name not in LONG_RUNNING]
 
 
 def instructions(dockerfile: Path) -> list[list[tuple[str, str]]]:
@@ -51,12 +54,21 @@ def arguments(stage: list[tuple[str, str]], word: str) -> list[str]:
     return [rest for name, rest in stage if name == word]
 
 
+def image_of(dockerfile: Path, target: str | None = None) -> list[tuple[str, str]]:
+    """All instructions of a stage, those of the stages that it goes on from first."""
+    stages = {stage[0][1].split()[-1]: stage for stage in instructions(dockerfile)[1:]}
+    stage = stages[target or list(stages)[-1]]
+    base = stage[0][1].split()[0]
+    return [*(image_of(dockerfile, base) if base in stages else []), *stage]
+
+
 def volumes(kind: str) -> Iterator[tuple[str, str]]:
     """Yield (source, target) of the bind mounts or the named volumes of all services."""
     for service in SERVICES.values():
         for line in service.get("volumes", []):
-            source, target = line.split(":")[:2]
-            if source.startswith(".") == (kind == "bind"):
+            # A variable's value is the operator's own folder.
+            source, target = re.sub(r"\$\{[^}]+\}", "$", line).split(":")[:2]
+            if "$" not in source and source.startswith(".") == (kind == "bind"):
                 yield source, target
 
 
@@ -83,7 +95,7 @@ def test_named_volumes_are_declared_and_used() -> None:
 
 @pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.name)
 def test_every_variable_has_a_default_and_is_documented(path: Path) -> None:
-    used = re.findall(r"\$\{(\w+)(:-[^}]+)?\}", path.read_text())
+    used = re.findall(r"\$\{(\w+)(:-[^}]*)?\}", path.read_text())
     assert [name for name, default in used if not default] == []
     readme = (DOCKER / "README.md").read_text()
     environments = [service.get("environment", {}) for service in SERVICES.values()]
@@ -95,17 +107,31 @@ def test_every_variable_has_a_default_and_is_documented(path: Path) -> None:
 def test_dependencies_exist_and_can_be_awaited() -> None:
     for service in SERVICES.values():
         for name, dependency in service.get("depends_on", {}).items():
-            awaited = dependency["condition"]
-            ends = SERVICES[name]["restart"] == "no"
-            assert awaited == ("service_completed_successfully" if ends else "service_healthy")
+            assert name in LONG_RUNNING
+            assert dependency["condition"] == "service_healthy"
+
+
+def test_nothing_starts_before_what_it_watches_is_well() -> None:
+    awaited = {name: list(service.get("depends_on", [])) for name, service in SERVICES.items()}
+    assert awaited["prometheus"] == ["service"]
+    assert awaited["grafana"] == ["prometheus"]
+    assert awaited["service"] == []
+
+
+def test_what_runs_once_is_started_by_name_alone() -> None:
+    assert ONE_SHOT == ["fetch", "export"]
+    for name in ONE_SHOT:
+        assert SERVICES[name]["profiles"] == ["models"]
+        assert SERVICES[name]["restart"] == "no"
 
 
 @pytest.mark.parametrize("name", LONG_RUNNING)
 def test_long_running_services_restart_and_are_watched(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
-    built = "build" in service and instructions(ROOT / service["build"]["dockerfile"])[-1]
-    assert arguments(built, "HEALTHCHECK") if built else service["healthcheck"]["test"]
+    build = service.get("build")
+    image = build and image_of(ROOT / build["dockerfile"], build["target"])
+    assert arguments(image, "HEALTHCHECK") if image else service["healthcheck"]["test"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -123,7 +149,8 @@ def test_published_ports_are_ones_that_are_listened_on() -> None:
         name: [int(port.rpartition(":")[2]) for port in service.get("ports", [])]
         for name, service in SERVICES.items()
     }
-    assert published == {"model": [], **{name: [port] for name, port in LISTENS.items()}}
+    assert published == {name: [LISTENS[name]] if name in LISTENS else [] for name in SERVICES}
+    assert arguments(image_of(DOCKERFILES[0]), "EXPOSE") == [str(LISTENS["service"])]
 
 
 def test_only_the_service_is_published_beyond_this_machine() -> None:
@@ -144,16 +171,46 @@ def test_server_settings_that_the_containers_set_exist() -> None:
     assert {"YOLOX_MODEL", "YOLOX_HOST", "YOLOX_DEVICE"} <= named <= settings
 
 
-@pytest.mark.parametrize("services", [SERVICES, GPU["services"]], ids=["cpu", "gpu"])
-def test_the_model_is_fetched_by_the_image_that_serves_it(services: dict[str, Any]) -> None:
-    assert services["model"]["image"] == services["service"]["image"]
+def test_the_model_inside_is_served_unless_another_is_named() -> None:
+    assert SERVICES["service"]["environment"]["YOLOX_MODEL"] == "${YOLOX_MODEL:-}"
+    assert Settings(model="").model is None  # type: ignore[arg-type]
+    assert "YOLOX_MODEL" not in " ".join(arguments(image_of(DOCKERFILES[0]), "ENV"))
 
 
-def test_the_fetched_model_is_the_one_served() -> None:
-    written = SERVICES["model"]["command"][-1]
-    assert written == SERVICES["service"]["environment"]["YOLOX_MODEL"]
-    assert "models:/models" in SERVICES["model"]["volumes"]
+@pytest.mark.parametrize("name", ONE_SHOT)
+def test_models_are_written_where_the_service_reads_them(name: str) -> None:
+    assert "models:/models" in SERVICES[name]["volumes"]
     assert "models:/models:ro" in SERVICES["service"]["volumes"]
+
+
+def test_fetching_writes_into_the_volume() -> None:
+    command, _, flag, path = SERVICES["fetch"]["command"]
+    assert (command, flag) == ("fetch", "--output")
+    assert path.startswith("/models/")
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if "build" in SERVICES[name]])
+def test_built_services_name_stages_that_exist_and_never_a_registry(name: str) -> None:
+    build = SERVICES[name]["build"]
+    assert image_of(ROOT / build["dockerfile"], build.get("target"))
+    assert SERVICES[name]["pull_policy"] == "build"
+
+
+def test_secrets_are_declared_and_reach_who_reads_them() -> None:
+    (key,) = SECRETS["services"]["service"]["secrets"]
+    grafana = SECRETS["services"]["grafana"]
+    assert {key["source"], *grafana["secrets"]} == set(SECRETS["secrets"])
+    assert key["target"] == "YOLOX_API_KEY"
+    password = grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"]
+    assert password == f"/run/secrets/{grafana['secrets'][0]}"
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD"] == ""
+
+
+def test_the_server_takes_its_key_from_a_secret_file(tmp_path: Path) -> None:
+    (tmp_path / "YOLOX_API_KEY").write_text("from a file")
+    key = Settings(_secrets_dir=tmp_path).api_key
+    assert key is not None
+    assert key.get_secret_value() == "from a file"
 
 
 def test_gpu_override_changes_services_that_exist_and_reserves_a_gpu() -> None:
@@ -181,22 +238,43 @@ def test_every_copied_file_is_in_the_build_context(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_last_stage_holds_no_build_tools_and_runs_as_a_plain_user(path: Path) -> None:
-    last = instructions(path)[-1]
-    assert not re.search(r"\b(pip|apt-get|gcc) ", " ".join(arguments(last, "RUN")))
-    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", arguments(last, "USER")[-1])
+    image = image_of(path)
+    assert not re.search(r"\b(pip|apt-get|gcc) ", " ".join(arguments(image, "RUN")))
+    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", arguments(image, "USER")[-1])
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_sigterm_reaches_python(path: Path) -> None:
-    last = instructions(path)[-1]
-    (entry,) = arguments(last, "ENTRYPOINT")
+    image = image_of(path)
+    (entry,) = arguments(image, "ENTRYPOINT")
     assert json.loads(entry) == ["python", "-m", path.stem]
-    assert arguments(last, "STOPSIGNAL") == ["SIGTERM"]
+    assert arguments(image, "STOPSIGNAL") == ["SIGTERM"]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_images_are_pinned_and_labelled(path: Path) -> None:
+    (base,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", path.read_text(), re.MULTILINE)
+    assert re.fullmatch(r"python:3\.\d+-slim-\w+", base)
+    assert path.read_text().count("-c constraints.txt") >= 1
+    labels = set(re.findall(r"opencontainers\.image\.([a-z.]+)=", path.read_text()))
+    assert {"title", "version", "revision", "created", "source", "licenses"} <= labels
+
+
+def test_trimming_takes_what_the_patterns_name_and_nothing_else(tmp_path: Path) -> None:
+    kept = ["onnxruntime/capi/state.so", "numpy/linalg/linalg.py"]
+    taken = ["onnxruntime/capi/libonnxruntime.so.1.2", "numpy/linalg/tests/test.py", "cv2/a.pyi"]
+    for name in [*kept, *taken]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1234")
+    command = [sys.executable, str(DOCKER / "trim.py"), str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert [name for name in [*kept, *taken] if (tmp_path / name).exists()] == kept
 
 
 @pytest.mark.parametrize(
     ("extras", "has_torch"),
-    [(["cpu", "fetch"], False), (["gpu", "fetch"], False), (["train", "cpu"], True)],
+    [(["cpu"], False), (["gpu"], False), (["fetch"], False), (["train", "cpu"], True)],
 )
 def test_requirements_are_those_of_the_extras(extras: list[str], has_torch: bool) -> None:
     script = [sys.executable, str(DOCKER / "requirements.py"), *extras]
@@ -249,44 +327,43 @@ def test_healthcheck_fails_when_nothing_listens() -> None:
 # Prometheus and Grafana
 
 
-def panels(dashboard: Path) -> list[dict[str, Any]]:
-    loaded: list[dict[str, Any]] = json.loads(dashboard.read_text())["panels"]
-    return loaded
+def rules() -> list[dict[str, Any]]:
+    files = [DOCKER / "prometheus" / name for name in ("recording.yml", "alerts.yml")]
+    groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+    return [rule for group in groups for rule in group["rules"]]
 
 
-def queries(dashboard: Path) -> list[str]:
-    targets = (target for panel in panels(dashboard) for target in panel.get("targets", []))
-    return [target["expr"].replace("$__rate_interval", "1m") for target in targets]
-
-
-def alerts() -> list[str]:
-    rules = yaml.safe_load((DOCKER / "prometheus" / "rules.yml").read_text())
-    return [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
-
-
-QUERIES = [*alerts(), *(query for dashboard in DASHBOARDS for query in queries(dashboard))]
+RECORDED = {rule["record"] for rule in rules() if "record" in rule}
+PANELS = [panel for dashboard in DASHBOARDS for panel in shown(dashboard)]
+NO_GPU = ModuleType("pynvml")
+NO_GPU.nvmlDeviceGetCount = lambda: 0  # type: ignore[attr-defined]
+QUERIES = sorted(
+    {*(rule["expr"] for rule in rules()), *(query for panel in PANELS for query in queries(panel))}
+)
+# What Prometheus makes itself.
+ITS_OWN = {"up", "ALERTS"}
 GROUPING = r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)"
 
 
 def metric_names(query: str) -> set[str]:
     """Find the names in PromQL that are neither functions, labels, operators nor strings."""
     bare = re.sub(rf'"[^"]*"|\{{[^}}]*\}}|\[[^\]]*\]|{GROUPING}', " ", query)
-    return set(re.findall(r"\b[a-zA-Z_]\w*\b(?!\s*\()", bare)) - {"or", "and", "unless", "bool"}
+    words = set(re.findall(r"(?<![\w.])[a-zA-Z_][\w:]*\b(?!\s*\()", bare))
+    return words - {"or", "and", "unless", "bool"}
 
 
 def registered_names(metrics: Metrics) -> set[str]:
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
+    families = [*metrics.registry.collect(), *GpuCollector(NO_GPU).collect()]
     return {
-        family.name + suffix
-        for family in metrics.registry.collect()
-        for suffix in suffixes.get(family.type, [""])
+        family.name + suffix for family in families for suffix in suffixes.get(family.type, [""])
     }
 
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_queries_name_metrics_that_the_server_has(query: str) -> None:
     assert metric_names(query)
-    assert metric_names(query) <= registered_names(Metrics()) | {"up"}
+    assert metric_names(query) <= registered_names(Metrics()) | RECORDED | ITS_OWN
 
 
 @pytest.mark.parametrize("query", QUERIES)
@@ -295,7 +372,7 @@ def test_queries_name_labels_that_the_server_has(query: str) -> None:
     used = {name.strip() for name in groups if name.strip()}
     used |= set(re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"', query))
     known = {label for metric in vars(Metrics()).values() for label in labels_of(metric)}
-    assert used <= known | {"job", "instance", "le"}
+    assert used <= known | {"job", "instance", "le", "gpu", "alertname", "alertstate"}
 
 
 def labels_of(metric: object) -> tuple[str, ...]:
@@ -307,34 +384,26 @@ def labels_of(metric: object) -> tuple[str, ...]:
 def test_prometheus_scrapes_the_service_where_it_listens() -> None:
     config = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())
     (job,) = config["scrape_configs"]
-    assert job["static_configs"] == [{"targets": [f"service:{LISTENS['service']}"]}]
-
-
-@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
-def test_promtool_accepts_configuration_rules_and_queries(tmp_path: Path) -> None:
-    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(QUERIES)]
-    written = tmp_path / "queries.yml"
-    written.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
-    folder = DOCKER / "prometheus"
-    commands: list[list[str | Path]] = [
-        ["promtool", "check", "config", folder / "prometheus.yml"],
-        ["promtool", "test", "rules", folder / "rules_test.yml"],
-        ["promtool", "check", "rules", written],
-    ]
-    for command in commands:
-        subprocess.run(command, check=True, capture_output=True)
+    (found,) = job["dns_sd_configs"]
+    assert found["names"] == ["service"]
+    assert found["port"] == LISTENS["service"]
+    assert [found["names"][0]] == [name for name in SERVICES if name == "service"]
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
 def test_every_panel_has_an_id_a_description_a_unit_and_a_query(path: Path) -> None:
-    shown = [panel for panel in panels(path) if panel["type"] != "row"]
     ids = [panel["id"] for panel in panels(path)]
     assert len(set(ids)) == len(ids)
-    for panel in shown:
+    for panel in shown(path):
         assert panel["description"]
         assert panel["fieldConfig"]["defaults"].get("unit") or panel["options"]["yAxis"]["unit"]
         assert panel["targets"]
         assert all(target["expr"] for target in panel["targets"])
+
+
+def test_only_gpus_and_alerts_may_be_missing_from_a_dashboard() -> None:
+    without = {panel["title"] for panel in PANELS if MAY_BE_EMPTY in panel["description"]}
+    assert without == {"GPU use", "GPU memory", "Alerts"}
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
@@ -354,8 +423,7 @@ def test_dashboards_ask_the_provisioned_datasource() -> None:
     (source,) = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())[
         "datasources"
     ]
-    shown = [panel for path in DASHBOARDS for panel in panels(path) if panel["type"] != "row"]
-    asked = [part["datasource"]["uid"] for panel in shown for part in [panel, *panel["targets"]]]
+    asked = [part["datasource"]["uid"] for panel in PANELS for part in [panel, *panel["targets"]]]
     assert set(asked) == {source["uid"]}
     assert source["url"] == f"http://prometheus:{LISTENS['prometheus']}"
 

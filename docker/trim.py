@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Take out of an image's site-packages what no running server reads.
+
+The patterns name files of packages that `constraints.txt` pins. `check-image.sh` runs the trimmed
+image; what would be missed there is missed by no test before it.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+UNUSED: Final = (
+    # For other programs' C and C++: the Python module has a copy of its own inside.
+    "onnxruntime/capi/libonnxruntime.so.*",
+    # Tools for making models.
+    "onnxruntime/datasets",
+    "onnxruntime/quantization",
+    "onnxruntime/tools",
+    "onnxruntime/transformers",
+    # For compiling against a package, and for type checkers.
+    "numpy/_core/include",
+    "numpy/_core/lib",
+    "numpy/f2py",
+    "numpy/random/lib",
+    "**/*.pyi",
+    "**/*.pyx",
+    "**/*.pxd",
+    # Packages' own tests.
+    "**/tests",
+)
+
+
+def unused(site_packages: Path) -> Iterator[Path]:
+    """Yield the files and folders that the patterns name."""
+    for pattern in UNUSED:
+        yield from site_packages.glob(pattern)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if not file.is_dir())
+
+
+def trim(site_packages: Path) -> int:
+    """Delete what is not used; gives the number of bytes."""
+    freed = 0
+    for path in list(unused(site_packages)):
+        if not path.exists():
+            continue  # within a folder that is gone
+        freed += size_of(path)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return freed
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        sys.stdout.write(f"{name}: {trim(Path(name)) / 1e6:.0f} MB less\n")
