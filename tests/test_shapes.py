@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from model_export import shapes
 from model_export.backdrops import backdrop
 from model_export.commands import demo_data
-from model_export.demo_data import shapes, write_demo_data
+from model_export.demo_data import shapes as subject_of_shapes
+from model_export.demo_data import write_demo_data
 from model_export.errors import ModelExportError
 from model_export.shapes import (
     CLASS_NAMES,
@@ -158,7 +159,7 @@ def test_scenes_vary() -> None:
 def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six pictures to learn from and four to measure with, of 64 x 64 pixels."""
     folder = tmp_path_factory.mktemp("demo") / "new" / "data"
-    write_demo_data(folder, shapes(64, 2), train=6, val=4)
+    write_demo_data(folder, subject_of_shapes(64, 2), train=6, val=4)
     return folder
 
 
@@ -196,7 +197,7 @@ def test_the_same_call_writes_the_same_files_and_leaves_others_alone(
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "mine.png").write_bytes(b"mine")
     for _ in range(2):
-        write_demo_data(tmp_path, shapes(64, 2), train=6, val=4)
+        write_demo_data(tmp_path, subject_of_shapes(64, 2), train=6, val=4)
     assert contents(tmp_path) == contents(data_set) | {Path("images/mine.png"): b"mine"}
 
 
@@ -204,14 +205,14 @@ def test_the_same_call_writes_the_same_files_and_leaves_others_alone(
 def test_annotations_of_others_are_not_overwritten(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "val.json").write_bytes(content)
     with pytest.raises(ModelExportError, match=r"val\.json is of another data set"):
-        write_demo_data(tmp_path, shapes(64, 0), train=1, val=1)
+        write_demo_data(tmp_path, subject_of_shapes(64, 0), train=1, val=1)
     assert contents(tmp_path) == {Path("val.json"): content}
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(ModelExportError, match=r"cannot write to .*file"):
-        write_demo_data(tmp_path / "file", shapes(64, 0), train=1, val=1)
+        write_demo_data(tmp_path / "file", subject_of_shapes(64, 0), train=1, val=1)
 
 
 def parsed(*words: str) -> argparse.Namespace:
