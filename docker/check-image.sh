@@ -78,7 +78,8 @@ run() {
     model=/models/model.onnx
   fi
   local environment
-  environment=$(bb inspect --type image --format '{{join .Docker.Config.Env "\n"}}' localhost/yolox-serve:cpu)
+  environment=$(bb inspect --type image --format '{{range .Docker.Config.Env}}{{println .}}{{end}}' \
+    localhost/yolox-serve:cpu | grep =)
   mapfile -t environment <<<"$environment"
   unshare --pid --fork --mount-proc="$root/proc" \
     setpriv --bounding-set=-all --inh-caps=-all --no-new-privs \

@@ -1,0 +1,213 @@
+"""Draws Grafana's dashboard without Grafana: its panels and queries, a real Prometheus's answers.
+
+    python -m service --model nano.onnx --max-queue-images 24 --max-images-per-request 4 &
+    PYTHONPATH=tests python benchmarks/dashboard_picture.py http://127.0.0.1:8000 dash.png
+
+It starts a Prometheus with the project's rules that scrapes the server every second, sends photos
+from ever more clients at once, and draws what every panel would have shown of the last minutes.
+"""
+
+import argparse
+import itertools
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import matplotlib as mpl
+import numpy as np
+from PIL import Image
+
+from dashboards import DASHBOARDS, panels
+from prometheus import Prometheus
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+PHOTOS = Path(__file__).parents[1] / "examples"
+CLIENTS = (1, 2, 4, 8, 16, 40)
+FILL = {"$__rate_interval": "10s", "$endpoint": "/detect"}
+MOST_LINES = 8
+INK, PAPER, GRID = "#d8d9da", "#181b1f", "#2c3235"
+
+
+def send(url: str, photos: Iterator[bytes], stop: threading.Event) -> None:
+    """One client: photo after photo, and when it is refused, again a little later."""
+    with httpx2.Client(base_url=url, timeout=60) as client:
+        while not stop.is_set():
+            answer = client.post(
+                "/detect", content=next(photos), headers={"Content-Type": "image/jpeg"}
+            )
+            if answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE:
+                stop.wait(0.5)
+
+
+def ramp(url: str, step_s: float) -> None:
+    """Steps of load, each with more clients than the one before."""
+    photos = itertools.cycle(path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg")))
+    for clients in CLIENTS:
+        stop = threading.Event()
+        threads = [
+            threading.Thread(target=send, args=(url, _locked(photos), stop)) for _ in range(clients)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(step_s)
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+LOCK = threading.Lock()
+
+
+def _locked(photos: Iterator[bytes]) -> Iterator[bytes]:
+    while True:
+        with LOCK:
+            photo = next(photos)
+        yield photo
+
+
+def series_of(
+    prometheus: Prometheus, target: dict[str, Any], start: float, end: float
+) -> list[tuple[str, list[float], list[float]]]:
+    """Of one query: every series' legend, its seconds since `start`, and its values."""
+    query = target["expr"]
+    for variable, value in FILL.items():
+        query = query.replace(variable, value)
+    data = prometheus.ask("query_range", query=query, start=str(start), end=str(end), step="2")
+    drawn = []
+    for series in data["result"]:
+        legend = target["legendFormat"]
+        for label, value in series["metric"].items():
+            legend = legend.replace(f"{{{{{label}}}}}", value)
+        points = [(float(at) - start, float(value)) for at, value in series["values"]]
+        drawn.append((legend, [at for at, _ in points], [value for _, value in points]))
+    return sorted(drawn)
+
+
+def draw_lines(axes: Axes, panel: dict[str, Any], series: list[Any], end_s: float) -> None:
+    """A time series panel: lines, or areas one on the other."""
+    custom = panel["fieldConfig"]["defaults"]["custom"]
+    colours = {
+        override["matcher"]["options"]: override["properties"][0]["value"]["fixedColor"]
+        for override in panel["fieldConfig"]["overrides"]
+    }
+    if custom.get("stacking"):
+        grid = np.arange(0, end_s, 2.0)
+        rows = [
+            np.nan_to_num(np.interp(grid, at, value, left=0, right=0)) for _, at, value in series
+        ]
+        fills = [colours.get(name) for name, _, _ in series]
+        axes.stackplot(
+            grid,
+            *rows,
+            labels=[name for name, _, _ in series],
+            colors=fills if all(fills) else None,
+            alpha=0.85,
+        )
+    else:
+        for name, at, value in series:
+            axes.plot(at, value, label=name, color=colours.get(name), linewidth=1.1)
+    axes.set_xlim(0, end_s)
+    axes.set_ylim(bottom=0)
+    unit = panel["fieldConfig"]["defaults"]["unit"]
+    if unit in ("bytes", "percentunit"):
+        axes.yaxis.set_major_formatter(lambda value, _: _with_unit(value, unit))
+    if series:
+        axes.legend(
+            *(part[:MOST_LINES] for part in axes.get_legend_handles_labels()),
+            fontsize=5,
+            loc="upper left",
+            frameon=False,
+            labelcolor=INK,
+        )
+
+
+def draw_stat(axes: Axes, panel: dict[str, Any], series: list[Any]) -> None:
+    """A single value: the last one, of the series that had one last."""
+    axes.set_axis_off()
+    if not series:
+        return
+    name, _, values = max(series, key=lambda one: one[1][-1])
+    shown = _with_unit(values[-1], panel["fieldConfig"]["defaults"]["unit"])
+    mode = panel["options"]["textMode"]
+    text = {"name": name, "value_and_name": f"{name}\n{shown}"}.get(mode, shown)
+    size = 8 if mode == "name" else 13
+    axes.text(0.5, 0.45, text, color="#73bf69", fontsize=size, ha="center", va="center", wrap=True)
+
+
+def _with_unit(value: float, unit: str) -> str:
+    match unit:
+        case "s":
+            return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s"
+        case "percentunit":
+            return f"{value:.0%}"
+        case "bytes":
+            return f"{value / 2**20:.3g} MiB"
+        case _:
+            return f"{value:.3g}"
+
+
+def draw(prometheus: Prometheus, start: float, end: float, output: Path) -> None:
+    """The whole dashboard, laid out as its file says, into a picture."""
+    (dashboard,) = DASHBOARDS
+    everything = panels(dashboard)
+    rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in everything)
+    figure = plt.figure(figsize=(13, rows * 0.29), facecolor=PAPER, dpi=80)
+    grid = figure.add_gridspec(rows, 24, wspace=0.8, left=0.03, right=0.99, top=0.985, bottom=0.01)
+    for panel in everything:
+        at = panel["gridPos"]
+        # A free line below each panel is where the axis' numbers go.
+        height = max(1, at["h"] - 2)
+        top = at["y"] + (at["h"] > 1)
+        axes = figure.add_subplot(grid[top : top + height, at["x"] : at["x"] + at["w"]])
+        axes.set_facecolor(PAPER)
+        axes.set_title(panel["title"], color=INK, fontsize=7, loc="left", pad=3)
+        axes.tick_params(colors=INK, labelsize=5, length=0)
+        axes.grid(color=GRID, linewidth=0.5)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        if panel["type"] == "row":
+            axes.set_axis_off()
+            axes.title.set(fontweight="bold", fontsize=8)
+            continue
+        series = [
+            one for target in panel["targets"] for one in series_of(prometheus, target, start, end)
+        ]
+        if panel["type"] == "stat":
+            draw_stat(axes, panel, series)
+        else:
+            draw_lines(axes, panel, series, end - start)
+        if not series:
+            axes.text(
+                0.5, 0.5, "no data", transform=axes.transAxes, color=INK, fontsize=7, ha="center"
+            )
+    figure.savefig(output, facecolor=PAPER)
+    with Image.open(output) as picture:
+        picture.convert("RGB").quantize(64).save(output, optimize=True)
+
+
+def main() -> None:
+    """Ramp, then draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("server", help="address of a running server")
+    parser.add_argument("output", type=Path, help="a PNG")
+    parser.add_argument("--step-s", type=float, default=30, help="length of each step of the load")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        prometheus = Prometheus(arguments.server.removeprefix("http://"), Path(folder))
+        try:
+            start = time.time()
+            ramp(arguments.server, arguments.step_s)
+            draw(prometheus, start, time.time(), arguments.output)
+        finally:
+            prometheus.close()
+
+
+if __name__ == "__main__":
+    main()
