@@ -236,8 +236,8 @@ def test_the_command_writes_what_was_asked_for(
 @pytest.mark.parametrize(
     ("option", "value", "complaint"),
     [
-        ("--train", "0", "0 is not positive"),
-        ("--val", "-1", "-1 is not positive"),
+        ("--train", "-1", "-1 is negative"),
+        ("--val", "-1", "-1 is negative"),
         ("--seed", "-1", "-1 is negative"),
         ("--size", "31", "31 is below 32"),
         ("--size", "large", "invalid"),
@@ -253,9 +253,10 @@ def test_the_command_refuses_numbers_that_cannot_be(
 
 def test_drawing_data_needs_neither_torch_nor_pycocotools() -> None:
     code = (
-        "import sys, model_export.demo_data, model_export.commands.demo_data; print(*sys.modules)"
+        "import sys, model_export.commands.demo_data; from model_export import demo_data; "
+        "demo_data.shapes(64, 0); demo_data.barcodes(0); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names = set(done.stdout.split())
-    assert "model_export.shapes" in names
+    assert {"model_export.shapes", "model_export.barcodes.scene"} <= names
     assert names.isdisjoint({"torch", "pycocotools", "rich", "onnx", "onnxruntime"})
