@@ -13,6 +13,9 @@ from model_export.barcodes.symbols import LINEAR, QR_CODE, Modules, Symbol
 
 Random = np.random.Generator
 
+# Share of a symbol's sides that its box has at either end. Readers need some of the light round
+# it, and a box that cuts off the first bar is of no use to them.
+BOX_MARGIN: Final = 0.02
 # Modules of light round a symbol; readers want 1 to 10.
 QUIET_ZONE: Final = (1.0, 8.0)
 INVERTED_SHARE: Final = 0.07
@@ -37,6 +40,12 @@ class Label:
     image: Pixels
     symbol_xyxy: NDArray[np.float32]
     module: float
+
+    @property
+    def box_xyxy(self) -> NDArray[np.float32]:
+        """(4,) float32: what a detector should find, pixels; may reach beyond the print."""
+        margin = BOX_MARGIN * np.tile(self.symbol_xyxy[2:] - self.symbol_xyxy[:2], 2)
+        return np.asarray(self.symbol_xyxy + margin * np.array([-1, -1, 1, 1]), dtype=np.float32)
 
 
 def bare(rng: Random, symbol: Symbol, module: float, quiet: float) -> Label:

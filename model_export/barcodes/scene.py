@@ -57,8 +57,8 @@ def draw_scene(rng: Random) -> Picture:
         rng: Where chance comes from.
 
     Returns:
-        A picture of any size and the smallest upright box round each symbol's outline, without
-        quiet zone, digits and add-ons.
+        A picture of any size and the smallest upright box round each symbol: its fields and a
+        little of the light round them, without digits and add-ons.
     """
     choice = rng.random()
     if choice < BARE_SHARE:
@@ -84,7 +84,7 @@ def _bare_scene(rng: Random) -> Picture:
         image = photographed(rng, image, module)
     elif rng.random() < 0.25:
         image = compressed(rng, image)
-    return _picture(image, [print_.symbol_xyxy], [symbol.class_id])
+    return _picture(image, [print_.box_xyxy], [symbol.class_id])
 
 
 def _sheet_scene(rng: Random) -> Picture:
@@ -108,7 +108,7 @@ def _sheet_scene(rng: Random) -> Picture:
         y, x = int(rng.integers(tall - height + 1)), int(rng.integers(side - width + 1))
         field[y : y + height, x : x + width] = print_.image
         corner = np.array([column * side + x, row * tall + y] * 2, dtype=np.float32)
-        boxes.append(print_.symbol_xyxy + corner)
+        boxes.append(print_.box_xyxy + corner)
         class_ids.append(symbol.class_id)
     if rng.random() < 0.4:
         image = photographed(rng, image, finest=1.5)
@@ -175,18 +175,18 @@ def _add_symbol(
     if rng.random() < PRINTED_SHARE:
         ink = _ink_only(symbol, module)
         placement = _free_place(rng, image, ink, taken)
-        color = _legible_ink(rng, image, placement.outline(ink.symbol_xyxy)) if placement else None
+        color = _legible_ink(rng, image, placement.outline(ink.box_xyxy)) if placement else None
         if placement and color is not None:
             placement.paint_ink(image, ink.image[:, :, 0], color)
             taken.append(placement.whole())
-            return placement.outline(ink.symbol_xyxy)
+            return placement.outline(ink.box_xyxy)
     print_ = label(rng, symbol, module)
     placement = _free_place(rng, image, print_, taken)
     if placement is None:
         return None
     placement.paint(image, print_.image)
     taken.append(placement.whole())
-    return placement.outline(print_.symbol_xyxy)
+    return placement.outline(print_.box_xyxy)
 
 
 def _free_place(
@@ -195,7 +195,7 @@ def _free_place(
     """A place in view where a print touches no other, or None where none was found."""
     for _ in range(PLACES_TRIED):
         placement = _random_place(rng, image, print_.image.shape[:2])
-        if _in_view(placement.outline(print_.symbol_xyxy), image):
+        if _in_view(placement.outline(print_.box_xyxy), image):
             whole = placement.whole()
             if not any(_touch(whole, other) for other in taken):
                 return placement
@@ -322,8 +322,10 @@ DECOYS: Final = (patterned, patterned, page, page, _ruler, _fields, _rings)
 def _picture(
     image: Pixels, boxes: Sequence[NDArray[np.float32]], class_ids: Sequence[int]
 ) -> Picture:
+    height, width = image.shape[:2]
+    limits = np.array([width, height, width, height], dtype=np.float32)
     return Picture(
         np.ascontiguousarray(image),
-        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        np.clip(np.array(boxes, dtype=np.float32).reshape(-1, 4), 0, limits),
         np.array(class_ids, dtype=np.int64),
     )
