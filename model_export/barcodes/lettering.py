@@ -8,7 +8,7 @@ from typing import Final
 import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageFont
 
 Random = np.random.Generator
 # (h, w) uint8: how much of each pixel is ink, 0 to 255.
@@ -44,10 +44,12 @@ def _words(rng: Random, letters: int) -> str:
 
 
 def _drawn(text: str, font: ImageFont.FreeTypeFont) -> Ink:
-    left, top, right, bottom = font.getbbox(text)
-    mask = Image.new("L", (max(1, int(right - left)), max(1, int(bottom - top))))
-    ImageDraw.Draw(mask).text((-left, -top), text, fill=255, font=font)
-    return np.asarray(mask, dtype=np.uint8)
+    mask = font.getmask(text)
+    width, height = mask.size
+    if not width or not height:
+        # Nothing but spaces.
+        return np.zeros((1, 1), dtype=np.uint8)
+    return np.array(mask, dtype=np.uint8).reshape(height, width)
 
 
 @cache

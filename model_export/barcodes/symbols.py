@@ -84,7 +84,9 @@ def random_symbol(rng: Random, most_modules: int) -> Symbol:
         most_modules: The longer side should not have more; the smallest symbols of some formats do.
     """
     class_id = int(rng.choice(len(CLASS_NAMES), p=CLASS_SHARES))
-    longest = MOST_CHARACTERS
+    # About as many as fit: a module of a matrix holds a twelfth of a character.
+    roomy = most_modules // 10 if class_id == LINEAR else most_modules**2 // 12
+    longest = min(MOST_CHARACTERS, max(roomy, FEWEST_CHARACTERS + 2))
     smallest: Symbol | None = None
     for _ in range(ATTEMPTS):
         length = round(np.exp(rng.uniform(np.log(FEWEST_CHARACTERS), np.log(longest))))
