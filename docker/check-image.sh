@@ -39,7 +39,7 @@ build() {
   local flavour=$1 image="localhost/yolox-serve:$1" started=$SECONDS container root
   make_base
   # shellcheck disable=SC2086 # several options in one variable
-  bb bud --isolation chroot --layers --format docker --network host --build-arg PYTHON_IMAGE="$BASE" \
+  bb bud --isolation chroot --format docker --network host --build-arg PYTHON_IMAGE="$BASE" \
     --build-arg FLAVOUR="$flavour" ${BUILD_OPTIONS:-} --ignorefile .dockerignore \
     -f docker/service.Dockerfile -t "$image" . >"$WORK/build-$flavour.log" 2>&1 \
     || { tail -20 "$WORK/build-$flavour.log"; return 1; }
@@ -63,7 +63,7 @@ build() {
 
 # As a container: a read-only root, /tmp in memory, user 10001 without capabilities, process 1.
 run() {
-  local model=$1 container root server
+  local model=$1 server
   container=$(bb from localhost/yolox-serve:cpu)
   root=$WORK/root
   mkdir -p "$root"
@@ -82,8 +82,8 @@ run() {
     localhost/yolox-serve:cpu | grep =)
   mapfile -t environment <<<"$environment"
   unshare --pid --fork --mount-proc="$root/proc" \
-    setpriv --bounding-set=-all --inh-caps=-all --no-new-privs \
-    chroot --userspec=10001:10001 --groups='' "$root" /usr/bin/env -i -C /opt/app "${environment[@]}" \
+    chroot "$root" setpriv --reuid 10001 --regid 10001 --clear-groups --bounding-set=-all --inh-caps=-all \
+    --no-new-privs /usr/bin/env -i -C /opt/app "${environment[@]}" \
     YOLOX_HOST=127.0.0.1 YOLOX_PORT=$PORT YOLOX_MODEL="$model" YOLOX_DEVICE=cpu YOLOX_WORKERS="${WORKERS:-1}" \
     python -m service 2>"$WORK/service.log" &
   server=$!

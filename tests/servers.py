@@ -35,7 +35,8 @@ class Server:
         )
         self.events: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         started = self.wait_for("Uvicorn running on ", "workers listen")
         self.url = started.get("url") or started["event"].split()[3]
         self.client = httpx2.Client(base_url=self.url, timeout=60)
@@ -71,6 +72,8 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(timeout=60)
+        # Workers of a killed supervisor write on until they have ended too.
+        self._reader.join(timeout=60)
         if self.process.stderr is not None:
             self.process.stderr.close()
 

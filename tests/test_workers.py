@@ -44,9 +44,11 @@ class Workers:
         others = [other for other in self.pids if other != pid]
         for other in others:
             os.kill(other, signal.SIGSTOP)
-        yield
-        for other in others:
-            os.kill(other, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            for other in others:
+                os.kill(other, signal.SIGCONT)
 
     def detect(self, times: int) -> None:
         for _ in range(times):
@@ -80,6 +82,14 @@ def workers(model: Path) -> Iterator[Workers]:
         yield Workers(running)
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """One for all tests that end nothing."""
+    model = model_file(tmp_path_factory.mktemp("lasting"), tiny_yolox_model())
+    with server(model, *WORKERS) as running:
+        yield Workers(running)
+
+
 def wait_until_gone(pid: int) -> None:
     """Wait for the end of a process that is no child of this one."""
     with contextlib.suppress(ProcessLookupError):
@@ -90,15 +100,15 @@ def wait_until_gone(pid: int) -> None:
             os.close(handle)
 
 
-def test_each_process_tells_the_counts_of_all(workers: Workers) -> None:
-    first, second = workers.pids
-    with workers.only(first):
-        workers.detect(5)
-    with workers.only(second):
-        workers.detect(7)
-    for pid in workers.pids:
-        with workers.only(pid):
-            told = workers.metrics()
+def test_each_process_tells_the_counts_of_all(lasting: Workers) -> None:
+    first, second = lasting.pids
+    with lasting.only(first):
+        lasting.detect(5)
+    with lasting.only(second):
+        lasting.detect(7)
+    for pid in lasting.pids:
+        with lasting.only(pid):
+            told = lasting.metrics()
             assert told[DETECTED] == 12
             assert told['yolox_request_duration_seconds_count{endpoint="/detect"}'] == 12
             assert told['yolox_images_total{outcome="ok"}'] == 12
@@ -127,18 +137,18 @@ def test_counts_outlive_the_death_of_a_process_and_its_gauges_do_not(workers: Wo
     assert after["process_cpu_seconds_total"] >= before["process_cpu_seconds_total"]
 
 
-def test_all_are_ready_or_the_server_is_not(workers: Workers) -> None:
-    told = workers.metrics()
+def test_a_server_of_two_that_are_ready_is_ready(lasting: Workers) -> None:
+    told = lasting.metrics()
     while told["yolox_ready"] != 1:
-        told = workers.metrics()
-    assert httpx2.get(f"{workers.server.url}/health/ready").status_code == 200
+        told = lasting.metrics()
+    assert httpx2.get(f"{lasting.server.url}/health/ready").status_code == 200
 
 
-def test_process_metrics_are_those_of_supervisor_and_workers(workers: Workers) -> None:
-    told = workers.metrics()
+def test_process_metrics_are_those_of_supervisor_and_workers(lasting: Workers) -> None:
+    told = lasting.metrics()
     resident = sum(
         int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-        for pid in (workers.server.process.pid, *workers.pids)
+        for pid in (lasting.server.process.pid, *lasting.pids)
     )
     assert told["process_resident_memory_bytes"] == pytest.approx(resident, rel=0.1)
     assert told["process_cpu_seconds_total"] > 0
@@ -153,13 +163,6 @@ def test_a_worker_that_cannot_start_again_harms_no_other(workers: Workers, model
     moved.rename(model)
     workers.next_pid()
     assert workers.metrics()["yolox_workers"] == 2
-
-
-def test_sigterm_ends_all_with_exit_code_0(workers: Workers) -> None:
-    workers.server.send(SIGTERM)
-    assert workers.server.exit_code() == 0
-    for pid in workers.pids:
-        assert not Path(f"/proc/{pid}").exists()
 
 
 def test_a_second_signal_ends_all_on_the_spot(model: Path) -> None:
@@ -181,16 +184,17 @@ def test_workers_end_when_their_supervisor_is_killed(workers: Workers) -> None:
         wait_until_gone(pid)
 
 
-def test_metrics_leave_no_files_behind(model: Path, tmp_path: Path) -> None:
+def test_sigterm_ends_all_with_exit_code_0_and_leaves_no_files(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "temporary"
     folder.mkdir()
     environment = {"TMPDIR": str(folder)}
     running = Server("--model", str(model), *WORKERS, environment=environment)
     with contextlib.closing(running):
-        Workers(running)
+        pids = Workers(running).pids
         assert list(folder.glob("yolox-metrics-*/*.db"))
         running.send(SIGTERM)
         assert running.exit_code() == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert list(folder.iterdir()) == []
 
 
@@ -201,8 +205,8 @@ def test_no_model_is_one_error_and_exit_code_1(tmp_path: Path) -> None:
     assert "Traceback" not in complaint
 
 
-def test_a_port_in_use_is_one_line_and_exit_code_1(workers: Workers, model: Path) -> None:
-    port = workers.server.url.rpartition(":")[2]
+def test_a_port_in_use_is_one_line_and_exit_code_1(lasting: Workers, model: Path) -> None:
+    port = lasting.server.url.rpartition(":")[2]
     done = subprocess.run(
         [sys.executable, "-m", "service", "--port", port, "--model", str(model), *WORKERS],
         capture_output=True,
