@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -53,6 +54,8 @@ class Prometheus:
             with urlopen(f"http://{self._address}/api/v1/{path}?{urlencode(parameters)}") as answer:
                 return json.load(answer)["data"]
         except HTTPError as error:
+            if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
+                return None
             raise ValueError(error.read().decode()) from error
         except URLError:
             if self._process.poll() is not None:
