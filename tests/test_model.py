@@ -15,7 +15,7 @@ from model_export.model.head import CoupledHead, DecoupledHead, raw_rows
 from model_export.model.variants import HEAD_KINDS, VARIANTS, HeadKind, Variant
 from model_export.model.yolox import YOLOX, build
 
-RELEASED = tuple(variant for variant in VARIANTS if variant != "darknet53-article")
+RELEASED = tuple(name for name in VARIANTS if name not in {"pico", "darknet53-article"})
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,21 @@ def test_a_rectangular_image_gives_one_row_per_cell(variant: Variant, head: Head
     model = _on_meta(variant, num_classes=3, head=head)
     raw = model(torch.empty(2, 3, 64, 96, device="meta"))
     assert raw.shape == (2, 8 * 12 + 4 * 6 + 2 * 3, 4 + 1 + 3)
+
+
+def test_pico_is_tiny_at_a_third_of_its_width() -> None:
+    """Both are made of the same parts, so that a tensor of one has its counterpart in the other."""
+    pico, tiny = _on_meta("pico").state_dict(), _on_meta("tiny").state_dict()
+    assert pico.keys() == tiny.keys()
+    assert {
+        name: tensor.shape[0] * 3
+        for name, tensor in pico.items()
+        if "dark" in name and "weight" in name
+    } == {
+        name: tensor.shape[0]
+        for name, tensor in tiny.items()
+        if "dark" in name and "weight" in name
+    }
 
 
 @pytest.mark.parametrize(("with_spp", "deepest"), [(False, 1024), (True, 512)])

@@ -202,6 +202,19 @@ def _basket(rng: Random, height: int, width: int) -> Blend:
     return _tiled(cell, height, width)
 
 
+def _threads(rng: Random, height: int, width: int) -> Blend:
+    """Columns of threads, each at a distance of its own: coarse fabrics, stacks of paper."""
+    wide, period = int(rng.integers(20, 120)), rng.uniform(2.5, 9)
+    drawn = np.empty((height, width), dtype=np.uint8)
+    for left in range(0, width, wide):
+        steps = rng.uniform(0.5, 1.5, size=int(2 * height / period) + 2) * period
+        light = np.zeros(height + 1, dtype=np.int8)
+        light[np.cumsum(steps).astype(int).clip(max=height)] = 1
+        lines = np.cumsum(light[:height]) % 2 * rng.uniform(120, 255)
+        drawn[:, left : left + wide] = lines[:, np.newaxis].astype(np.uint8)
+    return drawn
+
+
 def _dashes(rng: Random, height: int, width: int) -> Blend:
     """Rows of dashes of random length, as carpets and woven straw have."""
     rows, thick = int(rng.integers(2, 9)), int(rng.integers(3, 14))
@@ -254,5 +267,6 @@ def _keys(rng: Random, height: int, width: int) -> Blend:
 
 
 PATTERNS: Final[tuple[Pattern, ...]] = (
-    *(_stripes, _checks, _dots, _grid, _basket, _dashes, _dashes, _noise, _noise, _spines, _keys),
+    *(_stripes, _checks, _dots, _dots, _grid, _basket, _threads, _threads, _dashes, _dashes),
+    *(_noise, _noise, _spines, _spines, _keys),
 )

@@ -185,13 +185,13 @@ def _codabar(rng: Random, length: int) -> str:
 
 
 def _gs1(rng: Random, length: int) -> str:
-    """A trade item's number with its check digit, and mostly a lot number."""
+    """A trade item's number with its check digit, and mostly a lot and a serial number."""
     item = "9" + _characters(rng, string.digits, 12)
     weights = (3, 1) * 7
     check = -sum(int(digit) * weight for digit, weight in zip(item, weights, strict=False)) % 10
     text = f"[01]{item}{check}"
-    lot = _characters(rng, ALPHANUMERIC, min(length, 20))
-    return f"{text}[10]{lot}" if rng.random() < 0.7 else text
+    lot, serial = (_characters(rng, ALPHANUMERIC, min(length, 20)) for _ in range(2))
+    return text + ("", f"[10]{lot}", f"[10]{lot}", f"[10]{lot}[21]{serial}")[rng.integers(4)]
 
 
 _F: Final = BarcodeFormat

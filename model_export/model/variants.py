@@ -2,7 +2,7 @@
 
 from typing import Final, Literal, get_args
 
-Variant = Literal["nano", "tiny", "s", "m", "l", "x", "darknet53", "darknet53-article"]
+Variant = Literal["pico", "nano", "tiny", "s", "m", "l", "x", "darknet53", "darknet53-article"]
 HeadKind = Literal["decoupled", "coupled"]
 
 VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)
@@ -10,5 +10,5 @@ HEAD_KINDS: Final[tuple[HeadKind, ...]] = get_args(HeadKind)
 
 
 def usual_size(variant: Variant) -> int:
-    """Side in pixels of the square that the released weights of a variant are made for."""
-    return 416 if variant in {"nano", "tiny"} else 640
+    """Side in pixels of the square that a variant, as released if it was, is made for."""
+    return 416 if variant in {"pico", "nano", "tiny"} else 640

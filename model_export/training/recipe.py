@@ -102,9 +102,9 @@ class Recipe:
 
 def augmentation_for(variant: Variant) -> Augmentation:
     """YOLOX's settings for a model: small ones learn from samples that vary less."""
-    if variant not in {"nano", "tiny"}:
+    if variant not in {"pico", "nano", "tiny"}:
         return Augmentation()
-    mosaic_probability = 0.5 if variant == "nano" else 1.0
+    mosaic_probability = 1.0 if variant == "tiny" else 0.5
     return replace(
         Augmentation(),
         mosaic_probability=mosaic_probability,
