@@ -402,10 +402,12 @@ def test_snapshot_that_cannot_be_written_is_an_error(trainee: Trainee, tmp_path:
 
 @pytest.fixture
 def _own_handlers() -> Iterator[None]:
-    """Handlers that a test process may be killed by are put aside."""
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Handlers that raise, whichever the tests run with: shells ignore SIGINT in the background."""
+    numbers = signal.SIGINT, signal.SIGTERM
+    former = [signal.signal(number, signal.default_int_handler) for number in numbers]
     yield
-    signal.signal(signal.SIGTERM, former)
+    for number, handler in zip(numbers, former, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("_own_handlers")
