@@ -9,6 +9,7 @@ ready tensors. The two take turns in short blocks, so that both meet the same ma
 
 import argparse
 import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -107,7 +108,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--variant", default="nano")
     parser.add_argument("--size", type=int, default=416)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
     parser.add_argument("--loss", choices=tuple(PRESETS), default="yolox")
     parser.add_argument("--blocks", type=int, default=10)
     return parser.parse_args()

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # Of a run of 300 epochs; shorter ones have proportionally less, as far as the release goes.
 LONGEST_CLOSING: Final = 15
 LONGEST_WARMUP: Final = 5
+# One on each core disturbs a network that runs on all of them less than one on one of them would:
+# what all its threads wait for is the slowest. More than this are seldom needed, and take memory.
+MOST_WORKERS: Final = 8
 # Fields of `TrainingConfig` that are taken as they are given.
 PLAIN: Final = (
     *("head", "weights", "loss", "box_coding", "batch_size", "accumulate", "rate_per_image"),
@@ -191,9 +194,9 @@ def _add_machine_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--workers",
         type=natural,
-        default=max(1, (os.cpu_count() or 1) // 2),
+        default=min(MOST_WORKERS, os.cpu_count() or 1),
         metavar="N",
-        help="processes that make samples, for each GPU (half the cores)",
+        help="processes that make samples, for each GPU (one per core, at most 8)",
     )
     group.add_argument(
         "--cache", type=Path, metavar="DIR", help="keep decoded images there (do not)"
