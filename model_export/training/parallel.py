@@ -1,5 +1,6 @@
 """Several processes that train one model together, as `torchrun` starts them."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -104,6 +105,9 @@ def team(device: str) -> Iterator[Team]:
         raise ModelExportError("another process of this training ended before it") from error
     finally:
         distributed.destroy_process_group()
+        # What models in reference cycles still hold of the group is let go of now: threads of gloo
+        # that outlive the interpreter end the process by SIGABRT (pytorch/pytorch, issue 190489).
+        gc.collect()
 
 
 def _device(name: str) -> torch.device:
