@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
 from model_export.evaluate import Detector, Found
+from service.core.suppress import iou_with
 
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -244,9 +245,8 @@ def is_on(box: Found, symbol: Symbol) -> bool:
 
 def iou(one: Box, other: Box) -> float:
     """Intersection over union of two boxes, x1, y1, x2, y2."""
-    both = _area(_common(one, other))
-    either = _area(one) + _area(other) - both
-    return both / either if either > 0 else 0.0
+    boxes_xyxy = np.array([one, other], dtype=np.float32)
+    return float(iou_with(boxes_xyxy[0], boxes_xyxy[1:])[0])
 
 
 def cover(box: Box, strip: Box) -> float:

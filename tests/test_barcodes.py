@@ -6,11 +6,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import zxingcpp
 from numpy.typing import NDArray
 
 from model_export.__main__ import main
-from model_export.barcodes import symbols
+from model_export.barcodes import labels, scene, symbols
+from model_export.barcodes.decoys import decoy
 from model_export.barcodes.labels import bare, label, magnified
 from model_export.barcodes.placing import Placement, place
 from model_export.barcodes.scene import draw_scene
@@ -18,6 +20,7 @@ from model_export.barcodes.scenes import BarcodeScenes
 from model_export.barcodes.surfaces import surface
 from model_export.barcodes.symbols import CLASS_NAMES, KINDS, Kind, Symbol
 from model_export.training.augment import augment
+from model_export.training.dataset import TrainingSamples
 from model_export.training.geometry import Picture
 from model_export.training.recipe import Augmentation, Recipe
 
@@ -76,6 +79,33 @@ def test_the_box_of_a_bare_symbol_is_that_of_its_ink(class_id: int) -> None:
     # A symbol may be light at an end of its own, by a module or two.
     assert np.abs([columns[0] - x1, rows[0] - y1]).max() <= 6
     assert np.abs([columns[-1] + 1 - x2, rows[-1] + 1 - y2]).max() <= 6
+
+
+def test_the_box_to_be_found_keeps_a_little_light_on_every_side() -> None:
+    print_ = bare(rng(4), symbol_of(KINDS[0], 1), 4.0, 4.0)
+    x1, y1, x2, y2 = print_.symbol_xyxy
+    left, top, right, bottom = print_.box_xyxy
+    margins = (
+        np.array([x1 - left, right - x2]) / (x2 - x1),
+        np.array([y1 - top, bottom - y2]) / (y2 - y1),
+    )
+    np.testing.assert_allclose(margins, 0.02, rtol=1e-3)
+
+
+def test_a_bare_scene_has_the_box_with_its_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scene, "BARE_SHARE", 1.0)
+    wide = [draw_scene(rng(seed)).boxes_xyxy for seed in range(8)]
+    monkeypatch.setattr(labels, "BOX_MARGIN", 0.0)
+    tight = [draw_scene(rng(seed)).boxes_xyxy for seed in range(8)]
+    sides = [np.concatenate(boxes)[:, 2:] - np.concatenate(boxes)[:, :2] for boxes in (wide, tight)]
+    # Those that fill their pictures have no room for it.
+    assert (sides[0] >= sides[1]).all()
+    assert (sides[0] > sides[1]).any()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_decoys_have_the_size_asked_for(seed: int) -> None:
+    assert decoy(rng(seed), 40, 70).shape == (40, 70, 3)
 
 
 @pytest.mark.parametrize("bend", [0.0, 0.9])
@@ -157,6 +187,14 @@ def test_every_epoch_and_seed_has_other_scenes() -> None:
     assert not same(scenes[1], scenes.at_epoch(1)[1])
     assert not same(scenes[1], BarcodeScenes(5, seed=4)[1])
     assert same(scenes.at_epoch(1)[0], scenes.at_epoch(0)[5])
+
+
+def test_a_training_sees_other_scenes_in_every_epoch() -> None:
+    plain = Augmentation(mosaic_probability=0, flip_probability=0, hsv_probability=0)
+    samples = TrainingSamples(BarcodeScenes(5, seed=3), plain, seed=0)
+    first, again, second = (samples[Recipe(1, epoch, 96, 96)] for epoch in (0, 0, 1))
+    assert torch.equal(first.image, again.image)
+    assert not torch.equal(first.image, second.image)
 
 
 def test_scenes_become_samples_without_mosaics_and_mixups_of_nothing() -> None:

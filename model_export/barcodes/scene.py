@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from model_export.barcodes.decoys import decoy
 from model_export.barcodes.labels import Label, bare, label, magnified
 from model_export.barcodes.optics import compressed, photographed
 from model_export.barcodes.placing import Placement, Points, place
@@ -146,8 +147,7 @@ def _camera_scene(rng: Random) -> Picture:
     if rng.random() < COVER_SHARE:
         _cover(rng, image, outlines)
     image = photographed(rng, image, min(modules, default=3.0))
-    boxes = [_box(outline, height, width) for outline in outlines]
-    return _picture(image, boxes, class_ids)
+    return _picture(image, [_ends(outline) for outline in outlines], class_ids)
 
 
 def _symbol_side(rng: Random, count: int) -> float:
@@ -223,7 +223,7 @@ def _random_place(rng: Random, image: Pixels, shape: tuple[int, int]) -> Placeme
 
 def _legible_ink(rng: Random, image: Pixels, outline: Points) -> NDArray[np.float32] | None:
     """A colour that stands out from what is behind, or None where that is too busy."""
-    x1, y1, x2, y2 = _box(outline, *image.shape[:2]).astype(int)
+    x1, y1, x2, y2 = _in_picture(_ends(outline), image).astype(int)
     behind = image[y1 : y2 + 1 : 2, x1 : x2 + 1 : 2]
     if behind.size == 0 or behind.std(axis=(0, 1)).max() > 22:
         return None
@@ -235,8 +235,7 @@ def _legible_ink(rng: Random, image: Pixels, outline: Points) -> NDArray[np.floa
 
 def _in_view(outline: Points, image: Pixels) -> bool:
     """Whether enough of an outline is in the picture, and it is large enough to be seen."""
-    height, width = image.shape[:2]
-    box = _box(outline, height, width)
+    box = _in_picture(_ends(outline), image)
     low, high = outline.min(axis=0), outline.max(axis=0)
     shown = np.prod(np.maximum(box[2:] - box[:2], 0)) / max(1e-6, float(np.prod(high - low)))
     return bool(shown >= LEAST_IN_VIEW and (box[2:] - box[:2]).min() >= 4)
@@ -248,10 +247,16 @@ def _touch(first: Points, second: Points) -> bool:
     return not bool(apart.any())
 
 
-def _box(outline: Points, height: int, width: int) -> NDArray[np.float32]:
-    """(4,) float32: the upright box round an outline, as far as it is in the picture."""
-    ends = np.concatenate([outline.min(axis=0), outline.max(axis=0)])
-    return np.asarray(np.clip(ends, 0, [width, height, width, height]), dtype=np.float32)
+def _ends(outline: Points) -> NDArray[np.float32]:
+    """(4,) float32: the upright box round an outline."""
+    return np.concatenate([outline.min(axis=0), outline.max(axis=0)]).astype(np.float32)
+
+
+def _in_picture(boxes_xyxy: NDArray[np.float32], image: Pixels) -> NDArray[np.float32]:
+    """(..., 4) float32: boxes as far as they are in the picture."""
+    height, width = image.shape[:2]
+    limits = np.array([width, height, width, height], dtype=np.float32)
+    return np.asarray(np.clip(boxes_xyxy, 0, limits))
 
 
 def _cover(rng: Random, image: Pixels, outlines: Sequence[Points]) -> None:
@@ -273,59 +278,19 @@ def _add_decoys(rng: Random, image: Pixels, taken: list[Points]) -> None:
     shortest = min(image.shape[:2])
     for _ in range(int(rng.integers(1, 4))):
         height, width = (int(side) for side in shortest * rng.uniform(0.1, 0.6, size=2))
-        decoy = DECOYS[rng.integers(len(DECOYS))](rng, max(12, height), max(12, width))
-        placement = _random_place(rng, image, decoy.shape[:2])
+        print_ = decoy(rng, max(12, height), max(12, width))
+        placement = _random_place(rng, image, print_.shape[:2])
         whole = placement.whole()
         if not any(_touch(whole, other) for other in taken):
-            placement.paint(image, decoy)
+            placement.paint(image, print_)
             taken.append(whole)
-
-
-def _ruler(rng: Random, height: int, width: int) -> Pixels:
-    """Ticks of two or three lengths, all equally far apart."""
-    image = np.full((height, width, 3), paper_color(rng), dtype=np.uint8)
-    ink, period, every = ink_color(rng).tolist(), int(rng.integers(3, 12)), int(rng.integers(4, 11))
-    for tick, x in enumerate(range(period, width, period)):
-        length = 0.5 if tick % every == 0 else 0.25
-        cv2.line(image, (x, 0), (x, int(length * height)), ink, max(1, period // 5))
-    return image
-
-
-def _fields(rng: Random, height: int, width: int) -> Pixels:
-    """Random fields, without the marks by which readers find symbols."""
-    module = int(rng.integers(2, 9))
-    there = rng.random((height // module + 1, width // module + 1)) < rng.uniform(0.2, 0.7)
-    mask = np.kron(there, np.ones((module, module), dtype=np.bool_))[:height, :width]
-    image = np.full((height, width, 3), paper_color(rng), dtype=np.uint8)
-    # Light round it, as symbols have; nearly square fields would be symbols to anybody.
-    mask[: 2 * module] = mask[-2 * module :] = False
-    image[mask] = ink_color(rng)
-    return image
-
-
-def _rings(rng: Random, height: int, width: int) -> Pixels:
-    """Squares or circles within one another."""
-    image = np.full((height, width, 3), paper_color(rng), dtype=np.uint8)
-    ink, middle, thick = ink_color(rng).tolist(), (width // 2, height // 2), int(rng.integers(1, 6))
-    for radius in range(thick, min(height, width) // 2 - 1, 2 * thick + int(rng.integers(3))):
-        if rng.random() < 0.5:
-            cv2.circle(image, middle, radius, ink, thick)
-        else:
-            corner = middle[0] - radius, middle[1] - radius
-            cv2.rectangle(image, corner, (middle[0] + radius, middle[1] + radius), ink, thick)
-    return image
-
-
-DECOYS: Final = (patterned, patterned, page, page, _ruler, _fields, _rings)
 
 
 def _picture(
     image: Pixels, boxes: Sequence[NDArray[np.float32]], class_ids: Sequence[int]
 ) -> Picture:
-    height, width = image.shape[:2]
-    limits = np.array([width, height, width, height], dtype=np.float32)
     return Picture(
         np.ascontiguousarray(image),
-        np.clip(np.array(boxes, dtype=np.float32).reshape(-1, 4), 0, limits),
+        _in_picture(np.array(boxes, dtype=np.float32).reshape(-1, 4), image),
         np.array(class_ids, dtype=np.int64),
     )

@@ -150,13 +150,10 @@ def _of(characters: str, fewest: int, most: int) -> Content:
 
 
 def _digits(count: int, first: str = "") -> Content:
-    """So many digits after the first ones."""
-    return _of(string.digits, count, count) if not first else _after(first, string.digits, count)
+    """So many random digits after the first ones, whatever length is asked for."""
 
-
-def _after(first: str, characters: str, count: int) -> Content:
     def content(rng: Random, _length: int) -> str:
-        return first + _characters(rng, characters, count)
+        return first + _characters(rng, string.digits, count)
 
     return content
 
