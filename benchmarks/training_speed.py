@@ -2,7 +2,7 @@
 
     python benchmarks/training_speed.py --data DATASET [--split train] [--cache DIR]
 
-A whole step takes its samples from the loader's workers, assigns, computes the loss, steps the
+A whole step takes its samples from the workers, assigns, computes the loss, steps the
 optimizer and moves the average; the other is the forward and backward pass of the same network on
 ready tensors. The two take turns in short blocks, so that both meet the same machine.
 """
@@ -21,7 +21,7 @@ import torch
 from model_export.model.yolox import YOLOX, build
 from model_export.training.annotations import read_annotations
 from model_export.training.batches import BatchPlan
-from model_export.training.dataset import Batch, TrainingSamples, training_loader
+from model_export.training.dataset import Batch, TrainingSamples, training_batches
 from model_export.training.ema import WeightAverage
 from model_export.training.examples import Examples, check_images
 from model_export.training.image_files import ImageCache
@@ -47,9 +47,9 @@ def main() -> None:
     plan = BatchPlan(
         len(examples), batch_size, epochs=10_000, closing_epochs=0, height=side, width=side
     )
-    loader = training_loader(TrainingSamples(examples, settings, seed=0), plan, workers=workers)
+    batches = training_batches(TrainingSamples(examples, settings, seed=0), plan, workers=workers)
     whole, alone = (
-        whole_step(model, iter(loader), arguments.loss),
+        whole_step(model, batches, arguments.loss),
         network_step(model, batch_size, side),
     )
     ratios, speeds = [], []

@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from model_export.commands import preview
 from model_export.errors import ModelExportError
 from model_export.training.annotations import read_annotations, read_coco, read_voc
 from model_export.training.batches import BatchPlan
-from model_export.training.dataset import Batch, TrainingSamples, training_loader
+from model_export.training.dataset import Batch, TrainingSamples, training_batches
 from model_export.training.examples import Examples, check_images
 from model_export.training.geometry import Picture, blank
 from model_export.training.image_files import ImageCache, read_image
@@ -85,10 +86,16 @@ def examples(tmp_path: Path) -> Examples:
 
 
 def batches_of(examples: Examples, workers: int, method: str | None = None) -> list[Batch]:
+    return list(batches_from(examples, workers, method))
+
+
+def batches_from(
+    examples: Examples, workers: int, method: str | None = None
+) -> Generator[Batch, None, None]:
     samples = TrainingSamples(examples, Augmentation(mosaic_probability=0.7), seed=5)
     plan = BatchPlan(len(examples), 4, 3, 1, 64, 64, multiscale_steps=1, seed=5)
     context = multiprocessing.get_context(method) if method else None
-    return list(training_loader(samples, plan, workers=workers, context=context))
+    return training_batches(samples, plan, workers=workers, context=context)
 
 
 # BCCD: the numbers of the data set's own description.
@@ -423,8 +430,29 @@ def test_a_batch_is_of_one_size_and_pads_its_targets(examples: Examples) -> None
 def test_an_image_that_vanishes_is_named_from_within_a_worker(examples: Examples) -> None:
     path = examples.data.images[3].path
     path.unlink()
-    with pytest.raises(ModelExportError, match=path.name):
+    with pytest.raises(ModelExportError) as caught:
         batches_of(examples, 1)
+    assert str(caught.value).startswith(f"cannot read the image {path}: ")
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_workers_end_with_an_error_that_somebody_holds_on_to(examples: Examples) -> None:
+    others = set(multiprocessing.active_children())
+
+    def fail_on_the_first() -> None:
+        with closing(batches_from(examples, 1)) as batches:
+            for _ in batches:
+                assert set(multiprocessing.active_children()) > others
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        fail_on_the_first()
+    examples.data.images[3].path.unlink()
+    with pytest.raises(ModelExportError) as also_caught:
+        batches_of(examples, 1)
+    assert set(multiprocessing.active_children()) <= others
+    del caught, also_caught
 
 
 def test_an_image_that_changes_its_size_is_named(examples: Examples) -> None:
@@ -438,7 +466,7 @@ def test_an_image_that_changes_its_size_is_named(examples: Examples) -> None:
 def test_workers_leave_ctrl_c_to_the_trainer(examples: Examples) -> None:
     samples = TrainingSamples(examples, Augmentation(), seed=0)
     plan = BatchPlan(len(examples), 2, 8, 0, 64, 64)
-    batches = iter(training_loader(samples, plan, workers=1))
+    batches = training_batches(samples, plan, workers=1)
     next(batches)
     for child in multiprocessing.active_children():
         if child.pid:

@@ -1,7 +1,7 @@
 """Samples as tensors, made in worker processes."""
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from model_export.errors import ModelExportError
 from model_export.training.augment import PictureSource, augment
 from model_export.training.batches import BatchPlan
 from model_export.training.boxes import Targets, pad_targets
@@ -94,17 +95,18 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(stacked.permute(0, 3, 1, 2), pad_targets(boxes, class_ids))
 
 
-def training_loader(
+def training_batches(
     samples: TrainingSamples,
     plan: BatchPlan,
     *,
     workers: int = 0,
     pin_memory: bool = False,
     context: BaseContext | None = None,
-) -> Iterable[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches of a plan, the same for any number of workers.
 
     One loader serves all epochs: workers are started once, and are busy while an epoch ends.
+    Whoever may stop before the end should close it.
 
     Args:
         samples: The samples.
@@ -112,16 +114,52 @@ def training_loader(
         workers: Processes that make samples; 0 makes them in this one.
         pin_memory: Whether to copy batches to where a GPU can fetch them.
         context: How to start the workers (default: Python's).
+
+    Raises:
+        ModelExportError: An image file cannot be read any more.
     """
-    return DataLoader(
-        samples,
+    loader = DataLoader(
+        _Attempts(samples),
         batch_sampler=plan,
-        collate_fn=collate,
+        collate_fn=_collate_attempts,
         num_workers=workers,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
         multiprocessing_context=context if workers else None,
     )
+    batches = iter(loader)
+    try:
+        for batch in batches:
+            if isinstance(batch, ModelExportError):
+                raise batch
+            yield batch
+    finally:
+        # Else they end when the iterator is collected, and it may never be: an error on its way
+        # out holds on to it, and Python waits at its end for workers that wait for work.
+        if workers:
+            batches._shutdown_workers()  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+@dataclass(frozen=True)
+class _Attempts(Dataset[Sample | ModelExportError]):
+    """Samples, or why there is none: torch would wrap an error of a worker in its traceback."""
+
+    samples: TrainingSamples
+
+    def __getitem__(self, recipe: Recipe) -> Sample | ModelExportError:
+        try:
+            return self.samples[recipe]
+        except ModelExportError as error:
+            return error
+
+
+def _collate_attempts(attempts: Sequence[Sample | ModelExportError]) -> Batch | ModelExportError:
+    samples = []
+    for attempt in attempts:
+        if isinstance(attempt, ModelExportError):
+            return attempt
+        samples.append(attempt)
+    return collate(samples)
 
 
 def _start_worker(_worker: int) -> None:

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import contextlib
 import copy
 import itertools
 import math
@@ -16,7 +17,7 @@ from model_export.errors import ModelExportError
 from model_export.model.yolox import YOLOX
 from model_export.training.batches import BatchPlan
 from model_export.training.config import Machine, TrainingConfig
-from model_export.training.dataset import TrainingSamples, training_loader
+from model_export.training.dataset import TrainingSamples, training_batches
 from model_export.training.ema import WeightAverage
 from model_export.training.examples import TrainingData
 from model_export.training.image_files import ImageCache
@@ -98,7 +99,7 @@ def train(
     learner = Learner(team.share(model), loss, optimizer, scaler, dtype, config.accumulate)
     plan = batch_plan(config, len(job.data), team, start=progress.step)
     schedule = learning_rates(config, plan.epoch_iterations)
-    loader = training_loader(
+    batches = training_batches(
         training_samples(job),
         plan,
         workers=job.machine.workers,
@@ -107,30 +108,31 @@ def train(
 
     watcher.started(RunShape(plan.epochs, plan.epoch_iterations, progress.step, config.batch_size))
     since_record, since_epoch = Meter(team), Meter(team)
-    for batch in loader:
-        epoch, place = divmod(progress.step, plan.epoch_iterations)
-        if place == 0:
-            watcher.sampled(progress.step, batch.images, batch.targets)
-        rate = schedule.rate(progress.step)
-        closing = epoch >= plan.epochs - plan.closing_epochs
-        losses = learner.step(batch.to(team.device), rate, closing=closing)
-        average.update(model)
-        progress.step += 1
+    with contextlib.closing(batches):
+        for batch in batches:
+            epoch, place = divmod(progress.step, plan.epoch_iterations)
+            if place == 0:
+                watcher.sampled(progress.step, batch.images, batch.targets)
+            rate = schedule.rate(progress.step)
+            closing = epoch >= plan.epochs - plan.closing_epochs
+            losses = learner.step(batch.to(team.device), rate, closing=closing)
+            average.update(model)
+            progress.step += 1
 
-        for meter in (since_record, since_epoch):
-            meter.add(losses)
-        epoch_is_over = place + 1 == plan.epoch_iterations
-        if epoch_is_over or since_record.steps == STEPS_PER_RECORD:
-            watcher.stepped(_step_record(progress.step - 1, rate, since_record, config))
-            since_record.restart()
-        if epoch_is_over:
-            record = _epoch_record(epoch, rate, since_epoch, config)
-            metrics = _close_epoch(job, trainee, epoch, measure) if team.leads else None
-            watcher.epoch_ended(replace(record, metrics=metrics))
-            since_record.restart()
-            since_epoch.restart()
-        if team.any(stop.made):
-            break
+            for meter in (since_record, since_epoch):
+                meter.add(losses)
+            epoch_is_over = place + 1 == plan.epoch_iterations
+            if epoch_is_over or since_record.steps == STEPS_PER_RECORD:
+                watcher.stepped(_step_record(progress.step - 1, rate, since_record, config))
+                since_record.restart()
+            if epoch_is_over:
+                record = _epoch_record(epoch, rate, since_epoch, config)
+                metrics = _close_epoch(job, trainee, epoch, measure) if team.leads else None
+                watcher.epoch_ended(replace(record, metrics=metrics))
+                since_record.restart()
+                since_epoch.restart()
+            if team.any(stop.made):
+                break
     if team.leads and progress.step < plan.iterations:
         trainee.save(job.last)
     return progress.step == plan.iterations
@@ -232,5 +234,5 @@ def sample_batches(job: Job, device: torch.device, images: int) -> Iterator[Tens
     config = replace(job.config, augmentation=replace(job.config.augmentation, multiscale_steps=0))
     plan = batch_plan(config, len(job.data), Team(device))
     wanted = -(-images // config.batch_size)
-    for batch in itertools.islice(training_loader(training_samples(job), plan), wanted):
+    for batch in itertools.islice(training_batches(training_samples(job), plan), wanted):
         yield batch.images.to(device, torch.float32, memory_format=torch.channels_last)
