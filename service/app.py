@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from service import __version__
 from service.bodies import BodyMemory, describe_errors
 from service.detector import Detector
-from service.engine import CPU, Engine
+from service.engine import Engine
 from service.errors import (
     ClientLeftError,
     InvalidOptionError,
@@ -26,9 +26,10 @@ from service.errors import (
 from service.gpus import watch_gpus
 from service.metrics import Metrics
 from service.routes import Running, router
+from service.runtime import CPU
 from service.schemas import Problem
 from service.settings import Settings
-from service.startup import default_options, engine_instances, load_engine
+from service.startup import default_options, engine_instances, letterbox_mode, load_engine
 from service.telemetry import Telemetry
 
 # Requests have ended by then; only an engine that hangs can still keep the detector busy.
@@ -111,8 +112,8 @@ async def _stop(app: FastAPI, running: Running) -> None:
 
 
 def _assemble(settings: Settings, metrics: Metrics, engine: Engine) -> Running:
-    engines = [engine] * engine_instances(settings, engine)
-    detector = Detector(engines, settings, metrics)
+    instances, mode = engine_instances(settings, engine), letterbox_mode(settings, engine)
+    detector = Detector(engine, instances, mode, settings, metrics)
     contract = engine.contract
     metrics.model_info.labels(contract.name, contract.version, engine.provider).set(1)
     metrics.provider_mismatch.set(engine.provider != engine.wanted_provider)

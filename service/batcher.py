@@ -5,7 +5,6 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Self
@@ -76,43 +75,44 @@ class _Entry:
 class Batcher:
     """Forms a batch whenever an engine is free, from what is waiting at that moment.
 
-    All state lives on the event loop; only the engines run on threads, one for each entry of
-    `engines`. The same engine may be listed several times if it takes concurrent calls.
+    All state lives on the event loop; only the engine runs on threads, one for each instance. An
+    image that nobody waits behind gets the CPUs of several instances.
 
     Args:
-        engines: What pulls from the queue; each runs one batch at a time.
+        engine: What runs the batches.
         metrics: Where to count.
+        instances: Batches run at once.
         max_queue_images: Places in the queue.
-        max_batch_size: Most images of a batch; an engine may allow fewer.
         max_batch_delay_s: How long the oldest image may wait for company, in seconds.
     """
 
     def __init__(
         self,
-        engines: Sequence[Engine],
+        engine: Engine,
         metrics: Metrics,
         *,
+        instances: int,
         max_queue_images: int,
-        max_batch_size: int,
         max_batch_delay_s: float = 0.0,
     ) -> None:
-        self._engines = engines
+        self._engine = engine
+        self._instances = instances
         self._metrics = metrics
         self._max_queue_images = max_queue_images
-        self._max_batch_size = max_batch_size
         self._max_batch_delay_s = max_batch_delay_s
         self._queue: deque[_Entry] = deque()
         self._places_held = 0
-        self._idle_engines = 0
+        self._idle_instances = instances
         self._seconds_per_image = 0.0
         self._draining = False
         self._stopping = False
         self._changed = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._threads = ThreadPoolExecutor(len(engines), thread_name_prefix="engine")
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(instances, thread_name_prefix="engine")
         metrics.queue_capacity.set(max_queue_images)
-        metrics.batch_capacity.set(min(max_batch_size, *(engine.max_batch for engine in engines)))
-        metrics.engine_instances.set(len(engines))
+        metrics.batch_capacity.set(engine.max_batch)
+        metrics.engine_instances.set(instances)
         self.failures_in_a_row = 0
         self.last_success: float | None = None
 
@@ -122,8 +122,8 @@ class Batcher:
         return self._draining
 
     def start(self) -> None:
-        """Set every engine pulling; call it on the running event loop."""
-        self._tasks = [asyncio.create_task(self._serve(engine)) for engine in self._engines]
+        """Begin to form batches; call it on the running event loop."""
+        self._dispatcher = asyncio.create_task(self._dispatch())
 
     def refuse_new(self) -> None:
         """From now on `check_accepting` lets nobody in; who is in may still reserve places."""
@@ -134,7 +134,8 @@ class Batcher:
         self.refuse_new()
         self._stopping = True
         self._changed.set()
-        await asyncio.gather(*self._tasks)
+        if self._dispatcher is not None:
+            await self._dispatcher
         self._threads.shutdown(wait=False)
 
     def reserve(self) -> Place:
@@ -196,48 +197,54 @@ class Batcher:
             self._forget(entry)
             raise
 
-    async def _serve(self, engine: Engine) -> None:
-        while batch := await self._next_batch(engine):
-            await self._run(engine, batch)
+    async def _dispatch(self) -> None:
+        while batch := await self._next_batch():
+            task = asyncio.create_task(self._run(batch, self._claim_span()))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        await asyncio.gather(*self._running)
 
-    async def _next_batch(self, engine: Engine) -> list[_Entry]:
-        """Wait until there is work, and take it; nothing means that it is time to end."""
-        self._idle_engines += 1
-        try:
-            while True:
-                self._drop_expired()
-                if self._stopping and not self._queue and not self._places_held:
-                    return []
-                limit = min(engine.max_batch, self._max_batch_size)
-                pause = self._pause(limit)
-                if pause is not None and pause <= 0:
-                    return self._take(limit)
-                # Nothing else runs between the look at the queue and this wait.
-                self._changed.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._changed.wait()
-        finally:
-            self._idle_engines -= 1
+    async def _next_batch(self) -> list[_Entry]:
+        """Wait until there is work for an idle instance; nothing means that it is time to end."""
+        while True:
+            self._drop_expired()
+            if self._stopping and not self._queue and not self._places_held:
+                return []
+            pause = self._pause()
+            if pause is not None and pause <= 0:
+                return self._take()
+            # Nothing else runs between the look at the queue and this wait.
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
 
-    def _pause(self, limit: int) -> float | None:
-        """Seconds until a batch should start; None while nothing waits."""
-        if not self._queue:
+    def _pause(self) -> float | None:
+        """Seconds until a batch should start; None while nothing waits, or nothing is idle."""
+        if not self._queue or self._idle_instances < 1:
             return None
         oldest = self._queue[0]
-        if self._stopping or sum(_alike(oldest, entry) for entry in self._queue) >= limit:
+        alike = sum(_alike(oldest, entry) for entry in self._queue)
+        if self._stopping or alike >= self._engine.max_batch:
             return 0.0
         return oldest.submitted + self._max_batch_delay_s - time.monotonic()
 
-    def _take(self, limit: int) -> list[_Entry]:
-        """Take the oldest entry and those of its shape, leaving a share to other idle engines."""
+    def _take(self) -> list[_Entry]:
+        """Take the oldest entry and those of its shape, leaving a share to other idle instances."""
         alike = [entry for entry in self._queue if _alike(self._queue[0], entry)]
-        batch = alike[: min(limit, math.ceil(len(alike) / self._idle_engines))]
+        batch = alike[: min(self._engine.max_batch, math.ceil(len(alike) / self._idle_instances))]
         taken = set(map(id, batch))
         self._queue = deque(entry for entry in self._queue if id(entry) not in taken)
         for entry in batch:
             entry.place.give_back()
         return batch
+
+    def _claim_span(self) -> int:
+        """Take idle instances for the batch just taken, leaving one each to all others who wait."""
+        fair = self._idle_instances // (1 + self._places_held)
+        span = max(span for span in self._engine.spans if span <= max(1, fair))
+        self._idle_instances -= span
+        return span
 
     def _drop_expired(self) -> None:
         now = time.monotonic()
@@ -253,19 +260,21 @@ class Batcher:
             reason = "deadline-passed" if is_past(entry.deadline) else "client-left"
             self._metrics.rejections.labels(f"dropped-{reason}").inc()
 
-    async def _run(self, engine: Engine, batch: list[_Entry]) -> None:
+    async def _run(self, batch: list[_Entry], span: int) -> None:
         loop = asyncio.get_running_loop()
         started = time.monotonic()
         try:
             raw = await loop.run_in_executor(
-                self._threads, _infer, engine, [entry.tensor for entry in batch]
+                self._threads, _infer, self._engine, [entry.tensor for entry in batch], span
             )
         except Exception as error:  # noqa: BLE001 - whatever it raises, its waiters must hear
             self._batch_failed(batch, error)
         else:
-            self._batch_succeeded(batch, raw, started, time.monotonic())
+            self._batch_succeeded(batch, raw, started, span)
         finally:
-            self._metrics.engine_busy.inc(time.monotonic() - started)
+            self._metrics.engine_busy.inc(span * (time.monotonic() - started))
+            self._idle_instances += span
+            self._changed.set()
 
     def _batch_failed(self, batch: list[_Entry], error: Exception) -> None:
         self.failures_in_a_row += 1
@@ -277,16 +286,18 @@ class Batcher:
                 )
 
     def _batch_succeeded(
-        self, batch: list[_Entry], raw: RawRows, started: float, ended: float
+        self, batch: list[_Entry], raw: RawRows, started: float, span: int
     ) -> None:
         self.failures_in_a_row = 0
-        self.last_success = ended
+        self.last_success = time.monotonic()
         self._metrics.batch_size.observe(len(batch))
-        seconds_each = (ended - started) / len(batch) / len(self._engines)
-        self._seconds_per_image += 0.1 * (seconds_each - self._seconds_per_image)
+        seconds = self.last_success - started
+        seconds_each = seconds * span / len(batch) / self._instances
+        known = self._seconds_per_image or seconds_each
+        self._seconds_per_image = 0.9 * known + 0.1 * seconds_each
         for entry, rows in zip(batch, raw, strict=True):
             if not entry.future.done():
-                entry.future.set_result(Inference(rows, started - entry.submitted, ended - started))
+                entry.future.set_result(Inference(rows, started - entry.submitted, seconds))
 
     def _seconds_until_empty(self) -> int:
         return max(1, math.ceil(self._places_held * self._seconds_per_image))
@@ -301,9 +312,9 @@ def _alike(first: _Entry, second: _Entry) -> bool:
     return first.tensor.shape == second.tensor.shape
 
 
-def _infer(engine: Engine, tensors: list[Pixels]) -> RawRows:
+def _infer(engine: Engine, tensors: list[Pixels], span: int) -> RawRows:
     images = tensors[0][np.newaxis] if len(tensors) == 1 else np.stack(tensors)
-    raw = engine.infer(images)
+    raw = engine.infer(images, span)
     if len(raw) != len(tensors):
         raise ValueError(f"the engine gave {len(raw)} rows for {len(tensors)} images")
     return raw

@@ -93,21 +93,31 @@ class Detector:
     """Takes images through decoding, the batcher and suppression; all heavy work is on threads.
 
     Args:
-        engines: What runs batches, one at a time each; all serve one contract.
+        engine: What runs batches.
+        instances: How many of them at once.
+        letterbox_mode: How images are fitted into the network's input.
         settings: Limits and sizes.
         metrics: Where to count.
     """
 
-    def __init__(self, engines: Sequence[Engine], settings: Settings, metrics: Metrics) -> None:
-        self.contract: ModelContract = engines[0].contract
-        self.provider = engines[0].provider
+    def __init__(
+        self,
+        engine: Engine,
+        instances: int,
+        letterbox_mode: LetterboxMode,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        self.contract: ModelContract = engine.contract
+        self.provider = engine.provider
+        self._letterbox_mode = letterbox_mode
         self._settings = settings
         self._metrics = metrics
         self._batcher = Batcher(
-            engines,
+            engine,
             metrics,
+            instances=instances,
             max_queue_images=settings.max_queue_images,
-            max_batch_size=settings.max_batch_size,
             max_batch_delay_s=settings.max_batch_delay_ms / 1000,
         )
         threads = settings.decode_threads or cpus_of_process(settings.workers)
@@ -241,7 +251,7 @@ class Detector:
             pixels,
             spec.height,
             spec.width,
-            mode=self._settings.letterbox,
+            mode=self._letterbox_mode,
             pad_value=spec.pad_value,
             multiple=max(self.contract.strides),
         )

@@ -1,11 +1,9 @@
 """Running a model with ONNX Runtime, on the provider that was asked for or not at all."""
 
 import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import structlog
@@ -14,15 +12,20 @@ from numpy.typing import NDArray
 from service.core.contract import ContractError, ModelContract
 from service.core.pack import pack_images
 from service.errors import StartupError
+from service.runtime import (
+    ASKED_PROVIDER,
+    CPU,
+    Session,
+    choose_providers,
+    import_runtime,
+    open_session,
+)
 from service.settings import Device
 
 Pixels = NDArray[np.uint8]
 RawRows = NDArray[np.floating]
 
-CPU: Final = "CPUExecutionProvider"
-CUDA: Final = "CUDAExecutionProvider"
-TENSORRT: Final = "TensorrtExecutionProvider"
-ASKED_PROVIDER: Final = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+GPU_BATCH: Final = 16
 ONNX_DTYPES: Final = {
     "tensor(uint8)": "uint8",
     "tensor(float16)": "float16",
@@ -51,7 +54,11 @@ class Engine(Protocol):
     def max_batch(self) -> int:
         """Most images of one call."""
 
-    def infer(self, images: Pixels) -> RawRows:
+    @property
+    def spans(self) -> Sequence[int]:
+        """How many instances' shares of the CPU one call can use, ascending from 1."""
+
+    def infer(self, images: Pixels, span: int = 1) -> RawRows:
         """Run (N, H, W, 3) uint8 BGR network inputs; gives (N, A, 4 + 1 + C) raw rows."""
 
 
@@ -61,9 +68,12 @@ class OnnxEngine:
     Args:
         path: An ONNX file with a contract.
         device: Where to run; `auto` takes CUDA where it works.
-        threads: Threads of one call on the CPU. One thread means the caller's own, so that
+        threads: Threads of a call of span 1 on the CPU. One thread means the caller's own, so that
             concurrent calls run side by side on one copy of the weights.
-        max_batch: Most images of one call, unless the graph's batch is fixed.
+        spans: Multiples of `threads` that a call may ask for on the CPU; each beside 1 costs
+            another copy of the weights.
+        max_batch: Most images of one call, unless the graph's batch is fixed (default: 16, and 1
+            on the CPU, where an image of a batch takes longer than one alone).
         gpu_memory_limit_mb: Bound of the GPU arena in MiB.
     """
 
@@ -73,12 +83,14 @@ class OnnxEngine:
         *,
         device: Device = "auto",
         threads: int = 1,
-        max_batch: int = 16,
+        spans: Sequence[int] = (1,),
+        max_batch: int | None = None,
         gpu_memory_limit_mb: int | None = None,
     ) -> None:
         self._path = path
         self._device = device
         self._threads = threads
+        self._spans = spans
         self._most_images = max_batch
         self._gpu_memory_limit_mb = gpu_memory_limit_mb
 
@@ -89,37 +101,46 @@ class OnnxEngine:
             StartupError: No runtime, no such file, no or a wrong contract, or not the device that
                 was asked for.
         """
-        runtime = _import_runtime()
-        providers = self._choose_providers(runtime.get_available_providers())
-        if providers[0][0] != CPU:
+        runtime = import_runtime()
+        providers = choose_providers(
+            self._device,
+            runtime.get_available_providers(),
+            gpu_memory_limit_mb=self._gpu_memory_limit_mb,
+        )
+        self._wanted_provider = providers[0][0]
+        if self._wanted_provider != CPU:
             # Finds the CUDA libraries that come as wheels, so that no system CUDA is needed.
             runtime.preload_dlls()
-        self._wanted_provider = providers[0][0]
-        self._session = self._create_session(runtime, providers)
-        self._provider: str = self._session.get_providers()[0]
+        session = open_session(runtime, self._path, providers, self._threads)
+        self._provider: str = session.get_providers()[0]
         self._check_device()
         try:
             self._contract = ModelContract.from_metadata(
-                self._session.get_modelmeta().custom_metadata_map
+                session.get_modelmeta().custom_metadata_map
             )
-            _check_graph(self._contract, self._session)
+            _check_graph(self._contract, session)
         except ContractError as error:
             raise StartupError(
                 f"{self._path}: {error}; `python -m model_export adopt {self._path}` writes a copy "
                 "with a contract"
             ) from error
-        self._output_name: str = self._session.get_outputs()[0].name
+        self._output_name: str = session.get_outputs()[0].name
+        self._sessions = {1: session}
+        if self._provider == CPU:
+            for span in self._spans[1:]:
+                threads = span * self._threads
+                self._sessions[span] = open_session(runtime, self._path, providers, threads)
 
     def warm(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Run every batch bucket at every (height, width) once, so that no client waits for it.
+        """Run every batch bucket at every (height, width) and span, so that no client waits.
 
         Raises:
             StartupError: The model cannot run, or gives an output that is not the promised one.
         """
-        for (height, width), batch in itertools.product(sizes, self._buckets()):
+        for (height, width), batch, span in itertools.product(sizes, self._buckets(), self.spans):
             images = np.full((batch, height, width, 3), self._contract.input.pad_value, np.uint8)
             try:
-                shape = self.infer(images).shape
+                shape = self.infer(images, span).shape
             except Exception as error:  # ONNX Runtime's errors share no base of their own
                 raise StartupError(f"{self._path}: the model cannot run: {error}") from error
             promised = (
@@ -151,18 +172,25 @@ class OnnxEngine:
     @property
     def max_batch(self) -> int:
         """Most images of one call."""
-        return self._contract.input.batch or self._most_images
+        usual = 1 if self._provider == CPU else GPU_BATCH
+        return self._contract.input.batch or self._most_images or usual
 
-    def infer(self, images: Pixels) -> RawRows:
+    @property
+    def spans(self) -> Sequence[int]:
+        """How many instances' shares of the CPU one call can use, ascending from 1."""
+        return tuple(self._sessions)
+
+    def infer(self, images: Pixels, span: int = 1) -> RawRows:
         """Run (N, H, W, 3) uint8 BGR network inputs; gives (N, A, 4 + 1 + C) raw rows."""
         count = len(images)
         missing = self._bucket(count) - count
         if missing:
             images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
-        binding = self._session.io_binding()
+        session = self._sessions[span]
+        binding = session.io_binding()
         binding.bind_cpu_input(self._contract.input.name, pack_images(images, self._contract.input))
         binding.bind_output(self._output_name, "cpu")
-        self._session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
         raw: RawRows = binding.copy_outputs_to_cpu()[0]
         return raw[:count]
 
@@ -180,34 +208,6 @@ class OnnxEngine:
             return count
         return next(size for size in self._buckets() if size >= count)
 
-    def _choose_providers(self, available: list[str]) -> list[tuple[str, dict[str, str]]]:
-        cuda_options = {"arena_extend_strategy": "kSameAsRequested"}
-        if self._gpu_memory_limit_mb is not None:
-            cuda_options["gpu_mem_limit"] = str(self._gpu_memory_limit_mb * 2**20)
-        options = {TENSORRT: {}, CUDA: cuda_options, CPU: {}}
-        first = ASKED_PROVIDER.get(self._device, CUDA if CUDA in available else CPU)
-        if first not in available:
-            raise StartupError(
-                f"device {self._device!r} was asked for, and this ONNX Runtime has no {first}, "
-                f"only {', '.join(available)}; install the extra `gpu`, or choose device `cpu`"
-            )
-        chain = {CPU: (CPU,), CUDA: (CUDA, CPU), TENSORRT: (TENSORRT, CUDA, CPU)}[first]
-        return [(name, options[name]) for name in chain]
-
-    def _create_session(
-        self, runtime: ModuleType, providers: list[tuple[str, dict[str, str]]]
-    ) -> Any:  # noqa: ANN401 - ONNX Runtime has no types
-        if not self._path.is_file():
-            raise StartupError(f"there is no model file {self._path}")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            return runtime.InferenceSession(str(self._path), options, providers=providers)
-        except Exception as error:  # ONNX Runtime's errors share no base of their own
-            raise StartupError(f"{self._path} cannot be loaded: {error}") from error
-
     def _check_device(self) -> None:
         """Never a silent fall to the CPU."""
         asked = ASKED_PROVIDER.get(self._device)
@@ -220,21 +220,7 @@ class OnnxEngine:
         tell("engine provider", asked=self._device, provider=self._provider)
 
 
-def _import_runtime() -> ModuleType:
-    # From 1.32 on, importing it would otherwise report to its maker.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime  # noqa: PLC0415 - so that its absence is one clear line
-    except ImportError as error:
-        raise StartupError(
-            "ONNX Runtime is not installed: pip install 'yolox-serve[cpu]', or 'yolox-serve[gpu]' "
-            f"for an NVIDIA GPU ({error})"
-        ) from error
-    runtime: ModuleType = onnxruntime
-    return runtime
-
-
-def _check_graph(contract: ModelContract, session: Any) -> None:  # noqa: ANN401 - no types
+def _check_graph(contract: ModelContract, session: Session) -> None:
     """See that the graph's own description agrees with the contract.
 
     Raises:

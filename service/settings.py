@@ -43,20 +43,27 @@ class Settings(BaseSettings):
         None, ge=1, le=64, description="Batches run at once (unset: one per CPU, or one on a GPU)"
     )
     engine_threads: int | None = Field(
-        None, ge=1, le=256, description="Threads per running batch (unset: the CPUs shared out)"
+        None,
+        ge=1,
+        le=256,
+        description="Threads per running batch (unset: the CPUs, shared out among those who wait)",
     )
     gpu_memory_limit_mb: int | None = Field(
         None, ge=256, description="Bound of the GPU memory arena in MiB (unset: none)"
     )
-    max_batch_size: int = Field(
-        16, ge=1, le=256, description="Most images in one batch, where the model allows it"
+    max_batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Most images in one batch (unset: 16, but 1 on a CPU: more gain nothing there)",
     )
     max_batch_delay_ms: float = Field(
         0, ge=0, le=1000, description="How long the oldest image waits for company, in ms"
     )
-    letterbox: LetterboxMode = Field(
-        "square",
-        description="Pad to the model's whole size, or (dynamic models) to the next rectangle",
+    letterbox: LetterboxMode | None = Field(
+        None,
+        description="Pad to the model's whole size, or to the next rectangle "
+        "(unset: rectangle on a CPU, for models of dynamic size)",
     )
 
     # How it listens

@@ -7,16 +7,20 @@ from typing import Final
 import structlog
 
 from service.core.contract import ModelContract
+from service.core.letterbox import LetterboxMode
 from service.core.suppress import DetectionOptions, with_recommended
 from service.cpus import cpus_of_process
 from service.detector import promised_sizes
-from service.engine import CPU, Engine, OnnxEngine
+from service.engine import Engine, OnnxEngine
 from service.errors import StartupError
+from service.runtime import CPU
 from service.settings import Settings
 
 # The barcode detector that comes with the package; its card lies beside it.
 DEFAULT_MODEL: Final = Path(__file__).with_name("models") / "barcodes.onnx"
 OPTION_SETTINGS: Final = ("confidence", "score_by", "nms", "iou", "sigma", "class_agnostic")
+
+SPAN_STEP: Final = 4
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +36,7 @@ def load_engine(settings: Settings) -> OnnxEngine:
         path,
         device=settings.device,
         threads=threads_of_engine(settings),
+        spans=spans_of_engine(settings),
         max_batch=settings.max_batch_size,
         gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
     )
@@ -39,7 +44,7 @@ def load_engine(settings: Settings) -> OnnxEngine:
     contract = engine.contract
     if settings.letterbox == "rectangle" and not contract.input.dynamic_size:
         raise StartupError(f"{path} has a fixed size, and cannot do letterbox=rectangle")
-    engine.warm(promised_sizes(contract, settings.letterbox))
+    engine.warm(promised_sizes(contract, letterbox_mode(settings, engine)))
     log.info("model", name=contract.name, version=contract.version, file=str(path))
     return engine
 
@@ -48,6 +53,27 @@ def threads_of_engine(settings: Settings) -> int:
     """Threads of one running batch: as asked, or the CPUs shared out between the instances."""
     cpus = cpus_of_process(settings.workers)
     return settings.engine_threads or max(1, cpus // (settings.engine_instances or cpus))
+
+
+def spans_of_engine(settings: Settings) -> list[int]:
+    """How many instances' threads a batch may use: from 1 up, in steps of at most four, to all.
+
+    Each step is a session with a copy of the weights; between two steps, CPUs stay idle.
+    """
+    if settings.engine_threads is not None:
+        return [1]
+    spans = [cpus_of_process(settings.workers) // threads_of_engine(settings)]
+    while spans[0] > 1:
+        spans.insert(0, max(1, spans[0] // SPAN_STEP))
+    return spans
+
+
+def letterbox_mode(settings: Settings, engine: Engine) -> LetterboxMode:
+    """As asked; rectangles save a CPU time, and cost a GPU, which runs like shapes together."""
+    if settings.letterbox is not None:
+        return settings.letterbox
+    on_cpu = engine.provider == CPU
+    return "rectangle" if on_cpu and engine.contract.input.dynamic_size else "square"
 
 
 def engine_instances(settings: Settings, engine: Engine) -> int:

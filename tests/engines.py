@@ -20,11 +20,13 @@ LOGIT_NEVER = -12.0
 class FakeEngine:
     """Finds one box in every image: cell (1, 1) of stride 8, its width told by the mean pixel.
 
-    Clear `gate` to hold every batch once it has started; `batches` lists the shapes that ran.
+    Clear `gate` to hold every batch once it has started; `batches` lists the shapes that ran,
+    and `ran_with` the instances' shares that each used.
     """
 
     provider = "FakeExecutionProvider"
     wanted_provider = "FakeExecutionProvider"
+    spans: tuple[int, ...] = (1,)
 
     def __init__(self, contract: ModelContract = CONTRACT, max_batch: int = 8) -> None:
         self.contract = contract
@@ -33,10 +35,12 @@ class FakeEngine:
         self.gate.set()
         self.started = threading.Semaphore(0)
         self.batches: list[tuple[int, ...]] = []
+        self.ran_with: list[int] = []
         self.error: Exception | None = None
 
-    def infer(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
+    def infer(self, images: NDArray[np.uint8], span: int = 1) -> NDArray[np.floating]:
         self.batches.append(images.shape)
+        self.ran_with.append(span)
         self.started.release()
         if not self.gate.wait(timeout=30):
             raise TimeoutError("the test never opened the gate")

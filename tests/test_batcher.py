@@ -23,11 +23,11 @@ def image(value: int = 0, height: int = 64, width: int = 64) -> NDArray[np.uint8
 class Bench:
     """A running batcher with everything a test wants to look at."""
 
-    def __init__(self, engines: list[FakeEngine], **options: Any) -> None:
+    def __init__(self, engine: FakeEngine, **options: Any) -> None:
         self.metrics = Metrics()
-        limits = {"max_queue_images": 64, "max_batch_size": 8}
-        self.batcher = Batcher(engines, self.metrics, **(limits | options))
-        self.engine = engines[0]
+        limits = {"instances": 1, "max_queue_images": 64}
+        self.batcher = Batcher(engine, self.metrics, **(limits | options))
+        self.engine = engine
 
     async def infer(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> Inference:
         with self.batcher.reserve() as place:
@@ -63,24 +63,23 @@ async def settle() -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(engines: list[FakeEngine], **options: Any) -> AsyncIterator[Bench]:
-    bench = Bench(engines, **options)
+async def running(engine: FakeEngine, **options: Any) -> AsyncIterator[Bench]:
+    bench = Bench(engine, **options)
     bench.batcher.start()
     try:
         yield bench
     finally:
-        for engine in engines:
-            engine.gate.set()
+        engine.gate.set()
         await bench.batcher.stop()
 
 
 def on_bench(
     test: Callable[[Bench], Awaitable[None]],
-    engines: list[FakeEngine] | None = None,
+    engine: FakeEngine | None = None,
     **options: Any,
 ) -> None:
     async def main() -> None:
-        async with running(engines or [FakeEngine()], **options) as bench:
+        async with running(engine or FakeEngine(), **options) as bench:
             await test(bench)
 
     asyncio.run(main())
@@ -129,12 +128,10 @@ def test_a_batch_is_no_larger_than_the_engine_allows() -> None:
         await asyncio.gather(*tasks)
         assert [shape[0] for shape in bench.engine.batches] == [2, 2, 1]
 
-    on_bench(body, [FakeEngine(max_batch=2)])
+    on_bench(body, FakeEngine(max_batch=2))
 
 
-def test_two_idle_engines_share_what_waits() -> None:
-    engine = FakeEngine()
-
+def test_two_idle_instances_share_what_waits() -> None:
     async def body(bench: Bench) -> None:
         await settle()
         bench.engine.gate.clear()
@@ -145,7 +142,65 @@ def test_two_idle_engines_share_what_waits() -> None:
         await asyncio.gather(*tasks)
         assert [shape[0] for shape in bench.engine.batches] == [3, 3]
 
-    on_bench(body, [engine, engine])
+    on_bench(body, instances=2)
+
+
+def wide_engine() -> FakeEngine:
+    """One whose calls can use one, two or four instances' CPUs, an image at a time."""
+    engine = FakeEngine(max_batch=1)
+    engine.spans = (1, 2, 4)
+    return engine
+
+
+@pytest.mark.parametrize(("images", "spans"), [(1, [4]), (2, [2, 2]), (3, [1, 1, 2]), (4, [1] * 4)])
+def test_idle_instances_work_together_on_what_few_images_there_are(
+    images: int, spans: list[int]
+) -> None:
+    async def body(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        tasks = await bench.submit_all(*(image() for _ in range(images)))
+        for _ in range(images):
+            await bench.engine_started()
+        bench.engine.gate.set()
+        await asyncio.gather(*tasks)
+        assert bench.engine.ran_with == spans
+
+    on_bench(body, wide_engine(), instances=4)
+
+
+def test_an_image_gets_no_more_than_those_still_being_decoded_leave_it() -> None:
+    async def body(bench: Bench) -> None:
+        with bench.batcher.reserve():
+            await bench.infer(image())
+        await bench.infer(image())
+        assert bench.engine.ran_with == [2, 4]
+
+    on_bench(body, wide_engine(), instances=4)
+
+
+def test_nothing_runs_beside_a_batch_that_has_every_instance() -> None:
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        tasks = await bench.submit_all(image(), image())
+        assert bench.engine.batches == []
+        bench.engine.gate.set()
+        await asyncio.gather(held, *tasks)
+        assert bench.engine.ran_with == [4, 2, 2]
+
+    on_bench(body, wide_engine(), instances=4)
+
+
+def test_busy_seconds_count_every_instance_that_a_batch_uses() -> None:
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        began = time.monotonic()
+        await asyncio.sleep(0.05)
+        waited = time.monotonic() - began
+        bench.engine.gate.set()
+        await held
+        assert bench.metrics.engine_busy._value.get() >= 4 * waited
+
+    on_bench(body, wide_engine(), instances=4)
 
 
 def test_images_of_one_batch_have_one_shape_and_the_oldest_goes_first() -> None:
@@ -172,7 +227,7 @@ def test_a_rare_shape_does_not_starve_behind_a_steady_stream() -> None:
         await rare
         assert bench.engine.batches[1][2] == 32
 
-    on_bench(body, [FakeEngine(max_batch=2)], max_batch_size=2)
+    on_bench(body, FakeEngine(max_batch=2))
 
 
 def test_full_queue_refuses_at_once_and_disturbs_nothing_else() -> None:
@@ -258,8 +313,8 @@ def test_an_engine_error_reaches_every_waiter_and_the_next_batch_works() -> None
 
 def test_an_engine_that_loses_a_row_fails_its_batch_only() -> None:
     class Forgetful(FakeEngine):
-        def infer(self, images: NDArray[np.uint8]) -> NDArray[np.floating]:
-            rows = super().infer(images)
+        def infer(self, images: NDArray[np.uint8], span: int = 1) -> NDArray[np.floating]:
+            rows = super().infer(images, span)
             return rows[:-1] if len(images) > 1 else rows
 
     async def body(bench: Bench) -> None:
@@ -270,7 +325,7 @@ def test_an_engine_that_loses_a_row_fails_its_batch_only() -> None:
         assert [type(result) for result in results] == [ModelFailedError] * 2
         assert isinstance(await held, Inference)
 
-    on_bench(body, [Forgetful()])
+    on_bench(body, Forgetful())
 
 
 def test_a_delay_lets_a_batch_fill_and_a_full_one_goes_at_once() -> None:
@@ -281,7 +336,7 @@ def test_a_delay_lets_a_batch_fill_and_a_full_one_goes_at_once() -> None:
         await asyncio.gather(*tasks)
         assert bench.engine.batches == [(3, 64, 64, 3)]
 
-    on_bench(body, max_batch_size=3, max_batch_delay_s=FAR)
+    on_bench(body, FakeEngine(max_batch=3), max_batch_delay_s=FAR)
 
 
 def test_a_delay_counts_from_the_oldest_image() -> None:

@@ -81,6 +81,22 @@ def test_a_fixed_batch_is_filled_up_and_the_filling_cut_off(tmp_path: Path) -> N
     assert len(engine.infer(IMAGES[:1])) == 1
 
 
+def test_a_wider_call_has_more_threads_and_the_same_answer(tmp_path: Path) -> None:
+    engine = loaded(model_file(tmp_path), threads=2, spans=[1, 2])
+    assert engine.spans == (1, 2)
+    threads = {
+        span: session.get_session_options().intra_op_num_threads
+        for span, session in engine._sessions.items()
+    }
+    assert threads == {1: 2, 2: 4}
+    np.testing.assert_allclose(engine.infer(IMAGES, 2), engine.infer(IMAGES), atol=1e-5)
+
+
+def test_a_cpu_takes_images_one_by_one_unless_told_otherwise(tmp_path: Path) -> None:
+    assert loaded(model_file(tmp_path)).max_batch == 1
+    assert loaded(model_file(tmp_path), max_batch=4).max_batch == 4
+
+
 def test_provider_is_read_back_and_warming_runs(tmp_path: Path) -> None:
     engine = loaded(model_file(tmp_path), device="auto")
     assert engine.provider == "CPUExecutionProvider"
@@ -164,7 +180,7 @@ class SilentlyFallingRuntime:
 @pytest.fixture
 def falling_runtime(monkeypatch: pytest.MonkeyPatch) -> SilentlyFallingRuntime:
     runtime = SilentlyFallingRuntime()
-    monkeypatch.setattr("service.engine._import_runtime", lambda: runtime)
+    monkeypatch.setattr("service.engine.import_runtime", lambda: runtime)
     return runtime
 
 
@@ -191,9 +207,9 @@ def test_on_a_gpu_batches_are_padded_to_a_few_sizes(tmp_path: Path) -> None:
     engine = loaded(model_file(tmp_path), max_batch=12)
     engine._provider = "CUDAExecutionProvider"
     ran: list[int] = []
-    binding = engine._session.io_binding
-    engine._session = SimpleNamespace(
-        io_binding=binding, run_with_iobinding=_recording(engine._session, ran)
+    session = engine._sessions[1]
+    engine._sessions[1] = SimpleNamespace(
+        io_binding=session.io_binding, run_with_iobinding=_recording(session, ran)
     )
     expected = engine.infer(IMAGES[:1])
     raw = engine.infer(IMAGES)

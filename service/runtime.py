@@ -1,0 +1,86 @@
+"""ONNX Runtime: which provider is asked for, and the sessions that run on it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from service.errors import StartupError
+from service.settings import Device
+
+CPU: Final = "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
+TENSORRT: Final = "TensorrtExecutionProvider"
+ASKED_PROVIDER: Final = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+
+Session = Any  # ONNX Runtime has no types
+Providers = list[tuple[str, dict[str, str]]]
+
+
+def import_runtime() -> ModuleType:
+    """ONNX Runtime, told to keep what it sees to itself.
+
+    Raises:
+        StartupError: It is not installed.
+    """
+    # From 1.32 on, importing it would otherwise report to its maker.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime  # noqa: PLC0415 - so that its absence is one clear line
+    except ImportError as error:
+        raise StartupError(
+            "ONNX Runtime is not installed: pip install 'yolox-serve[cpu]', or 'yolox-serve[gpu]' "
+            f"for an NVIDIA GPU ({error})"
+        ) from error
+    runtime: ModuleType = onnxruntime
+    return runtime
+
+
+def choose_providers(
+    device: Device, available: Sequence[str], *, gpu_memory_limit_mb: int | None = None
+) -> Providers:
+    """The provider that a device stands for, what it may leave work to, and their options.
+
+    Raises:
+        StartupError: This runtime lacks the provider of an explicitly asked device.
+    """
+    cuda_options = {"arena_extend_strategy": "kSameAsRequested"}
+    if gpu_memory_limit_mb is not None:
+        cuda_options["gpu_mem_limit"] = str(gpu_memory_limit_mb * 2**20)
+    options: dict[str, dict[str, str]] = {TENSORRT: {}, CUDA: cuda_options, CPU: {}}
+    first = ASKED_PROVIDER.get(device, CUDA if CUDA in available else CPU)
+    if first not in available:
+        raise StartupError(
+            f"device {device!r} was asked for, and this ONNX Runtime has no {first}, only "
+            f"{', '.join(available)}; install the extra `gpu`, or choose device `cpu`"
+        )
+    chain = {CPU: (CPU,), CUDA: (CUDA, CPU), TENSORRT: (TENSORRT, CUDA, CPU)}[first]
+    return [(name, options[name]) for name in chain]
+
+
+def open_session(runtime: ModuleType, path: Path, providers: Providers, threads: int) -> Session:
+    """Load a model.
+
+    Args:
+        runtime: ONNX Runtime.
+        path: An ONNX file.
+        providers: Where to run, as `choose_providers` gives them.
+        threads: Threads of one call on the CPU; one means the caller's own.
+
+    Raises:
+        StartupError: There is no such file, or it cannot be loaded.
+    """
+    if not path.is_file():
+        raise StartupError(f"there is no model file {path}")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that spin for work make a call a third faster, and between calls they would only take
+    # the CPU from everybody else.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return runtime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's errors share no base of their own
+        raise StartupError(f"{path} cannot be loaded: {error}") from error
