@@ -164,7 +164,7 @@ detector.read_image = lambda *_: threading.Event().wait()
 HANGING_ENGINE = """
 import threading, service.engine as engine
 real, warm = engine.OnnxEngine.infer, []
-def infer(self, images):
+def infer(self, images, span):
     # The start's two: the warming and the first probe.
     return real(self, images) if len(warm) < 2 and not warm.append(1) else threading.Event().wait()
 engine.OnnxEngine.infer = infer
@@ -181,7 +181,7 @@ def test_a_hanging_decoder_does_not_keep_the_process_alive(model: Path) -> None:
 
 def test_a_hanging_engine_ends_with_exit_code_1(model: Path) -> None:
     arguments = ("--drain-grace-s", "0", "--shutdown-timeout-s", "1")
-    with server(model, *arguments, sabotage=HANGING_ENGINE) as running:
+    with server(model, *arguments, "--engine-threads", "1", sabotage=HANGING_ENGINE) as running:
         answer = running.client.post("/detect?timeout_ms=50", content=plain(), headers=PNG)
         assert answer.status_code == 504
         running.send(SIGTERM)

@@ -26,7 +26,7 @@ from test_engine import model_file
 UNEVEN_ENGINE = """
 import itertools, time, service.engine as engine
 real, turns = engine.OnnxEngine.infer, itertools.count()
-def infer(self, images):
+def infer(self, images, span):
     time.sleep(0.4 if next(turns) % 20 == 19 else 0.12)
     return real(self, images)
 engine.OnnxEngine.infer = infer

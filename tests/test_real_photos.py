@@ -235,7 +235,8 @@ def test_32_clients_share_batches_and_get_the_answer_each_gets_alone(
 ) -> None:
     photos = [path.read_bytes() for path in sorted((shared_data / "coco-subset/images").iterdir())]
     photos = photos[:32]
-    with server(nano, "--engine-instances", "1") as running, ThreadPoolExecutor(32) as pool:
+    batching = ("--engine-instances", "1", "--max-batch-size", "16")
+    with server(nano, *batching) as running, ThreadPoolExecutor(32) as pool:
         alone = [served(running, content, OPTIONS) for content in photos]
         together = list(pool.map(lambda content: served(running, content, OPTIONS), photos))
         metrics = running.client.get("/metrics").text
