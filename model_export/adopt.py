@@ -7,11 +7,11 @@ from typing import Literal
 
 import onnx
 
-from model_export.dynamic_batch import prove_batches
 from model_export.errors import ModelExportError
 from model_export.onnx_file import save_with_contract
 from model_export.onnx_network import OnnxNetwork, load_network
 from model_export.probe import STRIDES, Probe, probe_network
+from model_export.prove_axes import ProvenAxes, prove_axes
 from service.core.contract import (
     METADATA_KEY,
     BoxCoding,
@@ -40,6 +40,7 @@ class AdoptRequest:
         value_range: What pixel values 0 and 255 become.
         recommended: Thresholds to prefer over the service's defaults.
         provenance: Where the model comes from.
+        fixed_size: Leave the graph's height and width as they are, and promise no others.
         force: Replace an existing contract and an existing output file.
     """
 
@@ -53,6 +54,7 @@ class AdoptRequest:
     value_range: tuple[float, float] = (0.0, 255.0)
     recommended: Recommended = field(default_factory=Recommended)
     provenance: Provenance = field(default_factory=Provenance)
+    fixed_size: bool = False
     force: bool = False
 
 
@@ -72,8 +74,8 @@ def default_name(source: Path) -> str:
 def adopt(source: Path, output: Path, request: AdoptRequest) -> Adoption:
     """Run a YOLOX ONNX file, and write a copy that carries a contract.
 
-    A graph for one batch size is opened for any where a batch of three images then agrees with
-    each image alone; otherwise its batch size goes into the contract.
+    A graph for one batch or image size is opened for any where it proves to agree with what it
+    was; otherwise that size goes into the contract.
 
     Raises:
         ModelExportError: The file is not what the request says, or cannot be read or written;
@@ -91,14 +93,15 @@ def adopt(source: Path, output: Path, request: AdoptRequest) -> Adoption:
         size=request.size,
         score_activation=request.score_activation,
     )
-    proven = prove_batches(onnx.load(source), network, probe)
+    proven = prove_axes(onnx.load(source), network, probe, fixed_size=request.fixed_size)
     name = request.name or default_name(source)
-    contract = _contract(request, name, version, network, probe, proven.batch)
+    contract = _contract(request, name, version, network, probe, proven)
     try:
         save_with_contract(proven.model, contract, output)
     except OSError as error:
         raise ModelExportError(f"cannot write {output}: {error}") from error
-    return Adoption(contract, _notes(network, probe, proven.note))
+    scores = f"objectness and classes are {probe.score_activation}"
+    return Adoption(contract, (scores, *proven.notes))
 
 
 def _sha256(path: Path) -> str:
@@ -115,7 +118,7 @@ def _contract(
     version: str,
     network: OnnxNetwork,
     probe: Probe,
-    batch: int | None,
+    proven: ProvenAxes,
 ) -> ModelContract:
     _, height, width, _ = probe.images.shape
     try:
@@ -126,8 +129,8 @@ def _contract(
                 name=network.image.name,
                 height=height,
                 width=width,
-                dynamic_size=probe.dynamic_size,
-                batch=batch,
+                dynamic_size=proven.dynamic_size,
+                batch=proven.batch,
                 layout=network.image.layout,
                 dtype=network.image.dtype,
                 color_order=request.color_order,
@@ -142,12 +145,3 @@ def _contract(
         )
     except ContractError as error:
         raise ModelExportError(str(error)) from error
-
-
-def _notes(network: OnnxNetwork, probe: Probe, batch_note: str) -> tuple[str, ...]:
-    notes = [f"objectness and classes are {probe.score_activation}", batch_note]
-    declares_any_size = network.image.height is None and network.image.width is None
-    if declares_any_size and not probe.dynamic_size:
-        height, width = probe.images.shape[1:3]
-        notes.append(f"only {height}x{width} works, although the graph declares any size")
-    return tuple(notes)

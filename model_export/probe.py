@@ -25,13 +25,16 @@ class Probe:
         images: (3, H, W, 3) uint8, noise, grey and a ramp.
         rows: (3, A, 5 + C) float16 or float32, the raw output of each.
         score_activation: What the scores are.
-        dynamic_size: Whether another size worked as well.
     """
 
     images: Images
     rows: Rows
     score_activation: ScoreActivation
-    dynamic_size: bool
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of class scores in a row."""
+        return int(self.rows.shape[2]) - 5
 
 
 def probe_network(
@@ -55,14 +58,9 @@ def probe_network(
     height, width = _network_size(network, size)
     images = _probe_images(height, width)
     rows = network.run_singly(images)
-    _check_shape(rows, height, width, num_classes)
-    if not np.isfinite(rows).all():
-        raise ModelExportError(
-            "the model gives inf or nan on plain images; is --value-range right?"
-        )
+    check_rows(rows, height, width, num_classes)
     _refuse_decoded_boxes(rows, height, width)
-    activation = _score_activation(rows, score_activation)
-    return Probe(images, rows, activation, _takes_any_size(network, height, width, num_classes))
+    return Probe(images, rows, _score_activation(rows, score_activation))
 
 
 def _network_size(network: OnnxNetwork, asked: tuple[int, int] | None) -> tuple[int, int]:
@@ -84,6 +82,25 @@ def _probe_images(height: int, width: int) -> Images:
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     ramp = np.linspace(0, 255, width).astype(np.uint8)[None, :, None]
     return np.stack([noise, np.full(shape, 114, np.uint8), np.broadcast_to(ramp, shape)])
+
+
+def check_rows(rows: Rows, height: int, width: int, num_classes: int) -> None:
+    """See that an output has a row of finite values for every cell.
+
+    Args:
+        rows: Of images of `height` x `width` pixels, expected to be (N, A, 5 + C).
+        height: In pixels, a multiple of 32.
+        width: Likewise.
+        num_classes: C.
+
+    Raises:
+        ModelExportError: It has another shape, or inf or nan in it.
+    """
+    _check_shape(rows, height, width, num_classes)
+    if not np.isfinite(rows).all():
+        raise ModelExportError(
+            "the model gives inf or nan on plain images; is --value-range right?"
+        )
 
 
 def _check_shape(rows: Rows, height: int, width: int, num_classes: int) -> None:
@@ -136,16 +153,3 @@ def _correlation(values: Rows, positions: Rows) -> float:
     if np.ptp(values) == 0 or np.ptp(positions) == 0:
         return 0.0
     return float(np.corrcoef(values.astype(np.float64), positions)[0, 1])
-
-
-def _takes_any_size(network: OnnxNetwork, height: int, width: int, num_classes: int) -> bool:
-    """Whether height and width are open, and a second size works too."""
-    if network.image.height is not None or network.image.width is not None:
-        return False
-    height, width = height + 2 * STRIDES[-1], width + STRIDES[-1]
-    try:
-        rows = network.run_singly(_probe_images(height, width)[:1])
-        _check_shape(rows, height, width, num_classes)
-    except ModelExportError:
-        return False
-    return True

@@ -49,7 +49,7 @@ def test_input_is_read_off_the_graph(tmp_path: Path, dtype: str, layout: str, ba
 
     assert (contract.input.name, contract.input.dtype) == ("images", dtype)
     assert (contract.input.layout, contract.input.height, contract.input.width) == (layout, 96, 64)
-    assert not contract.input.dynamic_size
+    assert contract.input.dynamic_size
     assert contract.input.batch is None
 
 
@@ -134,7 +134,7 @@ def mixing_model(batch: int | None) -> onnx.ModelProto:
 @pytest.mark.parametrize("declared", [None, 1])
 def test_batch_that_disagrees_stays_at_one(tmp_path: Path, declared: int | None) -> None:
     source, output = save(mixing_model(declared), tmp_path), tmp_path / "out.onnx"
-    adoption = adopt(source, output, AdoptRequest(NAMES))
+    adoption = adopt(source, output, AdoptRequest(NAMES, fixed_size=True))
 
     assert adoption.contract.input.batch == 1
     assert any("batch size 1 only" in note for note in adoption.notes)
@@ -154,33 +154,6 @@ def test_batch_that_does_not_run_stays_at_one(tmp_path: Path) -> None:
     contract = adopt(save(model, tmp_path), tmp_path / "out.onnx", AdoptRequest(NAMES)).contract
 
     assert contract.input.batch == 1
-
-
-def test_open_size_is_kept_open(tmp_path: Path) -> None:
-    contract = adopt_tiny(tmp_path, AdoptRequest(NAMES, size=(64, 96)), dynamic_size=True)
-
-    assert contract.input.dynamic_size
-    assert (contract.input.height, contract.input.width) == (64, 96)
-
-
-def test_size_that_only_pretends_to_be_open_is_fixed(tmp_path: Path) -> None:
-    model = tiny_yolox_model()
-    for axis, name in ((2, "height"), (3, "width")):
-        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
-    for tensor in model.graph.initializer:
-        if tensor.name == "rows_shape":
-            rows = onnx.numpy_helper.from_array(np.array([0, 8, -1]), "rows_shape")
-            tensor.CopyFrom(rows)
-    model.graph.node[-1].output[0] = "rows"
-    exact = onnx.numpy_helper.from_array(np.array([0, 84, 8]), "exact")
-    model.graph.initializer.append(exact)
-    model.graph.node.append(helper.make_node("Reshape", ["rows", "exact"], ["output"]))
-    request = AdoptRequest(NAMES, size=(64, 64))
-
-    adoption = adopt(save(model, tmp_path), tmp_path / "out.onnx", request)
-
-    assert not adoption.contract.input.dynamic_size
-    assert any("only 64x64 works" in note for note in adoption.notes)
 
 
 def test_open_size_needs_one_to_be_said(tmp_path: Path) -> None:
@@ -259,7 +232,8 @@ def test_adopted_file_is_adopted_again_only_by_force(tmp_path: Path) -> None:
 
     with pytest.raises(ModelExportError, match="already carries a contract"):
         adopt(tmp_path / "out.onnx", again, AdoptRequest(NAMES))
-    forced = adopt(tmp_path / "out.onnx", again, AdoptRequest(NAMES, version="2", force=True))
+    request = AdoptRequest(NAMES, version="2", size=(64, 64), force=True)
+    forced = adopt(tmp_path / "out.onnx", again, request)
 
     metadata = {entry.key: entry.value for entry in onnx.load(again).metadata_props}
     assert ModelContract.from_metadata(metadata) == forced.contract
@@ -299,3 +273,4 @@ def test_real_nano_is_adopted_with_an_open_batch(tmp_path: Path, shared_data: Pa
     assert (contract.name, contract.version) == ("yolox-nano", "695e750a5d57")
     assert (contract.score_activation, contract.input.batch) == ("probabilities", None)
     assert (contract.input.height, contract.input.width) == (416, 416)
+    assert contract.input.dynamic_size

@@ -125,7 +125,7 @@ def test_fetched_model_is_adopted(mirror: Mirror, output: Path) -> None:
     contract = ModelContract.from_metadata(load_network(output, (0, 255)).metadata)
     assert (contract.name, contract.version) == ("yolox-tiny-test", SUM[:12])
     assert contract.class_names == RELEASE.class_names
-    assert contract.input.batch is None
+    assert (contract.input.batch, contract.input.dynamic_size) == (None, True)
     assert contract.provenance.licence == "Apache-2.0"
     assert SUM in contract.provenance.source
     assert progress[-1] == len(CONTENT)

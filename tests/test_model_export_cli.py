@@ -104,6 +104,7 @@ def test_adopt_prints_only_the_path(source: Path, capsys: pytest.CaptureFixture[
     captured = capsys.readouterr()
     assert captured.out == "models/my-model.onnx\n"
     assert "any batch size" in captured.err
+    assert "any size in multiples of 32" in captured.err
     assert Path("models/my-model.onnx").is_file()
 
 
@@ -113,7 +114,7 @@ def test_adopt_takes_every_option(source: Path) -> None:
         "--output out.onnx --names names.txt --name mine --model-version 3 --color RGB "
         "--score-activation logits --box-coding anchor_point --value-range -1 1 "
         "--confidence 0.25 --score-by joint --nms hard --iou 0.6 --sigma 0.4 --class-agnostic "
-        "--source here --dataset photos --metrics good --licence MIT --force"
+        "--source here --dataset photos --metrics good --licence MIT --fixed-size --force"
     ).split()
 
     assert cli.main(["adopt", str(source), *options]) == 0
@@ -122,6 +123,7 @@ def test_adopt_takes_every_option(source: Path) -> None:
     assert (contract.name, contract.version, contract.class_names[0]) == ("mine", "3", "class 0")
     assert (contract.input.color_order, contract.input.value_range) == ("RGB", (-1.0, 1.0))
     assert contract.box_coding == "anchor_point"
+    assert not contract.input.dynamic_size
     assert (contract.recommended.confidence, contract.recommended.class_agnostic) == (0.25, True)
     assert (contract.provenance.source, contract.provenance.licence) == ("here", "MIT")
 

@@ -18,12 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.description = (
         "Run a YOLOX ONNX file that carries no contract, check that it gives raw boxes, "
-        "objectness and classes as the service expects, and write a copy that says so. A batch "
-        "size of one is opened for any where batches prove to agree with single images."
+        "objectness and classes as the service expects, and write a copy that says so. A graph "
+        "for one batch or image size is opened for any where that proves to change no answer."
     )
     parser.add_argument("file", metavar="SOURCE", type=Path, help="the ONNX file")
     parser.add_argument("--output", type=Path, help="file to write (default: models/NAME.onnx)")
     parser.add_argument("--force", action="store_true", help="replace a contract or an output file")
+    parser.add_argument(
+        "--fixed-size", action="store_true", help="leave the graph's height and width as they are"
+    )
     _add_model_arguments(parser.add_argument_group("what the file cannot say of itself"))
     add_recommended_arguments(parser)
     add_provenance_arguments(parser)
@@ -48,6 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
         value_range=(arguments.value_range[0], arguments.value_range[1]),
         recommended=recommended(arguments),
         provenance=provenance(arguments),
+        fixed_size=arguments.fixed_size,
         force=arguments.force,
     )
     for note in adopt(arguments.file, output, request).notes:

@@ -1,0 +1,263 @@
+"""Which batch and image sizes a graph really takes: tried, and compared with what it gave before.
+
+Batches are compared with each of their images alone. Sizes are harder, as a cell rightly answers
+otherwise where the image ends elsewhere. So the graph is compared with itself after its windows
+were narrowed to what they step over, and see the end of the image no more: each cell must then give
+at every size what it gives at the usual one. What that leaves out, how far convolutions and pools
+look, does not know the size; what may know it, slices, reshapes, upsampling, joins, is still there.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from model_export.errors import ModelExportError
+from model_export.onnx_network import Images, OnnxNetwork, Rows, load_network
+from model_export.open_axes import narrow_windows, open_batch_axis, open_size_axes
+from model_export.probe import STRIDES, Probe, check_rows
+from service.core.decode import anchor_grid
+
+# Difference allowed between rows that ought to be the same, relative above 1: they may be summed in
+# another order, in the precision of the output.
+TOLERANCE: Final = {"float32": 1e-4, "float16": 2e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenAxes:
+    """A graph, and what it takes.
+
+    Attributes:
+        model: The graph, as it was or opened.
+        batch: The only batch size, or None for any.
+        dynamic_size: Whether it takes any height and width that are multiples of 32.
+        notes: How that was found, for people to read.
+    """
+
+    model: onnx.ModelProto
+    batch: int | None
+    dynamic_size: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenBatch:
+    """A graph, the batch size it takes (None for any), and how that was found."""
+
+    model: onnx.ModelProto
+    batch: int | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenSize:
+    """A graph, whether it takes any size in multiples of 32, and how that was found."""
+
+    model: onnx.ModelProto
+    dynamic_size: bool
+    note: str
+
+
+def prove_axes(
+    model: onnx.ModelProto, network: OnnxNetwork, probe: Probe, *, fixed_size: bool
+) -> ProvenAxes:
+    """Find the form of a graph that takes the most batches and sizes.
+
+    Args:
+        model: The graph.
+        network: The same, loaded.
+        probe: What it gave at its usual size.
+        fixed_size: Leave height and width as they are, and promise the usual ones only.
+    """
+    batches = prove_batches(model, network, probe)
+    height, width = probe.images.shape[1:3]
+    sizes = (
+        ProvenSize(batches.model, False, f"size {height}x{width} only, as asked")
+        if fixed_size
+        else prove_sizes(batches, network, probe)
+    )
+    return ProvenAxes(sizes.model, batches.batch, sizes.dynamic_size, (batches.note, sizes.note))
+
+
+def prove_batches(model: onnx.ModelProto, network: OnnxNetwork, probe: Probe) -> ProvenBatch:
+    """Find a form of the graph that gives each image of a batch what it gives the image alone.
+
+    The graph itself is tried if it declares any batch size, then its copy with an open batch
+    axis. Where neither agrees, the graph stays as it is, for one batch size only.
+    """
+    fixed = network.image.batch or 1
+    candidates = [open_batch_axis(model, network.image.name, fixed)]
+    if network.image.batch is None:
+        candidates.insert(0, model)
+    for candidate in candidates:
+        difference, tolerance = _batch_difference(candidate, network, probe)
+        if difference <= tolerance:
+            return ProvenBatch(
+                candidate,
+                None,
+                f"any batch size: {len(probe.images)} images at once agree with each alone "
+                f"(largest difference {difference:.1e}, allowed {tolerance:.0e})",
+            )
+    return ProvenBatch(
+        model, fixed, f"batch size {fixed} only: the graph does not work, or not alike, with others"
+    )
+
+
+def prove_sizes(batches: ProvenBatch, network: OnnxNetwork, probe: Probe) -> ProvenSize:
+    """Find a form of the graph that takes any size in multiples of 32.
+
+    The graph itself is tried if it declares any size, then its copy with open height and width.
+    Where neither holds, the graph stays as it is, for one size only.
+
+    Args:
+        batches: The graph, and the batches it takes.
+        network: The graph as it was first loaded.
+        probe: What that gave at its usual size.
+    """
+    height, width = probe.images.shape[1:3]
+    model = batches.model
+    candidates = [open_size_axes(model, network.image, _cell_counts(height, width))]
+    if network.image.height is None and network.image.width is None:
+        candidates.insert(0, model)
+    for candidate in candidates:
+        try:
+            difference = _size_difference(candidate, batches, network, probe)
+        except ModelExportError as error:
+            problem = error
+        else:
+            return ProvenSize(
+                candidate,
+                True,
+                f"any size in multiples of 32: at {len(other_sizes(height, width))} others, cells "
+                f"agree with {height}x{width} but for where the image ends (largest difference "
+                f"{difference:.1e}, allowed {TOLERANCE[probe.rows.dtype.name]:.0e})",
+            )
+    return ProvenSize(model, False, f"size {height}x{width} only, as otherwise {problem}")
+
+
+def other_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """(height, width) smaller and larger than a size, along one axis and both, in pixels."""
+    step = STRIDES[-1]
+    rows, columns = height // step, width // step
+    fewer = (max(1, 2 * rows // 3), max(1, columns // 2))
+    more = (rows + rows // 4 + 1, columns + columns // 3 + 1)
+    grids = ((fewer[0], columns), (rows, more[1]), fewer, more, (more[0], fewer[1]))
+    return [(step * down, step * across) for down, across in grids]
+
+
+def largest_difference(found: Rows, expected: Rows) -> float:
+    """The largest difference of two (N, A, 5 + C) outputs, relative where values exceed 1."""
+    if found.shape != expected.shape:
+        return float("inf")
+    return float(np.max(_differences(found, expected)))
+
+
+def _batch_difference(
+    model: onnx.ModelProto, network: OnnxNetwork, probe: Probe
+) -> tuple[float, float]:
+    """The largest difference between images at once and each alone, and what is allowed."""
+    try:
+        batched = _load(model, network).run(probe.images)
+    except ModelExportError:
+        return float("inf"), 0.0
+    return largest_difference(batched, probe.rows), TOLERANCE[batched.dtype.name]
+
+
+def _size_difference(
+    candidate: onnx.ModelProto, batches: ProvenBatch, network: OnnxNetwork, probe: Probe
+) -> float:
+    """How far a graph at other sizes is from what was proven at the usual one, at most.
+
+    Raises:
+        ModelExportError: It fails, gives something else, or cannot be told to give the same.
+    """
+    usual = (probe.images.shape[1], probe.images.shape[2])
+    opened = _load(candidate, network)
+    difference = largest_difference(opened.run_singly(probe.images), probe.rows)
+    _refuse_beyond(difference, probe, usual)
+    before, after = (_load(narrow_windows(model), network) for model in (batches.model, candidate))
+    count = batches.batch or 2
+    differences = []
+    for size in other_sizes(*usual):
+        pictures = _pictures(count, max(usual[0], size[0]), max(usual[1], size[1]))
+        _rows_of_part(opened, pictures, size, size, probe)
+        common = (min(usual[0], size[0]), min(usual[1], size[1]))
+        expected = _rows_of_part(before, pictures, usual, common, probe)
+        _refuse_alike(expected)
+        found = _rows_of_part(after, pictures, size, common, probe)
+        differences.append(largest_difference(found, expected))
+        _refuse_beyond(differences[-1], probe, size)
+    return max(differences)
+
+
+def _rows_of_part(
+    network: OnnxNetwork,
+    pictures: Images,
+    size: tuple[int, int],
+    part: tuple[int, int],
+    probe: Probe,
+) -> Rows:
+    """Run a network on the first `size` of pictures, and take the cells within the first `part`.
+
+    Returns:
+        (N, A, 5 + C), level by level, row by row.
+
+    Raises:
+        ModelExportError: It fails, or gives anything but finite rows for every cell.
+    """
+    height, width = size
+    rows = network.run(pictures[:, :height, :width])
+    check_rows(rows, height, width, probe.num_classes)
+    grid = anchor_grid(height, width, STRIDES)
+    ends_xy = (grid.cells_ij + 1) * grid.strides[:, None]
+    return rows[:, (ends_xy <= part[::-1]).all(axis=1)]
+
+
+def _refuse_beyond(difference: float, probe: Probe, size: tuple[int, int]) -> None:
+    tolerance = TOLERANCE[probe.rows.dtype.name]
+    if not difference <= tolerance:
+        raise ModelExportError(
+            f"at {size[0]}x{size[1]} cells give something else (difference {difference:.1e}, "
+            f"allowed {tolerance:.0e})"
+        )
+
+
+def _refuse_alike(rows: Rows) -> None:
+    """Rows of such pictures that hardly differ would agree in any order, and prove nothing."""
+    if np.median(_differences(rows[:, 1:], rows[:, :-1]).max(axis=2)) <= TOLERANCE[rows.dtype.name]:
+        raise ModelExportError("cells cannot be told apart")
+
+
+def _differences(found: Rows, expected: Rows) -> NDArray[np.float64]:
+    """How far values are apart, relative where those expected exceed 1."""
+    reference = expected.astype(np.float64)
+    return np.abs(found - reference) / np.maximum(1, np.abs(reference))
+
+
+def _pictures(count: int, height: int, width: int) -> Images:
+    """Squares of random colours, one for each of the smallest cells, under noise.
+
+    Args:
+        count: How many pictures.
+        height: In pixels, a multiple of 8.
+        width: Likewise.
+
+    Returns:
+        (count, height, width, 3) uint8.
+    """
+    rng, side = np.random.default_rng(1), STRIDES[0]
+    squares = rng.integers(0, 192, (count, height // side, width // side, 3), dtype=np.uint8)
+    noise = rng.integers(0, 64, (count, height, width, 3), dtype=np.uint8)
+    return squares.repeat(side, axis=1).repeat(side, axis=2) + noise
+
+
+def _cell_counts(height: int, width: int) -> set[int]:
+    """Of each level, and of all together."""
+    levels = [(height // stride) * (width // stride) for stride in STRIDES]
+    return {*levels, sum(levels)}
+
+
+def _load(model: onnx.ModelProto, network: OnnxNetwork) -> OnnxNetwork:
+    return load_network(model.SerializeToString(), network.value_range)
