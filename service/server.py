@@ -14,6 +14,7 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from service.app import create_app
 from service.errors import StartupError
@@ -102,7 +103,17 @@ def serve(
         return 1
     except KeyboardInterrupt:
         return 130
-    config = _uvicorn_config(app, settings)
+    return run(app, settings, listener, on_started)
+
+
+def run(
+    app: FastAPI,
+    settings: Settings,
+    listener: socket.socket | None = None,
+    on_started: Callable[[], None] = lambda: None,
+) -> int:
+    """Serve an application until a signal; arguments and exit code are those of `serve`."""
+    config = uvicorn_config(app, settings)
     server = DrainingServer(config, app, settings.drain_grace_s, on_started)
     try:
         server.run(None if listener is None else [listener])
@@ -120,7 +131,8 @@ def _end_before_started(number: int, frame: FrameType | None) -> None:  # noqa: 
     sys.exit(0)
 
 
-def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How HTTP is spoken, whatever application answers."""
     return uvicorn.Config(
         app,
         host=settings.host,
