@@ -245,17 +245,23 @@ class Detector:
 
     def _prepare(self, source: ImageSource, keep_pixels: bool) -> _Prepared:
         content = _unbase64(source.content) if source.encoding == "base64" else source.content
-        pixels = read_image(content, self._settings.max_image_pixels, self._large_image)
         spec = self.contract.input
+        photo = read_image(
+            content,
+            self._settings.max_image_pixels,
+            fit=None if keep_pixels else (spec.height, spec.width),
+            large_image=self._large_image,
+        )
         tensor, way_back = letterbox(
-            pixels,
+            photo.pixels,
             spec.height,
             spec.width,
             mode=self._letterbox_mode,
             pad_value=spec.pad_value,
             multiple=max(self.contract.strides),
+            image_size=(photo.height, photo.width),
         )
-        return _Prepared(tensor, way_back, pixels if keep_pixels else None)
+        return _Prepared(tensor, way_back, photo.pixels if keep_pixels else None)
 
     def _count(self, detections: Detections, seconds: StageSeconds) -> None:
         for stage in ("decode", "queue", "inference", "postprocess"):

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,15 @@ MOST_JPEG_SCANS: Final = 100
 # BI_RLE8 and BI_RLE4: decoded in Python, at seconds a megabyte.
 BMP_RUN_LENGTHS: Final = (1, 2)
 LARGE_PIXELS: Final = 12_000_000
+# By how much JPEGs can be decoded smaller in less time: their blocks are of 8 x 8 pixels.
+JPEG_REDUCTIONS: Final = (8, 4, 2)
+# Reduced pixels are smoother than those that networks are trained on. Twice as many as fit are
+# brought down the usual way; with no more than fit, YOLOX-nano at 320 lost 0.007 of its AP.
+LEAST_OVERSIZE: Final = 2
+# The marker that begins a scan, FF DA, as a little-endian number.
+JPEG_SCAN: Final = 0xDAFF
+# EXIF orientations by a quarter turn.
+SIDEWAYS: Final = (5, 6, 7, 8)
 TILE_WIDTH_TAG: Final = 322
 TILE_LENGTH_TAG: Final = 323
 # The first bytes by which a file claims to be of an accepted format (offset, bytes).
@@ -41,9 +51,28 @@ SIGNATURES: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """An image as a person sees it, perhaps in fewer pixels than its file has.
+
+    Attributes:
+        pixels: (h, w, 3) uint8, BGR; the file's, or every 2, 4 or 8 in either direction in one.
+        height: Height of the file's image in pixels, upright.
+        width: Width of the file's image in pixels, upright.
+    """
+
+    pixels: Pixels
+    height: int
+    width: int
+
+
 def read_image(
-    content: bytes, max_pixels: int, large_image: AbstractContextManager[object] | None = None
-) -> Pixels:
+    content: bytes,
+    max_pixels: int,
+    *,
+    fit: tuple[int, int] | None = None,
+    large_image: AbstractContextManager[object] | None = None,
+) -> Photo:
     """Decode one image as a person sees it.
 
     The size is read from the header and checked before anything is decoded. EXIF orientation is
@@ -53,10 +82,12 @@ def read_image(
     Args:
         content: The bytes of an image file.
         max_pixels: Width times height at most.
+        fit: (height, width) in pixels of what the image will be fitted into; a JPEG of more than
+            four times that is decoded smaller, but not below twice. By default all are wanted.
         large_image: Entered while an image of more than `LARGE_PIXELS` is decoded.
 
     Returns:
-        (h, w, 3) uint8, BGR.
+        The image.
 
     Raises:
         UnsupportedTypeError: The bytes are no image of an accepted type.
@@ -76,7 +107,7 @@ def read_image(
         _refuse_slow_decoding(image, content)
         is_large = large_image is not None and width * height > LARGE_PIXELS
         with large_image if large_image is not None and is_large else nullcontext():
-            return _decode(image, content)
+            return _decode(image, content, fit)
 
 
 def _size_to_decode(image: Image.Image) -> tuple[int, int]:
@@ -90,20 +121,45 @@ def _size_to_decode(image: Image.Image) -> tuple[int, int]:
 
 def _refuse_slow_decoding(image: Image.Image, content: bytes) -> None:
     """Some files cost far more time than their size tells, and a thread cannot be stopped."""
-    # Inside compressed JPEG data this pair of bytes stands for nothing else.
-    if image.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > MOST_JPEG_SCANS:
+    if image.format in ("JPEG", "MPO") and _jpeg_scans(content) > MOST_JPEG_SCANS:
         raise InvalidImageError(f"the JPEG has more than {MOST_JPEG_SCANS} scans")
     if image.format == "BMP" and image.info.get("compression") in BMP_RUN_LENGTHS:
         raise InvalidImageError("run-length encoded BMP is not supported")
 
 
-def _decode(image: Image.Image, content: bytes) -> Pixels:
-    pixels = _decode_jpeg(content, image)
+def _jpeg_scans(content: bytes) -> int:
+    """How often the marker of a scan occurs: in compressed data it stands for nothing else.
+
+    As pairs of bytes at even and at odd places, a quarter of the time that `bytes.count` takes.
+    """
+    pairs = (np.frombuffer(content, "<u2", (len(content) - at) // 2, at) for at in (0, 1))
+    return sum(int(np.count_nonzero(pair == JPEG_SCAN)) for pair in pairs)
+
+
+def _decode(image: Image.Image, content: bytes, fit: tuple[int, int] | None) -> Photo:
+    width, height = image.size
+    # Pillow turns some formats by itself while it decodes, and then forgets the tag.
+    pixels = _decode_jpeg(content, image, _jpeg_reduction(image.size, fit))
     if pixels is None:
-        # Pillow turns some formats by itself while it decodes, and then forgets the tag.
         image.load()
+        width, height = image.size
         pixels = _to_bgr(image)
-    return _turn_upright(pixels, image.getexif().get(ExifTags.Base.Orientation, 1))
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation in SIDEWAYS:
+        width, height = height, width
+    return Photo(_turn_upright(pixels, orientation), height, width)
+
+
+def _jpeg_reduction(size: tuple[int, int], fit: tuple[int, int] | None) -> int:
+    """By how much an image of (width, height) can be reduced and still be larger than what it fits.
+
+    Turned by a quarter it would fit another way; the less reduced of the two is taken.
+    """
+    if fit is None:
+        return 1
+    ratio = max(min(fit[0] / b, fit[1] / a) for a, b in (size, size[::-1]))
+    most = 1 / (ratio * LEAST_OVERSIZE)
+    return next((factor for factor in JPEG_REDUCTIONS if factor <= most), 1)
 
 
 @contextmanager
@@ -130,7 +186,7 @@ def _open(content: bytes) -> Image.Image:
         ) from error
 
 
-def _decode_jpeg(content: bytes, image: Image.Image) -> Pixels | None:
+def _decode_jpeg(content: bytes, image: Image.Image, reduction: int) -> Pixels | None:
     """The fast way for ordinary JPEGs, or None where Pillow is to decide.
 
     The strict decoder refuses files that are merely odd as well as damaged ones; Pillow tells
@@ -139,7 +195,17 @@ def _decode_jpeg(content: bytes, image: Image.Image) -> Pixels | None:
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
     try:
-        return np.asarray(simplejpeg.decode_jpeg(content, colorspace="BGR", strict=True))
+        return np.asarray(
+            simplejpeg.decode_jpeg(
+                content,
+                colorspace="BGR",
+                strict=True,
+                # The least it may give; of all reductions it takes the strongest that gives that.
+                min_width=-(-image.width // reduction),
+                min_height=-(-image.height // reduction),
+                min_factor=reduction,
+            )
+        )
     except ValueError:
         return None
 
@@ -160,7 +226,7 @@ def _to_bgr(image: Image.Image) -> Pixels:
 
 def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:
     """Undo an EXIF orientation (1-8; anything else means upright)."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in SIDEWAYS:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]

@@ -810,3 +810,12 @@ def test_a_box_that_lies_in_the_padding_is_not_reported(client: TestClient) -> N
     found = boxes(as_raw(client, plain(width=384, height=64)))[0]
     assert found[0]["box"]["y2"] == 64
     assert boxes(as_raw(client, plain(width=640, height=64))) == [[]]
+
+
+def test_an_image_decoded_smaller_has_its_boxes_in_its_own_pixels() -> None:
+    with serving() as client:
+        sent = {kind: plain(width=1000, height=800, image_format=kind) for kind in ("JPEG", "PNG")}
+        jpeg, png = (as_raw(client, content).json()["results"][0] for content in sent.values())
+    assert (jpeg["width"], jpeg["height"]) == (1000, 800)
+    assert jpeg["detections"][0]["box"] == pytest.approx(png["detections"][0]["box"], abs=0.1)
+    assert jpeg["detections"][0]["box"]["x2"] > 64

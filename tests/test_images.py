@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pictures import encode, photo_like, plain
+from service.core.letterbox import letterbox
 from service.errors import (
     InvalidImageError,
     MalformedRequestError,
@@ -20,6 +21,10 @@ from service.images import read_image
 
 MANY = 10**7
 PHOTO = photo_like(60, 40)
+
+
+def pixels_of(content: bytes, max_pixels: int = MANY) -> NDArray[np.uint8]:
+    return read_image(content, max_pixels).pixels
 
 
 def bgr(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -45,7 +50,7 @@ def difference(pixels: NDArray[np.uint8], expected: NDArray[np.uint8]) -> int:
 def test_every_format_gives_its_pixels(
     image_format: str, options: dict[str, object], tolerance: int
 ) -> None:
-    pixels = read_image(encode(PHOTO, image_format, **options), MANY)
+    pixels = pixels_of(encode(PHOTO, image_format, **options))
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
     assert difference(pixels, bgr(PHOTO)) <= tolerance
@@ -55,7 +60,7 @@ def test_of_a_gif_the_first_frame_is_taken() -> None:
     frames = [Image.new("RGB", (8, 6), color) for color in ("red", "blue")]
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
-    assert (read_image(buffer.getvalue(), MANY) == [0, 0, 255]).all()
+    assert (pixels_of(buffer.getvalue()) == [0, 0, 255]).all()
 
 
 def from_pillow(image: Image.Image, image_format: str = "PNG", **options: object) -> bytes:
@@ -67,54 +72,54 @@ def from_pillow(image: Image.Image, image_format: str = "PNG", **options: object
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
 def test_grey_becomes_equal_channels(image_format: str) -> None:
     grey = Image.fromarray(PHOTO).convert("L")
-    pixels = read_image(from_pillow(grey, image_format), MANY)
+    pixels = pixels_of(from_pillow(grey, image_format))
     assert (pixels[:, :, 0] == pixels[:, :, 2]).all()
     assert np.abs(pixels[:, :, 0].astype(int) - np.asarray(grey)).mean() < 3
 
 
 def test_one_bit_black_and_white_becomes_0_and_255() -> None:
-    pixels = read_image(from_pillow(Image.fromarray(PHOTO).convert("1")), MANY)
+    pixels = pixels_of(from_pillow(Image.fromarray(PHOTO).convert("1")))
     assert set(np.unique(pixels)) == {0, 255}
 
 
 def test_palette_is_looked_up() -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
-    assert (read_image(from_pillow(image), MANY) == [30, 20, 10]).all()
+    assert (pixels_of(from_pillow(image)) == [30, 20, 10]).all()
 
 
 def test_transparency_lies_on_white() -> None:
     image = Image.new("RGBA", (3, 1))
     for x, alpha in enumerate((0, 128, 255)):
         image.putpixel((x, 0), (255, 0, 0, alpha))
-    pixels = read_image(from_pillow(image), MANY)
+    pixels = pixels_of(from_pillow(image))
     assert difference(pixels, np.uint8([[[255, 255, 255], [127, 127, 255], [0, 0, 255]]])) <= 1
 
 
 def test_transparent_palette_entry_lies_on_white() -> None:
     image = Image.new("P", (4, 4), 0)
     image.putpalette([10, 20, 30])
-    assert (read_image(from_pillow(image, transparency=0), MANY) == 255).all()
+    assert (pixels_of(from_pillow(image, transparency=0)) == 255).all()
 
 
 def test_cmyk_becomes_the_colour_it_prints() -> None:
     cyan = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
     for image_format in ("JPEG", "TIFF"):
-        pixels = read_image(from_pillow(cyan, image_format), MANY)
+        pixels = pixels_of(from_pillow(cyan, image_format))
         assert difference(pixels, np.full((16, 16, 3), [255, 255, 0], np.uint8)) <= 3
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
 def test_16_bit_grey_keeps_its_upper_byte(image_format: str) -> None:
     grey = np.array([[0, 0x1234, 0xFFFF]], dtype=np.uint16)
-    pixels = read_image(from_pillow(Image.fromarray(grey), image_format), MANY)
+    pixels = pixels_of(from_pillow(Image.fromarray(grey), image_format))
     assert pixels[0, :, 0].tolist() == [0, 0x12, 0xFF]
 
 
 def test_32_bit_pixels_are_refused_in_words() -> None:
     image = Image.fromarray(np.ones((4, 4), dtype=np.float32))
     with pytest.raises(InvalidImageError, match="8 or 16 bits"):
-        read_image(from_pillow(image, "TIFF"), MANY)
+        pixels_of(from_pillow(image, "TIFF"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -125,18 +130,18 @@ def test_exif_orientation_turns_the_image_upright(image_format: str, orientation
     options: dict[str, object] = {"lossless": True} if image_format == "WEBP" else {}
     content = encode(PHOTO, image_format, exif=exif, **options)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
-    assert difference(read_image(content, MANY), bgr(np.asarray(upright))) <= 1
+    assert difference(pixels_of(content), bgr(np.asarray(upright))) <= 1
 
 
 def test_pixel_limit_is_checked_before_decoding() -> None:
     """The body is cut off behind the header, so that any decoding would fail otherwise."""
     header = plain(width=300, height=200)[:60]
     with pytest.raises(TooLargeError, match="300 x 200"):
-        read_image(header, 300 * 200 - 1)
+        pixels_of(header, 300 * 200 - 1)
 
 
 def test_image_of_exactly_the_limit_is_read() -> None:
-    assert read_image(plain(width=30, height=20), 600).shape == (20, 30, 3)
+    assert pixels_of(plain(width=30, height=20), 600).shape == (20, 30, 3)
 
 
 def test_bomb_that_pillow_refuses_is_too_large() -> None:
@@ -144,31 +149,31 @@ def test_bomb_that_pillow_refuses_is_too_large() -> None:
     bomb[16:24] = (60_000).to_bytes(4) * 2
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4)
     with pytest.raises(TooLargeError):
-        read_image(bytes(bomb), 89_000_000)
+        pixels_of(bytes(bomb), 89_000_000)
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_image_cut_in_half_is_invalid(image_format: str) -> None:
     content = encode(np.tile(PHOTO, (4, 4, 1)), image_format)
     with pytest.raises(InvalidImageError):
-        read_image(content[: len(content) // 2], MANY)
+        pixels_of(content[: len(content) // 2])
 
 
 @pytest.mark.parametrize("content", [b"hello", b"%PDF-1.7 ...", b"\0" * 100])
 def test_what_is_no_image_is_unsupported(content: bytes) -> None:
     with pytest.raises(UnsupportedTypeError, match="accepted type"):
-        read_image(content, MANY)
+        pixels_of(content)
 
 
 def test_damaged_header_is_invalid_rather_than_unsupported() -> None:
     with pytest.raises(InvalidImageError):
-        read_image(plain(image_format="JPEG")[:12], MANY)
+        pixels_of(plain(image_format="JPEG")[:12])
 
 
 def test_jpeg_with_harmless_junk_is_still_read() -> None:
     content = encode(PHOTO, "JPEG", quality=95)
     junk = content[:2] + b"\xff\xff" + content[2:]
-    assert difference(read_image(junk, MANY), read_image(content, MANY)) <= 1
+    assert difference(pixels_of(junk), pixels_of(content)) <= 1
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of what it skips
@@ -182,7 +187,7 @@ def test_random_damage_never_raises_anything_else() -> None:
             for _ in range(5):
                 damaged[rng.integers(len(damaged))] = rng.integers(256)
             try:
-                pixels = read_image(bytes(damaged), MANY)
+                pixels = pixels_of(bytes(damaged))
             except (InvalidImageError, TooLargeError, UnsupportedTypeError):
                 continue
             assert pixels.ndim == 3
@@ -190,7 +195,7 @@ def test_random_damage_never_raises_anything_else() -> None:
 
 def test_an_empty_file_is_a_malformed_request() -> None:
     with pytest.raises(MalformedRequestError, match="empty"):
-        read_image(b"", MANY)
+        pixels_of(b"")
 
 
 def test_whatever_a_decoder_raises_is_an_invalid_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,23 +204,23 @@ def test_whatever_a_decoder_raises_is_an_invalid_image(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("service.images._decode", broken)
     with pytest.raises(InvalidImageError, match="segment 3"):
-        read_image(plain(), MANY)
+        pixels_of(plain())
 
 
 def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
     """Each scan is a pass over all the pixels: two megabytes of them took minutes."""
     content = encode(photo_like(640, 480), "JPEG", progressive=True)
-    read_image(content, MANY)
+    pixels_of(content)
     last_scan = content[content.rindex(b"\xff\xda") : -2]
     with pytest.raises(InvalidImageError, match="scans"):
-        read_image(content[:-2] + last_scan * 101 + content[-2:], MANY)
+        pixels_of(content[:-2] + last_scan * 101 + content[-2:])
 
 
 def test_a_run_length_encoded_bmp_is_refused() -> None:
     content = bytearray(from_pillow(Image.new("P", (8, 8)), "BMP"))
     content[30] = 1
     with pytest.raises(InvalidImageError, match="run-length"):
-        read_image(bytes(content), MANY)
+        pixels_of(bytes(content))
 
 
 def tiff_with_tile(side: int) -> bytes:
@@ -231,18 +236,76 @@ def tiff_with_tile(side: int) -> bytes:
 
 def test_a_tile_larger_than_its_tiff_counts_as_pixels() -> None:
     with pytest.raises(TooLargeError, match="20000 x 20000"):
-        read_image(tiff_with_tile(20_000), MANY)
+        pixels_of(tiff_with_tile(20_000))
 
 
 def test_large_images_are_decoded_one_at_a_time() -> None:
     lock = threading.Lock()
     large, small = plain(width=4001, height=3000), plain()
     with lock, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(read_image, large, 10**8, lock)
-        assert read_image(small, MANY, lock).shape == (64, 64, 3)
+        waiting = pool.submit(read_image, large, 10**8, large_image=lock)
+        assert read_image(small, MANY, large_image=lock).pixels.shape == (64, 64, 3)
         # Without the lock it would be done in a fraction of this.
         with pytest.raises(TimeoutError):
             waiting.result(timeout=1.5)
         lock.release()
-        assert waiting.result(timeout=30).shape == (3000, 4001, 3)
+        assert waiting.result(timeout=30).pixels.shape == (3000, 4001, 3)
         assert lock.acquire(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "reduced"),
+    [
+        (640, 480, (480, 640)),
+        (2559, 800, (800, 2559)),
+        (2560, 960, (480, 1280)),
+        (801, 2561, (1281, 401)),
+        (6000, 5121, (1281, 1500)),
+        (10241, 400, (50, 1281)),
+    ],
+)
+def test_a_jpeg_far_larger_than_what_it_fits_into_is_decoded_smaller(
+    width: int, height: int, reduced: tuple[int, int]
+) -> None:
+    content = plain(width=width, height=height, image_format="JPEG")
+    photo = read_image(content, 10**8, fit=(640, 640))
+    assert (photo.width, photo.height) == (width, height)
+    assert photo.pixels.shape == (*reduced, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_smaller_image_looks_the_same_and_stands_the_same(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    large = np.repeat(np.repeat(photo_like(61, 40), 9, axis=0), 9, axis=1)
+    content = encode(large, "JPEG", exif=exif, quality=95)
+    whole, reduced = read_image(content, MANY), read_image(content, MANY, fit=(64, 64))
+    assert (reduced.height, reduced.width) == (whole.height, whole.width)
+    assert reduced.pixels.size < whole.pixels.size / 15
+    expected, _ = letterbox(whole.pixels, 64, 64)
+    size = (reduced.height, reduced.width)
+    found, way_back = letterbox(reduced.pixels, 64, 64, image_size=size)
+    assert (way_back.image_height, way_back.image_width) == size
+    assert np.abs(found.astype(int) - expected).mean() < 8
+
+
+def test_only_jpegs_are_decoded_smaller() -> None:
+    content = plain(width=1280, height=960)
+    assert read_image(content, MANY, fit=(64, 64)).pixels.shape == (960, 1280, 3)
+
+
+def test_a_wide_network_is_filled_by_images_of_either_orientation() -> None:
+    """Whether EXIF turns an image is not known before it is decoded."""
+    content = plain(width=400, height=1600, image_format="JPEG")
+    photo = read_image(content, MANY, fit=(100, 800))
+    assert photo.pixels.shape == (800, 200, 3)  # upright an eighth would do
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_scans_are_counted_at_even_and_odd_places(at: int) -> None:
+    content = encode(photo_like(64, 48), "JPEG", progressive=True)
+    last_scan = content[content.rindex(b"\xff\xda") : -2]
+    pad = b"\xff" * at  # fill bytes before a marker mean nothing
+    assert pixels_of(content[:2] + pad + content[2:]).shape == (48, 64, 3)
+    with pytest.raises(InvalidImageError, match="scans"):
+        pixels_of(content[:2] + pad + content[2:-2] + last_scan * 101 + content[-2:])

@@ -44,6 +44,7 @@ def letterbox(
     mode: LetterboxMode = "square",
     pad_value: int = 114,
     multiple: int = 32,
+    image_size: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.uint8], Letterbox]:
     """Resize an image to fit, put it top-left and pad the rest.
 
@@ -54,11 +55,12 @@ def letterbox(
         mode: `square` fills the whole network size; `rectangle` pads only to the next `multiple`.
         pad_value: Pixel value of the border.
         multiple: What a rectangle's sides are multiples of; the largest stride.
+        image_size: (height, width) in pixels of the image itself, where `image` shows it in fewer.
 
     Returns:
         The (H, W, 3) uint8 network input, and the way back.
     """
-    image_height, image_width = image.shape[:2]
+    image_height, image_width = image_size or image.shape[:2]
     ratio = min(height / image_height, width / image_width)
     fit_height = max(1, int(image_height * ratio))
     fit_width = max(1, int(image_width * ratio))
@@ -66,9 +68,8 @@ def letterbox(
         height = min(height, _round_up(fit_height, multiple))
         width = min(width, _round_up(fit_width, multiple))
     canvas = np.full((height, width, 3), pad_value, dtype=np.uint8)
-    canvas[:fit_height, :fit_width] = cv2.resize(
-        image, (fit_width, fit_height), interpolation=cv2.INTER_LINEAR
-    )
+    inside = canvas[:fit_height, :fit_width]
+    cv2.resize(image, (fit_width, fit_height), dst=inside, interpolation=cv2.INTER_LINEAR)
     return canvas, Letterbox(ratio, image_height, image_width, height, width)
 
 

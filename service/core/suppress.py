@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,24 +59,24 @@ def suppress(candidates: Detections, options: DetectionOptions) -> Detections:
     Returns:
         The kept detections with their decayed scores, best first.
     """
-    boxes, scores = candidates.boxes_xyxy, candidates.scores.copy()
-    remaining = np.arange(len(candidates))
+    edges = BoxEdges.of(candidates.boxes_xyxy)
+    scores, class_ids = candidates.scores.copy(), candidates.class_ids
+    waiting = np.ones(len(candidates), dtype=np.bool_)
     kept: list[int] = []
-    while remaining.size and len(kept) < options.max_detections:
-        position = int(scores[remaining].argmax())
-        best = int(remaining[position])
+    while waiting.any() and len(kept) < options.max_detections:
+        best = int(np.where(waiting, scores, -np.inf).argmax())
         kept.append(best)
-        remaining = np.delete(remaining, position)
-        rivals = remaining
+        waiting[best] = False
+        rivals = waiting
         if not options.class_agnostic:
-            rivals = remaining[candidates.class_ids[remaining] == candidates.class_ids[best]]
-        if rivals.size:
-            overlaps = iou_with(boxes[best], boxes[rivals])
-            scores[rivals] = decay(scores[rivals], overlaps, options)
-            remaining = remaining[scores[remaining] >= max(options.confidence, LEAST_SCORE)]
+            rivals = waiting & (class_ids == class_ids[best])
+        if rivals.any():
+            overlaps = edges.iou_with(candidates.boxes_xyxy[best])
+            scores[rivals] = decay(scores[rivals], overlaps[rivals], options)
+            waiting &= scores >= max(options.confidence, LEAST_SCORE)
     order = np.array(kept, dtype=np.intp)
     return Detections(
-        boxes[order], scores[order], candidates.objectness[order], candidates.class_ids[order]
+        candidates.boxes_xyxy[order], scores[order], candidates.objectness[order], class_ids[order]
     )
 
 
@@ -97,16 +97,36 @@ def decay(scores: Floats, overlaps: Floats, options: DetectionOptions) -> Floats
     return np.where(overlaps > options.iou, scores * weights, scores).astype(np.float32, copy=False)
 
 
+@dataclass(frozen=True, slots=True)
+class BoxEdges:
+    """Boxes side by side, (K,) float32 each: what is compared with many boxes one after another."""
+
+    x1: Floats
+    y1: Floats
+    x2: Floats
+    y2: Floats
+    areas: Floats
+
+    @classmethod
+    def of(cls, boxes_xyxy: Floats) -> Self:
+        """The edges of (K, 4) float32 boxes."""
+        x1, y1, x2, y2 = np.ascontiguousarray(boxes_xyxy.T)
+        return cls(x1, y1, x2, y2, (x2 - x1) * (y2 - y1))
+
+    def iou_with(self, box_xyxy: Floats) -> Floats:
+        """Intersection over union of one box (4,) with each of these, as (K,) float32."""
+        x1, y1, x2, y2 = box_xyxy
+        width = np.minimum(self.x2, x2) - np.maximum(self.x1, x1)
+        height = np.minimum(self.y2, y2) - np.maximum(self.y1, y1)
+        intersection = np.maximum(width, 0) * np.maximum(height, 0)
+        union = (x2 - x1) * (y2 - y1) + self.areas - intersection
+        overlap: Floats = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+        return overlap
+
+
 def iou_with(box_xyxy: Floats, boxes_xyxy: Floats) -> Floats:
     """Intersection over union of one box (4,) with each of (K, 4), as (K,) float32."""
-    top_left = np.maximum(box_xyxy[:2], boxes_xyxy[:, :2])
-    bottom_right = np.minimum(box_xyxy[2:], boxes_xyxy[:, 2:])
-    intersection = np.prod(np.maximum(bottom_right - top_left, 0), axis=1)
-    area = np.prod(box_xyxy[2:] - box_xyxy[:2])
-    areas = np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1)
-    union = area + areas - intersection
-    overlap: Floats = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
-    return overlap
+    return BoxEdges.of(boxes_xyxy).iou_with(box_xyxy)
 
 
 def with_recommended(options: DetectionOptions, recommended: Recommended) -> DetectionOptions:
