@@ -25,7 +25,7 @@ from service.errors import (
 )
 from service.gpus import watch_gpus
 from service.metrics import Metrics
-from service.routes import Running, router
+from service.routes import Running, detection, router
 from service.runtime import CPU
 from service.schemas import Problem
 from service.settings import Settings
@@ -74,12 +74,13 @@ def create_app(
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
+        # A request tries them in this order, and all of an included router twice.
+        routes=[*detection.routes, *router.routes],
     )
     app.state.hung = False
     app.add_middleware(Telemetry, metrics=counted, on_bug=answer_error)
     for kind in (ServiceError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, _answer_expected_error)
-    app.include_router(router)
     return app
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from fastapi import Request
 from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.datastructures import FormData, Headers, ImmutableMultiDict, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.detector import ImageSource
@@ -107,7 +107,24 @@ async def read_request(
     return sources, options
 
 
-def option_problem(error: ValidationError) -> InvalidOptionError:
+def read_options(fields: ImmutableMultiDict[str, Any]) -> DetectQuery:
+    """The options among a query's or a form's fields; the last of a name counts, but all classes.
+
+    Raises:
+        InvalidOptionError: One is unknown or out of range.
+    """
+    given: dict[str, object] = {
+        name: value for name, value in fields.items() if isinstance(value, str)
+    }
+    if "classes" in given:
+        given["classes"] = fields.getlist("classes")
+    try:
+        return DetectQuery.model_validate(given)
+    except ValidationError as error:
+        raise _option_problem(error) from error
+
+
+def _option_problem(error: ValidationError) -> InvalidOptionError:
     """The option that is wrong, and how, in one sentence."""
     return InvalidOptionError(describe_errors(error.errors()))
 
@@ -207,15 +224,7 @@ def _with_fields(query: DetectQuery, form: FormData) -> DetectQuery:
     texts = [name for name, value in form.multi_items() if isinstance(value, str)]
     if not set(texts).isdisjoint(IMAGE_FIELDS):
         raise MalformedRequestError("an image part needs a filename, or it is only text")
-    fields: dict[str, object] = {
-        name: form.getlist(name) if name == "classes" else value
-        for name, value in form.multi_items()
-        if isinstance(value, str)
-    }
-    try:
-        return _merge(query, DetectQuery.model_validate(fields))
-    except ValidationError as error:
-        raise option_problem(error) from error
+    return _merge(query, read_options(form))
 
 
 def _read_json(
@@ -230,7 +239,7 @@ def _read_json(
         first = error.errors()[0]
         if first["loc"][:1] in ((), ("images",)):
             raise MalformedRequestError(f"malformed JSON body: {first['msg']}") from error
-        raise option_problem(error) from error
+        raise _option_problem(error) from error
     if len(parsed.images) > settings.max_images_per_request:
         raise _too_many_images(settings)
     sources = [ImageSource(image.encode(errors="replace"), "base64") for image in parsed.images]

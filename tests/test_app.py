@@ -266,6 +266,12 @@ def test_classes_are_chosen_by_name_or_id(client: TestClient, classes: str, coun
     assert len(boxes(as_raw(client, plain(), f"?classes={classes}"))[0]) == count
 
 
+def test_the_last_of_a_repeated_option_counts(client: TestClient) -> None:
+    for values, count in ((("0.9999", "0.5"), 1), (("0.5", "0.9999"), 0)):
+        query = "?" + "&".join(f"confidence={value}" for value in values)
+        assert len(boxes(as_raw(client, plain(), query))[0]) == count
+
+
 def test_settings_change_the_defaults_and_requests_still_win() -> None:
     with serving(confidence=0.9999) as client:
         assert boxes(as_raw(client, plain())) == [[]]
@@ -793,7 +799,7 @@ def test_health_answers_head_and_metrics_any_accept(client: TestClient) -> None:
 def test_hanging_decoders_make_the_server_unready(monkeypatch: Any) -> None:
     gate = threading.Event()
 
-    def hang(*_: object) -> Any:
+    def hang(*_: object, **__: object) -> Any:
         gate.wait(30)
         raise InvalidImageError("at last")
 

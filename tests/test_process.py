@@ -159,7 +159,7 @@ def test_onnxruntime_is_kept_from_reporting_to_its_maker(model: Path, tmp_path: 
 
 HANGING_DECODER = """
 import threading, service.detector as detector
-detector.read_image = lambda *_: threading.Event().wait()
+detector.read_image = lambda *_, **__: threading.Event().wait()
 """
 HANGING_ENGINE = """
 import threading, service.engine as engine
