@@ -3,22 +3,25 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Final, Protocol
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from service.core.contract import ContractError, ModelContract
+from service.core.contract import ContractError, InputDtype, ModelContract
 from service.core.pack import pack_images
 from service.errors import StartupError
 from service.runtime import (
     ASKED_PROVIDER,
     CPU,
+    TENSORRT,
     Session,
     choose_providers,
     import_runtime,
     open_session,
+    tensorrt_options,
 )
 from service.settings import Device
 
@@ -26,9 +29,10 @@ Pixels = NDArray[np.uint8]
 RawRows = NDArray[np.floating]
 
 GPU_BATCH: Final = 16
-ONNX_DTYPES: Final = {
+HALF: Final = "tensor(float16)"
+ONNX_DTYPES: Final[dict[str, InputDtype]] = {
     "tensor(uint8)": "uint8",
-    "tensor(float16)": "float16",
+    HALF: "float16",
     "tensor(float)": "float32",
 }
 
@@ -75,6 +79,7 @@ class OnnxEngine:
         max_batch: Most images of one call, unless the graph's batch is fixed (default: 16, and 1
             on the CPU, where an image of a batch takes longer than one alone).
         gpu_memory_limit_mb: Bound of the GPU arena in MiB.
+        tensorrt_cache: Folder where TensorRT keeps the engines it builds.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class OnnxEngine:
         spans: Sequence[int] = (1,),
         max_batch: int | None = None,
         gpu_memory_limit_mb: int | None = None,
+        tensorrt_cache: Path | None = None,
     ) -> None:
         self._path = path
         self._device = device
@@ -93,6 +99,7 @@ class OnnxEngine:
         self._spans = spans
         self._most_images = max_batch
         self._gpu_memory_limit_mb = gpu_memory_limit_mb
+        self._tensorrt_cache = tensorrt_cache
 
     def load(self) -> None:
         """Create the session, check it against its contract and see where it really runs.
@@ -108,28 +115,44 @@ class OnnxEngine:
             gpu_memory_limit_mb=self._gpu_memory_limit_mb,
         )
         self._wanted_provider = providers[0][0]
+        if self._wanted_provider == TENSORRT:
+            providers[0] = (TENSORRT, self._tensorrt_options(runtime))
         if self._wanted_provider != CPU:
             # Finds the CUDA libraries that come as wheels, so that no system CUDA is needed.
             runtime.preload_dlls()
         session = open_session(runtime, self._path, providers, self._threads)
         self._provider: str = session.get_providers()[0]
         self._check_device()
-        try:
-            self._contract = ModelContract.from_metadata(
-                session.get_modelmeta().custom_metadata_map
-            )
-            _check_graph(self._contract, session)
-        except ContractError as error:
-            raise StartupError(
-                f"{self._path}: {error}; `python -m model_export adopt {self._path}` writes a copy "
-                "with a contract"
-            ) from error
-        self._output_name: str = session.get_outputs()[0].name
+        self._contract = self._read_contract(session)
+        output = session.get_outputs()[0]
+        self._output: str = output.name
+        self._output_dtype = np.dtype(ONNX_DTYPES[output.type])
         self._sessions = {1: session}
         if self._provider == CPU:
             for span in self._spans[1:]:
                 threads = span * self._threads
                 self._sessions[span] = open_session(runtime, self._path, providers, threads)
+
+    def _read_contract(self, session: Session) -> ModelContract:
+        try:
+            contract = ModelContract.from_metadata(session.get_modelmeta().custom_metadata_map)
+            _check_graph(contract, session)
+        except ContractError as error:
+            raise StartupError(
+                f"{self._path}: {error}; `python -m model_export adopt {self._path}` writes a copy "
+                "with a contract"
+            ) from error
+        return contract
+
+    def _tensorrt_options(self, runtime: ModuleType) -> dict[str, str]:
+        """What the model is must be known before TensorRT builds anything for it."""
+        session = open_session(runtime, self._path, [(CPU, {})], 1)
+        return tensorrt_options(
+            self._read_contract(session).input,
+            half=session.get_outputs()[0].type == HALF,
+            max_batch=self._most_images or GPU_BATCH,
+            cache=self._tensorrt_cache,
+        )
 
     def warm(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Run every batch bucket at every (height, width) and span, so that no client waits.
@@ -140,19 +163,28 @@ class OnnxEngine:
         for (height, width), batch, span in itertools.product(sizes, self._buckets(), self.spans):
             images = np.full((batch, height, width, 3), self._contract.input.pad_value, np.uint8)
             try:
-                shape = self.infer(images, span).shape
+                if span == 1:
+                    self._check_output(images)
+                self.infer(images, span)
+            except StartupError:
+                raise
             except Exception as error:  # ONNX Runtime's errors share no base of their own
                 raise StartupError(f"{self._path}: the model cannot run: {error}") from error
-            promised = (
-                batch,
-                self._contract.num_cells(height, width),
-                self._contract.output_channels,
+
+    def _check_output(self, images: Pixels) -> None:
+        """See what shape comes when none is asked for."""
+        spec = self._contract.input
+        (raw,) = self._sessions[1].run(None, {spec.name: pack_images(images, spec)})
+        promised = self._rows_shape(images)
+        if raw.shape != promised:
+            raise StartupError(
+                f"{self._path}: the model gave an output of shape {raw.shape}, and its contract "
+                f"promises {promised}"
             )
-            if shape != promised:
-                raise StartupError(
-                    f"{self._path}: the model gave an output of shape {shape}, and its contract "
-                    f"promises {promised}"
-                )
+
+    def _rows_shape(self, images: Pixels) -> tuple[int, int, int]:
+        count, height, width, _ = images.shape
+        return count, self._contract.num_cells(height, width), self._contract.output_channels
 
     @property
     def contract(self) -> ModelContract:
@@ -189,9 +221,10 @@ class OnnxEngine:
         session = self._sessions[span]
         binding = session.io_binding()
         binding.bind_cpu_input(self._contract.input.name, pack_images(images, self._contract.input))
-        binding.bind_output(self._output_name, "cpu")
+        # The rows are written where they stay; otherwise they would be copied once more.
+        raw: RawRows = np.empty(self._rows_shape(images), self._output_dtype)
+        binding.bind_output(self._output, "cpu", 0, raw.dtype, raw.shape, raw.ctypes.data)
         session.run_with_iobinding(binding)
-        raw: RawRows = binding.copy_outputs_to_cpu()[0]
         return raw[:count]
 
     def _buckets(self) -> list[int]:
@@ -239,6 +272,8 @@ def _check_graph(contract: ModelContract, session: Session) -> None:
         )
     if len(outputs) != 1:
         raise ContractError(f"the graph has {len(outputs)} outputs, and a contract allows one")
+    if outputs[0].type not in ONNX_DTYPES:
+        raise ContractError(f"the graph gives {outputs[0].type}, and not float16 or float32")
     channels = outputs[0].shape[-1]
     if isinstance(channels, int) and channels != contract.output_channels:
         raise ContractError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from service.core.contract import InputSpec
 from service.errors import StartupError
 from service.settings import Device
 
@@ -13,6 +14,9 @@ CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 TENSORRT: Final = "TensorrtExecutionProvider"
 ASKED_PROVIDER: Final = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+
+# The smallest rectangle of all.
+TENSORRT_LEAST_SIDE: Final = 32
 
 Session = Any  # ONNX Runtime has no types
 Providers = list[tuple[str, dict[str, str]]]
@@ -57,6 +61,41 @@ def choose_providers(
         )
     chain = {CPU: (CPU,), CUDA: (CUDA, CPU), TENSORRT: (TENSORRT, CUDA, CPU)}[first]
     return [(name, options[name]) for name in chain]
+
+
+def tensorrt_options(
+    spec: InputSpec, *, half: bool, max_batch: int, cache: Path | None
+) -> dict[str, str]:
+    """What TensorRT builds its engines for, so that no request has it build another.
+
+    Args:
+        spec: The model's input.
+        half: Whether the graph computes in float16.
+        max_batch: Most images of one call.
+        cache: Folder to keep built engines in.
+    """
+    options = {"trt_fp16_enable": str(half)}
+    if cache is not None:
+        options |= {
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": str(cache),
+            "trt_timing_cache_enable": "True",
+            "trt_timing_cache_path": str(cache),
+        }
+    if spec.batch is None:
+        least = (TENSORRT_LEAST_SIDE,) * 2 if spec.dynamic_size else (spec.height, spec.width)
+        most = _shape_of(spec, max_batch, spec.height, spec.width)
+        options |= {
+            "trt_profile_min_shapes": _shape_of(spec, 1, *least),
+            "trt_profile_opt_shapes": most,
+            "trt_profile_max_shapes": most,
+        }
+    return options
+
+
+def _shape_of(spec: InputSpec, batch: int, height: int, width: int) -> str:
+    image = (height, width, 3) if spec.layout == "NHWC" else (3, height, width)
+    return f"{spec.name}:{'x'.join(map(str, (batch, *image)))}"
 
 
 def open_session(runtime: ModuleType, path: Path, providers: Providers, threads: int) -> Session:

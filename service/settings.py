@@ -40,7 +40,7 @@ class Settings(BaseSettings):
         "auto", description="Where to run; `auto` takes a GPU if it can and says what it took"
     )
     engine_instances: int | None = Field(
-        None, ge=1, le=64, description="Batches run at once (unset: one per CPU, or one on a GPU)"
+        None, ge=1, le=64, description="Batches run at once (unset: one per CPU, or two on a GPU)"
     )
     engine_threads: int | None = Field(
         None,
@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     )
     gpu_memory_limit_mb: int | None = Field(
         None, ge=256, description="Bound of the GPU memory arena in MiB (unset: none)"
+    )
+    tensorrt_cache: Path | None = Field(
+        None,
+        description="Folder where TensorRT keeps the engines it builds (unset: it builds anew)",
     )
     max_batch_size: int | None = Field(
         None,

@@ -21,6 +21,7 @@ DEFAULT_MODEL: Final = Path(__file__).with_name("models") / "barcodes.onnx"
 OPTION_SETTINGS: Final = ("confidence", "score_by", "nms", "iou", "sigma", "class_agnostic")
 
 SPAN_STEP: Final = 4
+GPU_INSTANCES: Final = 2
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +40,7 @@ def load_engine(settings: Settings) -> OnnxEngine:
         spans=spans_of_engine(settings),
         max_batch=settings.max_batch_size,
         gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
+        tensorrt_cache=settings.tensorrt_cache,
     )
     engine.load()
     contract = engine.contract
@@ -77,11 +79,11 @@ def letterbox_mode(settings: Settings, engine: Engine) -> LetterboxMode:
 
 
 def engine_instances(settings: Settings, engine: Engine) -> int:
-    """Batches run at once: as asked, or one per CPU, and one that batches anywhere else."""
+    """Batches run at once: as asked, or one per CPU; on a GPU, one computes and one copies."""
     if settings.engine_instances is not None:
         return settings.engine_instances
     if engine.provider != CPU:
-        return 1
+        return GPU_INSTANCES
     return max(1, cpus_of_process(settings.workers) // threads_of_engine(settings))
 
 

@@ -17,6 +17,7 @@ from service.core.pack import pack_images
 from service.cpus import usable_cpus
 from service.engine import OnnxEngine
 from service.errors import StartupError
+from service.runtime import tensorrt_options
 
 NAMES = ("red", "green", "blue")
 RNG = np.random.default_rng(0)
@@ -164,10 +165,11 @@ class SilentlyFallingRuntime:
         self._real = onnxruntime
         self.SessionOptions = onnxruntime.SessionOptions
         self.asked: Any = None
+        self.available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
         self.preloaded = False
 
     def get_available_providers(self) -> list[str]:
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        return self.available
 
     def preload_dlls(self) -> None:
         self.preloaded = True
@@ -193,6 +195,35 @@ def test_a_silent_fall_to_the_cpu_is_a_refusal_to_start(
     assert first == "CUDAExecutionProvider"
     assert options["gpu_mem_limit"] == str(512 * 2**20)
     assert falling_runtime.preloaded
+
+
+def test_tensorrt_is_told_beforehand_what_it_will_be_asked(
+    tmp_path: Path, falling_runtime: SilentlyFallingRuntime
+) -> None:
+    falling_runtime.available.insert(0, "TensorrtExecutionProvider")
+    model = tiny_yolox_model(dynamic_size=True)
+    path = model_file(tmp_path, model, height=96, dynamic_size=True)
+    with pytest.raises(StartupError, match="would run on CPUExecutionProvider"):
+        loaded(path, device="tensorrt", max_batch=8, tensorrt_cache=tmp_path / "cache")
+    (first, options), (second, _), _ = falling_runtime.asked
+    assert (first, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+    assert options["trt_engine_cache_path"] == str(tmp_path / "cache")
+    assert options["trt_profile_min_shapes"] == "images:1x3x32x32"
+    assert options["trt_profile_max_shapes"] == "images:8x3x96x64"
+    assert options["trt_fp16_enable"] == "False"
+
+
+def test_tensorrt_engines_are_kept_only_where_told_and_shapes_follow_the_layout() -> None:
+    spec = InputSpec("x", 64, 96)
+    options = tensorrt_options(spec, half=True, max_batch=4, cache=None)
+    assert options == {
+        "trt_fp16_enable": "True",
+        "trt_profile_min_shapes": "x:1x64x96x3",
+        "trt_profile_opt_shapes": "x:4x64x96x3",
+        "trt_profile_max_shapes": "x:4x64x96x3",
+    }
+    fixed = tensorrt_options(InputSpec("x", 64, 96, batch=2), half=True, max_batch=4, cache=None)
+    assert fixed == {"trt_fp16_enable": "True"}
 
 
 def test_auto_tries_the_gpu_and_reports_what_it_took(
@@ -222,7 +253,7 @@ def test_on_a_gpu_batches_are_padded_to_a_few_sizes(tmp_path: Path) -> None:
 def _recording(session: Any, ran: list[int]) -> Any:
     def run(binding: Any) -> None:
         session.run_with_iobinding(binding)
-        ran.append(binding.copy_outputs_to_cpu()[0].shape[0])
+        ran.append(binding.get_outputs()[0].shape()[0])
 
     return run
 

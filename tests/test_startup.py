@@ -54,8 +54,8 @@ def test_cpus_are_shared_out_among_instances(
 
 @pytest.mark.parametrize("cpus", [8], indirect=True)
 @pytest.mark.usefixtures("cpus")
-def test_one_instance_batches_on_a_gpu() -> None:
-    assert engine_instances(Settings(), FakeEngine()) == 1
+def test_on_a_gpu_one_batch_is_copied_while_another_is_computed() -> None:
+    assert engine_instances(Settings(), FakeEngine()) == 2
 
 
 def test_rectangles_are_for_models_of_dynamic_size_on_a_cpu() -> None:
