@@ -1,0 +1,119 @@
+"""A closed loop of requests by wrk: so many in flight, each followed by the next."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.peers.machine import cpu_times, foreign_share
+from benchmarks.peers.processes import RunningServer
+from benchmarks.peers.results import Run
+from model_export.errors import ModelExportError
+
+SCRIPT: Final = Path(__file__).with_name("cycle.lua")
+TIMEOUT: Final = "30s"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Which photos to send, and for how long.
+
+    Attributes:
+        photo_list: A file with the path of a JPEG on each line.
+        seconds: Length of a run.
+    """
+
+    photo_list: Path
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WrkOutcome:
+    """What wrk says of a run; attributes as in `Run`."""
+
+    requests: int
+    seconds: float
+    errors: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+
+
+def find_wrk() -> str:
+    """The path of wrk.
+
+    Raises:
+        ModelExportError: It is not installed.
+    """
+    path = shutil.which("wrk")
+    if path is None:
+        raise ModelExportError(
+            "wrk, which makes the load, is not installed; Debian and Ubuntu: apt-get install wrk"
+        )
+    return path
+
+
+def run_load(
+    server: RunningServer, path: str, load: Load, *, contender: str, turn: int, connections: int
+) -> Run:
+    """Load a server that is ready, and see what that costs.
+
+    Raises:
+        ModelExportError: wrk fails, or not one request is answered.
+    """
+    before, contender_before = cpu_times(), server.cpu_seconds()
+    outcome = run_wrk(f"http://127.0.0.1:{server.port}{path}", load, connections)
+    contender_s, after = server.cpu_seconds() - contender_before, cpu_times()
+    if outcome.requests <= outcome.errors:
+        raise ModelExportError(f"{contender} gave no good answer at c={connections}")
+    return Run(
+        contender=contender,
+        round=turn,
+        connections=connections,
+        requests=outcome.requests,
+        seconds=outcome.seconds,
+        errors=outcome.errors,
+        p50_ms=outcome.p50_ms,
+        p90_ms=outcome.p90_ms,
+        p99_ms=outcome.p99_ms,
+        cpu_ms=1000 * contender_s / outcome.requests,
+        memory_mib=server.memory_mib(),
+        foreign_share=foreign_share(before, after, contender_s),
+    )
+
+
+def run_wrk(url: str, load: Load, connections: int) -> WrkOutcome:
+    """One run of wrk, on one thread, which is far from busy.
+
+    Raises:
+        ModelExportError: wrk fails.
+    """
+    duration = f"{max(1, round(load.seconds))}s"
+    # One option each: a connection for each request in flight.
+    options = ["-t", "1", "-c", str(connections), "-d", duration, "--timeout", TIMEOUT]
+    command = [find_wrk(), *options, "-s", str(SCRIPT), url, "--", str(load.photo_list)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise ModelExportError(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
+    return read_outcome(done.stdout)
+
+
+def read_outcome(output: str) -> WrkOutcome:
+    """The last line of what wrk printed, which is the script's.
+
+    Raises:
+        ModelExportError: It is not what the script writes.
+    """
+    try:
+        return WrkOutcome(**json.loads(output.splitlines()[-1]))
+    except (IndexError, ValueError, TypeError) as error:
+        raise ModelExportError(f"wrk did not say how it went: {output!r}") from error
+
+
+def write_photo_list(photos: Sequence[Path], path: Path) -> Path:
+    """A file for `Load.photo_list`."""
+    path.write_text("".join(f"{photo.resolve()}\n" for photo in photos))
+    return path

@@ -1,0 +1,69 @@
+"""What a comparison needs of its inputs, seen to before anything long begins."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pydantic_settings import CliApp
+
+from model_export.errors import ModelExportError
+from service.core.contract import ModelContract
+from service.core.letterbox import LetterboxMode
+from service.engine import OnnxEngine
+from service.errors import StartupError
+from service.settings import Settings
+
+JPEG_SUFFIXES: Final = (".jpg", ".jpeg")
+
+
+def read_contract(model: Path) -> ModelContract:
+    """The contract of a model that the peers' pipeline, which is the official one, can serve too.
+
+    Raises:
+        ModelExportError: It cannot be loaded, or is of another form.
+    """
+    engine = OnnxEngine(model, device="cpu")
+    try:
+        engine.load()
+    except StartupError as error:
+        raise ModelExportError(str(error)) from error
+    problems = [what for is_wrong, what in _needs(engine.contract) if is_wrong]
+    if problems:
+        raise ModelExportError(f"{model}: the peers' pipeline needs {', '.join(problems)}")
+    return engine.contract
+
+
+def find_photos(source: Path | Sequence[Path]) -> list[Path]:
+    """The JPEG files of a folder, or those among some files, by name.
+
+    Raises:
+        ModelExportError: There are none.
+    """
+    files = source.iterdir() if isinstance(source, Path) and source.is_dir() else source
+    if isinstance(files, Path):
+        raise ModelExportError(f"there is no folder {source}")
+    photos = sorted(path for path in files if path.suffix.lower() in JPEG_SUFFIXES)
+    if not photos:
+        raise ModelExportError("there are no JPEG files to send")
+    return photos
+
+
+def letterbox_of(flags: Sequence[str], contract: ModelContract) -> LetterboxMode:
+    """How our server, with these flags and on a CPU, fits images into the network's input."""
+    settings = CliApp.run(Settings, cli_args=list(flags))
+    usual: LetterboxMode = "rectangle" if contract.input.dynamic_size else "square"
+    return settings.letterbox or usual
+
+
+def _needs(contract: ModelContract) -> list[tuple[bool, str]]:
+    image = contract.input
+    return [
+        (image.batch is not None, "any batch size"),
+        (image.layout != "NCHW" or image.dtype != "float32", "float32 images as NCHW"),
+        (image.color_order != "BGR", "BGR images"),
+        (image.value_range != (0.0, 255.0), "values of 0 to 255"),
+        (image.pad_value != 114, "padding of 114"),
+        (contract.strides != (8, 16, 32), "strides of 8, 16 and 32"),
+        (contract.box_coding != "yolox", "the box coding of YOLOX"),
+        (contract.score_activation != "probabilities", "scores that are probabilities"),
+    ]

@@ -1,0 +1,102 @@
+"""The results as Markdown: a table, the goals, and how all of it was set up."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from benchmarks.peers.results import ALL_CPUS, Goal, Run, Typical, goals, is_server, typical
+
+SHOWN_LOADS: Final = (1, 8, 32)
+# Whose CPU time the table has.
+BUSY_LOAD: Final = 8
+# Runs that others on the machine disturbed this much are told of.
+DISTURBED: Final = 0.05
+
+
+def results_table(
+    runs: Sequence[Run], titles: Mapping[str, str], precisions: Mapping[str, float]
+) -> str:
+    """A row for each contender.
+
+    Args:
+        runs: All that was measured.
+        titles: Contender to its name in the table, in the order of the rows.
+        precisions: Contender to its AP, for those that have one.
+
+    Returns:
+        Lines of Markdown; rates in requests a second, with the ratio to the best peer in
+        parentheses.
+    """
+    cells = {(entry.contender, entry.connections): entry for entry in typical(runs)}
+    loads = shown_loads(runs)
+    head = ["", *(f"req/s c={load}" for load in loads)]
+    head += [*(f"p50 / p99 ms c={load}" for load in loads), "CPU ms/request", "memory MiB"]
+    head += ["AP"] if precisions else []
+    lines = [_line(head), _line(["---", *(["---:"] * (len(head) - 1))])]
+    for name, title in titles.items():
+        entries = [cells[key] for key in cells if key[0] == name]
+        if entries:
+            last = [f"{precisions[name]:.4f}" if name in precisions else ""] if precisions else []
+            lines.append(_line([title, *_row(entries, loads), *last]))
+    return "\n".join(lines)
+
+
+def goals_list(runs: Sequence[Run]) -> str:
+    """A line of Markdown for each goal."""
+    return "\n".join(_goal(goal) for goal in goals(runs))
+
+
+def shown_loads(runs: Iterable[Run]) -> list[int]:
+    """The loads that the table shows: the usual ones, as far as some server had them."""
+    measured = {run.connections for run in runs if is_server(run.contender)}
+    return [load for load in SHOWN_LOADS if load in measured] or sorted(measured)
+
+
+def remarks(runs: Sequence[Run]) -> list[str]:
+    """What a reader should know of the runs: errors, and others at work on the machine."""
+    found = [
+        f"{entry.contender} failed {entry.errors} times at c={entry.connections}"
+        for entry in typical(runs)
+        if entry.errors
+    ]
+    disturbed = sum(run.foreign_share > DISTURBED for run in runs)
+    if disturbed:
+        share = f"{DISTURBED:.0%}"
+        found.append(f"others took more than {share} of the CPU in {disturbed} of {len(runs)} runs")
+    return found
+
+
+def _row(entries: Sequence[Typical], loads: Sequence[int]) -> list[str]:
+    at = {entry.connections: entry for entry in entries}
+    timed = at
+    if not is_server(entries[0].contender):
+        # The one that fills the machine is the limit of every load beyond 1, but not of a latency.
+        full = entries[0].contender == ALL_CPUS
+        at = {load: entries[0] for load in loads if full == (load > 1)}
+        timed = {} if full else at
+    busiest = at.get(BUSY_LOAD) or entries[-1]
+    return [
+        *(_rate(at.get(load)) for load in loads),
+        *(_latency(timed.get(load)) for load in loads),
+        f"{busiest.cpu_ms:.1f}",
+        f"{max(entry.memory_mib for entry in entries):.0f}",
+    ]
+
+
+def _rate(entry: Typical | None) -> str:
+    if entry is None:
+        return ""
+    ratio = "" if entry.of_best_peer is None else f" ({entry.of_best_peer:.2f})"
+    return f"{entry.rate:.1f}{ratio}"
+
+
+def _latency(entry: Typical | None) -> str:
+    return "" if entry is None else f"{entry.p50_ms:.1f} / {entry.p99_ms:.1f}"
+
+
+def _goal(goal: Goal) -> str:
+    verdict = "met" if goal.met else "MISSED"
+    return f"- {goal.text}: {goal.value:.2f}, goal {goal.limit:g}: {verdict}"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
