@@ -1,0 +1,210 @@
+"""What the server does with four times the load that saturates it.
+
+    python benchmarks/overload.py [--model MODEL.onnx] [--photo photo.jpg] [--seconds 20] [-- FLAGS]
+
+First `--clients` connections send one photo over and over, each as soon as it has its answer: what
+is answered then is the peak. Then many connections together send `--factor` times that, evenly
+paced, whatever they are answered. Printed are
+
+- the useful throughput, answers 200 a second, over the peak (limit 0.95);
+- the 99th percentile of their latency beside the deadline of a request;
+- how the rest was answered, and for 503 what Retry-After promised: who came back after so long
+  should find a place;
+- the resident memory of the server after the peak, and after the overload.
+
+It needs hey, which sends the load: apt-get install hey. On few cores hey takes its share of what it
+measures; the peak is measured under the same hand.
+"""
+
+import argparse
+import csv
+import io
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2 as httpx
+import numpy as np
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "parcel.jpg"
+LEAST_OF_PEAK = 0.95
+DEADLINE_S = 10.0
+START_TIMEOUT_S = 60.0
+# How often each connection sends in the overload, a second: slower than its answers come, so that
+# waiting for them does not slow it down.
+RATE_OF_CONNECTION = 0.15
+ASKERS = 4
+PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What hey saw.
+
+    Attributes:
+        seconds: How long the first half of its time was awaited and its second half counted.
+        statuses: How many answers had each status, in the counted time.
+        latencies_s: Seconds that each answer 200 took, in the counted time.
+    """
+
+    seconds: float
+    statuses: Counter[int]
+    latencies_s: Sequence[float]
+
+    @property
+    def useful_per_s(self) -> float:
+        """Answers 200 a second."""
+        return self.statuses[200] / self.seconds
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One refusal: how long it asked to wait, and whether the next try was then let in."""
+
+    seconds: int
+    kept: bool
+
+
+def main() -> None:
+    """Measure, and print the ratios beside their limits."""
+    arguments = _arguments()
+    if shutil.which("hey") is None:
+        raise SystemExit("error: this needs hey, which makes the load: apt-get install hey")
+    with serving(arguments.model, arguments.flags) as (process_id, url):
+        load(url, arguments.photo, 5, "-c", str(arguments.clients))
+        peak = load(url, arguments.photo, arguments.seconds, "-c", str(arguments.clients))
+        memory = [resident_mib(process_id)]
+        offered = arguments.factor * peak.useful_per_s
+        connections = max(arguments.clients, round(offered / RATE_OF_CONNECTION))
+        pace = ("-c", str(connections), "-q", str(RATE_OF_CONNECTION))
+        with asking(url, arguments.photo) as promises:
+            over = load(url, arguments.photo, arguments.seconds, *pace)
+        memory.append(resident_mib(process_id))
+    report(peak, over, offered, promises, memory)
+
+
+def report(
+    peak: Answers, over: Answers, offered: float, promises: Sequence[Promise], memory: list[float]
+) -> None:
+    """Print what was measured."""
+    ratio = over.useful_per_s / peak.useful_per_s
+    p99 = float(np.percentile(over.latencies_s, 99))
+    print(f"peak: {peak.useful_per_s:.1f} answers 200 a second; offered then: {offered:.0f}/s")
+    print(f"answers in the overload: {dict(sorted(over.statuses.items()))}")
+    print(f"useful / peak: {ratio:.3f} ({_verdict(ratio >= LEAST_OF_PEAK)} {LEAST_OF_PEAK})")
+    print(f"p99 of answers 200: {p99:.2f} s ({_verdict(p99 <= DEADLINE_S)} {DEADLINE_S:g} s)")
+    if promises:
+        kept = sum(promise.kept for promise in promises) / len(promises)
+        waits = sorted({promise.seconds for promise in promises})
+        print(
+            f"Retry-After: {waits} s in {len(promises)} refusals; a place was found in {kept:.0%}"
+        )
+    print(f"resident memory: {memory[0]:.0f} MiB after the peak, {memory[1]:.0f} MiB at the end")
+
+
+def _verdict(holds: bool) -> str:
+    return "within the limit of" if holds else "MISSES the limit of"
+
+
+@contextmanager
+def serving(model: Path | None, flags: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Run the server on a free port; gives its process id and address."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    named = () if model is None else ("--model", str(model))
+    command = [sys.executable, "-m", "service", *named, "--port", str(port), *flags]
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen([*command, "--log-level", "error"]) as process:  # noqa: S603
+        try:
+            _await_ready(process, url)
+            yield process.pid, f"{url}/detect"
+        finally:
+            process.terminate()
+
+
+def _await_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise SystemExit("error: the server did not start")
+
+
+def load(url: str, photo: Path, seconds: int, *pace: str) -> Answers:
+    """Let hey send a photo for so long, and count what came in the second half."""
+    command = ["hey", "-z", f"{seconds}s", "-t", "30", *pace, "-m", "POST", "-o", "csv"]
+    body = ("-D", str(photo), "-T", "image/jpeg")
+    done = subprocess.run([*command, *body, url], capture_output=True, text=True, check=True)  # noqa: S603
+    return read_answers(done.stdout, seconds)
+
+
+def read_answers(table: str, seconds: float) -> Answers:
+    """What hey wrote: when each request began, how long it took, and its status.
+
+    The first half fills the queue; counted are the answers that came in the second.
+    """
+    rows = [
+        (float(row["offset"]), float(row["response-time"]), int(row["status-code"]))
+        for row in csv.DictReader(io.StringIO(table))
+    ]
+    counted = [row for row in rows if seconds / 2 <= row[0] + row[1] < seconds]
+    latencies = [taken for _, taken, status in counted if status == 200]
+    return Answers(seconds / 2, Counter(status for *_, status in counted), latencies)
+
+
+@contextmanager
+def asking(url: str, photo: Path) -> Iterator[list[Promise]]:
+    """Meanwhile, be a few more clients, who keep to what refusals ask for."""
+    over, promises = threading.Event(), list[Promise]()
+    work = (url, photo.read_bytes(), over, promises)
+    threads = [threading.Thread(target=_ask, args=work) for _ in range(ASKERS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield promises
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def _ask(url: str, content: bytes, over: threading.Event, promises: list[Promise]) -> None:
+    headers = {"Content-Type": "image/jpeg"}
+    promised: int | None = None
+    while not over.wait(promised or 0.05):
+        answer = httpx.post(url, content=content, headers=headers, timeout=30)
+        if promised is not None:
+            promises.append(Promise(promised, answer.status_code == 200))
+        promised = int(answer.headers["Retry-After"]) if answer.status_code == 503 else None
+
+
+def resident_mib(process_id: int) -> float:
+    """Resident memory of a process in MiB."""
+    pages = int(Path(f"/proc/{process_id}/statm").read_text(encoding="ascii").split()[1])
+    return pages * PAGE_BYTES / 2**20
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="ONNX file (default: the embedded one)")
+    parser.add_argument("--photo", type=Path, default=EXAMPLE, help="JPEG to send")
+    parser.add_argument("--seconds", type=int, default=20, help="length of each of the two loads")
+    parser.add_argument("--clients", type=int, default=32, help="connections that saturate it")
+    parser.add_argument("--factor", type=float, default=4, help="offered load over the peak")
+    parser.add_argument("flags", nargs="*", help="more flags of the server, after --")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
