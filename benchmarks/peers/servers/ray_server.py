@@ -12,6 +12,7 @@ from starlette.requests import Request
 from benchmarks.peers.official import OfficialAnswer, from_environment, port, workers
 
 MAX_BATCH = 8
+NICENESS = "RAY_worker_niceness"
 QUIET = {"log_level": "ERROR", "enable_access_log": False}
 
 
@@ -38,7 +39,7 @@ class Detector:
 
 if __name__ == "__main__":
     # Ray's workers would else give way to everything else on the machine, wrk included.
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ[NICENESS] = "0"
     ray.init(num_cpus=workers(), include_dashboard=False, logging_level=logging.ERROR)
     serve.start(http_options={"host": "127.0.0.1", "port": port()}, logging_config=QUIET)
     serve.run(Detector.bind(), route_prefix="/detect", blocking=True)
