@@ -19,7 +19,8 @@ def _load() -> ModuleType:
 
 overload = _load()
 
-TABLE = """response-time,DNS+dialup,DNS,Request-write,Response-delay,Response-read,status-code,offset
+HEAD = "response-time,DNS+dialup,DNS,Request-write,Response-delay,Response-read,status-code,offset"
+TABLE = f"""{HEAD}
 0.5000,0,0,0,0,0,200,0.1000
 2.5000,0,0,0,0,0,200,4.0000
 0.0100,0,0,0,0,0,503,5.2000
