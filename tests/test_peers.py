@@ -23,7 +23,7 @@ from benchmarks.peers.preparing import find_photos, letterbox_of, read_contract
 from benchmarks.peers.report import Report, to_markdown
 from benchmarks.peers.report import to_json as report_to_json
 from benchmarks.peers.results import ALL_CPUS, ONE_THREAD, OURS, WIDE, Goal, Run, goals, typical
-from benchmarks.peers.session import check_boxes
+from benchmarks.peers.session import check_boxes, quietest
 from benchmarks.peers.table import remarks, results_table
 from model_export.coco import make_coco_set
 from model_export.errors import ModelExportError
@@ -84,6 +84,19 @@ def test_failed_requests_do_not_count_for_the_rate() -> None:
 def test_the_best_peer_is_neither_ours_nor_a_loop() -> None:
     (first, *_) = typical([run(OURS, 300), run(ALL_CPUS, 900), run("a", 100)])
     assert first.of_best_peer == pytest.approx(3.0)
+
+
+def test_a_disturbed_run_is_repeated_until_it_is_not() -> None:
+    shares = iter([0.3, 0.01, 0.0])
+    best = quietest(lambda: replace(RUNS[0], foreign_share=next(shares)), repeats=2)
+    assert best.foreign_share == 0.01
+    assert next(shares) == 0.0
+
+
+def test_of_disturbed_runs_the_least_disturbed_counts() -> None:
+    shares = iter([0.3, 0.2, 0.4])
+    best = quietest(lambda: replace(RUNS[0], foreign_share=next(shares)), repeats=2)
+    assert best.foreign_share == 0.2
 
 
 def test_memory_is_the_largest_and_latency_the_median() -> None:

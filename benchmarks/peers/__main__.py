@@ -11,6 +11,7 @@ none pays for the others and all meet the same machine. Needs Linux, wrk, and th
 
 import argparse
 import shlex
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,6 +41,8 @@ def main() -> None:
     """Compare, and write the results."""
     arguments = _arguments()
     configure_logs("console", "warning")
+    # So that the servers end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: ended by SIGTERM"))
     try:
         report = _compare(arguments)
     except ModelExportError as error:
@@ -108,6 +111,7 @@ def _plan(
         connections=arguments.connections,
         seconds=arguments.seconds,
         rounds=arguments.rounds,
+        repeats=arguments.repeats,
         interpreters=interpreters | {SQUARE: Path(sys.executable)},
         logs=arguments.output,
     )
@@ -166,6 +170,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--connections", type=int, nargs="+", default=(1, 2, 4, 8, 16, 32))
     parser.add_argument("--seconds", type=float, default=10, help="length of a run")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=2, help="at most, of runs others disturb")
     parser.add_argument("--environments", type=Path, default=Path("runs/peers"))
     parser.add_argument("--output", type=Path, default=Path("runs/peers/results"))
     return parser.parse_args()

@@ -15,7 +15,9 @@ from typing import Final
 from model_export.errors import ModelExportError
 
 START_TIMEOUT_S: Final = 180.0
-STOP_TIMEOUT_S: Final = 15.0
+# Some do not end at all when they are asked to.
+STOP_TIMEOUT_S: Final = 6.0
+KILL_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.2
 REQUEST_TIMEOUT_S: Final = 30.0
 # Frameworks start daemons that leave the tree of their parent; what they inherit stays with them.
@@ -93,15 +95,20 @@ class RunningServer:
     def stop(self) -> None:
         """End it as an operator would, and what is left of it by force."""
         self._process.terminate()
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        while self._pids() and time.monotonic() < deadline:
-            # A child that has ended is there until it is asked for.
-            self._process.poll()
-            time.sleep(POLL_S)
-        for pid in self._pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if not self._ends_within(STOP_TIMEOUT_S):
+            for pid in self._pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._ends_within(KILL_TIMEOUT_S)
         self._process.wait()
+
+    def _ends_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self._pids():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_S)
+        return True
 
     def _pids(self) -> list[int]:
         return list(marked_pids(self._mark))

@@ -14,11 +14,11 @@ from benchmarks.peers.table import goals_list, remarks, results_table
 METHOD: Final = (
     "Closed loop by wrk (one thread, keep-alive, raw JPEG bodies) on the same machine, so that its "
     "share of the CPU is everybody's loss. Each contender runs alone: in each round it is started, "
-    "warmed up, measured and ended, and the next round begins with the next one. Numbers are "
-    "medians over the rounds, those in parentheses medians of each round's ratio to its fastest "
-    "peer. Memory is the largest sum of the proportional set sizes (PSS) of a contender's "
-    "processes, CPU time is from /proc, of all of them together. Loops are our pipeline without "
-    "HTTP."
+    "warmed up, measured and ended, and the next round begins with the next one; runs that others "
+    "on the machine disturb are repeated. Numbers are medians over the rounds, those in "
+    "parentheses medians of each round's ratio to its fastest peer. Memory is the largest sum of "
+    "the proportional set sizes (PSS) of a contender's processes, CPU time is from /proc, of all "
+    "of them together. Loops are our pipeline without HTTP."
 )
 
 

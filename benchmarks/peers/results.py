@@ -14,6 +14,8 @@ LEAST_LEAD: Final = 1.5
 LEAST_SHARE_OF_LIMIT: Final = 0.92
 MOST_OVERHEAD_MS: Final = 1.5
 LOADED: Final = (8, 32)
+# A run of which others took more of the CPU says little.
+DISTURBED: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)

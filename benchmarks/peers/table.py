@@ -3,13 +3,20 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from benchmarks.peers.results import ALL_CPUS, Goal, Run, Typical, goals, is_server, typical
+from benchmarks.peers.results import (
+    ALL_CPUS,
+    DISTURBED,
+    Goal,
+    Run,
+    Typical,
+    goals,
+    is_server,
+    typical,
+)
 
 SHOWN_LOADS: Final = (1, 8, 32)
 # Whose CPU time the table has.
 BUSY_LOAD: Final = 8
-# Runs that others on the machine disturbed this much are told of.
-DISTURBED: Final = 0.05
 
 
 def results_table(
