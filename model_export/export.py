@@ -3,7 +3,7 @@
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -105,7 +105,7 @@ def _to_onnx(reference: YOLOX, contract: ModelContract, dtype: torch.dtype) -> o
             program,
             (_example(contract),),
             dynamo=True,
-            dynamic_shapes=(_dynamic_axes(contract),),
+            dynamic_shapes=({0: Dim("batch")},),
             input_names=[image.name],
             output_names=[OUTPUT_NAME],
             opset_version=OPSET,
@@ -118,21 +118,14 @@ def _to_onnx(reference: YOLOX, contract: ModelContract, dtype: torch.dtype) -> o
 
 
 def _example(contract: ModelContract) -> Tensor:
-    """Any tensor of the contract's kind; axes of 1 and equal axes would be taken for fixed."""
+    """Images of the contract's kind; a batch of 1 would be taken for the only one.
+
+    Their size does not matter, as nothing in the graph depends on it: `compare` sees to that.
+    Leaving it open to the exporter, besides the batch, doubles its work for the same graph.
+    """
     image = contract.input
-    height, width = (96, 128) if image.dynamic_size else (image.height, image.width)
-    shape = (2, height, width, 3) if image.layout == "NHWC" else (2, 3, height, width)
+    shape = (2, 64, 96, 3) if image.layout == "NHWC" else (2, 3, 64, 96)
     return torch.zeros(shape, dtype=TORCH_DTYPES[image.dtype])
-
-
-def _dynamic_axes(contract: ModelContract) -> dict[int, object]:
-    """The axes of the input that stay open: the batch, and where promised height and width."""
-    axes: dict[int, object] = {0: Dim("batch")}
-    if contract.input.dynamic_size:
-        height, width = (1, 2) if contract.input.layout == "NHWC" else (2, 3)
-        stride = contract.strides[-1]
-        axes |= {height: stride * Dim("rows"), width: stride * Dim("columns")}
-    return axes
 
 
 def _keep_two_axes(levels: Any, _size: Any) -> Any:  # noqa: ANN401 - the exporter's symbols
@@ -145,25 +138,31 @@ def _keep_two_axes(levels: Any, _size: Any) -> Any:  # noqa: ANN401 - the export
 
 
 def _tidy(network: onnx.ModelProto, contract: ModelContract) -> onnx.ModelProto:
-    """Drop the exporter's notes, which hold paths of this machine, and give axes plain names."""
+    """Drop the exporter's notes, which hold paths of this machine, and declare the axes."""
     graph = network.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
     graph.ClearField("value_info")
-    names = (
-        ("batch", "height", "width")
-        if contract.input.layout == "NHWC"
-        else ("batch", "", "height", "width")
+    image = contract.input
+    first = 1 if image.layout == "NHWC" else 2
+    height, width, cells = (
+        ("height", "width", "cells")
+        if image.dynamic_size
+        else (image.height, image.width, contract.num_cells(image.height, image.width))
     )
-    _name_open_axes(graph.input[0], names)
-    _name_open_axes(graph.output[0], ("batch", "cells"))
+    _declare_axes(graph.input[0], {0: "batch", first: height, first + 1: width})
+    _declare_axes(graph.output[0], {0: "batch", 1: cells})
     return network
 
 
-def _name_open_axes(tensor: onnx.ValueInfoProto, names: tuple[str, ...]) -> None:
-    for axis, name in zip(tensor.type.tensor_type.shape.dim, names, strict=False):
-        if axis.HasField("dim_param"):
-            axis.dim_param = name
+def _declare_axes(tensor: onnx.ValueInfoProto, lengths: Mapping[int, int | str]) -> None:
+    """State how long axes are, or what to call them where they are open."""
+    for axis, length in lengths.items():
+        place = tensor.type.tensor_type.shape.dim[axis]
+        if isinstance(length, str):
+            place.dim_param = length
+        else:
+            place.dim_value = length
 
 
 @contextmanager

@@ -85,6 +85,13 @@ def dynamic_export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list
     return path, export(_toy(), contract, path)
 
 
+@pytest.fixture(scope="module")
+def fixed_export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Difference]]:
+    """The same model as a file of a fixed size."""
+    path = tmp_path_factory.mktemp("fixed") / "model.onnx"
+    return path, export(_toy(), CONTRACT, path)
+
+
 def _run(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The file's answer to (N, H, W, 3) uint8 images, given as its contract says."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -139,13 +146,13 @@ def test_half_file_holds_half_the_bytes(toy: YOLOX, tmp_path: Path) -> None:
 
 
 def test_every_promised_shape_is_compared(
-    dynamic_export: tuple[Path, list[Difference]], toy: YOLOX, tmp_path: Path
+    dynamic_export: tuple[Path, list[Difference]], fixed_export: tuple[Path, list[Difference]]
 ) -> None:
     def shapes(differences: list[Difference]) -> list[tuple[int, int, int]]:
         return [(d.batch, d.height, d.width) for d in differences]
 
     _, of_dynamic_size = dynamic_export
-    of_fixed_size = export(toy, CONTRACT, tmp_path / "model.onnx")
+    _, of_fixed_size = fixed_export
     assert shapes(of_fixed_size) == [(1, 64, 64), (3, 64, 64)]
     assert shapes(of_dynamic_size) == [(1, 64, 64), (3, 64, 64), (1, 32, 96), (3, 32, 96)]
     assert all(0 <= d.mean <= d.largest < d.peak for d in of_dynamic_size)
@@ -195,6 +202,41 @@ def test_either_difference_can_refuse(field: str, value: float) -> None:
     close = Difference(1, 64, 64, largest=1e-6, mean=1e-7, peak=20.0)
     assert close.within(FLOAT32_TOLERANCE)
     assert not replace(close, **{field: value}).within(FLOAT32_TOLERANCE)
+
+
+class PlacedBackbone(ToyBackbone):
+    """One that knows where in a row a pixel is."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As above, of images that grow darker to the left."""
+        return super().forward(images * torch.linspace(0.1, 1, images.shape[3]))
+
+
+@pytest.mark.parametrize("dynamic_size", [False, True])
+def test_a_graph_that_holds_a_size_of_its_own_is_never_written(
+    dynamic_size: bool, toy: YOLOX, tmp_path: Path
+) -> None:
+    contract = replace(CONTRACT, input=replace(SQUARE, dynamic_size=dynamic_size))
+    with pytest.raises(ModelExportError, match=r"cannot load the model|the model fails on"):
+        export(YOLOX(PlacedBackbone(), toy.head), contract, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sizes_differ_in_nothing_but_what_the_file_says(
+    dynamic_export: tuple[Path, list[Difference]], fixed_export: tuple[Path, list[Difference]]
+) -> None:
+    graphs = [onnx.load(path).graph for path, _ in (dynamic_export, fixed_export)]
+    assert graphs[0].node == graphs[1].node
+    assert graphs[0].initializer == graphs[1].initializer
+    shapes = [
+        [
+            [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+            for value in (graph.input[0], graph.output[0])
+        ]
+        for graph in graphs
+    ]
+    assert shapes[0] == [["batch", "height", "width", 3], ["batch", "cells", 8]]
+    assert shapes[1] == [["batch", 64, 64, 3], ["batch", 84, 8]]
 
 
 def test_contract_with_too_few_classes_is_refused(toy: YOLOX, tmp_path: Path) -> None:
@@ -272,7 +314,7 @@ def test_command_exports_the_released_nano(
     weights = shared_data / "weights" / "yolox_nano_state_bnfused.npz"
     path = tmp_path / "models" / "nano.onnx"
     _export_by_command(
-        *("--variant", "nano", "--weights", weights, "--output", path, "--dynamic-size"),
+        *("--variant", "nano", "--weights", weights, "--output", path),
         *("--confidence", "0.3", "--score-by", "joint", "--source", "YOLOX 0.1.1rc0"),
     )
     output = capfd.readouterr()
@@ -304,7 +346,7 @@ def test_command_takes_a_model_of_ones_own(tmp_path: Path) -> None:
         *("--variant", "nano", "--head", "coupled", "--names", tmp_path / "names.txt"),
         *("--weights", tmp_path / "weights.pth", "--output", path, "--size", "64x96"),
         *("--input", "float32", "--box-coding", "anchor_point", "--half"),
-        *("--name", "blood", "--model-version", "7"),
+        *("--name", "blood", "--model-version", "7", "--fixed-size"),
     )
     assert _contract_of(path) == ModelContract(
         name="blood",

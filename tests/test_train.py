@@ -35,6 +35,12 @@ def new_run(demo: Path, output: Path, *more: str) -> list[str]:
     return ["train", *data, "--output", str(output), *TINY, *more]
 
 
+def contract_of(run: Path) -> ModelContract:
+    """What the exported model of a run says of itself."""
+    entries = onnx.load(run / "model.onnx").metadata_props
+    return ModelContract.from_metadata({entry.key: entry.value for entry in entries})
+
+
 def test_run_leaves_everything_that_is_promised(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,12 +67,12 @@ def test_exported_model_says_what_it_is(demo: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     main(new_run(demo, output, "--epochs", "1"))
 
-    entries = onnx.load(output / "model.onnx").metadata_props
-    contract = ModelContract.from_metadata({entry.key: entry.value for entry in entries})
+    contract = contract_of(output)
 
     assert contract.name == "yolox-nano"
     assert contract.class_names == ("circle", "square", "triangle")
-    assert (contract.input.height, contract.input.width) == (64, 64)
+    size = contract.input
+    assert (size.height, size.width, size.dynamic_size) == (64, 64, True)
     assert contract.provenance.dataset == "train.json"
     assert contract.provenance.metrics.endswith("on val.json")
 
@@ -81,8 +87,7 @@ def test_drawn_barcodes_are_learnt_from_without_files(
     assert main(["train", *data, *TINY, "--epochs", "2"]) == 0
 
     assert "8 pictures of barcodes drawn for each epoch" in capsys.readouterr().err
-    entries = onnx.load(output / "model.onnx").metadata_props
-    contract = ModelContract.from_metadata({entry.key: entry.value for entry in entries})
+    contract = contract_of(output)
     assert contract.class_names == ("qr_code", "data_matrix", "aztec", "pdf417", "linear")
     assert contract.provenance.dataset == "barcodes"
 
@@ -155,7 +160,8 @@ def test_fine_tuning_says_what_was_loaded(
 
 def test_interrupted_run_says_how_to_go_on_and_does(demo: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    command = [sys.executable, "-m", "model_export", *new_run(demo, output, "--epochs", "400")]
+    arguments = new_run(demo, output, "--epochs", "400", "--fixed-size")
+    command = [sys.executable, "-m", "model_export", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
@@ -177,7 +183,7 @@ def test_interrupted_run_says_how_to_go_on_and_does(demo: Path, tmp_path: Path) 
     with (output / "metrics.csv").open() as file:
         epochs = [int(row["epoch"]) for row in csv.DictReader(file)]
     assert epochs == list(range(1, done + 3))
-    assert (output / "model.onnx").is_file()
+    assert not contract_of(output).input.dynamic_size
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.description = (
         "Export a YOLOX model to ONNX. The file is written only if onnxruntime then gives what "
-        "PyTorch gives, for one image and for a batch of three."
+        "PyTorch gives, for one image and for a batch of three, at the usual size and at another."
     )
     parser.add_argument("--variant", required=True, choices=VARIANTS, help="which network")
     parser.add_argument(
@@ -82,10 +82,10 @@ def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
         "--size",
         type=size,
         metavar="N|HxW",
-        help="height and width in pixels (default: 416 for nano and tiny, else 640)",
+        help="usual height and width in pixels (default: 416 for nano and tiny, else 640)",
     )
     group.add_argument(
-        "--dynamic-size", action="store_true", help="take any multiples of 32; --size is the usual"
+        "--fixed-size", action="store_true", help="take --size only, not any multiples of 32"
     )
     group.add_argument(
         "--input",
@@ -109,7 +109,7 @@ def _contract(arguments: argparse.Namespace) -> ModelContract:
                 name="images",
                 height=height,
                 width=width,
-                dynamic_size=arguments.dynamic_size,
+                dynamic_size=not arguments.fixed_size,
                 layout=LAYOUTS[arguments.input],
                 dtype=arguments.input,
             ),

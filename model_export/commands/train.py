@@ -40,6 +40,7 @@ MOST_WORKERS: Final = 8
 PLAIN: Final = (
     *("head", "weights", "loss", "box_coding", "batch_size", "accumulate", "rate_per_image"),
     *("weight_decay", "average_decay", "average_ramp", "norm_images", "evaluate_every", "seed"),
+    "fixed_size",
 )
 # What is no part of the configuration.
 OTHERS: Final = frozenset(
@@ -125,6 +126,11 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         type=training_size,
         metavar="N|HxW",
         help="height and width in pixels (the variant's)",
+    )
+    group.add_argument(
+        "--fixed-size",
+        action="store_true",
+        help="export a model that takes --size only, not any multiples of 32",
     )
     group.add_argument(
         "--loss", choices=PRESET_NAMES, help="as YOLOX was released, or the article's (yolox)"

@@ -73,6 +73,7 @@ class TrainingConfig:
         evaluate_every: Epochs from one measurement to the next; the last is always measured.
         augmentation: How much samples vary.
         seed: Of the weights and of every sample.
+        fixed_size: Export a model of this size only; no number of the training depends on it.
     """
 
     variant: Variant
@@ -98,6 +99,7 @@ class TrainingConfig:
     norm_images: int = 256
     evaluate_every: int = 1
     seed: int = 0
+    fixed_size: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done.

@@ -131,7 +131,7 @@ def _contract(config: TrainingConfig, class_names: Sequence[str]) -> ModelContra
     return ModelContract(
         name=f"yolox-{config.variant}",
         version="training",
-        input=InputSpec("images", config.height, config.width),
+        input=InputSpec("images", config.height, config.width, dynamic_size=not config.fixed_size),
         class_names=tuple(class_names),
         box_coding=config.box_coding,
     )
