@@ -1,14 +1,13 @@
 """Reading the three forms of a detection request, within the limits."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 from fastapi import Request
 from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, Headers, ImmutableMultiDict, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.datastructures import ImmutableMultiDict
 
 from service.detector import ImageSource
 from service.errors import (
@@ -21,6 +20,7 @@ from service.errors import (
 from service.schemas import DetectJson, DetectQuery
 from service.settings import Settings
 
+OTHER_TYPES: Final = ("application/octet-stream", "multipart/form-data", "application/json")
 IMAGE_FIELDS: Final = ("images", "image", "file")
 MOST_FORM_FIELDS: Final = 32
 MOST_FIELD_BYTES: Final = 4096
@@ -37,14 +37,9 @@ class BodyMemory:
     def __init__(self, max_bytes: int) -> None:
         self._free = max_bytes
 
-    @contextmanager
-    def lease(self) -> Iterator["BodyLease"]:
-        """Room for one request, given back at its end."""
-        lease = BodyLease(self)
-        try:
-            yield lease
-        finally:
-            self._free += lease.held
+    def lease(self) -> "BodyLease":
+        """Room for one request, given back where its context ends."""
+        return BodyLease(self)
 
     def take(self, count: int) -> None:
         """Take so many bytes.
@@ -56,13 +51,23 @@ class BodyMemory:
             raise BusyError("too many bytes of requests are held at once", retry_after_s=1)
         self._free -= count
 
+    def give_back(self, count: int) -> None:
+        """Free so many bytes."""
+        self._free += count
+
 
 class BodyLease:
-    """What one request holds of a `BodyMemory`."""
+    """What one request holds of a `BodyMemory`, until the context is left."""
 
     def __init__(self, memory: BodyMemory) -> None:
         self._memory = memory
         self.held = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._memory.give_back(self.held)
 
     def grow(self, count: int) -> None:
         """Hold so many bytes more.
@@ -86,20 +91,20 @@ async def read_request(
         UnsupportedTypeError: The body is of none of the three forms.
         InvalidOptionError: An option in the body is unknown or out of range.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    chunks = _limited(request, settings.max_body_bytes, lease)
-    if content_type == "multipart/form-data":
-        sources, options = await _read_multipart(request, chunks, query, settings)
-    elif content_type == "application/json":
-        sources, options = _read_json(await _joined(chunks), query, settings)
-    elif content_type.startswith("image/") or content_type == "application/octet-stream":
-        body = await _joined(chunks)
-        sources, options = [ImageSource(body)] if body else [], query
-    else:
+    content_type = request.headers.get("content-type", "")
+    media_type = content_type.partition(";")[0].strip().lower()
+    if not media_type.startswith("image/") and media_type not in OTHER_TYPES:
         raise UnsupportedTypeError(
-            f"Content-Type is {content_type or 'missing'}; send image/*, application/octet-stream, "
+            f"Content-Type is {media_type or 'missing'}; send image/*, application/octet-stream, "
             "multipart/form-data or application/json"
         )
+    body = await _read_body(request, settings.max_body_bytes, lease)
+    if media_type == "multipart/form-data":
+        sources, options = _read_multipart(body, content_type, query, settings)
+    elif media_type == "application/json":
+        sources, options = _read_json(body, query, settings)
+    else:
+        sources, options = [ImageSource(body)] if body else [], query
     if not sources:
         raise MalformedRequestError("the request holds no image")
     if len(sources) > settings.max_images_per_request:
@@ -134,97 +139,109 @@ def describe_errors(errors: Sequence[Any]) -> str:
     return "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in errors)
 
 
-async def _limited(
-    request: Request, max_bytes: int, lease: BodyLease
-) -> AsyncGenerator[bytes, None]:
-    """The body's chunks, up to a limit that its declared length is held against first."""
+async def _read_body(request: Request, max_bytes: int, lease: BodyLease) -> bytes:
+    """The whole body, up to a limit that its declared length is held against first."""
     # The HTTP parser has seen to it that this is a number.
     if int(request.headers.get("content-length", "0")) > max_bytes:
         raise _too_many_bytes(max_bytes)
-    received = 0
+    chunks = []
     async for chunk in request.stream():
         lease.grow(len(chunk))
-        received += len(chunk)
-        if received > max_bytes:
+        if lease.held > max_bytes:
             raise _too_many_bytes(max_bytes)
-        yield chunk
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
-async def _joined(chunks: AsyncGenerator[bytes, None]) -> bytes:
-    return b"".join([chunk async for chunk in chunks])
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a form: a file if it has a filename, else a text."""
+
+    name: str
+    filename: str | None
+    content: bytes
 
 
-class _InMemoryParser(MultiPartParser):
-    """Bodies are bounded, so that no part needs a detour over the disk."""
-
-    spool_max_size = 2**31
-
-    def __init__(self, headers: Headers, chunks: AsyncGenerator[bytes, None], images: int) -> None:
-        super().__init__(
-            headers,
-            self._whole(chunks),
-            max_files=images,
-            max_fields=MOST_FORM_FIELDS,
-            max_part_size=MOST_FIELD_BYTES,
-        )
-        self._ended = False
-
-    def on_end(self) -> None:
-        """The final boundary came."""
-        self._ended = True
-
-    async def _whole(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        """The chunks, and an error after the last one if the body was cut short."""
-        async for chunk in chunks:
-            yield chunk
-        if not self._ended:
-            raise MultiPartException("it ends before its final boundary")
-
-
-def _only_boundary(headers: Headers) -> Headers:
-    """The form's content type without its charset, which lets a client choose any decoder."""
-    _, parameters = parse_options_header(headers["content-type"])
-    boundary = parameters.get(b"boundary", b"").decode("latin-1")
-    if not boundary or '"' in boundary:
-        raise MalformedRequestError("malformed multipart body: no boundary in Content-Type")
-    return Headers({"content-type": f'multipart/form-data; boundary="{boundary}"'})
-
-
-async def _read_multipart(
-    request: Request,
-    chunks: AsyncGenerator[bytes, None],
-    query: DetectQuery,
-    settings: Settings,
+def _read_multipart(
+    body: bytes, content_type: str, query: DetectQuery, settings: Settings
 ) -> tuple[list[ImageSource], DetectQuery]:
-    headers = _only_boundary(request.headers)
+    files, texts = [], []
+    for part in _parts(body, _boundary(content_type)):
+        if part.filename is None:
+            texts.append(_text_field(part))
+        else:
+            _check_image_field(part.name)
+            files.append(ImageSource(part.content, filename=part.filename))
+        if len(files) > settings.max_images_per_request:
+            raise _too_many_images(settings)
+        if len(texts) > MOST_FORM_FIELDS:
+            raise _malformed_form(f"it has more than {MOST_FORM_FIELDS} fields")
+    if not texts:
+        return files, query
+    return files, _merge(query, read_options(ImmutableMultiDict(texts)))
+
+
+def _boundary(content_type: str) -> bytes:
+    _, parameters = parse_options_header(content_type)
+    boundary = parameters.get(b"boundary", b"")
+    if not boundary:
+        raise _malformed_form("no boundary in Content-Type")
+    return boundary
+
+
+def _parts(body: bytes, boundary: bytes) -> Iterator[_Part]:
+    """The parts of a multipart body, as RFC 7578 has them."""
+    delimiter = b"\r\n--" + boundary
+    # The first may come at the very start, where no line ends before it.
+    end = -2 if body.startswith(delimiter[2:]) else body.find(delimiter)
+    while end != -1:
+        start = end + len(delimiter)
+        if body.startswith(b"--", start):
+            return
+        end = body.find(delimiter, start)
+        if end != -1:
+            yield _part(body, start, end)
+    raise _malformed_form("it ends before its final boundary")
+
+
+def _part(body: bytes, start: int, end: int) -> _Part:
+    """The part from after one boundary to before the next."""
+    head_end = body.find(b"\r\n\r\n", start, min(end, start + MOST_FIELD_BYTES))
+    blank, *headers = body[start : max(start, head_end)].split(b"\r\n")
+    if head_end == -1 or blank.strip():
+        raise _malformed_form("a part has no headers, or too many")
+    options: dict[bytes, bytes] = {}
+    for header in headers:
+        name, _, value = header.partition(b":")
+        if name.lower() == b"content-disposition":
+            _, options = parse_options_header(value.strip())
+    if b"name" not in options:
+        raise _malformed_form("a part has no name")
+    filename = options.get(b"filename")
+    content = body[head_end + 4 : end]
+    return _Part(_text(options[b"name"]), None if filename is None else _text(filename), content)
+
+
+def _text(content: bytes) -> str:
+    """UTF-8 or else Latin-1: a form's own charset would let a client choose any decoder."""
     try:
-        form = await _InMemoryParser(headers, chunks, settings.max_images_per_request).parse()
-    except MultiPartException as error:
-        if error.message.startswith("Too many files"):
-            raise _too_many_images(settings) from error
-        raise MalformedRequestError(f"malformed multipart body: {error.message}") from error
-    try:
-        sources = [
-            ImageSource(await upload.read(), filename=upload.filename)
-            for name, upload in form.multi_items()
-            if isinstance(upload, UploadFile) and _is_image_field(name)
-        ]
-        return sources, _with_fields(query, form)
-    finally:
-        await form.close()
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
-def _is_image_field(name: str) -> bool:
-    if name in IMAGE_FIELDS:
-        return True
-    raise MalformedRequestError(f"file part {name!r}; images are named {', '.join(IMAGE_FIELDS)}")
-
-
-def _with_fields(query: DetectQuery, form: FormData) -> DetectQuery:
-    texts = [name for name, value in form.multi_items() if isinstance(value, str)]
-    if not set(texts).isdisjoint(IMAGE_FIELDS):
+def _text_field(part: _Part) -> tuple[str, str]:
+    if part.name in IMAGE_FIELDS:
         raise MalformedRequestError("an image part needs a filename, or it is only text")
-    return _merge(query, read_options(form))
+    if len(part.content) > MOST_FIELD_BYTES:
+        raise _malformed_form(f"field {part.name!r} has more than {MOST_FIELD_BYTES} bytes")
+    return part.name, _text(part.content)
+
+
+def _check_image_field(name: str) -> None:
+    if name not in IMAGE_FIELDS:
+        known = ", ".join(IMAGE_FIELDS)
+        raise MalformedRequestError(f"file part {name!r}; images are named {known}")
 
 
 def _read_json(
@@ -249,6 +266,10 @@ def _read_json(
 def _merge(query: DetectQuery, body: DetectQuery) -> DetectQuery:
     fields = body.model_dump(exclude_none=True, exclude={"images"})
     return DetectQuery.model_construct(**(fields | query.model_dump(exclude_none=True)))
+
+
+def _malformed_form(why: str) -> MalformedRequestError:
+    return MalformedRequestError(f"malformed multipart body: {why}")
 
 
 def _too_many_images(settings: Settings) -> TooLargeError:

@@ -1,0 +1,121 @@
+"""Multipart bodies as clients write them, and as nobody should."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from pictures import plain
+from test_app import boxes, problem, serving
+
+BOUNDARY = b"----f1c0"
+HEAD = b'Content-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    with serving() as client:
+        yield client
+
+
+def form(*parts: bytes, boundary: bytes = BOUNDARY) -> bytes:
+    """A form of parts, each with its headers."""
+    opened = b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts)
+    return opened + b"--" + boundary + b"--\r\n"
+
+
+def send(client: TestClient, body: bytes, boundary: bytes = BOUNDARY) -> Any:
+    headers = {"Content-Type": b"multipart/form-data; boundary=" + boundary}
+    return client.post("/detect", content=body, headers=headers)
+
+
+IMAGE = HEAD + plain()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        form(IMAGE),
+        b"a preamble\r\n" + form(IMAGE) + b"an epilogue\r\n--" + BOUNDARY + b"\r\n",
+        form(IMAGE).removesuffix(b"\r\n"),
+        form(IMAGE).replace(BOUNDARY + b"\r\n", BOUNDARY + b" \t\r\n"),
+        form(b"CONTENT-DISPOSITION:form-data;name=images;filename=a.png\r\n\r\n" + plain()),
+        form(b"Content-Type: image/png\r\n" + IMAGE),
+        form(IMAGE.replace(b"form-data;", b"form-data; filename*=UTF-8''b.png;")),
+    ],
+)
+def test_a_form_may_be_written_in_many_ways(client: TestClient, body: bytes) -> None:
+    response = send(client, body)
+    assert len(boxes(response)[0]) == 1
+    assert response.json()["results"][0]["filename"] == "a.png"
+
+
+def test_an_image_may_hold_what_looks_like_lines_and_dashes(client: TestClient) -> None:
+    tail = b"\r\n--" + BOUNDARY[:-1] + b"\r\n--\r\n\r\n" + BOUNDARY
+    assert len(boxes(send(client, form(IMAGE + tail, IMAGE)))) == 2
+
+
+def test_a_boundary_may_be_quoted(client: TestClient) -> None:
+    boundary = b"with blank:"
+    response = send(client, form(IMAGE, boundary=boundary), b'"' + boundary + b'"')
+    assert len(boxes(response)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("naïve.png".encode(), "naïve.png"),
+        ("naïve.png".encode("latin-1"), "naïve.png"),
+        (b'a\\"b.png', 'a"b.png'),
+        (b"C:\\photos\\a.png", "a.png"),
+        (b"", ""),
+    ],
+)
+def test_a_filename_is_the_client_s(client: TestClient, written: bytes, read: str) -> None:
+    response = send(client, form(IMAGE.replace(b"a.png", written)))
+    assert response.json()["results"][0]["filename"] == read
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (b"", "final boundary"),
+        (b"--", "final boundary"),
+        (b"--" + BOUNDARY, "final boundary"),
+        (b"--" + BOUNDARY + b"\r\n" + IMAGE, "final boundary"),
+        (form(IMAGE).replace(b"\r\n--" + BOUNDARY + b"--", b""), "final boundary"),
+        (form(b"just text"), "headers"),
+        (form(b""), "headers"),
+        (form(b"X: " + b"x" * 5000 + b"\r\n" + IMAGE), "headers"),
+        (form(IMAGE).replace(BOUNDARY + b"\r\n", BOUNDARY + b"0\r\n"), "headers"),
+        (form(b"Content-Type: image/png\r\n\r\n" + plain()), "name"),
+        (form(b"Content-Disposition\r\n\r\n" + plain()), "name"),
+        (form(IMAGE, *[b'Content-Disposition: form-data; name="iou"\r\n\r\n0'] * 33), "fields"),
+        (form(IMAGE, b'Content-Disposition: form-data; name="iou"\r\n\r\n' + b"0" * 5000), "iou"),
+        (form(IMAGE.replace(b'filename="a.png"', b"")), "filename"),
+    ],
+)
+def test_a_malformed_form_is_400_and_says_why(
+    client: TestClient, body: bytes, complaint: str
+) -> None:
+    assert complaint in problem(send(client, body), 400, "malformed-request")
+
+
+def test_a_form_cut_anywhere_is_400(client: TestClient) -> None:
+    whole = form(b'Content-Disposition: form-data; name="iou"\r\n\r\n0.5', IMAGE)
+    # Only what follows the final boundary may be missing.
+    ends = itertools.chain(range(0, 200, 7), range(len(whole) - 12, len(whole) - 2))
+    for end in ends:
+        problem(send(client, whole[:end]), 400, "malformed-request")
+    assert len(boxes(send(client, whole[:-2]))[0]) == 1
+
+
+def test_an_empty_file_is_an_empty_image(client: TestClient) -> None:
+    assert "empty" in problem(send(client, form(HEAD)), 400, "malformed-request")
+
+
+def test_a_type_that_only_begins_like_an_accepted_one_is_415(client: TestClient) -> None:
+    response = client.post("/detect", content=b"x", headers={"Content-Type": "application/jsonp"})
+    problem(response, 415, "unsupported-type")
