@@ -1,7 +1,8 @@
 """The Prometheus metrics, on a registry of their own."""
 
+from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -11,9 +12,12 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.processes import ProcessGroupCollector
+
+M = TypeVar("M", bound=MetricWrapperBase)
 
 # Fine enough for a millisecond, wide enough for the longest deadline.
 SECONDS: Final = (
@@ -112,14 +116,22 @@ class Metrics:
         )
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...]) -> Counter:
-        return Counter(name, help_text, labels, registry=self._own)
+        return _quick(Counter(name, help_text, labels, registry=self._own))
 
     def _gauge(
         self, name: str, help_text: str, combined: Combined, labels: tuple[str, ...] = ()
     ) -> Gauge:
-        return Gauge(name, help_text, labels, registry=self._own, multiprocess_mode=combined)
+        return _quick(
+            Gauge(name, help_text, labels, registry=self._own, multiprocess_mode=combined)
+        )
 
     def _histogram(
         self, name: str, help_text: str, buckets: tuple[float, ...], labels: tuple[str, ...]
     ) -> Histogram:
-        return Histogram(name, help_text, labels, buckets=buckets, registry=self._own)
+        return _quick(Histogram(name, help_text, labels, buckets=buckets, registry=self._own))
+
+
+def _quick(metric: M) -> M:
+    """Remember the children: there are few, they stay, and each is looked for at every request."""
+    metric.labels = cache(metric.labels)  # type: ignore[method-assign]
+    return metric

@@ -35,10 +35,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, and count while a head is incomplete."""
-        if self._in_head and self._hang_up is None:
-            self._expect_head()
         self._head_bytes += len(data)
         super().data_received(data)
+        # Nearly every head comes whole, and needs no timer.
+        if self._in_head and self._head_bytes and self._hang_up is None:
+            self._expect_head()
         if self._in_head and self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(HeadTooLargeError(f"a head may have {MOST_HEAD_BYTES} bytes"))
 

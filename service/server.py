@@ -1,5 +1,6 @@
 """One server process: it loads the model, serves until a signal, and drains."""
 
+import gc
 import logging
 import math
 import os
@@ -58,6 +59,9 @@ class DrainingServer(uvicorn.Server):
         """Start the application, then listen."""
         await super().startup(sockets)
         if self.started:
+            # What is there now stays: no collection has to look at it again.
+            gc.collect()
+            gc.freeze()
             self._on_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the base's
@@ -139,6 +143,8 @@ def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         port=settings.port,
         log_config=None,
         access_log=False,
+        # Nothing here asks where a client is, or by which scheme it came.
+        proxy_headers=False,
         server_header=False,
         http=BoundedHttpProtocol,
         ws="none",
