@@ -58,7 +58,8 @@ FILE_BYTES = 64 * 1024
 BOXES_A_ROW, MOST_BOXES = 4, 16
 LOGIT_SURE, LOGIT_NEVER = 8.0, -12.0
 START_TIMEOUT_S, WARM_UP_S = 60, 1.0
-BOUNDARY = "f1c0a3d65b"
+# As long as curl's.
+BOUNDARY = "------------------------f1c0a3d65b2e4d7788a1b2"
 CONTRACT = ModelContract(
     name="free",
     version="1",

@@ -27,7 +27,7 @@ from service.gpus import watch_gpus
 from service.metrics import Metrics
 from service.routes import Running, detection, router
 from service.runtime import CPU
-from service.schemas import Problem
+from service.schemas import ModelRef, Problem
 from service.settings import Settings
 from service.startup import default_options, engine_instances, letterbox_mode, load_engine
 from service.telemetry import Telemetry
@@ -74,6 +74,8 @@ def create_app(
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
+        # OpenTelemetry's: to look, at every request, whether somebody wants it takes its time.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         # A request tries them in this order, and all of an included router twice.
         routes=[*detection.routes, *router.routes],
     )
@@ -128,6 +130,7 @@ def _assemble(settings: Settings, metrics: Metrics, engine: Engine) -> Running:
         detector,
         default_options(settings, contract),
         BodyMemory(settings.max_buffered_bytes),
+        ModelRef(name=contract.name, version=contract.version, provider=engine.provider),
     )
 
 

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
@@ -37,13 +38,15 @@ from service.schemas import (
     ModelInfo,
     ModelRef,
     Problem,
-    TimingMs,
-    image_result,
+    answer_json,
     timing_ms,
 )
 from service.settings import Settings
 
 T = TypeVar("T")
+
+# Clients send the same few headers all the time.
+_wanted_picture = lru_cache(maxsize=128)(wanted_picture)
 Outcomes = list[DetectedImage | ServiceError]
 
 
@@ -56,6 +59,7 @@ class Running:
     detector: Detector
     defaults: DetectionOptions
     body_memory: BodyMemory
+    model: ModelRef
 
 
 # Plain functions among dependencies are run on threads.
@@ -159,19 +163,21 @@ async def detect(
     """
     started = time.monotonic()
     running.detector.check_accepting()
-    picture = wanted_picture(request.headers.get("accept", ""))
+    picture = _wanted_picture(request.headers.get("accept", ""))
     limit_s = running.settings.request_timeout_ms / 1000
     with running.body_memory.lease() as lease:
         try:
-            async with asyncio.timeout(_timeout_s(query, limit_s)):
-                sources, query = await read_request(request, query, running.settings, lease)
-            deadline = started + _timeout_s(query, limit_s)
-            async with asyncio.timeout(deadline - time.monotonic()):
-                work = _answer(running, sources, query, started, deadline, picture)
-                body, timing = await _while_connected(request.receive, work)
+            async with asyncio.timeout(_timeout_s(query, limit_s)) as clock:
+                sources, options = await read_request(request, query, running.settings, lease)
+                deadline = started + _timeout_s(options, limit_s)
+                if options.timeout_ms != query.timeout_ms:
+                    now = asyncio.get_running_loop().time()
+                    clock.reschedule(now + deadline - time.monotonic())
+                work = _answer(running, sources, options, started, deadline, picture)
+                body, timing = await _while_connected(request.receive, clock, work)
         except TimeoutError as error:
             raise DeadlineError("the deadline passed before the answer was ready") from error
-    request.state.stages.update(timing.model_dump(exclude={"total"}))
+    request.state.stages.update(timing)
     return Response(body, media_type=picture or "application/json")
 
 
@@ -182,7 +188,7 @@ async def _answer(
     started: float,
     deadline: float,
     picture: PictureType | None,
-) -> tuple[bytes, TimingMs]:
+) -> tuple[bytes, dict[str, float]]:
     """The body of the answer, a picture if that is wanted, and where the time went."""
     if picture is not None and len(sources) > 1:
         raise NotAcceptableError("a picture can show one image; ask for application/json")
@@ -197,8 +203,8 @@ async def _answer(
     timing = timing_ms([image.seconds for image in found], time.monotonic() - started)
     if picture is not None:
         return await detector.draw(found[0], picture), timing
-    answer = _describe(sources, outcomes, running, timing)
-    return answer.model_dump_json().encode(), timing
+    named = zip([source.filename for source in sources], outcomes, strict=True)
+    return answer_json(running.model, named, detector.contract.class_names, timing), timing
 
 
 def _timeout_s(query: DetectQuery, limit_s: float) -> float:
@@ -214,27 +220,30 @@ def _timeout_s(query: DetectQuery, limit_s: float) -> float:
     return query.timeout_ms / 1000
 
 
-async def _while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Finish the work unless the client leaves first, which cancels it.
+async def _while_connected(
+    receive: Receive, clock: asyncio.Timeout, work: Coroutine[Any, Any, T]
+) -> T:
+    """Finish the work unless the client leaves first, for which the clock runs out at once.
 
     Raises:
         ClientLeftError: The client left.
     """
-    task = asyncio.create_task(work)
-    leaving = asyncio.create_task(_until_disconnect(receive))
+    leaving = asyncio.create_task(_until_disconnect(receive, clock))
     try:
-        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientLeftError("the client closed the connection")
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if leaving.done():
+            raise ClientLeftError("the client closed the connection") from None
+        raise
     finally:
-        task.cancel()
         leaving.cancel()
 
 
-async def _until_disconnect(receive: Receive) -> None:
+async def _until_disconnect(receive: Receive, clock: asyncio.Timeout) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    if not clock.expired():
+        clock.reschedule(asyncio.get_running_loop().time())
 
 
 def _gravest(outcomes: Outcomes) -> ServiceError:
@@ -246,22 +255,6 @@ def _gravest(outcomes: Outcomes) -> ServiceError:
     return type(gravest)(
         f"none of the {len(errors)} images could be used; one of them: {gravest.detail}",
         retry_after_s=gravest.retry_after_s,
-    )
-
-
-def _describe(
-    sources: list[ImageSource], outcomes: Outcomes, running: Running, timing: TimingMs
-) -> DetectResponse:
-    contract = running.detector.contract
-    return DetectResponse(
-        model=ModelRef(
-            name=contract.name, version=contract.version, provider=running.detector.provider
-        ),
-        results=[
-            image_result(source.filename, outcome, contract.class_names)
-            for source, outcome in zip(sources, outcomes, strict=True)
-        ],
-        timing_ms=timing,
     )
 
 

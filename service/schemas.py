@@ -1,15 +1,20 @@
 """What goes over the wire: options, answers, problems."""
 
 import dataclasses
-from typing import Annotated, Any, Self
+from collections.abc import Iterable
+from typing import Annotated, Final, Self
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import to_json
 
 from service.core.contract import LEAST_SIGMA, MOST_SIGMA, ModelContract, NmsMethod, ScoreBy
+from service.core.decode import Detections
 from service.core.suppress import DetectionOptions
 from service.detector import DetectedImage, StageSeconds
 from service.errors import InvalidOptionError, ServiceError
+
+STAGES: Final = tuple(field.name for field in dataclasses.fields(StageSeconds))
 
 
 def _split_names(value: object) -> object:
@@ -49,6 +54,8 @@ class DetectQuery(BaseModel):
         Raises:
             InvalidOptionError: A class is unknown, or `max_detections` exceeds the server's.
         """
+        if not self.model_fields_set:
+            return defaults
         asked = self.model_dump(exclude_none=True, exclude={"classes", "timeout_ms"})
         if self.max_detections is not None and self.max_detections > defaults.max_detections:
             raise InvalidOptionError(
@@ -179,33 +186,44 @@ class Health(BaseModel):
     status: str
 
 
-def image_result(
+def answer_json(
+    model: ModelRef,
+    images: Iterable[tuple[str | None, DetectedImage | ServiceError]],
+    class_names: tuple[str, ...],
+    timing: dict[str, float],
+) -> bytes:
+    """The JSON of a `DetectResponse`, which is its documentation: to make its objects takes longer.
+
+    Args:
+        model: What answered.
+        images: The client's name for each image, and what became of it.
+        class_names: A name for each class id.
+        timing: As `timing_ms` gives it.
+    """
+    results = [_result(filename, outcome, class_names) for filename, outcome in images]
+    answer = {"model": model, "results": results, "timing_ms": timing}
+    return to_json(answer, inf_nan_mode="null")
+
+
+def _result(
     filename: str | None, outcome: DetectedImage | ServiceError, class_names: tuple[str, ...]
-) -> ImageResult:
-    """One image's part of the answer."""
+) -> dict[str, object]:
+    """The fields of an `ImageResult`."""
     if isinstance(outcome, ServiceError):
         error = ImageError(status=outcome.status, title=outcome.title, detail=outcome.detail)
-        return ImageResult(filename=filename, width=None, height=None, detections=[], error=error)
-    return ImageResult(
-        filename=filename,
-        width=outcome.width,
-        height=outcome.height,
-        detections=_detections(outcome, class_names),
-        error=None,
-    )
-
-
-def timing_ms(seconds: list[StageSeconds], total_s: float) -> TimingMs:
-    """The slowest image's time of each stage, in ms."""
-    slowest: dict[str, Any] = {
-        field.name: round(max(getattr(item, field.name) for item in seconds) * 1000, 3)
-        for field in dataclasses.fields(StageSeconds)
+        absent = {"width": None, "height": None}
+        return {"filename": filename, **absent, "detections": [], "error": error}
+    return {
+        "filename": filename,
+        "width": outcome.width,
+        "height": outcome.height,
+        "detections": _detections(outcome.detections, class_names),
+        "error": None,
     }
-    return TimingMs(**slowest, total=round(total_s * 1000, 3))
 
 
-def _detections(image: DetectedImage, class_names: tuple[str, ...]) -> list[Detection]:
-    found = image.detections
+def _detections(found: Detections, class_names: tuple[str, ...]) -> list[dict[str, object]]:
+    """The fields of each `Detection`."""
     rows = zip(
         found.boxes_xyxy.astype(np.float64).round(2).tolist(),
         found.scores.tolist(),
@@ -214,15 +232,21 @@ def _detections(image: DetectedImage, class_names: tuple[str, ...]) -> list[Dete
         strict=True,
     )
     return [
-        Detection(
-            box=Box(x1=box[0], y1=box[1], x2=box[2], y2=box[3]),
-            score=round(score, 6),
-            objectness=round(objectness, 6),
-            class_id=class_id,
-            class_name=class_names[class_id],
-        )
-        for box, score, objectness, class_id in rows
+        {
+            "box": {"x1": x1, "y1": y1, "x2": x2, "y2": y2},
+            "score": round(score, 6),
+            "objectness": round(objectness, 6),
+            "class_id": class_id,
+            "class_name": class_names[class_id],
+        }
+        for (x1, y1, x2, y2), score, objectness, class_id in rows
     ]
+
+
+def timing_ms(seconds: list[StageSeconds], total_s: float) -> dict[str, float]:
+    """The fields of a `TimingMs`: the slowest image's time of each stage, in ms."""
+    slowest = {name: max([getattr(item, name) for item in seconds]) for name in STAGES}
+    return {name: round(value * 1000, 3) for name, value in (slowest | {"total": total_s}).items()}
 
 
 def _class_id(name: str, class_names: tuple[str, ...]) -> int:

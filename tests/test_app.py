@@ -18,6 +18,7 @@ from engines import FakeEngine
 from pictures import plain
 from service.app import create_app
 from service.errors import InvalidImageError
+from service.schemas import DetectResponse
 from service.settings import Settings
 
 PNG = {"Content-Type": "image/png"}
@@ -101,6 +102,13 @@ def test_every_form_gives_the_same_documented_answer(
         "detections": [],
         "error": None,
     }
+
+
+def test_an_answer_is_what_the_documentation_says_to_the_byte(client: TestClient) -> None:
+    files = [("images", ("good", plain())), ("images", ("bad", b"text"))]
+    for response in (as_raw(client, plain()), client.post("/detect", files=files)):
+        parsed = DetectResponse.model_validate_json(response.content, strict=True)
+        assert parsed.model_dump_json().encode() == response.content
 
 
 @pytest.mark.parametrize(
