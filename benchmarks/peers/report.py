@@ -8,6 +8,7 @@ from typing import Final
 from benchmarks.peers.boxes import LEAST_IOU, LEAST_SCORE, Agreement
 from benchmarks.peers.contenders import Contender
 from benchmarks.peers.machine import Machine
+from benchmarks.peers.official import CONFIDENCE
 from benchmarks.peers.results import Run, goals, typical
 from benchmarks.peers.table import goals_list, remarks, results_table
 
@@ -61,10 +62,11 @@ def to_markdown(report: Report) -> str:
     """The table, the goals, and how it was all done."""
     parts = [
         _where(report),
-        results_table(report.runs, report.titles, report.precisions),
+        results_table(report.runs, report.titles) if report.runs else "",
         goals_list(report.runs),
         "\n".join(f"- {line}" for line in remarks(report.runs)),
         _boxes(report.agreements),
+        _precisions(report),
         METHOD,
         "\n".join(_settings(contender, report.packages) for contender in report.contenders),
     ]
@@ -102,6 +104,13 @@ def _boxes(agreements: Mapping[str, Agreement]) -> str:
         f"squares as the others do. The smallest IoU is {least:.4f}, the largest difference of "
         f"scores {gap:.4f}."
     )
+
+
+def _precisions(report: Report) -> str:
+    if not report.precisions:
+        return ""
+    each = (f"{report.titles[name]} {value:.4f}" for name, value in report.precisions.items())
+    return f"COCO AP of the answers, boxes of less than {CONFIDENCE} left out: {', '.join(each)}."
 
 
 def _settings(contender: Contender, packages: Mapping[str, Sequence[str]]) -> str:

@@ -19,15 +19,12 @@ SHOWN_LOADS: Final = (1, 8, 32)
 BUSY_LOAD: Final = 8
 
 
-def results_table(
-    runs: Sequence[Run], titles: Mapping[str, str], precisions: Mapping[str, float]
-) -> str:
+def results_table(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
     """A row for each contender.
 
     Args:
         runs: All that was measured.
         titles: Contender to its name in the table, in the order of the rows.
-        precisions: Contender to its AP, for those that have one.
 
     Returns:
         Lines of Markdown; rates in requests a second, with the ratio to the best peer in
@@ -37,13 +34,11 @@ def results_table(
     loads = shown_loads(runs)
     head = ["", *(f"req/s c={load}" for load in loads)]
     head += [*(f"p50 / p99 ms c={load}" for load in loads), "CPU ms/request", "memory MiB"]
-    head += ["AP"] if precisions else []
     lines = [_line(head), _line(["---", *(["---:"] * (len(head) - 1))])]
     for name, title in titles.items():
         entries = [cells[key] for key in cells if key[0] == name]
         if entries:
-            last = [f"{precisions[name]:.4f}" if name in precisions else ""] if precisions else []
-            lines.append(_line([title, *_row(entries, loads), *last]))
+            lines.append(_line([title, *_row(entries, loads)]))
     return "\n".join(lines)
 
 
