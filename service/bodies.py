@@ -1,12 +1,14 @@
 """Reading the three forms of a detection request, within the limits."""
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from fastapi import Request
 from pydantic import ValidationError
-from python_multipart.multipart import parse_options_header
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.datastructures import ImmutableMultiDict
 
 from service.detector import ImageSource
@@ -20,10 +22,15 @@ from service.errors import (
 from service.schemas import DetectJson, DetectQuery
 from service.settings import Settings
 
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
 OTHER_TYPES: Final = ("application/octet-stream", "multipart/form-data", "application/json")
 IMAGE_FIELDS: Final = ("images", "image", "file")
 MOST_FORM_FIELDS: Final = 32
 MOST_FIELD_BYTES: Final = 4096
+# What is parsed in a millisecond at most, whatever it holds.
+SLICE_BYTES: Final = 64 * 1024
 MOST_JSON_VALUES: Final = 1000
 
 
@@ -100,7 +107,7 @@ async def read_request(
         )
     body = await _read_body(request, settings.max_body_bytes, lease)
     if media_type == "multipart/form-data":
-        sources, options = _read_multipart(body, content_type, query, settings)
+        sources, options = await _read_multipart(body, content_type, query, settings)
     elif media_type == "application/json":
         sources, options = _read_json(body, query, settings)
     else:
@@ -162,11 +169,12 @@ class _Part:
     content: bytes
 
 
-def _read_multipart(
+async def _read_multipart(
     body: bytes, content_type: str, query: DetectQuery, settings: Settings
 ) -> tuple[list[ImageSource], DetectQuery]:
     files, texts = [], []
-    for part in _parts(body, _boundary(content_type)):
+    most = settings.max_images_per_request + MOST_FORM_FIELDS + 1
+    for part in await _parts(body, _boundary(content_type), most):
         if part.filename is None:
             texts.append(_text_field(part))
         else:
@@ -189,37 +197,70 @@ def _boundary(content_type: str) -> bytes:
     return boundary
 
 
-def _parts(body: bytes, boundary: bytes) -> Iterator[_Part]:
-    """The parts of a multipart body, as RFC 7578 has them."""
-    delimiter = b"\r\n--" + boundary
-    # The first may come at the very start, where no line ends before it.
-    end = -2 if body.startswith(delimiter[2:]) else body.find(delimiter)
-    while end != -1:
-        start = end + len(delimiter)
-        if body.startswith(b"--", start):
-            return
-        end = body.find(delimiter, start)
-        if end != -1:
-            yield _part(body, start, end)
-    raise _malformed_form("it ends before its final boundary")
+async def _parts(body: bytes, boundary: bytes, most: int) -> list[_Part]:
+    """The parts of a multipart body; others get their turn while a long one is taken apart."""
+    form = _FormParts(most)
+    try:
+        parser = MultipartParser(boundary, form.callbacks)
+        for start in range(0, len(body), SLICE_BYTES):
+            parser.write(body[start : start + SLICE_BYTES])
+            await asyncio.sleep(0)
+        parser.finalize()
+    except FormParserError as error:
+        raise _malformed_form(str(error)) from error
+    if not form.ended:
+        raise _malformed_form("it ends before its final boundary")
+    return form.parts
 
 
-def _part(body: bytes, start: int, end: int) -> _Part:
-    """The part from after one boundary to before the next."""
-    head_end = body.find(b"\r\n\r\n", start, min(end, start + MOST_FIELD_BYTES))
-    blank, *headers = body[start : max(start, head_end)].split(b"\r\n")
-    if head_end == -1 or blank.strip():
-        raise _malformed_form("a part has no headers, or too many")
-    options: dict[bytes, bytes] = {}
-    for header in headers:
-        name, _, value = header.partition(b":")
-        if name.lower() == b"content-disposition":
-            _, options = parse_options_header(value.strip())
-    if b"name" not in options:
-        raise _malformed_form("a part has no name")
-    filename = options.get(b"filename")
-    content = body[head_end + 4 : end]
-    return _Part(_text(options[b"name"]), None if filename is None else _text(filename), content)
+class _FormParts:
+    """Collects a form's parts from what its parser tells, a piece after another.
+
+    Args:
+        most: How many parts there may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.parts: list[_Part] = []
+        self.ended = False
+        self._most = most
+        self._name, self._value = bytearray(), bytearray()
+        self._disposition = b""
+        self._content: list[bytes] = []
+        self.callbacks: MultipartCallbacks = {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._end_header,
+            "on_part_data": lambda data, start, end: self._content.append(data[start:end]),
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+
+    def _begin(self) -> None:
+        if len(self.parts) >= self._most:
+            raise TooLargeError(f"a form may have at most {self._most} parts")
+        self._disposition = b""
+
+    def _end_header(self) -> None:
+        if self._name.lower() == b"content-disposition":
+            self._disposition = bytes(self._value)
+        self._name.clear()
+        self._value.clear()
+
+    def _end_part(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"name" not in options:
+            raise _malformed_form("a part has no name")
+        filename = options.get(b"filename")
+        content = b"".join(self._content)
+        self._content.clear()
+        self.parts.append(
+            _Part(_text(options[b"name"]), None if filename is None else _text(filename), content)
+        )
+
+    def _end(self) -> None:
+        self.ended = True
 
 
 def _text(content: bytes) -> str:
