@@ -77,14 +77,16 @@ def peers(cpus: int) -> tuple[Contender, ...]:
     """The others, each as its documentation has it for a machine of so many CPUs."""
     each = f"{cpus} workers (one for each CPU) of one ONNX Runtime thread"
     wide = f"one process, a `def` endpoint on its thread pool, one session of {cpus} threads"
+    polling = f"{each}, batches of up to 8 of what is waiting, `fast_queue`"
+    replicas = f"{cpus} replicas of one CPU and one ONNX Runtime thread, batches of up to 8"
     many = ("--workers", str(cpus))
     return (
         _peer("fastapi-threads", "FastAPI, threads", UVICORN, (1, cpus), wide),
         _peer("fastapi-processes", "FastAPI, processes", (*UVICORN, *many), (cpus, 1), each),
-        _peer("litserve", "LitServe", LITSERVE, (cpus, 1), each),
+        _peer("litserve", "LitServe", LITSERVE, (cpus, 1), polling),
         _peer("bentoml", "BentoML", BENTOML, (cpus, 1), each),
-        _peer("mosec", "mosec", MOSEC, (cpus, 1), each),
-        _peer("ray", "Ray Serve", RAY, (cpus, 1), each),
+        _peer("mosec", "mosec", MOSEC, (cpus, 1), f"{each}, one stage"),
+        _peer("ray", "Ray Serve", RAY, (cpus, 1), replicas),
     )
 
 
