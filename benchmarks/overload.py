@@ -13,12 +13,13 @@ paced, whatever they are answered. Printed are
 - the resident memory of the server after the peak, and after the overload.
 
 It needs hey, which sends the load: apt-get install hey. On few cores hey takes its share of what it
-measures; the peak is measured under the same hand.
+measures, and a larger one in the overload: it is printed as well.
 """
 
 import argparse
 import csv
 import io
+import resource
 import shutil
 import socket
 import subprocess
@@ -53,11 +54,13 @@ class Answers:
         seconds: How long the first half of its time was awaited and its second half counted.
         statuses: How many answers had each status, in the counted time.
         latencies_s: Seconds that each answer 200 took, in the counted time.
+        sender_cpus: CPUs that hey itself kept busy.
     """
 
     seconds: float
     statuses: Counter[int]
     latencies_s: Sequence[float]
+    sender_cpus: float
 
     @property
     def useful_per_s(self) -> float:
@@ -98,6 +101,7 @@ def report(
     ratio = over.useful_per_s / peak.useful_per_s
     p99 = float(np.percentile(over.latencies_s, 99))
     print(f"peak: {peak.useful_per_s:.1f} answers 200 a second; offered then: {offered:.0f}/s")
+    print(f"CPUs that hey took: {peak.sender_cpus:.2f} at the peak, {over.sender_cpus:.2f} then")
     print(f"answers in the overload: {dict(sorted(over.statuses.items()))}")
     print(f"useful / peak: {ratio:.3f} ({_verdict(ratio >= LEAST_OF_PEAK)} {LEAST_OF_PEAK})")
     print(f"p99 of answers 200: {p99:.2f} s ({_verdict(p99 <= DEADLINE_S)} {DEADLINE_S:g} s)")
@@ -145,11 +149,18 @@ def load(url: str, photo: Path, seconds: int, *pace: str) -> Answers:
     """Let hey send a photo for so long, and count what came in the second half."""
     command = ["hey", "-z", f"{seconds}s", "-t", "30", *pace, "-m", "POST", "-o", "csv"]
     body = ("-D", str(photo), "-T", "image/jpeg")
+    before = _cpu_seconds_of_ended_children()
     done = subprocess.run([*command, *body, url], capture_output=True, text=True, check=True)  # noqa: S603
-    return read_answers(done.stdout, seconds)
+    sender_cpus = (_cpu_seconds_of_ended_children() - before) / seconds
+    return read_answers(done.stdout, seconds, sender_cpus)
 
 
-def read_answers(table: str, seconds: float) -> Answers:
+def _cpu_seconds_of_ended_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def read_answers(table: str, seconds: float, sender_cpus: float) -> Answers:
     """What hey wrote: when each request began, how long it took, and its status.
 
     The first half fills the queue; counted are the answers that came in the second.
@@ -160,7 +171,8 @@ def read_answers(table: str, seconds: float) -> Answers:
     ]
     counted = [row for row in rows if seconds / 2 <= row[0] + row[1] < seconds]
     latencies = [taken for _, taken, status in counted if status == 200]
-    return Answers(seconds / 2, Counter(status for *_, status in counted), latencies)
+    statuses = Counter(status for *_, status in counted)
+    return Answers(seconds / 2, statuses, latencies, sender_cpus)
 
 
 @contextmanager

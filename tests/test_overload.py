@@ -30,7 +30,7 @@ TABLE = f"""{HEAD}
 
 
 def test_only_answers_that_come_in_the_second_half_count() -> None:
-    answers = overload.read_answers(TABLE, 10)
+    answers = overload.read_answers(TABLE, 10, 0.5)
     assert answers.statuses == {200: 2, 503: 1}
     assert answers.latencies_s == [2.5, 3.0]
     assert answers.useful_per_s == pytest.approx(0.4)
