@@ -69,6 +69,7 @@ class _Entry:
     tensor: Pixels
     deadline: float
     submitted: float
+    had_to_wait: bool
     future: asyncio.Future[Inference]
 
 
@@ -188,7 +189,8 @@ class Batcher:
             ModelFailedError: The engine raised while it ran the batch.
         """
         loop = asyncio.get_running_loop()
-        entry = _Entry(place, tensor, deadline, time.monotonic(), loop.create_future())
+        busy = self._idle_instances < 1
+        entry = _Entry(place, tensor, deadline, time.monotonic(), busy, loop.create_future())
         self._queue.append(entry)
         self._changed.set()
         try:
@@ -199,7 +201,7 @@ class Batcher:
 
     async def _dispatch(self) -> None:
         while batch := await self._next_batch():
-            task = asyncio.create_task(self._run(batch, self._claim_span()))
+            task = asyncio.create_task(self._run(batch, self._claim_span(batch)))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         await asyncio.gather(*self._running)
@@ -239,9 +241,13 @@ class Batcher:
             entry.place.give_back()
         return batch
 
-    def _claim_span(self) -> int:
-        """Take idle instances for the batch just taken, leaving one each to all others who wait."""
-        fair = self._idle_instances // (1 + self._places_held)
+    def _claim_span(self, batch: list[_Entry]) -> int:
+        """Take idle instances for the batch just taken, leaving as many to each who waits.
+
+        Whom it waited for will be back: two clients would otherwise take turns with all of them.
+        """
+        returning = any(entry.had_to_wait for entry in batch)
+        fair = self._idle_instances // (1 + self._places_held + returning)
         span = max(span for span in self._engine.spans if span <= max(1, fair))
         self._idle_instances -= span
         return span

@@ -185,7 +185,19 @@ def test_nothing_runs_beside_a_batch_that_has_every_instance() -> None:
         assert bench.engine.batches == []
         bench.engine.gate.set()
         await asyncio.gather(held, *tasks)
-        assert bench.engine.ran_with == [4, 2, 2]
+        assert bench.engine.ran_with == [4, 1, 1]
+
+    on_bench(body, wide_engine(), instances=4)
+
+
+def test_two_clients_who_take_turns_come_to_run_side_by_side() -> None:
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        (second,) = await bench.submit_all(image())
+        bench.engine.gate.set()
+        await asyncio.gather(held, second)
+        await bench.infer(image())
+        assert bench.engine.ran_with == [4, 2, 4]
 
     on_bench(body, wide_engine(), instances=4)
 
