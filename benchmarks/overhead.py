@@ -21,51 +21,28 @@ p50, p99    latency in ms
 import argparse
 import http.client
 import io
-import multiprocessing
 import os
 import shutil
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
-import numpy as np
-import uvicorn
-from numpy.typing import NDArray
+from overhead_servers import MOST_BOXES, SIDE, Answer, Floor, Processes, Service, serving
 from PIL import Image
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.app import create_app
-from service.core.contract import InputSpec, ModelContract
 from service.images import read_image
-from service.logs import configure_logs
-from service.metrics import Metrics
-from service.processes import FOLDER_VARIABLE, write_metrics_as
-from service.server import run, uvicorn_config
-from service.settings import Settings
 
-SIDE = 64
 KINDS = ("bmp", "jpeg")
 FILE_BYTES = 64 * 1024
-BOXES_A_ROW, MOST_BOXES = 4, 16
-LOGIT_SURE, LOGIT_NEVER = 8.0, -12.0
-START_TIMEOUT_S, WARM_UP_S = 60, 1.0
+ANSWER_TIMEOUT_S, WARM_UP_S = 60, 1.0
 # As long as curl's.
 BOUNDARY = "------------------------f1c0a3d65b2e4d7788a1b2"
-CONTRACT = ModelContract(
-    name="free",
-    version="1",
-    input=InputSpec(name="images", height=SIDE, width=SIDE, dynamic_size=True),
-    class_names=tuple(f"class {number}" for number in range(80)),
-)
 WRK_SCRIPT = """
 function init(args)
   local file = assert(io.open(args[1], "rb"))
@@ -80,42 +57,6 @@ function done(summary, latency)
     latency:percentile(50) / 1000, latency:percentile(99) / 1000))
 end
 """
-
-
-class FreeEngine:
-    """Finds the same boxes in any image, for nothing.
-
-    Args:
-        boxes: How many, `MOST_BOXES` at most; they do not overlap, and each has another class.
-    """
-
-    provider = wanted_provider = "FreeExecutionProvider"
-    contract = CONTRACT
-    max_batch = 16
-    spans: Sequence[int] = (1,)
-
-    def __init__(self, boxes: int) -> None:
-        shape = (self.max_batch, CONTRACT.num_cells(SIDE, SIDE), CONTRACT.output_channels)
-        self._rows = np.full(shape, LOGIT_NEVER, np.float32)
-        for box in range(boxes):
-            down, across = divmod(box, BOXES_A_ROW)
-            # The first level has a cell every 8 pixels; boxes fill every second one.
-            row = self._rows[:, 2 * down * (SIDE // 8) + 2 * across]
-            row[:, :4] = (0.5, 0.5, 0, 0)
-            row[:, 4] = row[:, 5 + box] = LOGIT_SURE
-
-    def infer(self, images: NDArray[np.uint8], span: int = 1) -> NDArray[np.floating]:
-        """Give (N, A, 4 + 1 + C) raw rows for (N, `SIDE`, `SIDE`, 3) images."""
-        del span
-        return self._rows[: len(images)]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one request was answered with."""
-
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True)
@@ -167,8 +108,8 @@ def in_turns(
     """The median load of the server and that of the floor, which take turns."""
     with ExitStack() as stack:
         level = arguments.log_level
-        service = stack.enter_context(serving(Service(boxes, level), processes))
-        floor = stack.enter_context(serving(Floor(service.ask(body)), processes))
+        service = Server(stack.enter_context(serving(Service(boxes, level), processes)))
+        floor = Server(stack.enter_context(serving(Floor(service.ask(body)), processes)))
         rounds = [
             [server.load(body, arguments.seconds, arguments.connections) for server in servers]
             for servers in [(service, floor)] * arguments.rounds
@@ -187,76 +128,16 @@ def _print(label: str, load: Load, floor: Load) -> None:
     print(f"{load.p50_ms:7.1f}{load.p99_ms:6.1f}", flush=True)
 
 
-@dataclass(frozen=True)
-class Service:
-    """The server under test: what a process of it needs to know."""
-
-    boxes: int
-    log_level: str
-
-    def __call__(self, listener: socket.socket, place: int | None, started: Event) -> None:
-        """Serve until a signal."""
-        # A queue that holds every connection: refusals are not what is measured.
-        settings = Settings(max_queue_images=4096)
-        configure_logs("json", self.log_level)
-        if place is not None:
-            write_metrics_as(place)
-        metrics = Metrics(None if place is None else Path(os.environ[FOLDER_VARIABLE]))
-        app = create_app(settings, FreeEngine(self.boxes), metrics)
-        sys.exit(run(app, settings, listener, started.set))
-
-
-@dataclass(frozen=True)
-class Floor:
-    """uvicorn alone: what a process of it needs to know."""
-
-    answer: Answer
-
-    def __call__(self, listener: socket.socket, place: int | None, started: Event) -> None:
-        """Serve until a signal."""
-        del place
-        config = uvicorn_config(answering(self.answer), Settings())
-        _AnnouncingServer(config, started).run([listener])
-
-
-class _AnnouncingServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, started: Event) -> None:
-        super().__init__(config)
-        self._listens = started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._listens.set()
-
-
-def answering(answer: Answer) -> ASGIApp:
-    """An application that reads the body and always gives the same answer."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise NotImplementedError
-        chunks = []
-        while (message := await receive())["type"] == "http.request":
-            chunks.append(message["body"])
-            if not message.get("more_body"):
-                break
-        b"".join(chunks)
-        await send({"type": "http.response.start", "status": 200, "headers": answer.headers})
-        await send({"type": "http.response.body", "body": answer.body})
-
-    return app
-
-
 class Server:
-    """Processes that serve on one port."""
+    """Processes that can be asked, and loaded."""
 
-    def __init__(self, port: int, process_ids: Sequence[int]) -> None:
-        self._port = port
-        self._process_ids = process_ids
+    def __init__(self, processes: Processes) -> None:
+        self._port = processes.port
+        self._process_ids = processes.ids
 
     def ask(self, body: Body) -> Answer:
         """Send one request, which has to be answered with 200."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=START_TIMEOUT_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_TIMEOUT_S)
         connection.request("POST", "/detect", body.content, {"Content-Type": body.content_type})
         response = connection.getresponse()
         content = response.read()
@@ -283,49 +164,6 @@ class Server:
 
     def _cpu_seconds(self) -> float:
         return sum(map(cpu_seconds, self._process_ids))
-
-
-@contextmanager
-def serving(
-    what: Callable[[socket.socket, int | None, Event], None], processes: int
-) -> Iterator[Server]:
-    """Run so many processes on a free port, which share their metrics if they are several."""
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        log = Path(folder) / "log"
-        events = [spawn.Event() for _ in range(processes)]
-        running = [
-            spawn.Process(
-                target=_child, args=(what, listener, place if processes > 1 else None, event, log)
-            )
-            for place, event in enumerate(events)
-        ]
-        try:
-            for process, event in zip(running, events, strict=True):
-                process.start()
-                if not event.wait(START_TIMEOUT_S):
-                    raise SystemExit(f"error: the server did not start: {log.read_text()}")
-            yield Server(listener.getsockname()[1], [process.pid or 0 for process in running])
-        finally:
-            for process in running:
-                process.terminate()
-                process.join()
-
-
-def _child(
-    what: Callable[[socket.socket, int | None, Event], None],
-    listener: socket.socket,
-    place: int | None,
-    started: Event,
-    log: Path,
-) -> None:
-    with log.open("a", encoding="utf-8") as stream:
-        sys.stderr = stream
-        os.environ[FOLDER_VARIABLE] = str(log.parent)
-        what(listener, place, started)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """The overhead benchmark: its engine, images, bodies and floor, and what it makes of wrk."""
 
-import importlib.util
+import importlib
 import io
 import os
+import sys
 import time
 from pathlib import Path
-from types import ModuleType
+from unittest.mock import patch
 
 import pytest
 from PIL import Image
@@ -14,18 +15,11 @@ from starlette.testclient import TestClient
 from service.app import create_app
 from service.settings import Settings
 
+FOLDER = Path(__file__).parents[1] / "benchmarks"
 
-def _load() -> ModuleType:
-    file = Path(__file__).parents[1] / "benchmarks" / "overhead.py"
-    spec = importlib.util.spec_from_file_location("overhead", file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-overhead = _load()
+with patch.object(sys, "path", [str(FOLDER), *sys.path]):
+    overhead = importlib.import_module("overhead")
+    servers = importlib.import_module("overhead_servers")
 
 
 @pytest.mark.parametrize("kind", overhead.KINDS)
@@ -34,15 +28,15 @@ def test_images_are_small_pictures_in_files_of_64_kib(kind: str) -> None:
     assert len(content) == 64 * 1024
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.format == kind.upper()
-        assert picture.size == (overhead.SIDE, overhead.SIDE)
+        assert picture.size == (servers.SIDE, servers.SIDE)
         assert picture.getpixel((9, 9)) == (128, 128, 128)
 
 
 @pytest.mark.parametrize("form", overhead.BODIES)
-@pytest.mark.parametrize("boxes", [0, 5, overhead.MOST_BOXES])
+@pytest.mark.parametrize("boxes", [0, 5, servers.MOST_BOXES])
 def test_every_form_is_answered_with_as_many_boxes_as_asked(form: str, boxes: int) -> None:
     body = overhead.BODIES[form](overhead.image_file("bmp"))
-    with TestClient(create_app(Settings(), overhead.FreeEngine(boxes))) as client:
+    with TestClient(create_app(Settings(), servers.FreeEngine(boxes))) as client:
         headers = {"Content-Type": body.content_type}
         answer = client.post("/detect", content=body.content, headers=headers)
     assert answer.status_code == 200
@@ -51,8 +45,8 @@ def test_every_form_is_answered_with_as_many_boxes_as_asked(form: str, boxes: in
 
 
 def test_the_floor_gives_the_answer_it_was_given() -> None:
-    answer = overhead.Answer(b"{}", ((b"content-type", b"application/json"),))
-    given = TestClient(overhead.answering(answer)).post("/detect", content=b"." * 100_000)
+    answer = servers.Answer(b"{}", ((b"content-type", b"application/json"),))
+    given = TestClient(servers.answering(answer)).post("/detect", content=b"." * 100_000)
     assert (given.content, given.headers["content-type"]) == (b"{}", "application/json")
 
 
