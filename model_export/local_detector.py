@@ -12,7 +12,7 @@ from model_export.errors import ModelExportError
 from model_export.evaluate import Found
 from model_export.model.variants import HeadKind, Variant
 from service.core.contract import ContractError, ModelContract
-from service.core.letterbox import letterbox
+from service.core.letterbox import LetterboxMode, letterbox
 from service.core.pack import pack_images
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
@@ -31,14 +31,20 @@ class LocalDetector:
         network: The network; called from several threads at once.
         contract: What it takes and gives.
         options: Thresholds and suppression.
+        mode: How images are fitted into the input; by default as a server on a CPU does it.
     """
 
     def __init__(
-        self, network: Network, contract: ModelContract, options: DetectionOptions
+        self,
+        network: Network,
+        contract: ModelContract,
+        options: DetectionOptions,
+        mode: LetterboxMode | None = None,
     ) -> None:
         self._network = network
         self._contract = contract
         self._options = options
+        self._mode = mode or ("rectangle" if contract.input.dynamic_size else "square")
 
     def class_names(self) -> tuple[str, ...]:
         """The names of the model's classes."""
@@ -52,7 +58,14 @@ class LocalDetector:
         """
         spec = self._contract.input
         pixels = _decode(image)
-        canvas, way_back = letterbox(pixels, spec.height, spec.width, pad_value=spec.pad_value)
+        canvas, way_back = letterbox(
+            pixels,
+            spec.height,
+            spec.width,
+            mode=self._mode,
+            pad_value=spec.pad_value,
+            multiple=max(self._contract.strides),
+        )
         raw = self._network(canvas[np.newaxis])[0]
         found = find_objects(raw, way_back, self._contract, self._options)
         rows = zip(found.class_ids, found.scores.tolist(), found.boxes_xyxy.tolist(), strict=True)
@@ -63,14 +76,16 @@ class LocalDetector:
         ]
 
 
-def onnx_detector(path: Path, options: DetectionOptions) -> LocalDetector:
+def onnx_detector(
+    path: Path, options: DetectionOptions, mode: LetterboxMode | None = None
+) -> LocalDetector:
     """A detector from an ONNX file with a contract.
 
     Raises:
         ModelExportError: The file cannot be loaded, or carries no contract.
     """
     network, contract = load_onnx(path)
-    return LocalDetector(network, contract, options)
+    return LocalDetector(network, contract, options, mode)
 
 
 def load_onnx(path: Path) -> tuple[Network, ModelContract]:
@@ -102,6 +117,7 @@ def checkpoint_detector(
     head: HeadKind,
     contract: ModelContract,
     options: DetectionOptions,
+    mode: LetterboxMode | None = None,
 ) -> LocalDetector:
     """A detector from PyTorch weights, run on the CPU in float32.
 
@@ -111,6 +127,7 @@ def checkpoint_detector(
         head: Its head.
         contract: Class names, size and box coding; the scores are logits.
         options: Thresholds and suppression.
+        mode: How images are fitted into the input.
 
     Raises:
         ModelExportError: The weights cannot be read, or are of another network.
@@ -120,7 +137,7 @@ def checkpoint_detector(
 
     model = build(variant, contract.num_classes, head).eval()
     load_weights(model, weights)
-    return LocalDetector(torch_network(model), contract, options)
+    return LocalDetector(torch_network(model), contract, options, mode)
 
 
 def torch_network(model: "nn.Module") -> Network:

@@ -14,22 +14,24 @@ import httpx2
 import numpy as np
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 
 from model_export.__main__ import main
 from model_export.class_names import COCO_CLASS_NAMES
 from model_export.coco import RECALLS, CocoResult, CocoSet, Metrics, measure, read_coco_set
 from model_export.errors import ModelExportError
 from model_export.evaluate import Found, detect_all
-from model_export.local_detector import onnx_detector
+from model_export.local_detector import LocalDetector, onnx_detector
 from model_export.onnx_file import save_with_contract
 from model_export.server_detector import MAX_TRIES, MAX_WAIT_S, ServerDetector, connect
 from model_export.training.annotations import AnnotatedImage, read_voc
 from model_export.training.examples import check_images
 from model_export.training.validation_set import coco_set
 from onnx_models import tiny_yolox_model
+from pictures import plain
 from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_candidates
-from service.core.letterbox import letterbox
+from service.core.letterbox import LetterboxMode, letterbox
 from service.core.suppress import DetectionOptions, suppress
 
 # Image file content -> boxes (class, score, x1, y1, x2, y2), as the stub server finds them.
@@ -528,3 +530,40 @@ def test_an_onnx_file_finds_what_its_rows_say(tmp_path: Path, batch: int | None)
     for broken in (b"", b"text"):
         with pytest.raises(ModelExportError, match="decoded"):
             detector.detect(broken)
+
+
+@pytest.mark.parametrize(
+    ("dynamic_size", "mode", "shape"),
+    [
+        (True, None, (1, 64, 128, 3)),
+        (True, "square", (1, 128, 128, 3)),
+        (False, None, (1, 128, 128, 3)),
+    ],
+)
+def test_images_are_fitted_as_a_server_on_a_cpu_fits_them(
+    dynamic_size: bool, mode: LetterboxMode | None, shape: tuple[int, ...]
+) -> None:
+    spec = InputSpec("images", 128, 128, dynamic_size=dynamic_size)
+    contract = ModelContract("tiny", "1", spec, ("cat",))
+    seen: list[tuple[int, ...]] = []
+
+    def network(images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        seen.append(images.shape)
+        cells = contract.num_cells(*images.shape[1:3])
+        return np.full((1, cells, contract.output_channels), -9, np.float32)
+
+    LocalDetector(network, contract, DetectionOptions(), mode).detect(plain(width=200, height=90))
+    assert seen == [shape]
+
+
+def test_how_a_server_fits_images_is_its_own_business(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "coco.json").write_text(json.dumps(coco_json()))
+    (tmp_path / "two").mkdir()
+    for name in ("1.jpg", "two/2.jpg"):
+        (tmp_path / name).write_bytes(b"first")
+    arguments = ["--annotations", str(tmp_path / "coco.json"), "--images", str(tmp_path)]
+    command = ["evaluate", "--server", "http://127.0.0.1:9", "--letterbox", "square", *arguments]
+    assert main(command) == 1
+    assert "server's setting" in capsys.readouterr().err

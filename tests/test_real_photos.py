@@ -269,7 +269,7 @@ def test_a_file_and_a_checkpoint_measure_as_they_are_served(
     weights = shared_data / "weights" / "yolox_nano_state_bnfused.npz"
     detectors = (
         ServerDetector(running.client, COCO_QUERY),
-        onnx_detector(nano, COCO_OPTIONS),
+        onnx_detector(nano, COCO_OPTIONS, "square"),
         checkpoint_detector(weights, "nano", "decoupled", contract, COCO_OPTIONS),
     )
     ap_served, *aps = (

@@ -22,6 +22,7 @@ from service.core.contract import (
     NmsMethod,
     ScoreBy,
 )
+from service.core.letterbox import LetterboxMode
 from service.core.suppress import DetectionOptions
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="requests at once (default: 8)",
     )
+    parser.add_argument(
+        "--letterbox",
+        choices=get_args(LetterboxMode),
+        help="how to fit images into the input of a file or checkpoint (default: as a server on a "
+        "CPU does, rectangle where any size is taken; published results are of squares)",
+    )
     parser.add_argument("--output", type=Path, metavar="JSON", help="write the detections there")
     parser.add_argument("--metrics", type=Path, metavar="JSON", help="write the metrics there")
     _add_option_arguments(parser.add_argument_group("options"))
@@ -82,6 +89,8 @@ def run(arguments: argparse.Namespace) -> None:
 def _detector(arguments: argparse.Namespace) -> Iterator["Detector"]:
     """What is to be measured."""
     if arguments.server:
+        if arguments.letterbox:
+            raise ModelExportError("how images are fitted is the server's setting; see its --help")
         from model_export.server_detector import ServerDetector, connect  # noqa: PLC0415
 
         api_key = arguments.api_key or os.environ.get("YOLOX_API_KEY")
@@ -90,7 +99,8 @@ def _detector(arguments: argparse.Namespace) -> Iterator["Detector"]:
     elif arguments.model:
         from model_export.local_detector import onnx_detector  # noqa: PLC0415
 
-        yield onnx_detector(arguments.model, DetectionOptions(**_options(arguments)))
+        options = DetectionOptions(**_options(arguments))
+        yield onnx_detector(arguments.model, options, arguments.letterbox)
     else:
         yield _checkpoint_detector(arguments)
 
@@ -106,7 +116,7 @@ def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
         contract = ModelContract(
             name=arguments.variant,
             version="0",
-            input=InputSpec("images", height, width),
+            input=InputSpec("images", height, width, dynamic_size=True),
             class_names=read_class_names(arguments.names),
             box_coding=arguments.box_coding,
         )
@@ -114,7 +124,12 @@ def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
         raise ModelExportError(str(error)) from error
     options = DetectionOptions(**_options(arguments))
     return checkpoint_detector(
-        arguments.weights, arguments.variant, arguments.head, contract, options
+        arguments.weights,
+        arguments.variant,
+        arguments.head,
+        contract,
+        options,
+        arguments.letterbox,
     )
 
 
