@@ -400,7 +400,8 @@ def test_a_server_is_asked_weighed_and_ended_with_its_daemons(
     finally:
         server.stop()
     assert server.memory_mib() == 0
-    with pytest.raises(OSError, match="refused"):
+    # Its memory is gone a moment before its socket: refused, or cut off.
+    with pytest.raises(ConnectionError):
         server.post("/detect", b"photo")
 
 
