@@ -44,10 +44,10 @@ from service.schemas import (
 from service.settings import Settings
 
 T = TypeVar("T")
+Outcomes = list[DetectedImage | ServiceError]
 
 # Clients send the same few headers all the time.
 _wanted_picture = lru_cache(maxsize=128)(wanted_picture)
-Outcomes = list[DetectedImage | ServiceError]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """What is said of a detector on photos is what an independent decoder finds in its boxes."""
 
-import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from model_export.barcode_photos import (
 )
 from model_export.errors import ModelExportError
 from model_export.evaluate import Found
+from scripts import benchmark
 
 Box = tuple[float, float, float, float]
 TEXT = "hello, box"
@@ -172,12 +172,7 @@ class Nothing:
 def test_the_sheet_draws_the_photos_with_a_fault(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = Path(__file__).parents[1] / "benchmarks" / "barcode_sheet.py"
-    spec = importlib.util.spec_from_file_location("barcode_sheet", file)
-    assert spec
-    assert spec.loader
-    sheet = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sheet)
+    sheet = benchmark("barcode_sheet")
     photos = read_photos(folder)
     outcomes = measure_photos(Nothing(), photos, Reader(), lambda: None)
     sheet.draw_sheet(outcomes, tmp_path / "sheet.jpg")

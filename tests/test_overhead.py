@@ -1,25 +1,18 @@
 """The overhead benchmark: its engine, images, bodies and floor, and what it makes of wrk."""
 
-import importlib
 import io
 import os
-import sys
 import time
-from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from scripts import benchmark
 from service.app import create_app
 from service.settings import Settings
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-
-with patch.object(sys, "path", [str(FOLDER), *sys.path]):
-    overhead = importlib.import_module("overhead")
-    servers = importlib.import_module("overhead_servers")
+overhead, servers = benchmark("overhead"), benchmark("overhead_servers")
 
 
 @pytest.mark.parametrize("kind", overhead.KINDS)

@@ -1,23 +1,10 @@
 """The overload benchmark: what it makes of hey's table."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 
+from scripts import benchmark
 
-def _load() -> ModuleType:
-    file = Path(__file__).parents[1] / "benchmarks" / "overload.py"
-    spec = importlib.util.spec_from_file_location("overload", file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-overload = _load()
+overload = benchmark("overload")
 
 HEAD = "response-time,DNS+dialup,DNS,Request-write,Response-delay,Response-read,status-code,offset"
 TABLE = f"""{HEAD}

@@ -1,0 +1,15 @@
+"""The benchmarks as modules: they are scripts beside the packages, and import one another."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from unittest.mock import patch
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def benchmark(name: str) -> ModuleType:
+    """The module of `benchmarks/NAME.py`."""
+    with patch.object(sys, "path", [str(FOLDER), *sys.path]):
+        return importlib.import_module(name)
