@@ -277,6 +277,15 @@ def test_box_weight_weighs_the_box_loss_alone() -> None:
     assert light.objectness == usual.objectness
 
 
+def test_class_weight_weighs_the_class_loss_alone() -> None:
+    usual = DetectionLoss(YOLOX_RELEASE)(random_raw(), TARGETS, SIZE, SIZE)
+    heavier = dataclasses.replace(YOLOX_RELEASE, class_weight=2.0)
+    heavy = DetectionLoss(heavier)(random_raw(), TARGETS, SIZE, SIZE)
+    torch.testing.assert_close(heavy.classification, 2 * usual.classification)
+    assert heavy.box == usual.box
+    assert heavy.objectness == usual.objectness
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_batch_without_objects_still_teaches_objectness(preset: PresetName) -> None:
     raw = random_raw().requires_grad_()

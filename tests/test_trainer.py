@@ -444,6 +444,7 @@ def test_signals_are_left_alone_outside_of_the_main_thread() -> None:
         ({"closing_epochs": 4}, "closing_epochs"),
         ({"warmup_epochs": -1}, "warmup_epochs"),
         ({"rate_per_image": 0.0}, "learning rate"),
+        ({"class_weight": 0.0}, "class_weight"),
         ({"accumulate": 0}, "accumulate"),
     ],
 )

@@ -14,8 +14,9 @@ from model_export.barcodes.symbols import LINEAR, QR_CODE, Modules, Symbol
 Random = np.random.Generator
 
 # Share of a symbol's sides that its box has at either end. Readers need some of the light round
-# it, and a box that cuts off the first bar is of no use to them.
-BOX_MARGIN: Final = 0.02
+# it, and a box that cuts off the first bar is of no use to them: with 0.02, one symbol in twenty of
+# real photos decoded only from a box that was made longer by 5 % more at either end.
+BOX_MARGIN: Final = 0.05
 # Modules of light round a symbol; readers want 1 to 10.
 QUIET_ZONE: Final = (1.0, 8.0)
 INVERTED_SHARE: Final = 0.07

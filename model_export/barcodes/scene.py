@@ -27,7 +27,7 @@ Random = np.random.Generator
 # How often a picture is one symbol and little else, a sheet of them, and how often it has none.
 BARE_SHARE: Final = 0.24
 SHEET_SHARE: Final = 0.14
-EMPTY_SHARE: Final = 0.12
+EMPTY_SHARE: Final = 0.14
 # Most rows and columns of a sheet, and sides of its fields in pixels.
 SHEET_FIELDS: Final = 4
 FIELD_SIDES: Final = (70, 180)
@@ -78,14 +78,21 @@ def _bare_scene(rng: Random) -> Picture:
     module = float(np.exp(rng.uniform(np.log(1), np.log(max(1.0, 480 / longest)))))
     if rng.random() < 0.6:
         module = float(round(module))
-    quiet = rng.uniform(0, 5) if rng.random() < 0.8 else rng.uniform(5, 25)
-    print_ = bare(rng, symbol, module, quiet)
+    print_ = bare(rng, symbol, module, _quiet(rng))
     image = print_.image
     if rng.random() < 0.25:
         image = photographed(rng, image, module)
     elif rng.random() < 0.25:
         image = compressed(rng, image)
     return _picture(image, [print_.box_xyxy], [symbol.class_id])
+
+
+def _quiet(rng: Random) -> float:
+    """Light round a symbol in a file of its own, in modules: many have none at all."""
+    choice = rng.random()
+    if choice < 0.25:
+        return 0.0
+    return float(rng.uniform(0, 5) if choice < 0.85 else rng.uniform(5, 25))
 
 
 def _sheet_scene(rng: Random) -> Picture:

@@ -22,7 +22,7 @@ Content = Callable[[Random, int], str]
 CLASS_NAMES: Final = ("qr_code", "data_matrix", "aztec", "pdf417", "linear")
 QR_CODE, DATA_MATRIX, AZTEC, PDF417, LINEAR = range(len(CLASS_NAMES))
 # How often each class is drawn.
-CLASS_SHARES: Final = (0.24, 0.18, 0.13, 0.15, 0.30)
+CLASS_SHARES: Final = (0.20, 0.19, 0.15, 0.15, 0.31)
 
 ALPHANUMERIC: Final = string.ascii_uppercase + string.digits
 CODE39_CHARACTERS: Final = ALPHANUMERIC + "-. $/+%"
@@ -217,10 +217,10 @@ KINDS: Final = (
     Kind(LINEAR, _F.Code93, 0.04, _of(CODE39_CHARACTERS, 2, 20)),
     Kind(LINEAR, _F.ITF, 0.09, _even_digits),
     Kind(LINEAR, _F.Codabar, 0.04, _codabar),
-    Kind(LINEAR, _F.DataBarOmni, 0.03, _digits(13)),
-    Kind(LINEAR, _F.DataBarStk, 0.02, _digits(13)),
-    Kind(LINEAR, _F.DataBarStkOmni, 0.03, _digits(13)),
+    Kind(LINEAR, _F.DataBarOmni, 0.04, _digits(13)),
+    Kind(LINEAR, _F.DataBarStk, 0.04, _digits(13)),
+    Kind(LINEAR, _F.DataBarStkOmni, 0.05, _digits(13)),
     Kind(LINEAR, _F.DataBarLtd, 0.02, _digits(12, "0")),
-    Kind(LINEAR, _F.DataBarExp, 0.05, _gs1),
-    Kind(LINEAR, _F.DataBarExpStk, 0.05, _gs1, {"columns": (1, 2, 2, 3, 4)}),
+    Kind(LINEAR, _F.DataBarExp, 0.08, _gs1),
+    Kind(LINEAR, _F.DataBarExpStk, 0.11, _gs1, {"columns": (1, 2, 2, 3, 4)}),
 )

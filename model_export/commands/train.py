@@ -38,9 +38,9 @@ LONGEST_WARMUP: Final = 5
 MOST_WORKERS: Final = 8
 # Fields of `TrainingConfig` that are taken as they are given.
 PLAIN: Final = (
-    *("head", "weights", "loss", "box_coding", "batch_size", "accumulate", "rate_per_image"),
-    *("weight_decay", "average_decay", "average_ramp", "norm_images", "evaluate_every", "seed"),
-    "fixed_size",
+    *("head", "weights", "loss", "class_weight", "box_coding", "batch_size", "accumulate"),
+    *("rate_per_image", "weight_decay", "average_decay", "average_ramp", "norm_images"),
+    *("evaluate_every", "seed", "fixed_size"),
 )
 # What is no part of the configuration.
 OTHERS: Final = frozenset(
@@ -134,6 +134,12 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--loss", choices=PRESET_NAMES, help="as YOLOX was released, or the article's (yolox)"
+    )
+    group.add_argument(
+        "--class-weight",
+        type=float,
+        metavar="W",
+        help="of the class loss: more where objects are easier found than told apart (1)",
     )
     group.add_argument(
         "--box-coding", choices=get_args(BoxCoding), help="how raw values stand for boxes (yolox)"

@@ -57,6 +57,8 @@ class TrainingConfig:
         height: Usual network height in pixels, a multiple of 32.
         width: Likewise.
         loss: What the parts of the loss aim at.
+        class_weight: How much the class loss counts, 1 as in the release: more where the classes
+            are harder to tell apart than to find.
         box_coding: How raw values stand for a box.
         epochs: Passes over the data.
         closing_epochs: How many of these, at the end, go without mosaic, MixUp and affine.
@@ -85,6 +87,7 @@ class TrainingConfig:
     head: HeadKind = "decoupled"
     weights: Path | None = None
     loss: PresetName = "yolox"
+    class_weight: float = 1.0
     box_coding: BoxCoding = "yolox"
     epochs: int = 300
     closing_epochs: int = 15
@@ -126,6 +129,8 @@ class TrainingConfig:
             raise ModelExportError(f"warmup_epochs must be within 0 and {self.epochs}, the epochs")
         if not self.rate_per_image > 0:
             raise ModelExportError("the learning rate must be above 0")
+        if not self.class_weight > 0:
+            raise ModelExportError("class_weight must be above 0")
 
     def share_of_batch(self, processes: int) -> int:
         """Images of a step for each of several processes.

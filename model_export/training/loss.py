@@ -35,6 +35,7 @@ class LossPreset:
             the matched ground truth, and for negatives the largest IoU with any.
         closing_l1: Add an L1 loss on the raw box values in the closing epochs.
         reg_weight: Weight of the box loss.
+        class_weight: Weight of the class loss.
     """
 
     class_target: Literal["one_hot", "iou"]
@@ -42,6 +43,7 @@ class LossPreset:
     objectness_target: Literal["binary", "iou"]
     closing_l1: bool
     reg_weight: float = 5.0
+    class_weight: float = 1.0
 
 
 ARTICLE: Final = LossPreset("one_hot", "giou", "iou", closing_l1=False)
@@ -120,7 +122,7 @@ class DetectionLoss:
         sums = (
             self.preset.reg_weight * _box_loss(pairs, self.coding, self.preset.box_loss),
             _objectness_loss(raw, found, background, self.preset.objectness_target),
-            _class_loss(pairs, self.preset.class_target),
+            self.preset.class_weight * _class_loss(pairs, self.preset.class_target),
             _l1_loss(pairs, self.coding) if closing_l1 else pairs.raw.new_zeros(()),
         )
         positives = found.positive.sum()

@@ -95,7 +95,8 @@ def train(
     if job.resume:
         trainee.restore(job.last)
 
-    loss = DetectionLoss(PRESETS[config.loss], config.box_coding, divisor=team.fair_divisor)
+    preset = replace(PRESETS[config.loss], class_weight=config.class_weight)
+    loss = DetectionLoss(preset, config.box_coding, divisor=team.fair_divisor)
     learner = Learner(team.share(model), loss, optimizer, scaler, dtype, config.accumulate)
     plan = batch_plan(config, len(job.data), team, start=progress.step)
     schedule = learning_rates(config, plan.epoch_iterations)
