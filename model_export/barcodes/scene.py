@@ -27,7 +27,7 @@ Random = np.random.Generator
 # How often a picture is one symbol and little else, a sheet of them, and how often it has none.
 BARE_SHARE: Final = 0.24
 SHEET_SHARE: Final = 0.14
-EMPTY_SHARE: Final = 0.14
+EMPTY_SHARE: Final = 0.18
 # Most rows and columns of a sheet, and sides of its fields in pixels.
 SHEET_FIELDS: Final = 4
 FIELD_SIDES: Final = (70, 180)

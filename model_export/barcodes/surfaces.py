@@ -266,7 +266,55 @@ def _keys(rng: Random, height: int, width: int) -> Blend:
     return drawn
 
 
+def _weave(rng: Random, height: int, width: int) -> Blend:
+    """Straw and wicker: bands of short upright strands, which smooth strands hold together."""
+    drawn = np.full((height, width), int(rng.integers(120, 256)), dtype=np.uint8)
+    wide, tall = int(rng.integers(30, 140)), int(rng.integers(8, 36))
+    period, bare = rng.uniform(2.5, 8), rng.uniform(0, 0.6)
+    for left in range(0, width, wide):
+        top = -int(rng.integers(tall))
+        while top < height:
+            band = drawn[max(top, 0) : top + int(tall * (1 - bare)), left : left + wide]
+            steps = np.cumsum(rng.uniform(0.6, 1.4, size=int(2 * wide / period) + 2) * period)
+            light = np.searchsorted(steps, np.arange(band.shape[1])) % 2
+            band[:] = np.where(light, rng.integers(150, 256), rng.integers(0, 120))
+            top += tall
+    return drawn
+
+
+def _carpet(rng: Random, height: int, width: int) -> Blend:
+    """Tiles of fine, uneven lines, each laid a quarter turn from the next."""
+    side, period = int(rng.integers(40, 200)), rng.uniform(2, 7)
+    drawn = np.empty((height, width), dtype=np.uint8)
+    across = np.arange(side)
+    for row, top in enumerate(range(0, height, side)):
+        for column, left in enumerate(range(0, width, side)):
+            phase = np.cumsum(rng.uniform(0.7, 1.3, size=side)) * 2 * np.pi / period
+            lines = 128 + rng.uniform(30, 120) * np.sin(phase)
+            tile = np.tile(lines, (side, 1)) + rng.normal(scale=20, size=(side, 1))
+            tile = tile if (row + column) % 2 else tile.T
+            part = drawn[top : top + side, left : left + side]
+            part[:] = np.clip(tile, 0, 255)[across[: part.shape[0]]][:, : part.shape[1]]
+    return drawn
+
+
+def _files(rng: Random, height: int, width: int) -> Blend:
+    """Sleeves and papers that stand in a rack, each leaning a little another way."""
+    drawn = np.full((height, width), int(rng.integers(0, 60)), dtype=np.uint8)
+    rack = int(rng.integers(40, max(41, height)))
+    for bottom in range(rack, height + rack, rack):
+        x, lean = 0.0, rng.uniform(-0.2, 0.2)
+        while x < width:
+            tall, thick = rack * rng.uniform(0.5, 0.95), int(rng.integers(1, 7))
+            lean = float(np.clip(lean + rng.normal(scale=0.04), -0.35, 0.35))
+            head = int(x + lean * tall), int(bottom - tall)
+            cv2.line(drawn, (int(x), bottom - 3), head, int(rng.integers(60, 256)), thick)
+            x += thick + rng.uniform(0, 5)
+    return drawn
+
+
 PATTERNS: Final[tuple[Pattern, ...]] = (
     *(_stripes, _checks, _dots, _dots, _grid, _basket, _threads, _threads, _dashes, _dashes),
     *(_noise, _noise, _spines, _spines, _keys),
+    *(_weave, _weave, _weave, _carpet, _carpet, _carpet, _files, _files, _files),
 )
