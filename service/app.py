@@ -13,7 +13,6 @@ from starlette.requests import ClientDisconnect
 
 from service import __version__
 from service.bodies import BodyMemory, describe_errors
-from service.detector import Detector
 from service.engine import Engine
 from service.errors import (
     ClientLeftError,
@@ -29,7 +28,7 @@ from service.routes import Running, detection, router
 from service.runtime import CPU
 from service.schemas import ModelRef, Problem
 from service.settings import Settings
-from service.startup import default_options, engine_instances, letterbox_mode, load_engine
+from service.startup import default_options, load_engine, make_detector
 from service.telemetry import Telemetry
 
 # Requests have ended by then; only an engine that hangs can still keep the detector busy.
@@ -115,9 +114,9 @@ async def _stop(app: FastAPI, running: Running) -> None:
 
 
 def _assemble(settings: Settings, metrics: Metrics, engine: Engine) -> Running:
-    instances, mode = engine_instances(settings, engine), letterbox_mode(settings, engine)
-    detector = Detector(engine, instances, mode, settings, metrics)
+    detector = make_detector(settings, engine, metrics)
     contract = engine.contract
+    model = ModelRef(name=contract.name, version=contract.version, provider=engine.provider)
     metrics.model_info.labels(contract.name, contract.version, engine.provider).set(1)
     metrics.provider_mismatch.set(engine.provider != engine.wanted_provider)
     if engine.provider != CPU:
@@ -130,7 +129,7 @@ def _assemble(settings: Settings, metrics: Metrics, engine: Engine) -> Running:
         detector,
         default_options(settings, contract),
         BodyMemory(settings.max_buffered_bytes),
-        ModelRef(name=contract.name, version=contract.version, provider=engine.provider),
+        model,
     )
 
 

@@ -1,196 +1,148 @@
-"""A bounded queue of images in front of engines that run batches."""
+"""A bounded queue of images in front of what runs them, alone or in batches."""
 
 import asyncio
 import contextlib
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Generic, Protocol, TypeVar
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from service.engine import Engine
-from service.errors import DeadlineError, DrainingError, ModelFailedError, QueueFullError
+from service.errors import DeadlineError, ModelFailedError
 from service.metrics import Metrics
+from service.places import Place, Places
 
-Pixels = NDArray[np.uint8]
-RawRows = NDArray[np.floating]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Item_contra = TypeVar("Item_contra", contravariant=True)
+Result_co = TypeVar("Result_co", covariant=True)
 
 TIMER_SLACK_S: Final = 0.01
 
 log = structlog.get_logger(__name__)
 
 
+class Runner(Protocol[Item_contra, Result_co]):
+    """What runs batches; several threads may call it at once."""
+
+    @property
+    def max_batch(self) -> int:
+        """Most items of one call."""
+
+    @property
+    def spans(self) -> Sequence[int]:
+        """How many instances' shares of the CPU one call can use, ascending from 1."""
+
+    def alike(self, first: Item_contra, second: Item_contra) -> bool:
+        """Whether two items may be of one batch."""
+
+    def run(self, items: Sequence[Item_contra], span: int) -> Sequence[Result_co | Exception]:
+        """What becomes of each item; an exception is that item's alone.
+
+        Raises:
+            Exception: The model could not run.
+        """
+
+
 @dataclass(frozen=True, slots=True)
-class Inference:
-    """What became of one image.
+class Outcome(Generic[Result]):
+    """What became of one item.
 
     Attributes:
-        raw: (A, 4 + 1 + C) network output.
+        result: What the runner made of it.
         queue_s: Seconds between submission and the start of its batch.
-        inference_s: Seconds its batch ran.
+        seconds: Seconds its batch ran.
     """
 
-    raw: RawRows
+    result: Result
     queue_s: float
-    inference_s: float
-
-
-class Place:
-    """One image's place in the queue, from its acceptance until its batch starts.
-
-    It is taken before the image is decoded, so that a crowd is refused before it costs anything.
-    Leaving the context gives the place back if it is still held.
-    """
-
-    def __init__(self, batcher: "Batcher") -> None:
-        self._batcher: Batcher | None = batcher
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.give_back()
-
-    def give_back(self) -> None:
-        """Free the place; a second time does nothing."""
-        if self._batcher is not None:
-            self._batcher.place_freed()
-            self._batcher = None
+    seconds: float
 
 
 @dataclass(slots=True, eq=False)
-class _Entry:
+class _Entry(Generic[Item, Result]):
     place: Place
-    tensor: Pixels
+    item: Item
     deadline: float
     submitted: float
     had_to_wait: bool
-    future: asyncio.Future[Inference]
+    future: asyncio.Future[Outcome[Result]]
 
 
-class Batcher:
-    """Forms a batch whenever an engine is free, from what is waiting at that moment.
+class Batcher(Generic[Item, Result]):
+    """Forms a batch whenever an instance is free, from what is waiting at that moment.
 
-    All state lives on the event loop; only the engine runs on threads, one for each instance. An
-    image that nobody waits behind gets the CPUs of several instances.
+    All state lives on the event loop; only the runner is called on threads, one for each instance.
+    An image that nobody waits behind gets the CPUs of several instances.
 
     Args:
-        engine: What runs the batches.
+        runner: What runs the batches.
         metrics: Where to count.
         instances: Batches run at once.
-        max_queue_images: Places in the queue.
+        places: Of the queue.
         max_batch_delay_s: How long the oldest image may wait for company, in seconds.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        runner: Runner[Item, Result],
         metrics: Metrics,
         *,
         instances: int,
-        max_queue_images: int,
+        places: Places,
         max_batch_delay_s: float = 0.0,
     ) -> None:
-        self._engine = engine
+        self._runner = runner
         self._instances = instances
         self._metrics = metrics
-        self._max_queue_images = max_queue_images
         self._max_batch_delay_s = max_batch_delay_s
-        self._queue: deque[_Entry] = deque()
-        self._places_held = 0
+        self._queue: deque[_Entry[Item, Result]] = deque()
         self._idle_instances = instances
-        self._seconds_per_image = 0.0
-        self._draining = False
-        self._stopping = False
         self._changed = asyncio.Event()
+        self._places = places
+        places.on_freed = self._changed.set
         self._dispatcher: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(instances, thread_name_prefix="engine")
-        metrics.queue_capacity.set(max_queue_images)
-        metrics.batch_capacity.set(engine.max_batch)
+        metrics.batch_capacity.set(runner.max_batch)
         metrics.engine_instances.set(instances)
         self.failures_in_a_row = 0
         self.last_success: float | None = None
-
-    @property
-    def draining(self) -> bool:
-        """Whether new work is refused because the server is shutting down."""
-        return self._draining
 
     def start(self) -> None:
         """Begin to form batches; call it on the running event loop."""
         self._dispatcher = asyncio.create_task(self._dispatch())
 
-    def refuse_new(self) -> None:
-        """From now on `check_accepting` lets nobody in; who is in may still reserve places."""
-        self._draining = True
-
     async def stop(self) -> None:
-        """Refuse new work, finish all that holds a place, and end the engines' threads."""
-        self.refuse_new()
-        self._stopping = True
+        """Give out no more places, finish all that holds one, and end the threads."""
+        self._places.close()
         self._changed.set()
         if self._dispatcher is not None:
             await self._dispatcher
         self._threads.shutdown(wait=False)
 
-    def reserve(self) -> Place:
-        """Take a place in the queue for one image, at once or not at all.
-
-        Raises:
-            QueueFullError: Every place is taken.
-            DrainingError: The batcher has stopped.
-        """
-        self._check_room(closed=self._stopping)
-        self._places_held += 1
-        self._metrics.queue_images.set(self._places_held)
-        return Place(self)
-
-    def check_accepting(self) -> None:
-        """See whether a new request may come in, before anything is done for it.
-
-        Raises:
-            QueueFullError: Every place is taken.
-            DrainingError: The server is shutting down.
-        """
-        self._check_room(closed=self._draining)
-
-    def _check_room(self, *, closed: bool) -> None:
-        if closed:
-            raise DrainingError("the server is shutting down", retry_after_s=1)
-        if self._places_held >= self._max_queue_images:
-            raise QueueFullError(
-                f"all {self._max_queue_images} places in the queue are taken",
-                retry_after_s=self._seconds_until_empty(),
-            )
-
-    def place_freed(self) -> None:
-        """A place was given back; called by the place."""
-        self._places_held -= 1
-        self._metrics.queue_images.set(self._places_held)
-        if self._stopping:
-            self._changed.set()
-
-    async def infer(self, place: Place, tensor: Pixels, deadline: float) -> Inference:
+    async def run(self, place: Place, item: Item, deadline: float) -> Outcome[Result]:
         """Wait for a batch and its result.
 
         Args:
             place: The place that was reserved for this image.
-            tensor: (H, W, 3) uint8 network input.
-            deadline: `time.monotonic()` after which the image is dropped instead.
+            item: What the runner is to run.
+            deadline: `time.monotonic()` after which the item is dropped instead.
 
         Raises:
             DeadlineError: The deadline passed before its batch was formed.
-            ModelFailedError: The engine raised while it ran the batch.
+            ModelFailedError: The runner raised while it ran the batch.
+            Exception: What the runner gave in the place of its result.
         """
         loop = asyncio.get_running_loop()
         busy = self._idle_instances < 1
-        entry = _Entry(place, tensor, deadline, time.monotonic(), busy, loop.create_future())
+        entry: _Entry[Item, Result] = _Entry(
+            place, item, deadline, time.monotonic(), busy, loop.create_future()
+        )
         self._queue.append(entry)
         self._changed.set()
         try:
@@ -206,11 +158,11 @@ class Batcher:
             task.add_done_callback(self._running.discard)
         await asyncio.gather(*self._running)
 
-    async def _next_batch(self) -> list[_Entry]:
+    async def _next_batch(self) -> list[_Entry[Item, Result]]:
         """Wait until there is work for an idle instance; nothing means that it is time to end."""
         while True:
             self._drop_expired()
-            if self._stopping and not self._queue and not self._places_held:
+            if self._places.closed and not self._queue and not self._places.held:
                 return []
             pause = self._pause()
             if pause is not None and pause <= 0:
@@ -225,30 +177,35 @@ class Batcher:
         """Seconds until a batch should start; None while nothing waits, or nothing is idle."""
         if not self._queue or self._idle_instances < 1:
             return None
-        oldest = self._queue[0]
-        alike = sum(_alike(oldest, entry) for entry in self._queue)
-        if self._stopping or alike >= self._engine.max_batch:
+        if self._places.closed or len(self._like_oldest()) >= self._runner.max_batch:
             return 0.0
-        return oldest.submitted + self._max_batch_delay_s - time.monotonic()
+        return self._queue[0].submitted + self._max_batch_delay_s - time.monotonic()
 
-    def _take(self) -> list[_Entry]:
-        """Take the oldest entry and those of its shape, leaving a share to other idle instances."""
-        alike = [entry for entry in self._queue if _alike(self._queue[0], entry)]
-        batch = alike[: min(self._engine.max_batch, math.ceil(len(alike) / self._idle_instances))]
+    def _like_oldest(self) -> list[_Entry[Item, Result]]:
+        """The oldest entry, and those that may be of its batch."""
+        oldest = self._queue[0]
+        if self._runner.max_batch == 1:
+            return [oldest]
+        return [entry for entry in self._queue if self._runner.alike(oldest.item, entry.item)]
+
+    def _take(self) -> list[_Entry[Item, Result]]:
+        """Take the oldest entry and those like it, leaving a share to other idle instances."""
+        alike = self._like_oldest()
+        batch = alike[: min(self._runner.max_batch, math.ceil(len(alike) / self._idle_instances))]
         taken = set(map(id, batch))
         self._queue = deque(entry for entry in self._queue if id(entry) not in taken)
         for entry in batch:
             entry.place.give_back()
         return batch
 
-    def _claim_span(self, batch: list[_Entry]) -> int:
+    def _claim_span(self, batch: list[_Entry[Item, Result]]) -> int:
         """Take idle instances for the batch just taken, leaving as many to each who waits.
 
         Whom it waited for will be back: two clients would otherwise take turns with all of them.
         """
         returning = any(entry.had_to_wait for entry in batch)
-        fair = self._idle_instances // (1 + self._places_held + returning)
-        span = max(span for span in self._engine.spans if span <= max(1, fair))
+        fair = self._idle_instances // (1 + self._places.held + returning)
+        span = max(span for span in self._runner.spans if span <= max(1, fair))
         self._idle_instances -= span
         return span
 
@@ -259,30 +216,30 @@ class Batcher:
             if not entry.future.done():
                 entry.future.set_exception(DeadlineError("the deadline passed in the queue"))
 
-    def _forget(self, entry: _Entry) -> None:
+    def _forget(self, entry: _Entry[Item, Result]) -> None:
         """Drop an entry whose client left or whose deadline passed, if no batch has taken it."""
         with contextlib.suppress(ValueError):
             self._queue.remove(entry)
             reason = "deadline-passed" if is_past(entry.deadline) else "client-left"
             self._metrics.rejections.labels(f"dropped-{reason}").inc()
 
-    async def _run(self, batch: list[_Entry], span: int) -> None:
+    async def _run(self, batch: list[_Entry[Item, Result]], span: int) -> None:
         loop = asyncio.get_running_loop()
         started = time.monotonic()
         try:
-            raw = await loop.run_in_executor(
-                self._threads, _infer, self._engine, [entry.tensor for entry in batch], span
+            results = await loop.run_in_executor(
+                self._threads, self._runner.run, [entry.item for entry in batch], span
             )
         except Exception as error:  # noqa: BLE001 - whatever it raises, its waiters must hear
             self._batch_failed(batch, error)
         else:
-            self._batch_succeeded(batch, raw, started, span)
+            self._batch_ended(batch, results, started, span)
         finally:
             self._metrics.engine_busy.inc(span * (time.monotonic() - started))
             self._idle_instances += span
             self._changed.set()
 
-    def _batch_failed(self, batch: list[_Entry], error: Exception) -> None:
+    def _batch_failed(self, batch: list[_Entry[Item, Result]], error: Exception) -> None:
         self.failures_in_a_row += 1
         log.error("batch failed", images=len(batch), exc_info=error)
         for entry in batch:
@@ -291,36 +248,30 @@ class Batcher:
                     ModelFailedError("the model could not run", retry_after_s=1)
                 )
 
-    def _batch_succeeded(
-        self, batch: list[_Entry], raw: RawRows, started: float, span: int
+    def _batch_ended(
+        self,
+        batch: list[_Entry[Item, Result]],
+        results: Sequence[Result | Exception],
+        started: float,
+        span: int,
     ) -> None:
-        self.failures_in_a_row = 0
-        self.last_success = time.monotonic()
-        self._metrics.batch_size.observe(len(batch))
-        seconds = self.last_success - started
-        seconds_each = seconds * span / len(batch) / self._instances
-        known = self._seconds_per_image or seconds_each
-        self._seconds_per_image = 0.9 * known + 0.1 * seconds_each
-        for entry, rows in zip(batch, raw, strict=True):
-            if not entry.future.done():
-                entry.future.set_result(Inference(rows, started - entry.submitted, seconds))
-
-    def _seconds_until_empty(self) -> int:
-        return max(1, math.ceil(self._places_held * self._seconds_per_image))
+        ended = time.monotonic()
+        seconds = ended - started
+        if not all(isinstance(result, Exception) for result in results):
+            self.failures_in_a_row = 0
+            self.last_success = ended
+            self._metrics.batch_size.observe(len(batch))
+            seconds_each = seconds * span / len(batch) / self._instances
+            self._places.one_took(seconds_each)
+        for entry, result in zip(batch, results, strict=True):
+            if entry.future.done():
+                continue
+            if isinstance(result, Exception):
+                entry.future.set_exception(result)
+            else:
+                entry.future.set_result(Outcome(result, started - entry.submitted, seconds))
 
 
 def is_past(deadline: float) -> bool:
     """Whether a deadline is why a wait was cut short; timers may fire a moment early."""
     return time.monotonic() > deadline - TIMER_SLACK_S
-
-
-def _alike(first: _Entry, second: _Entry) -> bool:
-    return first.tensor.shape == second.tensor.shape
-
-
-def _infer(engine: Engine, tensors: list[Pixels], span: int) -> RawRows:
-    images = tensors[0][np.newaxis] if len(tensors) == 1 else np.stack(tensors)
-    raw = engine.infer(images, span)
-    if len(raw) != len(tensors):
-        raise ValueError(f"the engine gave {len(raw)} rows for {len(tensors)} images")
-    return raw

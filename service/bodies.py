@@ -11,7 +11,6 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.datastructures import ImmutableMultiDict
 
-from service.detector import ImageSource
 from service.errors import (
     BusyError,
     InvalidOptionError,
@@ -21,6 +20,7 @@ from service.errors import (
 )
 from service.schemas import DetectJson, DetectQuery
 from service.settings import Settings
+from service.stages import ImageSource
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.bodies import BodyMemory, read_options, read_request
 from service.core.suppress import DetectionOptions
-from service.detector import DetectedImage, Detector, ImageSource
+from service.detector import Detector
 from service.errors import (
     ClientLeftError,
     DeadlineError,
@@ -42,6 +42,7 @@ from service.schemas import (
     timing_ms,
 )
 from service.settings import Settings
+from service.stages import DetectedImage, ImageSource
 
 T = TypeVar("T")
 Outcomes = list[DetectedImage | ServiceError]
@@ -162,13 +163,14 @@ async def detect(
     base64. With `Accept: image/png` or `image/jpeg`, one image comes back with its boxes drawn.
     """
     started = time.monotonic()
-    running.detector.check_accepting()
+    arrival = running.detector.arrive()
     picture = _wanted_picture(request.headers.get("accept", ""))
     limit_s = running.settings.request_timeout_ms / 1000
     with running.body_memory.lease() as lease:
         try:
             async with asyncio.timeout(_timeout_s(query, limit_s)) as clock:
-                sources, options = await read_request(request, query, running.settings, lease)
+                with arrival:
+                    sources, options = await read_request(request, query, running.settings, lease)
                 deadline = started + _timeout_s(options, limit_s)
                 if options.timeout_ms != query.timeout_ms:
                     now = asyncio.get_running_loop().time()
@@ -265,7 +267,7 @@ async def model(running: RunningService) -> ModelInfo:
     defaults = asdict(running.defaults)
     return ModelInfo(
         contract=detector.contract,
-        provider=detector.provider,
+        provider=running.model.provider,
         device=settings.device,
         limits=Limits(**{name: getattr(settings, name) for name in Limits.model_fields}),
         defaults={name: defaults[name] for name in defaults if name in DetectQuery.model_fields},

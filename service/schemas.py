@@ -11,8 +11,8 @@ from pydantic_core import to_json
 from service.core.contract import LEAST_SIGMA, MOST_SIGMA, ModelContract, NmsMethod, ScoreBy
 from service.core.decode import Detections
 from service.core.suppress import DetectionOptions
-from service.detector import DetectedImage, StageSeconds
 from service.errors import InvalidOptionError, ServiceError
+from service.stages import DetectedImage, StageSeconds
 
 STAGES: Final = tuple(field.name for field in dataclasses.fields(StageSeconds))
 

@@ -107,7 +107,11 @@ class Settings(BaseSettings):
         10_000, ge=1, description="Deadline of a request, and the most `timeout_ms` may ask, in ms"
     )
     decode_threads: int | None = Field(
-        None, ge=1, le=256, description="Threads that decode images (unset: one per CPU)"
+        None,
+        ge=1,
+        le=256,
+        description="Threads that only decode "
+        "(unset: one per CPU; none where a CPU runs each image on one thread)",
     )
 
     # Defaults of the request's options

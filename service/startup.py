@@ -6,15 +6,20 @@ from typing import Final
 
 import structlog
 
+from service.batcher import Batcher
 from service.core.contract import ModelContract
 from service.core.letterbox import LetterboxMode
 from service.core.suppress import DetectionOptions, with_recommended
 from service.cpus import cpus_of_process
-from service.detector import promised_sizes
+from service.detector import Detector
 from service.engine import Engine, OnnxEngine
 from service.errors import StartupError
+from service.metrics import Metrics
+from service.paths import BatchRunner, InBatches, OneThread, OneThreadRunner
+from service.places import Places
 from service.runtime import CPU
 from service.settings import Settings
+from service.stages import Stages
 
 # The barcode detector that comes with the package; its card lies beside it.
 DEFAULT_MODEL: Final = Path(__file__).with_name("models") / "barcodes.onnx"
@@ -85,6 +90,45 @@ def engine_instances(settings: Settings, engine: Engine) -> int:
     if engine.provider != CPU:
         return GPU_INSTANCES
     return max(1, cpus_of_process(settings.workers) // threads_of_engine(settings))
+
+
+def promised_sizes(contract: ModelContract, mode: LetterboxMode) -> list[tuple[int, int]]:
+    """Every network (height, width) that a letterbox of this mode can make."""
+    height, width, step = contract.input.height, contract.input.width, max(contract.strides)
+    if mode == "square":
+        return [(height, width)]
+    tall = {(height, narrow) for narrow in range(step, width + 1, step)}
+    wide = {(low, width) for low in range(step, height + 1, step)}
+    return sorted(tall | wide)
+
+
+def on_one_thread(settings: Settings, engine: Engine) -> bool:
+    """Whether each image stays on one thread: where the CPUs run them one by one, a thread each."""
+    alone = engine.provider == CPU and engine.max_batch == 1
+    return alone and settings.decode_threads is None and threads_of_engine(settings) == 1
+
+
+def make_detector(settings: Settings, engine: Engine, metrics: Metrics) -> Detector:
+    """Everything from the bytes of an image to its boxes, ready to be started."""
+    mode, instances = letterbox_mode(settings, engine), engine_instances(settings, engine)
+    stages = Stages(engine.contract, mode, settings.max_image_pixels)
+    places = Places(settings.max_queue_images, metrics)
+    window = settings.ready_window_s
+    if on_one_thread(settings, engine):
+        lanes = Batcher(
+            OneThreadRunner(engine, stages), metrics, instances=instances, places=places
+        )
+        return Detector(engine.contract, OneThread(lanes), lanes, places, metrics, window)
+    batcher = Batcher(
+        BatchRunner(engine),
+        metrics,
+        instances=instances,
+        places=places,
+        max_batch_delay_s=settings.max_batch_delay_ms / 1000,
+    )
+    threads = settings.decode_threads or cpus_of_process(settings.workers)
+    path = InBatches(batcher, stages, threads)
+    return Detector(engine.contract, path, batcher, places, metrics, window)
 
 
 def default_options(settings: Settings, contract: ModelContract) -> DetectionOptions:

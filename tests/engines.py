@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.contract import InputSpec, ModelContract
+from service.runtime import CPU
 
 CONTRACT = ModelContract(
     name="fake",
@@ -58,3 +59,12 @@ class FakeEngine:
         rows[row, 4] = LOGIT_SURE
         rows[row, 5 + 1] = LOGIT_SURE
         return rows
+
+
+class CpuEngine(FakeEngine):
+    """The same on a CPU: images one by one, each on one thread from its bytes to its boxes."""
+
+    provider = wanted_provider = CPU
+
+    def __init__(self, contract: ModelContract = CONTRACT) -> None:
+        super().__init__(contract, max_batch=1)

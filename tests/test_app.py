@@ -13,11 +13,10 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-import service.detector as detector_module
-from engines import FakeEngine
+import service.stages as stages_module
+from engines import CpuEngine, FakeEngine
 from pictures import plain
 from service.app import create_app
-from service.errors import InvalidImageError
 from service.schemas import DetectResponse
 from service.settings import Settings
 
@@ -38,9 +37,9 @@ def serving(engine: FakeEngine | None = None, **settings: Any) -> Iterator[TestC
             engine.gate.set()
 
 
-@pytest.fixture
-def client() -> Iterator[TestClient]:
-    with serving() as client:
+@pytest.fixture(params=[FakeEngine, CpuEngine], ids=["in batches", "on one thread"])
+def client(request: pytest.FixtureRequest) -> Iterator[TestClient]:
+    with serving(request.param(), letterbox="square") as client:
         yield client
 
 
@@ -53,6 +52,12 @@ def problem(response: Any, status: int, slug: str) -> str:
     assert body["status"] == status
     assert body["request_id"] == response.headers["x-request-id"]
     return str(body["detail"])
+
+
+def provider(client: TestClient) -> str:
+    name = client.app.state.running.model.provider  # type: ignore[attr-defined]
+    assert isinstance(name, str)
+    return name
 
 
 def metric(client: TestClient, line: str) -> float:
@@ -91,7 +96,7 @@ def test_every_form_gives_the_same_documented_answer(
     assert detection["score"] == detection["objectness"] == pytest.approx(0.999665, abs=1e-6)
     assert (detection["class_id"], detection["class_name"]) == (1, "dog")
     body = response.json()
-    assert body["model"] == {"name": "fake", "version": "1", "provider": "FakeExecutionProvider"}
+    assert body["model"] == {"name": "fake", "version": "1", "provider": provider(client)}
     assert set(body["timing_ms"]) == {"decode", "queue", "inference", "postprocess", "total"}
     assert body["timing_ms"]["total"] >= body["timing_ms"]["inference"]
     filename = "a.png" if send is as_multipart else None
@@ -369,7 +374,7 @@ def test_model_page_tells_contract_provider_limits_and_defaults(client: TestClie
     body = client.get("/model").json()
     assert body["contract"]["class_names"] == ["cat", "dog", "owl"]
     assert body["contract"]["box_coding"] == "yolox"
-    assert body["provider"] == "FakeExecutionProvider"
+    assert body["provider"] == provider(client)
     assert body["device"] == "auto"
     assert body["limits"]["max_images_per_request"] == 32
     assert body["defaults"] == {
@@ -451,8 +456,8 @@ def wait_until(client: TestClient, line: str, value: float) -> None:
     raise AssertionError(f"{line} never became {value}: {metric(client, line)}")
 
 
-def test_full_queue_is_503_with_retry_after_at_once() -> None:
-    engine = FakeEngine(max_batch=1)
+@pytest.mark.parametrize("engine", [FakeEngine(max_batch=1), CpuEngine()])
+def test_full_queue_is_503_with_retry_after_at_once(engine: FakeEngine) -> None:
     with serving(
         engine, max_queue_images=2, max_images_per_request=2, engine_instances=1
     ) as client:
@@ -474,8 +479,8 @@ def test_full_queue_is_503_with_retry_after_at_once() -> None:
         assert metric(client, "yolox_queue_images") == 0
 
 
-def test_deadline_is_504_and_the_waiting_image_is_dropped() -> None:
-    engine = FakeEngine(max_batch=1)
+@pytest.mark.parametrize("engine", [FakeEngine(max_batch=1), CpuEngine()])
+def test_deadline_is_504_and_the_waiting_image_is_dropped(engine: FakeEngine) -> None:
     with serving(engine, engine_instances=1) as client:
         engine.gate.clear()
         engine.started = threading.Semaphore(0)
@@ -492,8 +497,10 @@ def test_deadline_is_504_and_the_waiting_image_is_dropped() -> None:
         assert metric(client, 'yolox_images_total{outcome="deadline-passed"}') == 1
 
 
-def test_engine_error_is_503_and_repeated_errors_make_the_server_unready() -> None:
-    engine = FakeEngine()
+@pytest.mark.parametrize("engine", [FakeEngine(), CpuEngine()])
+def test_engine_error_is_503_and_repeated_errors_make_the_server_unready(
+    engine: FakeEngine,
+) -> None:
     with serving(engine) as client:
         assert client.get("/health/ready").json() == {"status": "ready"}
         engine.error = RuntimeError("cuda error 700")
@@ -670,7 +677,7 @@ def test_metrics_count_what_happened(client: TestClient) -> None:
         assert metric(client, f'yolox_stage_duration_seconds_count{{stage="{stage}"}}') == 1
     assert metric(client, 'yolox_detections_total{class_name="dog"}') == 1
     assert metric(client, 'yolox_rejections_total{reason="unsupported-type"}') == 1
-    labels = 'name="fake",provider="FakeExecutionProvider",version="1"'
+    labels = f'name="fake",provider="{provider(client)}",version="1"'
     assert metric(client, f"yolox_model_info{{{labels}}}") == 1
     assert "process_resident_memory_bytes" in client.get("/metrics").text
 
@@ -692,14 +699,14 @@ def test_an_upload_that_began_before_the_drain_is_still_served() -> None:
 
 
 def test_a_bug_in_one_image_harms_no_other(client: TestClient, monkeypatch: Any) -> None:
-    real = detector_module.letterbox
+    real = stages_module.letterbox
 
     def sometimes_broken(image: Any, *args: Any, **options: Any) -> Any:
         if image[0, 0, 0] == 60:
             raise ZeroDivisionError
         return real(image, *args, **options)
 
-    monkeypatch.setattr(detector_module, "letterbox", sometimes_broken)
+    monkeypatch.setattr(stages_module, "letterbox", sometimes_broken)
     files = [("images", (str(grey), plain(grey))) for grey in (50, 60, 70)]
     response = client.post("/detect", files=files)
     assert [len(found) for found in boxes(response)] == [1, 0, 1]
@@ -789,7 +796,7 @@ def test_a_thin_picture_is_drawn_and_one_too_long_for_jpeg_refused(client: TestC
 
 def test_a_picture_keeps_to_the_deadline(client: TestClient, monkeypatch: Any) -> None:
     gate = threading.Event()
-    monkeypatch.setattr(detector_module, "draw_detections", lambda *_: gate.wait(30))
+    monkeypatch.setattr("service.detector.draw_detections", lambda *_: gate.wait(30))
     headers = PNG | {"Accept": "image/png"}
     response = client.post("/detect?timeout_ms=200", content=plain(), headers=headers)
     problem(response, 504, "deadline-passed")
@@ -804,15 +811,23 @@ def test_health_answers_head_and_metrics_any_accept(client: TestClient) -> None:
         assert client.get("/metrics", headers={"Accept": accept}).status_code == 200
 
 
-def test_hanging_decoders_make_the_server_unready(monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    ("engine", "threads"),
+    [(FakeEngine(), {"decode_threads": 1}), (CpuEngine(), {"engine_instances": 1})],
+)
+def test_hanging_decoders_make_the_server_unready(
+    engine: FakeEngine, threads: dict[str, int], monkeypatch: Any
+) -> None:
     gate = threading.Event()
+    read_image = stages_module.read_image
 
-    def hang(*_: object, **__: object) -> Any:
+    def hang(*arguments: Any, **options: Any) -> Any:
         gate.wait(30)
-        raise InvalidImageError("at last")
+        return read_image(*arguments, **options)
 
-    with serving(ready_window_s=0.3, decode_threads=1) as client:
-        monkeypatch.setattr(detector_module, "read_image", hang)
+    monkeypatch.setattr("service.startup.cpus_of_process", lambda _workers: 1)
+    with serving(engine, ready_window_s=0.3, **threads) as client:
+        monkeypatch.setattr(stages_module, "read_image", hang)
         problem(as_raw(client, plain(), "?timeout_ms=50"), 504, "deadline-passed")
         wait_until(client, "yolox_ready", 0)
         gate.set()

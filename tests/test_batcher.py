@@ -9,9 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from engines import CONTRACT, FakeEngine
-from service.batcher import Batcher, Inference
+from service.batcher import Batcher, Outcome
 from service.errors import DeadlineError, DrainingError, ModelFailedError, QueueFullError
 from service.metrics import Metrics
+from service.paths import BatchRunner
+from service.places import Places
+
+Rows = Outcome[NDArray[np.floating]]
 
 FAR = 60.0
 
@@ -25,18 +29,19 @@ class Bench:
 
     def __init__(self, engine: FakeEngine, **options: Any) -> None:
         self.metrics = Metrics()
-        limits = {"instances": 1, "max_queue_images": 64}
-        self.batcher = Batcher(engine, self.metrics, **(limits | options))
+        self.places = Places(options.pop("max_queue_images", 64), self.metrics)
+        limits = {"instances": 1, "places": self.places}
+        self.batcher = Batcher(BatchRunner(engine), self.metrics, **(limits | options))
         self.engine = engine
 
-    async def infer(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> Inference:
-        with self.batcher.reserve() as place:
-            return await self.batcher.infer(place, tensor, time.monotonic() + seconds)
+    async def infer(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> Rows:
+        with self.places.reserve() as place:
+            return await self.batcher.run(place, tensor, time.monotonic() + seconds)
 
-    def submit(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> asyncio.Task[Inference]:
+    def submit(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> asyncio.Task[Rows]:
         return asyncio.create_task(self.infer(tensor, seconds))
 
-    async def submit_all(self, *tensors: NDArray[np.uint8]) -> list[asyncio.Task[Inference]]:
+    async def submit_all(self, *tensors: NDArray[np.uint8]) -> list[asyncio.Task[Rows]]:
         tasks = [self.submit(tensor) for tensor in tensors]
         await settle()
         return tasks
@@ -44,7 +49,7 @@ class Bench:
     async def engine_started(self) -> None:
         assert await asyncio.to_thread(self.engine.started.acquire, timeout=10)
 
-    async def hold(self) -> asyncio.Task[Inference]:
+    async def hold(self) -> asyncio.Task[Rows]:
         """Keep the (one) engine busy until its gate opens."""
         self.engine.gate.clear()
         task = self.submit(image())
@@ -92,7 +97,7 @@ def test_each_image_gets_the_answer_it_gets_alone() -> None:
         bench.engine.gate.set()
         for value, task in zip(range(0, 250, 50), tasks, strict=True):
             expected = bench.engine.rows_of(image(value))
-            np.testing.assert_array_equal((await task).raw, expected)
+            np.testing.assert_array_equal((await task).result, expected)
         await held
         assert bench.engine.batches == [(5, 64, 64, 3)]
 
@@ -170,7 +175,7 @@ def test_idle_instances_work_together_on_what_few_images_there_are(
 
 def test_an_image_gets_no_more_than_those_still_being_decoded_leave_it() -> None:
     async def body(bench: Bench) -> None:
-        with bench.batcher.reserve():
+        with bench.places.reserve():
             await bench.infer(image())
         await bench.infer(image())
         assert bench.engine.ran_with == [2, 4]
@@ -247,7 +252,7 @@ def test_full_queue_refuses_at_once_and_disturbs_nothing_else() -> None:
         await bench.hold()
         tasks = await bench.submit_all(image(1), image(2))
         with pytest.raises(QueueFullError) as refusal:
-            bench.batcher.reserve()
+            bench.places.reserve()
         assert int(refusal.value.headers["Retry-After"]) >= 1
         bench.engine.gate.set()
         assert len(await asyncio.gather(*tasks)) == 2
@@ -259,7 +264,7 @@ def test_full_queue_refuses_at_once_and_disturbs_nothing_else() -> None:
 def test_a_place_is_freed_when_its_image_fails_before_the_queue() -> None:
     async def body(bench: Bench) -> None:
         for _ in range(3):
-            with contextlib.suppress(ValueError), bench.batcher.reserve():
+            with contextlib.suppress(ValueError), bench.places.reserve():
                 raise ValueError("cannot be decoded")
         assert bench.metrics.queue_images._value.get() == 0
         await bench.infer(image())
@@ -335,7 +340,7 @@ def test_an_engine_that_loses_a_row_fails_its_batch_only() -> None:
         bench.engine.gate.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(result) for result in results] == [ModelFailedError] * 2
-        assert isinstance(await held, Inference)
+        assert isinstance(await held, Outcome)
 
     on_bench(body, Forgetful())
 
@@ -366,12 +371,12 @@ def test_stopping_finishes_what_waits_and_refuses_the_rest() -> None:
         stopping = asyncio.create_task(bench.batcher.stop())
         await settle()
         with pytest.raises(DrainingError):
-            bench.batcher.reserve()
+            bench.places.reserve()
         assert not stopping.done()
         bench.engine.gate.set()
         await stopping
         results = await asyncio.gather(held, *tasks)
-        assert all(isinstance(result, Inference) for result in results)
+        assert all(isinstance(result, Outcome) for result in results)
 
     on_bench(body)
 
@@ -384,7 +389,7 @@ def test_times_of_an_image_are_those_it_spent() -> None:
         bench.engine.gate.set()
         inference = await task
         assert inference.queue_s >= 0.05
-        assert inference.inference_s >= 0
+        assert inference.seconds >= 0
 
     on_bench(body)
 
@@ -410,11 +415,11 @@ def test_what_left_the_queue_is_let_go_of_while_the_engine_still_works() -> None
 
 def test_stopping_waits_for_an_image_that_is_still_being_decoded() -> None:
     async def body(bench: Bench) -> None:
-        with bench.batcher.reserve() as place:
+        with bench.places.reserve() as place:
             stopping = asyncio.create_task(bench.batcher.stop())
             await settle()
             deadline = time.monotonic() + FAR
-            assert isinstance(await bench.batcher.infer(place, image(), deadline), Inference)
+            assert isinstance(await bench.batcher.run(place, image(), deadline), Outcome)
         await stopping
 
     on_bench(body)

@@ -81,3 +81,26 @@ def test_a_head_that_does_not_come_is_hung_up_on(
 ) -> None:
     monkeypatch.setattr(protocol_module, "HEAD_TIMEOUT_S", 0.2)
     assert exchange(sent).count(b"HTTP/1.1") == sent.count(b"\r\n\r\n")
+
+
+def test_a_body_that_was_refused_unread_is_not_kept() -> None:
+    async def refuse(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def main() -> int:
+        config = uvicorn.Config(refuse, log_config=None)
+        config.load()
+        loop = asyncio.get_running_loop()
+        protocol = BoundedHttpProtocol(config, ServerState(), {})
+        server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n" + b"x" * 50_000)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 503")
+        kept = len(protocol.cycle.body)
+        writer.close()
+        server.close()
+        return kept
+
+    assert asyncio.run(main()) == 0

@@ -1,0 +1,125 @@
+"""The way of an image on one thread, and who is let in while others are being read."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+import service.places as places_module
+import service.stages as stages_module
+from engines import CONTRACT, CpuEngine, FakeEngine
+from pictures import plain
+from service.core.suppress import DetectionOptions
+from service.errors import InvalidImageError, QueueFullError
+from service.metrics import Metrics
+from service.paths import OneThreadRunner
+from service.places import Places
+from service.settings import Settings
+from service.stages import ImageSource, Job, Stages
+from service.startup import make_detector, on_one_thread
+
+STAGES = Stages(CONTRACT, "square", 1_000_000)
+
+
+def job(content: bytes) -> Job:
+    return Job(ImageSource(content), DetectionOptions())
+
+
+@pytest.fixture
+def eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.startup.cpus_of_process", lambda _workers: 8)
+
+
+@pytest.mark.usefixtures("eight_cpus")
+@pytest.mark.parametrize(
+    ("engine", "settings", "expected"),
+    [
+        (CpuEngine(), {}, True),
+        (CpuEngine(), {"decode_threads": 2}, False),
+        (CpuEngine(), {"engine_instances": 2}, False),
+        (CpuEngine(), {"engine_threads": 1}, True),
+        (FakeEngine(), {}, False),
+        (FakeEngine(max_batch=1), {}, False),
+    ],
+)
+def test_images_stay_on_one_thread_where_each_cpu_runs_one(
+    engine: FakeEngine, settings: dict[str, Any], *, expected: bool
+) -> None:
+    assert on_one_thread(Settings(**settings), engine) is expected
+
+
+@pytest.mark.usefixtures("eight_cpus")
+def test_a_bad_image_is_neither_a_failure_nor_a_success_of_the_model() -> None:
+    metrics = Metrics()
+
+    async def main() -> None:
+        engine = CpuEngine()
+        detector = make_detector(Settings(), engine, metrics)
+        await detector.start()
+        batcher = detector._batcher
+        before, batcher.failures_in_a_row = batcher.last_success, 2
+        sources = [ImageSource(b"no image"), ImageSource(plain()[:60])]
+        errors = await detector.detect_all(sources, DetectionOptions(), time.monotonic() + 9)
+        assert [getattr(error, "slug", None) for error in errors] == [
+            "unsupported-type",
+            "invalid-image",
+        ]
+        assert (batcher.last_success, batcher.failures_in_a_row) == (before, 2)
+        assert len(engine.batches) == 1  # the one that made it ready
+        await detector.stop()
+
+    asyncio.run(main())
+    assert metrics.registry.get_sample_value("yolox_batch_size_count") == 1
+
+
+def test_a_bug_beside_the_model_is_the_images_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = OneThreadRunner(CpuEngine(), STAGES)
+    assert len(runner.run([job(plain())], 1)[0].detections) == 1
+    monkeypatch.setattr(stages_module, "find_objects", lambda *_: 1 // 0)
+    (error,) = runner.run([job(plain())], 1)
+    assert isinstance(error, ZeroDivisionError)
+
+
+def test_what_the_engine_raises_is_the_models() -> None:
+    engine = CpuEngine()
+    engine.error = RuntimeError("out of memory")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        OneThreadRunner(engine, STAGES).run([job(plain())], 1)
+
+
+def test_every_stage_is_timed() -> None:
+    (image,) = OneThreadRunner(CpuEngine(), STAGES).run([job(plain())], 1)
+    seconds = image.seconds
+    assert min(seconds.decode, seconds.inference, seconds.postprocess) > 0
+
+
+def test_no_more_are_read_than_there_are_places() -> None:
+    places = Places(3, Metrics())
+    with places.reserve(), places.arrive(), places.arrive():
+        with pytest.raises(QueueFullError):
+            places.arrive()
+        # Who is in still finds a place.
+        with places.reserve(), places.reserve():
+            pass
+    with places.arrive(), places.arrive(), places.arrive(), pytest.raises(QueueFullError):
+        places.arrive()
+    assert places.held == 0
+
+
+def test_who_sends_slowly_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = Places(1, Metrics())
+    now = time.monotonic()
+    with places.arrive():
+        with pytest.raises(QueueFullError):
+            places.arrive()
+        monkeypatch.setattr(places_module.time, "monotonic", lambda: now + 1)
+        with places.arrive(), pytest.raises(QueueFullError):
+            places.arrive()
+
+
+def test_an_image_without_bytes_is_refused_before_the_engine() -> None:
+    engine = CpuEngine()
+    (error,) = OneThreadRunner(engine, STAGES).run([job(plain()[:40])], 1)
+    assert isinstance(error, InvalidImageError)
+    assert engine.batches == []
