@@ -4,7 +4,7 @@
 
 First `--clients` connections send one photo over and over, each as soon as it has its answer: what
 is answered then is the peak. Then many connections together send `--factor` times that, evenly
-paced, whatever they are answered. Printed are
+paced and each in its turn, whatever they are answered. Printed are
 
 - the useful throughput, answers 200 a second, over the peak (limit 0.95);
 - the 99th percentile of their latency beside the deadline of a request;
@@ -12,15 +12,14 @@ paced, whatever they are answered. Printed are
   should find a place;
 - the resident memory of the server after the peak, and after the overload.
 
-It needs hey, which sends the load: apt-get install hey. On few cores hey takes its share of what it
-measures, and a larger one in the overload: it is printed as well.
+On few cores the sender, overload_sender.py, takes its share of what it measures, and a larger one
+in the overload: it is printed as well.
 """
 
 import argparse
 import csv
 import io
 import resource
-import shutil
 import socket
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from pathlib import Path
 import httpx2 as httpx
 import numpy as np
 
+SENDER = Path(__file__).with_name("overload_sender.py")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "parcel.jpg"
 LEAST_OF_PEAK = 0.95
 DEADLINE_S = 10.0
@@ -48,13 +48,13 @@ PAGE_BYTES = 4096
 
 @dataclass(frozen=True)
 class Answers:
-    """What hey saw.
+    """What the sender saw.
 
     Attributes:
         seconds: How long the first half of its time was awaited and its second half counted.
         statuses: How many answers had each status, in the counted time.
         latencies_s: Seconds that each answer 200 took, in the counted time.
-        sender_cpus: CPUs that hey itself kept busy.
+        sender_cpus: CPUs that the sender itself kept busy.
     """
 
     seconds: float
@@ -79,17 +79,15 @@ class Promise:
 def main() -> None:
     """Measure, and print the ratios beside their limits."""
     arguments = _arguments()
-    if shutil.which("hey") is None:
-        raise SystemExit("error: this needs hey, which makes the load: apt-get install hey")
     with serving(arguments.model, arguments.flags) as (process_id, url):
-        load(url, arguments.photo, 5, "-c", str(arguments.clients))
-        peak = load(url, arguments.photo, arguments.seconds, "-c", str(arguments.clients))
+        load(url, arguments.photo, 5, arguments.clients)
+        peak = load(url, arguments.photo, arguments.seconds, arguments.clients)
         memory = [resident_mib(process_id)]
         offered = arguments.factor * peak.useful_per_s
         connections = max(arguments.clients, round(offered / RATE_OF_CONNECTION))
-        pace = ("-c", str(connections), "-q", str(RATE_OF_CONNECTION))
         with asking(url, arguments.photo) as promises:
-            over = load(url, arguments.photo, arguments.seconds, *pace)
+            gap = 1 / RATE_OF_CONNECTION
+            over = load(url, arguments.photo, arguments.seconds, connections, gap)
         memory.append(resident_mib(process_id))
     report(peak, over, offered, promises, memory)
 
@@ -101,7 +99,8 @@ def report(
     ratio = over.useful_per_s / peak.useful_per_s
     p99 = float(np.percentile(over.latencies_s, 99))
     print(f"peak: {peak.useful_per_s:.1f} answers 200 a second; offered then: {offered:.0f}/s")
-    print(f"CPUs that hey took: {peak.sender_cpus:.2f} at the peak, {over.sender_cpus:.2f} then")
+    cpus = f"{peak.sender_cpus:.2f} at the peak, {over.sender_cpus:.2f} then"
+    print(f"CPUs that the sender took: {cpus}")
     print(f"answers in the overload: {dict(sorted(over.statuses.items()))}")
     print(f"useful / peak: {ratio:.3f} ({_verdict(ratio >= LEAST_OF_PEAK)} {LEAST_OF_PEAK})")
     print(f"p99 of answers 200: {p99:.2f} s ({_verdict(p99 <= DEADLINE_S)} {DEADLINE_S:g} s)")
@@ -145,12 +144,17 @@ def _await_ready(process: subprocess.Popen[bytes], url: str) -> None:
     raise SystemExit("error: the server did not start")
 
 
-def load(url: str, photo: Path, seconds: int, *pace: str) -> Answers:
-    """Let hey send a photo for so long, and count what came in the second half."""
-    command = ["hey", "-z", f"{seconds}s", "-t", "30", *pace, "-m", "POST", "-o", "csv"]
-    body = ("-D", str(photo), "-T", "image/jpeg")
+def load(url: str, photo: Path, seconds: int, connections: int, gap_s: float = 0) -> Answers:
+    """Send a photo for so long, and count what came in the second half."""
+    address = httpx.URL(url)
+    arguments = (address.host, address.port, photo, seconds, connections, gap_s)
     before = _cpu_seconds_of_ended_children()
-    done = subprocess.run([*command, *body, url], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, str(SENDER), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     sender_cpus = (_cpu_seconds_of_ended_children() - before) / seconds
     return read_answers(done.stdout, seconds, sender_cpus)
 
@@ -161,7 +165,7 @@ def _cpu_seconds_of_ended_children() -> float:
 
 
 def read_answers(table: str, seconds: float, sender_cpus: float) -> Answers:
-    """What hey wrote: when each request began, how long it took, and its status.
+    """What the sender wrote: when each request was due, how long it took, and its status.
 
     The first half fills the queue; counted are the answers that came in the second.
     """
