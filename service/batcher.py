@@ -84,6 +84,9 @@ class Batcher(Generic[Item, Result]):
         metrics: Where to count.
         instances: Batches run at once.
         places: Of the queue.
+        ahead: Batches handed over while all instances are at work, so that none has to wait until
+            the event loop sees that it has ended. Worth it where a batch takes no longer than a
+            busy loop's turn; it can no longer grow then.
         max_batch_delay_s: How long the oldest image may wait for company, in seconds.
     """
 
@@ -94,6 +97,7 @@ class Batcher(Generic[Item, Result]):
         *,
         instances: int,
         places: Places,
+        ahead: int = 0,
         max_batch_delay_s: float = 0.0,
     ) -> None:
         self._runner = runner
@@ -101,7 +105,10 @@ class Batcher(Generic[Item, Result]):
         self._metrics = metrics
         self._max_batch_delay_s = max_batch_delay_s
         self._queue: deque[_Entry[Item, Result]] = deque()
+        # Below zero, so many batches wait for an instance.
         self._idle_instances = instances
+        self._ahead = ahead
+        self._wide_batches = 0
         self._changed = asyncio.Event()
         self._places = places
         places.on_freed = self._changed.set
@@ -175,7 +182,9 @@ class Batcher(Generic[Item, Result]):
 
     def _pause(self) -> float | None:
         """Seconds until a batch should start; None while nothing waits, or nothing is idle."""
-        if not self._queue or self._idle_instances < 1:
+        # A wide batch has the CPUs of others, who should not begin before it ends.
+        ahead = 0 if self._wide_batches else self._ahead
+        if not self._queue or self._idle_instances + ahead < 1:
             return None
         if self._places.closed or len(self._like_oldest()) >= self._runner.max_batch:
             return 0.0
@@ -191,12 +200,16 @@ class Batcher(Generic[Item, Result]):
     def _take(self) -> list[_Entry[Item, Result]]:
         """Take the oldest entry and those like it, leaving a share to other idle instances."""
         alike = self._like_oldest()
-        batch = alike[: min(self._runner.max_batch, math.ceil(len(alike) / self._idle_instances))]
+        batch = alike[: min(self._runner.max_batch, self._share_of(len(alike)))]
         taken = set(map(id, batch))
         self._queue = deque(entry for entry in self._queue if id(entry) not in taken)
         for entry in batch:
             entry.place.give_back()
         return batch
+
+    def _share_of(self, count: int) -> int:
+        """How many of so many items to take, to leave as many to each other idle instance."""
+        return math.ceil(count / max(1, self._idle_instances))
 
     def _claim_span(self, batch: list[_Entry[Item, Result]]) -> int:
         """Take idle instances for the batch just taken, leaving as many to each who waits.
@@ -207,6 +220,7 @@ class Batcher(Generic[Item, Result]):
         fair = self._idle_instances // (1 + self._places.held + returning)
         span = max(span for span in self._runner.spans if span <= max(1, fair))
         self._idle_instances -= span
+        self._wide_batches += span > 1
         return span
 
     def _drop_expired(self) -> None:
@@ -225,19 +239,30 @@ class Batcher(Generic[Item, Result]):
 
     async def _run(self, batch: list[_Entry[Item, Result]], span: int) -> None:
         loop = asyncio.get_running_loop()
-        started = time.monotonic()
         try:
-            results = await loop.run_in_executor(
-                self._threads, self._runner.run, [entry.item for entry in batch], span
+            results, started, ended = await loop.run_in_executor(
+                self._threads, self._call, [entry.item for entry in batch], span
             )
         except Exception as error:  # noqa: BLE001 - whatever it raises, its waiters must hear
             self._batch_failed(batch, error)
         else:
-            self._batch_ended(batch, results, started, span)
+            self._batch_ended(batch, results, (started, ended), span)
         finally:
-            self._metrics.engine_busy.inc(span * (time.monotonic() - started))
             self._idle_instances += span
+            self._wide_batches -= span > 1
             self._changed.set()
+
+    def _call(
+        self, items: Sequence[Item], span: int
+    ) -> tuple[Sequence[Result | Exception], float, float]:
+        """On a thread: what becomes of the items, and when that began and ended."""
+        started = time.monotonic()
+        try:
+            results = self._runner.run(items, span)
+        finally:
+            ended = time.monotonic()
+            self._metrics.engine_busy.inc(span * (ended - started))
+        return results, started, ended
 
     def _batch_failed(self, batch: list[_Entry[Item, Result]], error: Exception) -> None:
         self.failures_in_a_row += 1
@@ -252,10 +277,10 @@ class Batcher(Generic[Item, Result]):
         self,
         batch: list[_Entry[Item, Result]],
         results: Sequence[Result | Exception],
-        started: float,
+        times: tuple[float, float],
         span: int,
     ) -> None:
-        ended = time.monotonic()
+        started, ended = times
         seconds = ended - started
         if not all(isinstance(result, Exception) for result in results):
             self.failures_in_a_row = 0

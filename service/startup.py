@@ -115,9 +115,8 @@ def make_detector(settings: Settings, engine: Engine, metrics: Metrics) -> Detec
     places = Places(settings.max_queue_images, metrics)
     window = settings.ready_window_s
     if on_one_thread(settings, engine):
-        lanes = Batcher(
-            OneThreadRunner(engine, stages), metrics, instances=instances, places=places
-        )
+        runner = OneThreadRunner(engine, stages)
+        lanes = Batcher(runner, metrics, instances=instances, places=places, ahead=instances)
         return Detector(engine.contract, OneThread(lanes), lanes, places, metrics, window)
     batcher = Batcher(
         BatchRunner(engine),
