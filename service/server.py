@@ -96,7 +96,7 @@ def serve(
         on_started: Called once, when connections are accepted.
 
     Returns:
-        The exit code of the process: 1 if the start failed or an engine hangs, else 0.
+        The exit code of the process: 1 if the start failed or what runs the images hangs, else 0.
     """
     # The kernel keeps SIGTERM from a container's first process unless that has a handler.
     signal.signal(signal.SIGTERM, _end_before_started)

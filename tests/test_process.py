@@ -158,8 +158,15 @@ def test_onnxruntime_is_kept_from_reporting_to_its_maker(model: Path, tmp_path: 
 
 
 HANGING_DECODER = """
-import threading, service.detector as detector
-detector.read_image = lambda *_, **__: threading.Event().wait()
+import threading, service.stages as stages
+real, probed = stages.read_image, []
+def read_image(*arguments, **options):
+    # The start's one: what makes the server ready.
+    if probed:
+        threading.Event().wait()
+    probed.append(1)
+    return real(*arguments, **options)
+stages.read_image = read_image
 """
 HANGING_ENGINE = """
 import threading, service.engine as engine
@@ -171,12 +178,23 @@ engine.OnnxEngine.infer = infer
 """
 
 
-def test_a_hanging_decoder_does_not_keep_the_process_alive(model: Path) -> None:
-    with server(model, "--drain-grace-s", "0", sabotage=HANGING_DECODER) as running:
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [
+        # Nobody waits for what a thread that only decodes still has in hand.
+        (("--decode-threads", "1"), 0),
+        # One that also runs the model is an engine that hangs.
+        (("--shutdown-timeout-s", "1"), 1),
+    ],
+)
+def test_a_hanging_decoder_does_not_keep_the_process_alive(
+    model: Path, arguments: tuple[str, ...], exit_code: int
+) -> None:
+    with server(model, "--drain-grace-s", "0", *arguments, sabotage=HANGING_DECODER) as running:
         answer = running.client.post("/detect?timeout_ms=50", content=plain(), headers=PNG)
         assert answer.status_code == 504
         running.send(SIGTERM)
-        assert running.exit_code() == 0
+        assert running.exit_code() == exit_code
 
 
 def test_a_hanging_engine_ends_with_exit_code_1(model: Path) -> None:
