@@ -31,7 +31,7 @@ from service.settings import Settings
 from service.startup import default_options, load_engine, make_detector
 from service.telemetry import Telemetry
 
-# Requests have ended by then; only an engine that hangs can still keep the detector busy.
+# Requests have ended by then; only an engine, or a decoder on its thread, that hangs keeps it busy.
 STOP_TIMEOUT_S: Final = 5.0
 READINESS_REPORT_S: Final = 1.0
 

@@ -118,7 +118,7 @@ def test_who_sends_slowly_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> N
             places.arrive()
 
 
-def test_an_image_without_bytes_is_refused_before_the_engine() -> None:
+def test_a_cut_image_never_reaches_the_engine() -> None:
     engine = CpuEngine()
     (error,) = OneThreadRunner(engine, STAGES).run([job(plain()[:40])], 1)
     assert isinstance(error, InvalidImageError)
