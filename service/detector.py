@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from service.errors import ClientLeftError, DeadlineError, ServiceError
 from service.metrics import Metrics
 from service.paths import Path
 from service.picture import PictureType, draw_detections
-from service.places import Arrival, Places
+from service.places import Arrival, Place, Places
 from service.stages import DetectedImage, ImageSource, Job, StageSeconds
 
 FAILURES_UNTIL_UNREADY: Final = 3
@@ -121,7 +122,14 @@ class Detector:
             For each image, in order, what was found or why nothing was.
         """
         jobs = [Job(source, options, keep_pixels) for source in sources]
-        return await asyncio.gather(*(self._detect(job, deadline) for job in jobs))
+        with ExitStack() as held:
+            # All at once, before anyone else can take the room that was kept while they were read.
+            places = [self._reserve(held) for _ in jobs]
+            if len(jobs) == 1:
+                return [await self._detect(jobs[0], places[0], deadline)]
+            return await asyncio.gather(
+                *(self._detect(*each, deadline) for each in zip(jobs, places, strict=True))
+            )
 
     async def draw(self, image: DetectedImage, picture_type: PictureType) -> bytes:
         """The picture file of an image, whose pixels were kept, with its boxes drawn."""
@@ -136,10 +144,22 @@ class Detector:
         )
         return await asyncio.get_running_loop().run_in_executor(self._artists, work)
 
-    async def _detect(self, job: Job, deadline: float) -> DetectedImage | ServiceError:
+    def _reserve(self, held: ExitStack) -> Place | ServiceError:
+        """A place until the context ends at the latest, or why there is none."""
+        try:
+            return held.enter_context(self._places.reserve())
+        except ServiceError as error:
+            return error
+
+    async def _detect(
+        self, job: Job, place: Place | ServiceError, deadline: float
+    ) -> DetectedImage | ServiceError:
+        if isinstance(place, ServiceError):
+            self._metrics.images.labels(place.slug).inc()
+            return place
         result: DetectedImage | ServiceError
         try:
-            with self._places.reserve() as place:
+            with place:
                 result = await self._path.detect(place, job, deadline)
             self._count(result.detections, result.seconds)
             outcome = "ok"

@@ -107,6 +107,47 @@ def test_no_more_are_read_than_there_are_places() -> None:
     assert places.held == 0
 
 
+@pytest.mark.parametrize("images", [1, 2])
+def test_nobody_takes_the_room_of_one_who_has_been_read(images: int) -> None:
+    async def main() -> None:
+        detector = make_detector(
+            Settings(max_queue_images=images, max_images_per_request=images), CpuEngine(), Metrics()
+        )
+        await detector.start()
+
+        async def arrive_late() -> None:
+            with pytest.raises(QueueFullError):
+                detector.arrive()
+
+        sources = [ImageSource(plain())] * images
+        read = detector.detect_all(sources, DetectionOptions(), time.monotonic() + 9)
+        outcomes, _ = await asyncio.gather(read, arrive_late())
+        assert [len(outcome.detections) for outcome in outcomes] == [1] * images
+        await detector.stop()
+
+    asyncio.run(main())
+
+
+def test_a_client_who_leaves_gives_all_places_back() -> None:
+    async def main() -> None:
+        detector = make_detector(
+            Settings(max_queue_images=2, max_images_per_request=2), CpuEngine(), Metrics()
+        )
+        await detector.start()
+        sources = [ImageSource(plain())] * 2
+        work = asyncio.ensure_future(
+            detector.detect_all(sources, DetectionOptions(), time.monotonic() + 9)
+        )
+        await asyncio.sleep(0)  # the places are taken, and no image has begun
+        assert detector._places.held == 2
+        work.cancel()
+        await asyncio.wait([work])
+        assert detector._places.held == 0
+        await detector.stop()
+
+    asyncio.run(main())
+
+
 def test_who_sends_slowly_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
     places = Places(1, Metrics())
     now = time.monotonic()
