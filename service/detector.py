@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -179,11 +180,8 @@ class Detector:
     def _count(self, detections: Detections, seconds: StageSeconds) -> None:
         for stage in ("decode", "queue", "inference", "postprocess"):
             self._metrics.stage_duration.labels(stage).observe(getattr(seconds, stage))
-        for class_id, boxes in zip(
-            *np.unique(detections.class_ids, return_counts=True), strict=True
-        ):
-            name = self.contract.class_names[class_id]
-            self._metrics.detections.labels(name).inc(int(boxes))
+        for class_id, boxes in Counter(detections.class_ids.tolist()).items():
+            self._metrics.detections.labels(self.contract.class_names[class_id]).inc(boxes)
 
     async def _beat(self) -> None:
         """Keep an idle or failing server's readiness true to life by small real inferences."""
