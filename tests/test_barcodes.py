@@ -89,7 +89,7 @@ def test_the_box_to_be_found_keeps_a_little_light_on_every_side() -> None:
         np.array([x1 - left, right - x2]) / (x2 - x1),
         np.array([y1 - top, bottom - y2]) / (y2 - y1),
     )
-    np.testing.assert_allclose(margins, 0.05, rtol=1e-3)
+    np.testing.assert_allclose(margins, 0.08, rtol=1e-3)
 
 
 def test_a_bare_scene_has_the_box_with_its_margin(monkeypatch: pytest.MonkeyPatch) -> None:

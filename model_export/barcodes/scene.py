@@ -37,7 +37,7 @@ ASPECTS: Final = (0.45, 1.0)
 # How many symbols are tried, with the share of pictures for each. Many are more to learn from at
 # the same cost of the network, and few are what most photos have.
 COUNTS: Final = (1, 2, 3, 5, 8, 12)
-COUNT_SHARES: Final = (0.34, 0.12, 0.12, 0.14, 0.15, 0.13)
+COUNT_SHARES: Final = (0.42, 0.11, 0.10, 0.12, 0.13, 0.12)
 # Longest side of a symbol over the picture's (the root of its area).
 SYMBOL_SIDES: Final = (0.07, 0.95)
 # Pixels of a module: less, and no reader could read it.

@@ -22,13 +22,15 @@ Content = Callable[[Random, int], str]
 CLASS_NAMES: Final = ("qr_code", "data_matrix", "aztec", "pdf417", "linear")
 QR_CODE, DATA_MATRIX, AZTEC, PDF417, LINEAR = range(len(CLASS_NAMES))
 # How often each class is drawn.
-CLASS_SHARES: Final = (0.20, 0.19, 0.15, 0.15, 0.31)
+CLASS_SHARES: Final = (0.20, 0.24, 0.13, 0.15, 0.28)
 
 ALPHANUMERIC: Final = string.ascii_uppercase + string.digits
 CODE39_CHARACTERS: Final = ALPHANUMERIC + "-. $/+%"
 # Most content is short, as on labels; the longest fills a page with modules.
 FEWEST_CHARACTERS: Final = 3
 MOST_CHARACTERS: Final = 500
+# Half of them hold no more than this, however large they are: of few modules, seen from near.
+SHORT_CHARACTERS: Final = 40
 # Shorter content is tried so often when a symbol has too many modules.
 ATTEMPTS: Final = 12
 # Versions of Data Matrix that are not square: six of the standard, and its extension (DMRE).
@@ -86,7 +88,8 @@ def random_symbol(rng: Random, most_modules: int) -> Symbol:
     class_id = int(rng.choice(len(CLASS_NAMES), p=CLASS_SHARES))
     # About as many as fit: a module of a matrix holds a twelfth of a character.
     roomy = most_modules // 10 if class_id == LINEAR else most_modules**2 // 12
-    longest = min(MOST_CHARACTERS, max(roomy, FEWEST_CHARACTERS + 2))
+    most = MOST_CHARACTERS if rng.random() < 0.5 else SHORT_CHARACTERS
+    longest = min(most, max(roomy, FEWEST_CHARACTERS + 2))
     smallest: Symbol | None = None
     for _ in range(ATTEMPTS):
         length = round(np.exp(rng.uniform(np.log(FEWEST_CHARACTERS), np.log(longest))))
@@ -199,13 +202,13 @@ ONE_ROW: Final = frozenset(
     }
 )
 KINDS: Final = (
-    Kind(QR_CODE, _F.QRCode, 0.90, _prose, {"ec_level": ("L", "M", "Q", "H")}),
-    Kind(QR_CODE, _F.MicroQRCode, 0.05, _of(string.digits, 3, 20)),
-    Kind(QR_CODE, _F.RMQRCode, 0.05, _of(ALPHANUMERIC, 3, 60)),
+    Kind(QR_CODE, _F.QRCode, 0.94, _prose, {"ec_level": ("L", "M", "Q", "H")}),
+    Kind(QR_CODE, _F.MicroQRCode, 0.03, _of(string.digits, 3, 20)),
+    Kind(QR_CODE, _F.RMQRCode, 0.03, _of(ALPHANUMERIC, 3, 60)),
     Kind(DATA_MATRIX, _F.DataMatrix, 1.0, _prose),
     Kind(AZTEC, _F.Aztec, 0.95, _prose),
     Kind(AZTEC, _F.AztecRune, 0.05, _of("12", 2, 2)),
-    Kind(PDF417, _F.PDF417, 0.8, _prose, {"columns": (1, 2, 2, 3, 3, 4, 5, 6, 8, 12)}),
+    Kind(PDF417, _F.PDF417, 0.8, _prose, {"columns": (1, 2, 2, 3, 3, 4, 5, 6, 8, 12, 16)}),
     Kind(PDF417, _F.CompactPDF417, 0.1, _prose, {"columns": (1, 2, 3, 4, 6)}),
     Kind(PDF417, _F.MicroPDF417, 0.1, _of(ALPHANUMERIC, 3, 60)),
     Kind(LINEAR, _F.EAN13, 0.18, _digits(12)),
