@@ -14,9 +14,8 @@ from model_export.barcodes.symbols import LINEAR, QR_CODE, Modules, Symbol
 Random = np.random.Generator
 
 # Share of a symbol's sides that its box has at either end. Readers need some of the light round
-# it, and a box that cuts off the first bar is of no use to them: of a detector that was exact to such
-# boxes, one symbol in twenty of real photos decoded only with 5 % more at either end where this was
-# 0.02, and one in sixty where it was 0.05.
+# it, and a box that cuts off the first bar is of no use to them. Of real photos' symbols, one in
+# twenty decoded only with 5 % more at either end where this was 0.02; one in sixty with 0.05.
 BOX_MARGIN: Final = 0.08
 # Modules of light round a symbol; readers want 1 to 10.
 QUIET_ZONE: Final = (1.0, 8.0)
