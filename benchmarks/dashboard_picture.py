@@ -114,7 +114,8 @@ def draw_lines(axes: Axes, panel: dict[str, Any], series: list[Any], end_s: floa
         for name, at, value in series:
             axes.plot(at, value, label=name, color=colours.get(name), linewidth=1.1)
     axes.set_xlim(0, end_s)
-    axes.set_ylim(bottom=0)
+    # Above the highest is room for the legend.
+    axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
     unit = panel["fieldConfig"]["defaults"]["unit"]
     if unit in ("bytes", "percentunit"):
         axes.yaxis.set_major_formatter(lambda value, _: _with_unit(value, unit))
@@ -162,10 +163,11 @@ def draw(prometheus: Prometheus, start: float, end: float, output: Path) -> None
     grid = figure.add_gridspec(rows, 24, wspace=0.8, left=0.03, right=0.99, top=0.985, bottom=0.01)
     for panel in everything:
         at = panel["gridPos"]
-        # A free line below each panel is where the axis' numbers go.
+        # A free line below each panel, and a column before it, is where the axes' numbers go.
         height = max(1, at["h"] - 2)
         top = at["y"] + (at["h"] > 1)
-        axes = figure.add_subplot(grid[top : top + height, at["x"] : at["x"] + at["w"]])
+        left = at["x"] + (at["x"] > 0)
+        axes = figure.add_subplot(grid[top : top + height, left : at["x"] + at["w"]])
         axes.set_facecolor(PAPER)
         axes.set_title(panel["title"], color=INK, fontsize=7, loc="left", pad=3)
         axes.tick_params(colors=INK, labelsize=5, length=0)
