@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import structlog
@@ -24,7 +25,8 @@ from service.errors import (
 )
 from service.gpus import watch_gpus
 from service.metrics import Metrics
-from service.routes import Running, detection, router
+from service.protocol import REFUSES, Refuses
+from service.routes import Running, detection, is_refused, router
 from service.runtime import CPU
 from service.schemas import ModelRef, Problem
 from service.settings import Settings
@@ -56,14 +58,14 @@ def create_app(
     counted = Metrics() if metrics is None else metrics
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Refuses]]:
         loaded = engine
         if loaded is None:
             loaded = await asyncio.to_thread(load_engine, settings)
         app.state.running = running = _assemble(settings, counted, loaded)
         await running.detector.start()
         async with _counted_as_serving(running):
-            yield
+            yield {REFUSES: partial(is_refused, running.detector)}
         await _stop(app, running)
 
     app = FastAPI(

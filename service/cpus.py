@@ -1,6 +1,7 @@
-"""How many CPUs this process may use."""
+"""How many CPUs this process may use, and how its threads share them."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -16,6 +17,17 @@ def usable_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
 def cpus_of_process(processes: int) -> int:
     """The share of one of several processes that use them side by side; at least 1."""
     return max(1, usable_cpus() // processes)
+
+
+def let_threads_finish() -> None:
+    """From here on, this thread and those it starts wait for a CPU instead of interrupting others.
+
+    As a rule Linux stops a thread that computes as soon as another gets something to do, and every
+    packet of a crowd is something to do. A policy that somebody chose for the process stays.
+    """
+    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with suppress(OSError):  # sandboxes may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _affinity() -> int:

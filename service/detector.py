@@ -92,6 +92,10 @@ class Detector:
         """
         return self._places.arrive()
 
+    def refusal(self) -> ServiceError | None:
+        """Why `arrive` lets nobody in now, or None."""
+        return self._places.refusal()
+
     def unready_reason(self) -> str | None:
         """Why no new work should be sent here, or None."""
         if self._places.draining:

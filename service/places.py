@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Self
 
-from service.errors import DrainingError, QueueFullError
+from service.errors import DrainingError, QueueFullError, ServiceError
 from service.metrics import Metrics
 
 # A body that takes longer is slow, and keeps no room free for itself.
@@ -82,21 +82,27 @@ class Places:
         """From now on nobody gets a place."""
         self.draining = self.closed = True
 
-    def arrive(self) -> Arrival:
-        """Let a new request in, before anything is done for it; enter it while its body is read.
+    def refusal(self) -> ServiceError | None:
+        """Why no new request is let in, or None.
 
         Others who are being read count, so that no more of a crowd are read than there are places;
         but each only for a moment, so that slow senders keep nobody out.
-
-        Raises:
-            QueueFullError: Every place is taken, or will be by those who are being read.
-            DrainingError: The server is shutting down.
         """
         prompt_since = time.monotonic() - PROMPT_S
         slow = [arrival for arrival, began in self._arrivals.items() if began < prompt_since]
         for arrival in slow:
             del self._arrivals[arrival]
-        self._check_room(len(self._arrivals), closed=self.draining)
+        return self._refusal(len(self._arrivals), closed=self.draining)
+
+    def arrive(self) -> Arrival:
+        """Let a new request in, before anything is done for it; enter it while its body is read.
+
+        Raises:
+            QueueFullError: Every place is taken, or will be by those who are being read.
+            DrainingError: The server is shutting down.
+        """
+        if (refusal := self.refusal()) is not None:
+            raise refusal
         return Arrival(self._arrivals)
 
     def reserve(self) -> Place:
@@ -106,7 +112,8 @@ class Places:
             QueueFullError: Every place is taken.
             DrainingError: The queue is closed.
         """
-        self._check_room(0, closed=self.closed)
+        if (refusal := self._refusal(0, closed=self.closed)) is not None:
+            raise refusal
         self.held += 1
         self._metrics.queue_images.set(self.held)
         return Place(self)
@@ -126,11 +133,12 @@ class Places:
         """
         self._seconds_each = 0.9 * (self._seconds_each or seconds) + 0.1 * seconds
 
-    def _check_room(self, expected: int, *, closed: bool) -> None:
+    def _refusal(self, expected: int, *, closed: bool) -> ServiceError | None:
         if closed:
-            raise DrainingError("the server is shutting down", retry_after_s=1)
+            return DrainingError("the server is shutting down", retry_after_s=1)
         if self.held + expected >= self._count:
-            raise QueueFullError(
+            return QueueFullError(
                 f"all {self._count} places in the queue are taken",
                 retry_after_s=max(1, math.ceil(self.held * self._seconds_each)),
             )
+        return None

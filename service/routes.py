@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Final, TypeVar
@@ -163,6 +163,8 @@ async def detect(
     base64. With `Accept: image/png` or `image/jpeg`, one image comes back with its boxes drawn.
     """
     started = time.monotonic()
+    if (refusal := getattr(request.state, "refusal", None)) is not None:
+        raise refusal
     arrival = running.detector.arrive()
     picture = _wanted_picture(request.headers.get("accept", ""))
     limit_s = running.settings.request_timeout_ms / 1000
@@ -181,6 +183,17 @@ async def detect(
             raise DeadlineError("the deadline passed before the answer was ready") from error
     request.state.stages.update(timing)
     return Response(body, media_type=picture or "application/json")
+
+
+def is_refused(detector: Detector, scope: Mapping[str, Any]) -> bool:
+    """Whether a request will be refused whatever its body holds; `detect` will then keep to that.
+
+    From then on nothing that answers it waits for anything.
+    """
+    if scope["path"] != "/detect" or scope["method"] != "POST":
+        return False
+    refusal = scope["state"]["refusal"] = detector.refusal()
+    return refusal is not None
 
 
 async def _answer(

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from service.app import create_app
+from service.cpus import let_threads_finish
 from service.errors import StartupError
 from service.metrics import Metrics
 from service.protocol import BoundedHttpProtocol
@@ -100,6 +101,7 @@ def serve(
     """
     # The kernel keeps SIGTERM from a container's first process unless that has a handler.
     signal.signal(signal.SIGTERM, _end_before_started)
+    let_threads_finish()
     try:
         app = create_app(settings, load_engine(settings), metrics)
     except StartupError as error:

@@ -206,6 +206,44 @@ def test_a_hanging_engine_ends_with_exit_code_1(model: Path) -> None:
         assert running.exit_code() == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
+@pytest.mark.parametrize("chosen", ["SCHED_OTHER", "SCHED_IDLE"])
+def test_packets_do_not_interrupt_engines_unless_somebody_chose_a_policy(
+    model: Path, chosen: str
+) -> None:
+    choose = f"import os; os.sched_setscheduler(0, os.{chosen}, os.sched_param(0))"
+    expected = os.SCHED_BATCH if chosen == "SCHED_OTHER" else os.SCHED_IDLE
+    with server(model, sabotage=choose) as running:
+        # The thread of the event loop; what it starts inherits this.
+        assert os.sched_getscheduler(running.process.pid) == expected
+
+
+def test_who_is_refused_is_answered_like_anybody_else(model: Path) -> None:
+    places = ("--max-queue-images", "1", "--max-images-per-request", "1", "--engine-threads", "1")
+    with server(model, *places, sabotage=HANGING_ENGINE) as running, ThreadPoolExecutor() as pool:
+        post, where = running.client.post, "/detect?timeout_ms=2000"
+        sent = [pool.submit(post, where, content=plain(), headers=PNG) for _ in range(4)]
+        answers = [answer.result() for answer in sent]
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert refused
+        assert {answer.status_code for answer in answers} == {503, 504}
+        ids = {answer.headers["x-request-id"] for answer in refused}
+        assert {answer.json()["request_id"] for answer in refused} == ids
+        for answer in refused:
+            assert answer.json()["type"].endswith(":queue-full")
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.headers["server-timing"].startswith("total;dur=")
+        counts = running.client.get("/metrics").text
+        for name in (
+            'rejections_total{reason="queue-full"}',
+            'requests_total{endpoint="/detect",status="503"}',
+        ):
+            assert f"yolox_{name} {len(refused)}.0" in counts
+        assert "yolox_requests_in_flight 0.0" in counts
+        logged = [running.wait_for("request") for _ in answers]
+        assert {line["request_id"] for line in logged if line["status"] == 503} == ids
+
+
 def test_a_second_signal_ends_it_on_the_spot(model: Path) -> None:
     with server(model, "--drain-grace-s", "600") as running:
         running.send(SIGTERM)
