@@ -1,10 +1,12 @@
 """What the server does with four times the load that saturates it.
 
-    python benchmarks/overload.py [--model MODEL.onnx] [--photo photo.jpg] [--seconds 20] [-- FLAGS]
+    python benchmarks/overload.py [--model MODEL.onnx] [--photo photo.jpg] [--seconds 20] [--apart]
+        [-- FLAGS]
 
 First `--clients` connections send one photo over and over, each as soon as it has its answer: what
 is answered then is the peak. Then many connections together send `--factor` times that, evenly
-paced and each in its turn, whatever they are answered. Printed are
+paced and each in its turn, whatever they are answered. Both in turns, `--rounds` times, for a
+machine that others share is not always as fast. Printed are
 
 - the useful throughput, answers 200 a second, over the peak (limit 0.95);
 - the 99th percentile of their latency beside the deadline of a request;
@@ -13,12 +15,14 @@ paced and each in its turn, whatever they are answered. Printed are
 - the resident memory of the server after the peak, and after the overload.
 
 On few cores the sender, overload_sender.py, takes its share of what it measures, and a larger one
-in the overload: it is printed as well.
+in the overload: it is printed as well. With `--apart` it has the last CPU to itself, and the server
+has the others, at the peak as in the overload.
 """
 
 import argparse
 import csv
 import io
+import os
 import resource
 import socket
 import subprocess
@@ -79,17 +83,25 @@ class Promise:
 def main() -> None:
     """Measure, and print the ratios beside their limits."""
     arguments = _arguments()
+    all_cpus = os.sched_getaffinity(0)
+    senders = {max(all_cpus)} if arguments.apart else all_cpus
+    os.sched_setaffinity(0, all_cpus - senders or all_cpus)
+    peaks, overs, promises = list[Answers](), list[Answers](), list[Promise]()
     with serving(arguments.model, arguments.flags) as (process_id, url):
+        os.sched_setaffinity(0, senders)
         load(url, arguments.photo, 5, arguments.clients)
-        peak = load(url, arguments.photo, arguments.seconds, arguments.clients)
-        memory = [resident_mib(process_id)]
-        offered = arguments.factor * peak.useful_per_s
-        connections = max(arguments.clients, round(offered / RATE_OF_CONNECTION))
-        with asking(url, arguments.photo) as promises:
-            gap = 1 / RATE_OF_CONNECTION
-            over = load(url, arguments.photo, arguments.seconds, connections, gap)
+        for number in range(arguments.rounds):
+            peaks.append(load(url, arguments.photo, arguments.seconds, arguments.clients))
+            if number == 0:
+                memory = [resident_mib(process_id)]
+            offered = arguments.factor * max(peak.useful_per_s for peak in peaks)
+            connections = max(arguments.clients, round(offered / RATE_OF_CONNECTION))
+            with asking(url, arguments.photo) as heard:
+                gap = 1 / RATE_OF_CONNECTION
+                overs.append(load(url, arguments.photo, arguments.seconds, connections, gap))
+            promises += heard
         memory.append(resident_mib(process_id))
-    report(peak, over, offered, promises, memory)
+    report(together(peaks), together(overs), offered, promises, memory)
 
 
 def report(
@@ -179,6 +191,16 @@ def read_answers(table: str, seconds: float, sender_cpus: float) -> Answers:
     return Answers(seconds / 2, statuses, latencies, sender_cpus)
 
 
+def together(rounds: Sequence[Answers]) -> Answers:
+    """What was seen in several rounds, as if they were one."""
+    return Answers(
+        sum(answers.seconds for answers in rounds),
+        sum((answers.statuses for answers in rounds), Counter[int]()),
+        [latency for answers in rounds for latency in answers.latencies_s],
+        sum(answers.sender_cpus for answers in rounds) / len(rounds),
+    )
+
+
 @contextmanager
 def asking(url: str, photo: Path) -> Iterator[list[Promise]]:
     """Meanwhile, be a few more clients, who keep to what refusals ask for."""
@@ -215,7 +237,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="ONNX file (default: the embedded one)")
     parser.add_argument("--photo", type=Path, default=EXAMPLE, help="JPEG to send")
-    parser.add_argument("--seconds", type=int, default=20, help="length of each of the two loads")
+    parser.add_argument("--seconds", type=int, default=20, help="length of each load")
+    parser.add_argument("--rounds", type=int, default=2, help="how often both loads are sent")
+    parser.add_argument("--apart", action="store_true", help="give the sender a CPU of its own")
     parser.add_argument("--clients", type=int, default=32, help="connections that saturate it")
     parser.add_argument("--factor", type=float, default=4, help="offered load over the peak")
     parser.add_argument("flags", nargs="*", help="more flags of the server, after --")

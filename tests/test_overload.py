@@ -27,6 +27,15 @@ def test_only_answers_that_come_in_the_second_half_count() -> None:
     assert answers.useful_per_s == pytest.approx(0.4)
 
 
+def test_rounds_count_together() -> None:
+    answers = overload.read_answers(TABLE, 10, 0.5)
+    both = overload.together([answers, overload.read_answers(TABLE, 10, 0.25)])
+    assert both.statuses == {200: 4, 503: 2}
+    assert both.latencies_s == [2.5, 3.0] * 2
+    assert both.useful_per_s == pytest.approx(0.4)
+    assert both.sender_cpus == pytest.approx(0.375)
+
+
 def test_the_sender_keeps_its_pace_and_tells_every_answer() -> None:
     running = Server()
     try:
