@@ -16,7 +16,7 @@ mkdir -p "$WORK"
 
 bb() { buildah --root "$WORK/store" --runroot "$WORK/run" --storage-driver vfs "$@"; }
 
-# Debian with its own Python 3.13 in the place of python:3.13-slim-trixie, which cannot be had here.
+# Debian with its own Python 3.13 in the place of python:3.13-slim-trixie: no image registry is needed.
 make_base() {
   bb inspect "$BASE" >/dev/null 2>&1 && return
   [ -e "$WORK/base/usr/bin/python3" ] || debootstrap --variant=minbase \
