@@ -25,8 +25,10 @@ def let_threads_finish() -> None:
     As a rule Linux stops a thread that computes as soon as another gets something to do, and every
     packet of a crowd is something to do. A policy that somebody chose for the process stays.
     """
-    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER:
-        with suppress(OSError):  # sandboxes may forbid it
+    if not hasattr(os, "SCHED_BATCH"):
+        return
+    with suppress(OSError):  # sandboxes may forbid it
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 

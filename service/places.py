@@ -83,26 +83,21 @@ class Places:
         self.draining = self.closed = True
 
     def refusal(self) -> ServiceError | None:
-        """Why no new request is let in, or None.
-
-        Others who are being read count, so that no more of a crowd are read than there are places;
-        but each only for a moment, so that slow senders keep nobody out.
-        """
-        prompt_since = time.monotonic() - PROMPT_S
-        slow = [arrival for arrival, began in self._arrivals.items() if began < prompt_since]
-        for arrival in slow:
-            del self._arrivals[arrival]
-        return self._refusal(len(self._arrivals), closed=self.draining)
+        """Why no new request is let in, or None."""
+        return None if self._lets_in() else self._error(closed=self.draining)
 
     def arrive(self) -> Arrival:
         """Let a new request in, before anything is done for it; enter it while its body is read.
+
+        Others who are being read count, so that no more of a crowd are read than there are places;
+        but each only for a moment, so that slow senders keep nobody out.
 
         Raises:
             QueueFullError: Every place is taken, or will be by those who are being read.
             DrainingError: The server is shutting down.
         """
-        if (refusal := self.refusal()) is not None:
-            raise refusal
+        if not self._lets_in():
+            raise self._error(closed=self.draining)
         return Arrival(self._arrivals)
 
     def reserve(self) -> Place:
@@ -112,8 +107,8 @@ class Places:
             QueueFullError: Every place is taken.
             DrainingError: The queue is closed.
         """
-        if (refusal := self._refusal(0, closed=self.closed)) is not None:
-            raise refusal
+        if self.closed or self.held >= self._count:
+            raise self._error(closed=self.closed)
         self.held += 1
         self._metrics.queue_images.set(self.held)
         return Place(self)
@@ -133,12 +128,17 @@ class Places:
         """
         self._seconds_each = 0.9 * (self._seconds_each or seconds) + 0.1 * seconds
 
-    def _refusal(self, expected: int, *, closed: bool) -> ServiceError | None:
+    def _lets_in(self) -> bool:
+        prompt_since = time.monotonic() - PROMPT_S
+        slow = [arrival for arrival, began in self._arrivals.items() if began < prompt_since]
+        for arrival in slow:
+            del self._arrivals[arrival]
+        return not self.draining and self.held + len(self._arrivals) < self._count
+
+    def _error(self, *, closed: bool) -> ServiceError:
         if closed:
             return DrainingError("the server is shutting down", retry_after_s=1)
-        if self.held + expected >= self._count:
-            return QueueFullError(
-                f"all {self._count} places in the queue are taken",
-                retry_after_s=max(1, math.ceil(self.held * self._seconds_each)),
-            )
-        return None
+        return QueueFullError(
+            f"all {self._count} places in the queue are taken",
+            retry_after_s=max(1, math.ceil(self.held * self._seconds_each)),
+        )

@@ -33,6 +33,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._hang_up: asyncio.TimerHandle | None = None
+        self._may_answer_now = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came; its first request should too."""
@@ -43,10 +44,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The client is gone."""
         self._expect_nothing()
         super().connection_lost(exc)
+        # uvicorn leaves the timer of a connection that was reset, and so the connection's memory.
+        self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
         """Read on, and count while a head is incomplete."""
         self._head_bytes += len(data)
+        self._may_answer_now = True
         super().data_received(data)
         # Nearly every head comes whole, and needs no timer.
         if self._in_head and self._head_bytes and self._hang_up is None:
@@ -74,22 +78,30 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The answer is out; a body that was refused unread is not kept until the next request."""
         if self.cycle.response_complete:
             self.cycle.body = bytearray()
+            if self.cycle.waiting_for_100_continue:
+                # Whether its body will come, only the client knows.
+                self.transport.close()
         super().on_response_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - the base's
         """Begin to answer; who is refused is answered here and now, and no task begins.
 
-        The body has not been parsed yet, and never is kept.
+        The body has not been parsed yet, and never is kept. Of many requests that came together
+        only the first is, so that others have their turn.
         """
         refuses: Refuses | None = self.app_state.get(REFUSES)
-        # With nothing left to send, nor anyone behind, an answer does not wait.
-        idle = not self.pipeline and not self.transport.get_write_buffer_size()
-        if refuses is None or not idle or not refuses(cycle.scope):
+        # Only an answer behind others, of this connection or of a client who does not read, waits.
+        waits = self.flow.write_paused or self.transport.get_write_buffer_size() or self.pipeline
+        if refuses is None or waits or not self._may_answer_now or not refuses(cycle.scope):
             super()._start_asgi_task(cycle, app)
             return
+        self._may_answer_now = False
+        if cycle.waiting_for_100_continue:
+            cycle.keep_alive = False
+        answering = cycle.run_asgi(app)
         with suppress(StopIteration):
-            cycle.run_asgi(app).send(None)
-            raise RuntimeError("a refusal waited for something")
+            answering.send(None)
+            answering.throw(RuntimeError("a refusal waited for something"))
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""

@@ -163,8 +163,8 @@ async def detect(
     base64. With `Accept: image/png` or `image/jpeg`, one image comes back with its boxes drawn.
     """
     started = time.monotonic()
-    if (refusal := getattr(request.state, "refusal", None)) is not None:
-        raise refusal
+    if "refusal" in request.scope["state"]:
+        raise request.scope["state"].pop("refusal")
     arrival = running.detector.arrive()
     picture = _wanted_picture(request.headers.get("accept", ""))
     limit_s = running.settings.request_timeout_ms / 1000
@@ -192,7 +192,9 @@ def is_refused(detector: Detector, scope: Mapping[str, Any]) -> bool:
     """
     if scope["path"] != "/detect" or scope["method"] != "POST":
         return False
-    refusal = scope["state"]["refusal"] = detector.refusal()
+    refusal = detector.refusal()
+    if refusal is not None:
+        scope["state"]["refusal"] = refusal
     return refusal is not None
 
 

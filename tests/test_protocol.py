@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from uvicorn.server import ServerState
 
 import service.protocol as protocol_module
@@ -44,7 +45,7 @@ def exchange(*sent: bytes, app: Any = application, refuses: Any = None) -> bytes
         server.close()
         return answer
 
-    return asyncio.run(main())
+    return uvloop.run(main())
 
 
 def problem(answer: bytes) -> dict[str, Any]:
@@ -121,12 +122,60 @@ def test_who_was_refused_and_then_says_nothing_is_hung_up_on() -> None:
     assert exchange(POST, b"x" * 10, app=refusing, refuses=refuses_posts) == answer
 
 
+EMPTY_POST = POST.replace(b"90000", b"0")
+
+
 def test_requests_in_a_pipeline_are_refused_in_their_turn() -> None:
-    post = POST.replace(b"90000", b"0")
-    answer = exchange(GET + post * 500 + GET, app=refusing, refuses=refuses_posts)
+    answer = exchange(GET + EMPTY_POST * 500 + GET, app=refusing, refuses=refuses_posts)
     assert answer.count(b"HTTP/1.1 503") == 500
     assert answer.startswith(b"HTTP/1.1 204")
     assert answer.count(b"HTTP/1.1 204") == 2
+
+
+def test_only_one_of_many_that_come_together_is_refused_before_others_have_their_turn() -> None:
+    answer = exchange(EMPTY_POST * 300, EMPTY_POST, app=refusing, refuses=refuses_posts)
+    assert answer.count(b"x-task: none") == 2
+    assert answer.count(b"x-task: one") == 299
+
+
+def test_a_refused_client_that_asked_before_sending_is_hung_up_on() -> None:
+    # Its next request might be taken for its body.
+    asks = POST.replace(b"Host", b"Expect: 100-continue\r\nHost")
+    answer = exchange(asks, GET, app=refusing, refuses=refuses_posts)
+    assert b"connection: close" in answer
+    assert answer.count(b"HTTP/1.1") == 1
+    # Nor can the client of an application that answers unread rely on the connection.
+    assert exchange(asks, GET, app=refusing).count(b"HTTP/1.1") == 1
+
+
+def test_a_refusal_that_waits_is_a_bug_that_is_answered() -> None:
+    async def waiting(_scope: Any, _receive: Any, _send: Any) -> None:
+        await asyncio.sleep(0)
+
+    answer = exchange(EMPTY_POST, app=waiting, refuses=refuses_posts)
+    assert answer.startswith(b"HTTP/1.1 500")
+
+
+def test_nothing_is_left_of_a_connection_that_was_reset() -> None:
+    async def main() -> bool:
+        config = uvicorn.Config(refusing, log_config=None, timeout_keep_alive=60)
+        config.load()
+        protocols = list[BoundedHttpProtocol]()
+
+        def connect() -> BoundedHttpProtocol:
+            protocols.append(BoundedHttpProtocol(config, ServerState(), {REFUSES: refuses_posts}))
+            return protocols[-1]
+
+        server = await asyncio.get_running_loop().create_server(connect, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(POST + b"x" * 1000)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 503")
+        protocols[0].connection_lost(ConnectionResetError())
+        writer.close()
+        server.close()
+        return protocols[0].timeout_keep_alive_task is None
+
+    assert uvloop.run(main())
 
 
 def test_a_body_that_was_refused_unread_is_not_kept() -> None:
