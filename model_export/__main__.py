@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not error.name or error.name.startswith(("model_export", "service")):
             raise
         return _fail(_missing_package(error.name, arguments.command))
+    except OSError as error:  # of files that nobody can read or write, wherever that shows
+        return _fail(str(error))
     except KeyboardInterrupt:
         return 130
     return 0

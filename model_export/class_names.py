@@ -26,7 +26,7 @@ def read_class_names(source: str) -> tuple[str, ...]:
     if source == "coco":
         return COCO_CLASS_NAMES
     try:
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
+        lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ModelExportError(f"cannot read class names from {source}: {error}") from error
     names = tuple(line.strip() for line in lines if line.strip())

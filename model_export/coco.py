@@ -93,8 +93,8 @@ def read_coco_set(annotations: Path, folder: Path) -> CocoSet:
     """
     try:
         content = json.loads(annotations.read_text(encoding="utf-8"))
-        images = {entry["id"]: folder / entry["file_name"] for entry in content["images"]}
-        categories = {entry["id"]: entry["name"] for entry in content["categories"]}
+        images = _unique((entry["id"], folder / entry["file_name"]) for entry in content["images"])
+        categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
         boxes = [_completed(entry, i) for i, entry in enumerate(content["annotations"], start=1)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelExportError(f"{annotations} is no COCO annotation file: {error!r}") from error
@@ -146,13 +146,28 @@ def measure(coco: CocoSet, results: Sequence[CocoResult]) -> Metrics:
     )
 
 
+def _unique(images: Iterable[tuple[int, Path]]) -> dict[int, Path]:
+    """The images by their ids.
+
+    Raises:
+        ValueError: Two have the same.
+    """
+    by_id = dict[int, Path]()
+    for image, path in images:
+        if by_id.setdefault(image, path) is not path:
+            raise ValueError(f"two images have the id {image}")
+    return by_id
+
+
 def _completed(entry: dict[str, Any], number: int) -> dict[str, Any]:
     """An annotation with what pycocotools needs and many files lack.
 
     Ids are given anew, from 1: pycocotools takes a match with id 0 for none.
     """
-    _, _, width, height = entry["bbox"]
-    return {"iscrowd": 0, "area": width * height} | entry | {"id": number}
+    x, y, width, height = map(float, entry["bbox"])
+    given = {name: value for name, value in entry.items() if value is not None}
+    completed = {"iscrowd": 0, "area": width * height} | given
+    return completed | {"id": number, "bbox": [x, y, width, height]}
 
 
 def _indexed(

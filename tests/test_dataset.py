@@ -24,7 +24,7 @@ from model_export.training.batches import BatchPlan
 from model_export.training.dataset import Batch, TrainingSamples, training_batches
 from model_export.training.examples import Examples, check_images
 from model_export.training.geometry import Picture, blank
-from model_export.training.image_files import ImageCache, read_image
+from model_export.training.image_files import ImageCache, checked_size, read_image
 from model_export.training.preview import with_boxes
 from model_export.training.recipe import Augmentation, Recipe
 from pictures import encode, photo_like
@@ -182,6 +182,7 @@ def test_a_file_that_is_no_coco_set_is_refused(tmp_path: Path, text: str, compla
         annotation(99, 4, 0, 0, 5, 5),
         annotation(10, 99, 0, 0, 5, 5),
         {"image_id": 10, "category_id": 4, "bbox": [1, 2, 3]},
+        {"image_id": 10, "category_id": 4, "bbox": ["one", 2, 3, 4]},
     ],
 )
 def test_coco_annotations_that_refer_to_nothing_are_refused(
@@ -189,6 +190,14 @@ def test_coco_annotations_that_refer_to_nothing_are_refused(
 ) -> None:
     with pytest.raises(ModelExportError, match=r"annotations\.json"):
         read_coco(coco_json(tmp_path, [wrong]), tmp_path)
+
+
+def test_two_coco_images_of_one_id_are_refused(tmp_path: Path) -> None:
+    path = coco_json(tmp_path, [annotation(10, 4, 0, 0, 5, 5)])
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"images": content["images"] * 2}))
+    with pytest.raises(ModelExportError, match="two images have the id 10"):
+        read_coco(path, tmp_path)
 
 
 # VOC
@@ -211,6 +220,11 @@ def test_voc_lists_of_one_class_are_read_too(tmp_path: Path) -> None:
     root = voc_folder(tmp_path, {"a": [("dog", (0, 0, 9, 9))], "b": []})
     (root / "ImageSets/Main/dog_val.txt").write_text("a  1\nb -1\n\n")
     assert [image.path.stem for image in read_voc(root, "dog_val").images] == ["a", "b"]
+
+
+def test_a_voc_image_may_be_named_like_a_mark(tmp_path: Path) -> None:
+    root = voc_folder(tmp_path, {"photo 1": [], "b": []})
+    assert [image.path.stem for image in read_voc(root).images] == ["photo 1", "b"]
 
 
 @pytest.mark.parametrize(
@@ -305,6 +319,14 @@ def test_photos_are_read_the_right_way_up(tmp_path: Path) -> None:
     assert picture.image.shape == (40, 60, 3)
     upright = np.rot90(sideways, k=-1)[:, :, ::-1]
     assert np.abs(picture.image.astype(int) - upright).mean() < 4
+
+
+def test_a_turned_tiff_is_as_wide_as_it_is_shown(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = TURNED_LEFT
+    path = tmp_path / "a.tif"
+    Image.fromarray(photo_like(40, 60)).save(path, exif=exif)
+    assert checked_size(path) == read_image(path).shape[:2]
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
@@ -552,6 +574,12 @@ def test_options_without_a_meaning_are_refused(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(f"--data a.json --output b.png {option}".split())
+
+
+def test_a_box_of_less_than_a_pixel_can_be_drawn() -> None:
+    boxes = np.array([[10, 40, 10.4, 40.3]], np.float32)
+    image = with_boxes(Picture(blank(100, 100), boxes, np.array([0])), [""])
+    assert (image[40, 10] != 114).any()
 
 
 def test_boxes_are_drawn_on_their_outermost_pixels() -> None:

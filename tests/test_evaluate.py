@@ -203,6 +203,26 @@ def test_annotation_ids_may_start_at_zero(data: Path) -> None:
     assert metrics_of(data, PERFECT)["AP"] == pytest.approx(1)
 
 
+def test_nulls_and_numbers_as_names_are_read(data: Path) -> None:
+    annotations = [box | {"iscrowd": None, "area": None} for box in coco_json()["annotations"]]
+    content = coco_json(annotations=annotations)
+    content["categories"][0]["name"] = 7
+    (data / "coco.json").write_text(json.dumps(content))
+
+    read = read_coco_set(data / "coco.json", data)
+
+    assert read.categories == {3: "7", 9: "dog"}
+    perfect: list[CocoResult] = [{**box, "score": 0.9} for box in coco_json()["annotations"]]
+    assert measure(read, perfect).overall["AP"] == pytest.approx(1)
+
+
+def test_two_images_of_one_id_are_refused(data: Path) -> None:
+    (data / "coco.json").write_text(json.dumps(coco_json(images=coco_json()["images"] * 2)))
+
+    with pytest.raises(ModelExportError, match="two images have the id 7"):
+        read_coco_set(data / "coco.json", data)
+
+
 def test_crowd_is_neither_hit_nor_miss(data: Path) -> None:
     crowd = {"image_id": 8, "category_id": 9, "bbox": [0, 0, 100, 100], "area": 5000}
     annotations = [*coco_json()["annotations"], crowd | {"iscrowd": 1}]
@@ -371,8 +391,9 @@ def test_missing_image_is_named_before_anything_is_sent(
 def test_folder_that_is_not_there_is_told_before_anything_is_sent(
     stub: Stub, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate(stub, data, "--metrics", str(data / "none" / "metrics.json")) == 1
-    assert "cannot write" in capsys.readouterr().err
+    for path in (data / "none" / "metrics.json", data):
+        assert evaluate(stub, data, "--metrics", str(path)) == 1
+        assert "cannot write" in capsys.readouterr().err
     assert stub.requests == []
 
 

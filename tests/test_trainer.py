@@ -1,5 +1,6 @@
 """The training loop, on a few drawn pictures."""
 
+import math
 import os
 import signal
 import threading
@@ -280,6 +281,32 @@ def test_resumed_training_remembers_the_best_epoch(pictures: CheckedImages, tmp_
     assert (tmp_path / "best.pth").read_bytes() == best
 
 
+class InterruptedByPowerCutError(Exception):
+    """What a machine that goes down is to a training."""
+
+
+def test_training_that_is_cut_off_between_row_and_snapshot_repeats_the_epoch(
+    pictures: CheckedImages, tmp_path: Path
+) -> None:
+    class Forgetful(Diary):
+        def epoch_ended(self, record: EpochRecord) -> None:
+            if record.epoch == 1:
+                raise InterruptedByPowerCutError
+            super().epoch_ended(record)
+
+    with pytest.raises(InterruptedByPowerCutError):
+        run(pictures, tmp_path, Forgetful(), epochs=3)
+    diary = Diary()
+    assert run(pictures, tmp_path, diary, epochs=3, resume=True)
+    assert [record.epoch for record in diary.epochs] == [1, 2]
+
+
+def test_data_that_shrank_cannot_go_on(pictures: CheckedImages, tmp_path: Path) -> None:
+    assert run(pictures, tmp_path, Diary(), epochs=3)
+    with pytest.raises(ModelExportError, match="begun with others"):
+        run(pictures, tmp_path, Diary(), epochs=1, resume=True)
+
+
 def test_measurement_is_made_as_often_as_asked_and_at_the_end(
     pictures: CheckedImages, tmp_path: Path
 ) -> None:
@@ -441,9 +468,13 @@ def test_signals_are_left_alone_outside_of_the_main_thread() -> None:
     [
         ({"height": 100}, "multiples of 32"),
         ({"epochs": 0}, "epochs must be at least 1"),
+        ({"rate_per_image": math.inf}, "rate_per_image must be a number above 0"),
+        ({"weight_decay": -1.0}, "weight_decay must be"),
+        ({"average_decay": 5.0}, "average_decay must be at least 0 and below 1"),
+        ({"seed": 2**63}, "below 2\\^63"),
         ({"closing_epochs": 4}, "closing_epochs"),
         ({"warmup_epochs": -1}, "warmup_epochs"),
-        ({"rate_per_image": 0.0}, "learning rate"),
+        ({"rate_per_image": 0.0}, "rate_per_image"),
         ({"class_weight": 0.0}, "class_weight"),
         ({"accumulate": 0}, "accumulate"),
     ],

@@ -75,14 +75,15 @@ def run(arguments: argparse.Namespace) -> None:
 
     coco = read_coco_set(arguments.annotations, arguments.images)
     for path in (arguments.output, arguments.metrics):
-        if path and not path.parent.is_dir():
-            raise ModelExportError(f"cannot write {path}: there is no such folder")
+        if path and (path.is_dir() or not path.parent.is_dir()):
+            why = "it is a folder" if path.is_dir() else "there is no such folder"
+            raise ModelExportError(f"cannot write {path}: {why}")
     with _detector(arguments) as detector, _progress(len(coco.images)) as on_image:
         results = detect_all(detector, coco, concurrency=arguments.concurrency, on_image=on_image)
     metrics = measure(coco, results)
+    sys.stdout.write(_report(metrics))
     _write(arguments.output, json.dumps(results))
     _write(arguments.metrics, metrics.to_json())
-    sys.stdout.write(_report(metrics))
 
 
 @contextmanager

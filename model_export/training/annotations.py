@@ -97,9 +97,9 @@ def read_coco(
         categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
         targets = [entry for entry in content["annotations"] if not entry.get("iscrowd")]
         labels = _coco_labels(folder, content["images"], categories, targets)
+        names = class_names or [categories[category] for category in sorted(categories)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelExportError(f"{annotations} is no COCO annotation file: {error!r}") from error
-    names = class_names or [categories[category] for category in sorted(categories)]
     crowd = len(content["annotations"]) - len(targets)
     return Annotations(tuple(names), _numbered(annotations, labels, names), crowd)
 
@@ -135,8 +135,12 @@ def _coco_labels(
     by_image = defaultdict(list)
     for entry in targets:
         by_image[entry["image_id"]].append(entry)
-    labels = []
+    labels: list[_Labels] = []
+    known = set()
     for image in images:
+        if image["id"] in known:
+            raise ValueError(f"two images have the id {image['id']}")
+        known.add(image["id"])
         entries = by_image.pop(image["id"], [])
         corners = [_corners(*entry["bbox"]) for entry in entries]
         names = [categories[entry["category_id"]] for entry in entries]
@@ -148,7 +152,8 @@ def _coco_labels(
 
 
 def _corners(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
-    return x, y, x + width, y + height
+    x, y = float(x), float(y)
+    return x, y, x + float(width), y + float(height)
 
 
 def _voc_split(root: Path, split: str) -> list[str]:
@@ -157,8 +162,12 @@ def _voc_split(root: Path, split: str) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise ModelExportError(f"{root} is no VOC folder with a split {split}: {error}") from error
-    # Lists of one class add a column of -1, 0 or 1.
-    return [re.sub(r"\s+-?[01]$", "", line.strip()) for line in lines if line.strip()]
+    stems = [line.strip() for line in lines if line.strip()]
+    # Lists of one class add a column of -1, 0 or 1; but a file may also be named `photo 1`.
+    marks = [re.fullmatch(r"(.*\S)\s+(?:-1|0|1)", stem) for stem in stems]
+    if all(marks):
+        return [mark[1] for mark in marks if mark]
+    return stems
 
 
 def _voc_labels(path: Path, image: Path, number: int) -> _Labels:

@@ -1,5 +1,6 @@
 """What a training is asked to do; no torch, so that the command line need not wait for it."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -14,6 +15,8 @@ from service.core.contract import BoxCoding
 PresetName = Literal["article", "yolox"]
 PRESET_NAMES: Final[tuple[PresetName, ...]] = get_args(PresetName)
 
+# As many as torch takes.
+SEEDS: Final = 2**63
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
@@ -127,10 +130,19 @@ class TrainingConfig:
             raise ModelExportError(f"closing_epochs must be within 0 and {self.epochs}, the epochs")
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise ModelExportError(f"warmup_epochs must be within 0 and {self.epochs}, the epochs")
-        if not self.rate_per_image > 0:
-            raise ModelExportError("the learning rate must be above 0")
-        if not self.class_weight > 0:
-            raise ModelExportError("class_weight must be above 0")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        for name in ("rate_per_image", "class_weight"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ModelExportError(f"{name} must be a number above 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ModelExportError("weight_decay must be a number, and at least 0")
+        for name in ("momentum", "average_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ModelExportError(f"{name} must be at least 0 and below 1")
+        if not 0 <= self.seed < SEEDS:
+            raise ModelExportError("seed must be at least 0 and below 2^63")
 
     def share_of_batch(self, processes: int) -> int:
         """Images of a step for each of several processes.

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import mmap
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from model_export.errors import ModelExportError
+from model_export.files import replacing
 
 # Pillow checks the files and OpenCV reads them: formats that both know.
 FORMATS: Final = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
@@ -36,13 +36,18 @@ def checked_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            sideways = image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+            # Pillow turns TIFFs itself.
+            turned = image.format == "TIFF"
+            sideways = not turned and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
             image.draft("RGB", (1, 1))
             image.load()
     except FileNotFoundError as error:
         raise ModelExportError(f"{path} is missing") from error
     # Pillow's parsers throw many kinds of errors at damaged files.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (
+        *(OSError, ValueError, TypeError, SyntaxError, EOFError),
+        Image.DecompressionBombError,
+    ) as error:
         raise ModelExportError(f"{path} is broken: {error}") from error
     return (width, height) if sideways else (height, width)
 
@@ -133,8 +138,6 @@ class ImageCache:
         return self.folder / f"{hashlib.sha256(version.encode()).hexdigest()[:32]}.npy"
 
     def _write(self, entry: Path, image: NDArray[np.uint8]) -> None:
-        """Write under another name first: other workers must never see half a file."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
+        """Other workers must never see half a file."""
+        with replacing(entry) as file:
             np.save(file, image)
-        Path(file.name).replace(entry)

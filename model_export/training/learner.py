@@ -26,7 +26,9 @@ def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
         return DTYPES[precision]
     if device.type == "cpu":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    # Older GPUs only emulate bfloat16, slowly.
+    real = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if real else torch.float16
 
 
 @dataclass(frozen=True, slots=True)

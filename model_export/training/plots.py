@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from model_export.coco import RECALLS, Metrics
-from model_export.onnx_file import write_atomically
+from model_export.files import write_atomically
 from model_export.training.records import EpochRecord, LossValues
 
 # Inches and dots per inch: 1200 x 750 pixels.

@@ -48,8 +48,9 @@ def with_boxes(picture: Picture, class_names: Sequence[str]) -> NDArray[np.uint8
     font = ImageFont.load_default(size=11)
     for box, class_id in zip(picture.boxes_xyxy.tolist(), picture.class_ids.tolist(), strict=True):
         color = _color(class_id)
-        # The far edges lie behind the last pixel.
-        draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=color)
+        # The far edges lie behind the last pixel, unless the box is less than a pixel wide.
+        far = max(box[0], box[2] - 1), max(box[1], box[3] - 1)
+        draw.rectangle((box[0], box[1], *far), outline=color)
         corner = (box[0] + 2, box[1] + 1)
         draw.rectangle(draw.textbbox(corner, class_names[class_id], font), fill=color)
         draw.text(corner, class_names[class_id], fill="black", font=font)

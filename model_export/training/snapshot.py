@@ -1,6 +1,5 @@
 """A training on disk: what is needed to go on as if it had never been interrupted."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from model_export.errors import ModelExportError
+from model_export.files import replacing
 from model_export.training.ema import WeightAverage
 
 
@@ -82,7 +82,9 @@ class Trainee:
             self.progress.best_ap = training["best_ap"]
             self.progress.best_epoch = training["best_epoch"]
         except FileNotFoundError as error:
-            raise ModelExportError(f"there is nothing to resume: no {path}") from error
+            raise ModelExportError(
+                f"there is nothing to resume: no {path}; remove the folder to begin anew"
+            ) from error
         except Exception as error:  # a damaged file makes torch raise almost anything
             raise ModelExportError(f"{path} is no training that fits this one: {error}") from error
 
@@ -97,12 +99,8 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def _write(content: Mapping[str, Any], path: Path) -> None:
-    """Write under another name first: a training that is cut off leaves the file before."""
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        with replacing(path) as file:
             torch.save(content, file)
-        whole = Path(file.name)
-        whole.chmod(0o644)
-        whole.replace(path)
     except (OSError, RuntimeError) as error:
         raise ModelExportError(f"cannot write {path}: {error}") from error

@@ -98,7 +98,7 @@ def train(
     preset = replace(PRESETS[config.loss], class_weight=config.class_weight)
     loss = DetectionLoss(preset, config.box_coding, divisor=team.fair_divisor)
     learner = Learner(team.share(model), loss, optimizer, scaler, dtype, config.accumulate)
-    plan = batch_plan(config, len(job.data), team, start=progress.step)
+    plan = _rest(job, team, progress.step)
     schedule = learning_rates(config, plan.epoch_iterations)
     batches = training_batches(
         training_samples(job),
@@ -128,8 +128,11 @@ def train(
                 since_record.restart()
             if epoch_is_over:
                 record = _epoch_record(epoch, rate, since_epoch, config)
-                metrics = _close_epoch(job, trainee, epoch, measure) if team.leads else None
+                metrics = _measured(job, trainee, epoch, measure) if team.leads else None
+                # A run that is cut off from here on repeats the epoch, and writes its row anew.
                 watcher.epoch_ended(replace(record, metrics=metrics))
+                if team.leads:
+                    trainee.save(job.last)
                 since_record.restart()
                 since_epoch.restart()
             if team.any(stop.made):
@@ -137,6 +140,21 @@ def train(
     if team.leads and progress.step < plan.iterations:
         trainee.save(job.last)
     return progress.step == plan.iterations
+
+
+def _rest(job: Job, team: Team, step: int) -> BatchPlan:
+    """What is to be done from a step on.
+
+    Raises:
+        ModelExportError: There are not so many steps, or the processes cannot share the batch.
+    """
+    plan = batch_plan(job.config, len(job.data), team, start=step)
+    if step > plan.iterations:
+        raise ModelExportError(
+            f"{job.last} is {step} steps far, but these data make {plan.iterations}: "
+            "it was begun with others"
+        )
+    return plan
 
 
 def batch_plan(config: TrainingConfig, images: int, team: Team, *, start: int = 0) -> BatchPlan:
@@ -193,8 +211,8 @@ def _epoch_record(epoch: int, rate: float, meter: Meter, config: TrainingConfig)
     return EpochRecord(epoch, rate, losses, seconds, speed, metrics=None)
 
 
-def _close_epoch(job: Job, trainee: Trainee, epoch: int, measure: Measure) -> Metrics | None:
-    """Measure the average if it is due, keep it if it is the best yet, and save the training."""
+def _measured(job: Job, trainee: Trainee, epoch: int, measure: Measure) -> Metrics | None:
+    """Measure the average if it is due, and keep it if it is the best yet."""
     config, progress = job.config, trainee.progress
     ended = epoch + 1
     due = ended % config.evaluate_every == 0 or ended == config.epochs
@@ -206,7 +224,6 @@ def _close_epoch(job: Job, trainee: Trainee, epoch: int, measure: Measure) -> Me
         if ap > progress.best_ap:
             progress.best_ap, progress.best_epoch = ap, epoch
             save_weights(candidate, job.best)
-    trainee.save(job.last)
     return metrics
 
 
