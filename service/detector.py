@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
@@ -17,10 +16,11 @@ from service.batcher import Batcher, is_past
 from service.core.contract import ModelContract
 from service.core.decode import Detections
 from service.core.suppress import DetectionOptions
+from service.cpus import usable_cpus
 from service.errors import ClientLeftError, DeadlineError, ServiceError
 from service.metrics import Metrics
 from service.paths import Path
-from service.picture import PictureType, draw_detections
+from service.picture import Artists, Easel, PictureType, draw_detections
 from service.places import Arrival, Place, Places
 from service.stages import DetectedImage, ImageSource, Job, StageSeconds
 
@@ -60,7 +60,7 @@ class Detector:
         grey = np.full((spec.height, spec.width, 3), spec.pad_value, np.uint8)
         content = cv2.imencode(".bmp", grey)[1].tobytes()
         self._grey = Job(ImageSource(content), DetectionOptions())
-        self._artists = ThreadPoolExecutor(thread_name_prefix="draw")
+        self._artists = Artists(usable_cpus())
         self._heartbeat: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -77,7 +77,7 @@ class Detector:
             self._heartbeat.cancel()
         await self._batcher.stop()
         self._path.stop()
-        self._artists.shutdown(wait=False, cancel_futures=True)
+        self._artists.stop()
 
     def refuse_new(self) -> None:
         """Begin to drain: be unready, and take no new work. Safe in a signal handler."""
@@ -112,8 +112,6 @@ class Detector:
         sources: Sequence[ImageSource],
         options: DetectionOptions,
         deadline: float,
-        *,
-        keep_pixels: bool = False,
     ) -> list[DetectedImage | ServiceError]:
         """Detect in several images at once; one bad image harms no other.
 
@@ -121,12 +119,11 @@ class Detector:
             sources: The images.
             options: Thresholds, suppression and classes.
             deadline: `time.monotonic()` after which a waiting image is dropped.
-            keep_pixels: Give the decoded images back too, to draw on.
 
         Returns:
             For each image, in order, what was found or why nothing was.
         """
-        jobs = [Job(source, options, keep_pixels) for source in sources]
+        jobs = [Job(source, options) for source in sources]
         with ExitStack() as held:
             # All at once, before anyone else can take the room that was kept while they were read.
             places = [self._reserve(held) for _ in jobs]
@@ -136,18 +133,29 @@ class Detector:
                 *(self._detect(*each, deadline) for each in zip(jobs, places, strict=True))
             )
 
-    async def draw(self, image: DetectedImage, picture_type: PictureType) -> bytes:
-        """The picture file of an image, whose pixels were kept, with its boxes drawn."""
-        if image.pixels is None:
-            raise ValueError("the pixels were not kept")
-        work = partial(
-            draw_detections,
-            image.pixels,
-            image.detections,
-            self.contract.class_names,
-            picture_type,
-        )
-        return await asyncio.get_running_loop().run_in_executor(self._artists, work)
+    async def detect_drawn(
+        self, source: ImageSource, options: DetectionOptions, deadline: float, kind: PictureType
+    ) -> tuple[DetectedImage, bytes]:
+        """Detect in an image, and draw its boxes onto it.
+
+        Returns:
+            What was found, and the bytes of a picture file.
+
+        Raises:
+            ServiceError: The image cannot be used, there is no room, or the model failed.
+        """
+        with ExitStack() as held:
+            place = self._reserve(held)
+            easel = held.enter_context(Easel(self._artists))
+            job = Job(source, options, keep_pixels=True)
+            found = await self._detect(job, place, deadline, easel.wait)
+            if isinstance(found, ServiceError):
+                raise found
+            if found.pixels is None:
+                raise ValueError("the pixels were not kept")
+            names = self.contract.class_names
+            work = partial(draw_detections, found.pixels, found.detections, names, kind)
+            return found, await easel.draw(work)
 
     def _reserve(self, held: ExitStack) -> Place | ServiceError:
         """A place until the context ends at the latest, or why there is none."""
@@ -157,14 +165,21 @@ class Detector:
             return error
 
     async def _detect(
-        self, job: Job, place: Place | ServiceError, deadline: float
+        self,
+        job: Job,
+        place: Place | ServiceError,
+        deadline: float,
+        ready: Callable[[], Awaitable[None]] | None = None,
     ) -> DetectedImage | ServiceError:
+        """What is found, or why nothing is; `ready` is what else the image has to wait for."""
         if isinstance(place, ServiceError):
             self._metrics.images.labels(place.slug).inc()
             return place
         result: DetectedImage | ServiceError
         try:
             with place:
+                if ready is not None:
+                    await ready()
                 result = await self._path.detect(place, job, deadline)
             self._count(result.detections, result.seconds)
             outcome = "ok"

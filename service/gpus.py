@@ -49,10 +49,15 @@ class GpuCollector(Collector):
             "yolox_gpu_memory_total_bytes", "Memory of the GPU.", labels=LABELS
         )
         ask = self._library
-        for index in range(ask.nvmlDeviceGetCount()):
-            gpu, label = ask.nvmlDeviceGetHandleByIndex(index), [str(index)]
-            # A slice of a GPU has no utilization of its own; that must not cost the other metrics.
+        count = 0
+        with suppress(ask.NVMLError):
+            count = ask.nvmlDeviceGetCount()
+        for index in range(count):
+            label = [str(index)]
+            # A slice of a GPU has no utilization of its own, and one that was lost has nothing;
+            # that must not cost the other metrics.
             with suppress(ask.NVMLError):
+                gpu = ask.nvmlDeviceGetHandleByIndex(index)
                 memory = ask.nvmlDeviceGetMemoryInfo(gpu)
                 used.add_metric(label, memory.used)
                 total.add_metric(label, memory.total)

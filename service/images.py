@@ -26,7 +26,8 @@ ACCEPTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MOST_JPEG_SCANS: Final = 100
 # BI_RLE8 and BI_RLE4: decoded in Python, at seconds a megabyte.
 BMP_RUN_LENGTHS: Final = (1, 2)
-LARGE_PIXELS: Final = 12_000_000
+# Above what most telephones take, 12 megapixels.
+LARGE_PIXELS: Final = 16_000_000
 # By how much JPEGs can be decoded smaller in less time: their blocks are of 8 x 8 pixels.
 JPEG_REDUCTIONS: Final = (8, 4, 2)
 # Reduced pixels are smoother than those that networks are trained on. Twice as many as fit are
@@ -144,10 +145,18 @@ def _decode(image: Image.Image, content: bytes, fit: tuple[int, int] | None) -> 
         image.load()
         width, height = image.size
         pixels = _to_bgr(image)
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    orientation = _orientation(image)
     if orientation in SIDEWAYS:
         width, height = height, width
     return Photo(_turn_upright(pixels, orientation), height, width)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, or upright where the tags are damaged: the pixels are none the worse for it."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - Pillow's parser throws many kinds of errors
+        return 1
 
 
 def _jpeg_reduction(size: tuple[int, int], fit: tuple[int, int] | None) -> int:

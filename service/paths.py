@@ -168,8 +168,20 @@ def run_engine(engine: Engine, tensors: Sequence[Pixels], span: int) -> RawRows:
 
 
 async def _timed(pool: ThreadPoolExecutor, work: Callable[[], T]) -> tuple[T, float]:
-    """Run work on a pool's thread; gives its result and the seconds it took, waiting included."""
+    """Run work on a pool's thread; gives its result and the seconds it took, waiting included.
+
+    Work that is given up before a thread takes it is let go of at once, with all that it holds.
+    """
     loop = asyncio.get_running_loop()
     started = time.monotonic()
-    result = await loop.run_in_executor(pool, work)
+    waiting = [work]
+    del work
+
+    def take() -> T:
+        return waiting.pop()()
+
+    try:
+        result = await loop.run_in_executor(pool, take)
+    finally:
+        waiting.clear()
     return result, time.monotonic() - started

@@ -1,7 +1,11 @@
 """Drawing what was found onto the picture it was found in."""
 
+import asyncio
 import io
-from typing import Final, Literal
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,3 +109,56 @@ def _quality(accept: str, media_type: str) -> float:
         if name in found:
             return found[name]
     return 0.0
+
+
+class Artists:
+    """Threads that draw, and an easel for each: only so many images are kept to be drawn on.
+
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.threads = ThreadPoolExecutor(count, thread_name_prefix="draw")
+        self.free = asyncio.Semaphore(count)
+
+    def stop(self) -> None:
+        """End the threads; nobody waits for what is on their easels."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+class Easel:
+    """One image's, from before it is decoded until it is drawn; a context, left at the latest then.
+
+    Args:
+        artists: Whose.
+    """
+
+    def __init__(self, artists: Artists) -> None:
+        self._artists = artists
+        self._held = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._held:
+            self._artists.free.release()
+
+    async def wait(self) -> None:
+        """Wait until one is free."""
+        await self._artists.free.acquire()
+        self._held = True
+
+    async def draw(self, work: Callable[[], bytes]) -> bytes:
+        """Draw on a thread. The easel is free when that ends, whether or not somebody waits."""
+        loop = asyncio.get_running_loop()
+        drawing = self._artists.threads.submit(work)
+        self._held = False
+
+        def leave(_: Future[bytes]) -> None:
+            with suppress(RuntimeError):  # the loop has ended, and so has all waiting
+                loop.call_soon_threadsafe(self._artists.free.release)
+
+        drawing.add_done_callback(leave)
+        return await asyncio.wrap_future(drawing)

@@ -1,6 +1,7 @@
 """HTTP/1.1 with bounds that uvicorn leaves open, and refusals that cost little."""
 
 import asyncio
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,12 +14,25 @@ from service.schemas import Problem
 
 MOST_HEAD_BYTES: Final = 64 * 1024
 HEAD_TIMEOUT_S: Final = 15.0
+UPGRADE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 REASONS: Final = {400: "Bad Request", 431: "Request Header Fields Too Large"}
 
 # An application's state may have this under that name: whether it will answer a request without
 # its body and without waiting for anything.
 Refuses = Callable[[Mapping[str, Any]], bool]
 REFUSES: Final = "refuses"
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """A head that asks for nothing but HTTP/1.1, as clients of HTTP/2 do that may also speak this.
+
+    The parser would take a body for the first words of another protocol.
+    """
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[:end]
+    if b"upgrade:" not in head.lower():
+        return data
+    return UPGRADE.sub(b"", head) + data[len(head) :]
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -34,6 +48,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = True
         self._hang_up: asyncio.TimerHandle | None = None
         self._may_answer_now = True
+        self._bytes_beside_body = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came; its first request should too."""
@@ -50,6 +65,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on, and count while a head is incomplete."""
         self._head_bytes += len(data)
+        self._bytes_beside_body += len(data)
+        if self._in_head:
+            data = _without_upgrade(data)
         self._may_answer_now = True
         super().data_received(data)
         # Nearly every head comes whole, and needs no timer.
@@ -57,14 +75,27 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._expect_head()
         if self._in_head and self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(HeadTooLargeError(f"a head may have {MOST_HEAD_BYTES} bytes"))
+        if not self._in_head and self._bytes_beside_body > MOST_HEAD_BYTES:
+            self._refuse(HeadTooLargeError(f"trailers may have {MOST_HEAD_BYTES} bytes"))
         # uvicorn waits for the next request from the answer on, but a refused body comes after it.
         answered = getattr(self.cycle, "response_complete", False)  # no cycle before a request
         if answered and self.timeout_keep_alive_task is None:
             self._expect_request()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a field of the head; nobody asks for trailers."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body."""
+        self._bytes_beside_body = 0
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._in_head = False
+        self._bytes_beside_body = 0
         self._expect_nothing()
         super().on_headers_complete()
 
@@ -82,6 +113,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 # Whether its body will come, only the client knows.
                 self.transport.close()
         super().on_response_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing came for long; who does not read an answer would hold it for ever."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        super().timeout_keep_alive_handler()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - the base's
         """Begin to answer; who is refused is answered here and now, and no task begins.
@@ -123,6 +160,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: ServiceError) -> None:
         """Write a problem document, which no application ever saw, and close."""
+        if not self._in_head and self.cycle.response_started:
+            self.transport.close()
+            return
         request_id = uuid.uuid4().hex
         body = Problem.of(error, request_id).model_dump_json().encode()
         head = (

@@ -211,15 +211,14 @@ async def _answer(
         raise NotAcceptableError("a picture can show one image; ask for application/json")
     detector = running.detector
     options = query.resolve(running.defaults, detector.contract.class_names)
-    outcomes = await detector.detect_all(
-        sources, options, deadline, keep_pixels=picture is not None
-    )
+    if picture is not None:
+        image, drawn = await detector.detect_drawn(sources[0], options, deadline, picture)
+        return drawn, timing_ms([image.seconds], time.monotonic() - started)
+    outcomes = await detector.detect_all(sources, options, deadline)
     found = [outcome for outcome in outcomes if isinstance(outcome, DetectedImage)]
     if not found:
         raise _gravest(outcomes)
     timing = timing_ms([image.seconds for image in found], time.monotonic() - started)
-    if picture is not None:
-        return await detector.draw(found[0], picture), timing
     named = zip([source.filename for source in sources], outcomes, strict=True)
     return answer_json(running.model, named, detector.contract.class_names, timing), timing
 

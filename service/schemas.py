@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Annotated, Final, Self
 
 import numpy as np
@@ -63,7 +64,7 @@ class DetectQuery(BaseModel):
                 f"{defaults.max_detections}"
             )
         if self.classes is not None:
-            asked["class_ids"] = frozenset(_class_id(name, class_names) for name in self.classes)
+            asked["class_ids"] = _class_ids(set(self.classes), class_names)
         return dataclasses.replace(defaults, **asked)
 
 
@@ -249,10 +250,18 @@ def timing_ms(seconds: list[StageSeconds], total_s: float) -> dict[str, float]:
     return {name: round(value * 1000, 3) for name, value in (slowest | {"total": total_s}).items()}
 
 
-def _class_id(name: str, class_names: tuple[str, ...]) -> int:
-    if name in class_names:
-        return class_names.index(name)
-    ids = list(map(str, range(len(class_names))))
-    if name in ids:
-        return ids.index(name)
-    raise InvalidOptionError(f"this model has no class {name!r}; GET /model lists its classes")
+def _class_ids(names: set[str], class_names: tuple[str, ...]) -> frozenset[int]:
+    known = _ids_by_name(class_names)
+    unknown = sorted(names - known.keys())
+    if unknown:
+        raise InvalidOptionError(
+            f"this model has no class {unknown[0]!r}; GET /model lists its classes"
+        )
+    return frozenset(known[name] for name in names)
+
+
+@lru_cache(maxsize=4)
+def _ids_by_name(class_names: tuple[str, ...]) -> dict[str, int]:
+    """Names, and ids in digits; a name that looks like another's id is a name."""
+    ids = range(len(class_names))
+    return {str(i): i for i in ids} | {class_names[i]: i for i in reversed(ids)}

@@ -1,5 +1,6 @@
 """Multipart bodies as clients write them, and as nobody should."""
 
+import base64
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from starlette.testclient import TestClient
 
 from pictures import plain
 from service.bodies import SLICE_BYTES
-from test_app import boxes, problem, serving
+from test_app import PNG, boxes, problem, serving
 
 BOUNDARY = b"----f1c0"
 HEAD = b'Content-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
@@ -129,3 +130,26 @@ def test_an_empty_file_is_an_empty_image(client: TestClient) -> None:
 def test_a_type_that_only_begins_like_an_accepted_one_is_415(client: TestClient) -> None:
     response = client.post("/detect", content=b"x", headers={"Content-Type": "application/jsonp"})
     problem(response, 415, "unsupported-type")
+
+
+def test_escapes_in_json_are_few(client: TestClient) -> None:
+    image = base64.b64encode(plain()).decode()
+    for written in (image, image.replace("/", "\\/"), image.replace("=", "\\u003d")):
+        body = f'{{"images": ["{written}"]}}'
+        response = client.post(
+            "/detect", content=body, headers={"Content-Type": "application/json"}
+        )
+        assert response.status_code == 200
+    body = '{"images": ["' + "\\u0041" * 2000 + '"]}'
+    response = client.post("/detect", content=body, headers={"Content-Type": "application/json"})
+    assert "escapes" in problem(response, 413, "too-large")
+
+
+def test_a_class_may_be_named_very_often(client: TestClient) -> None:
+    found = client.post("/detect", content=plain(), headers=PNG).json()["results"][0]["detections"]
+    name, number = found[0]["class_name"], found[0]["class_id"]
+    often = ",".join([name, str(number)] * 5000)
+    response = client.post(f"/detect?classes={often}", content=plain(), headers=PNG)
+    assert response.json()["results"][0]["detections"] == [
+        box for box in found if box["class_name"] == name
+    ]

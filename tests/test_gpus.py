@@ -48,6 +48,20 @@ def test_use_and_memory_of_every_gpu_are_told(monkeypatch: pytest.MonkeyPatch) -
     assert value("yolox_gpu_utilization_ratio", {"gpu": "1"}) is None
 
 
+@pytest.mark.parametrize("lost", ["nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex"])
+def test_gpus_that_are_lost_cost_no_other_metrics(
+    monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    def lose(*_: object) -> None:
+        raise NotSupportedError("GPU is lost")
+
+    library(monkeypatch)
+    registry = CollectorRegistry()
+    watch_gpus(registry)
+    monkeypatch.setattr(sys.modules["pynvml"], lost, lose)
+    assert all(not metric.samples for metric in registry.collect())
+
+
 @pytest.mark.parametrize("start_fails", [True, False])
 def test_without_library_or_driver_there_are_no_metrics_and_no_error(
     monkeypatch: pytest.MonkeyPatch, start_fails: bool

@@ -241,7 +241,7 @@ def test_a_tile_larger_than_its_tiff_counts_as_pixels() -> None:
 
 def test_large_images_are_decoded_one_at_a_time() -> None:
     lock = threading.Lock()
-    large, small = plain(width=4001, height=3000), plain()
+    large, small = plain(width=4001, height=4000), plain()
     with lock, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(read_image, large, 10**8, large_image=lock)
         assert read_image(small, MANY, large_image=lock).pixels.shape == (64, 64, 3)
@@ -249,7 +249,7 @@ def test_large_images_are_decoded_one_at_a_time() -> None:
         with pytest.raises(TimeoutError):
             waiting.result(timeout=1.5)
         lock.release()
-        assert waiting.result(timeout=30).pixels.shape == (3000, 4001, 3)
+        assert waiting.result(timeout=30).pixels.shape == (4000, 4001, 3)
         assert lock.acquire(timeout=10)
 
 
@@ -287,6 +287,13 @@ def test_a_smaller_image_looks_the_same_and_stands_the_same(orientation: int) ->
     found, way_back = letterbox(reduced.pixels, 64, 64, image_size=size)
     assert (way_back.image_height, way_back.image_width) == size
     assert np.abs(found.astype(int) - expected).mean() < 8
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "JPEG"])
+def test_damaged_exif_harms_no_image(image_format: str) -> None:
+    content = encode(PHOTO, image_format, exif=b"Exif\0\0garbage!")
+    assert b"garbage!" in content
+    assert pixels_of(content).shape == PHOTO.shape
 
 
 def test_only_jpegs_are_decoded_smaller() -> None:

@@ -1,7 +1,11 @@
 """The way of an image on one thread, and who is let in while others are being read."""
 
 import asyncio
+import threading
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +17,8 @@ from pictures import plain
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidImageError, QueueFullError
 from service.metrics import Metrics
-from service.paths import OneThreadRunner
+from service.paths import OneThreadRunner, _timed
+from service.picture import Artists, Easel
 from service.places import Places
 from service.settings import Settings
 from service.stages import ImageSource, Job, Stages
@@ -164,3 +169,55 @@ def test_a_cut_image_never_reaches_the_engine() -> None:
     (error,) = OneThreadRunner(engine, STAGES).run([job(plain()[:40])], 1)
     assert isinstance(error, InvalidImageError)
     assert engine.batches == []
+
+
+def test_work_that_is_given_up_before_its_turn_is_let_go_of() -> None:
+    class Held:
+        """What can be watched."""
+
+    async def main() -> None:
+        busy = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            running = asyncio.create_task(_timed(pool, busy.wait))
+            held = Held()
+            watched = weakref.ref(held)
+            waiting = asyncio.create_task(_timed(pool, partial(id, held)))
+            del held
+            await asyncio.sleep(0.05)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            kept = watched() is not None
+            busy.set()
+            await running
+        assert not kept
+
+    asyncio.run(main())
+
+
+def test_only_as_many_pictures_are_held_as_there_are_artists() -> None:
+    async def main() -> None:
+        artists, busy, decoded = Artists(1), threading.Event(), list[int]()
+
+        def paint() -> bytes:
+            busy.wait()
+            return b"done"
+
+        async def picture(number: int) -> bytes:
+            with Easel(artists) as easel:
+                await easel.wait()
+                decoded.append(number)
+                return await easel.draw(paint)
+
+        first, second, third = [asyncio.create_task(picture(number)) for number in range(3)]
+        await asyncio.sleep(0.05)
+        # Who leaves while a thread draws does not free it.
+        first.cancel()
+        second.cancel()
+        await asyncio.sleep(0.05)
+        at_first = list(decoded)
+        busy.set()
+        assert await third == b"done"
+        assert (at_first, decoded) == ([0], [0, 2])
+        artists.stop()
+
+    asyncio.run(main())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from uvicorn.server import ServerState
 
 import service.protocol as protocol_module
 from service.protocol import REFUSES, BoundedHttpProtocol
+
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -80,6 +84,64 @@ def test_what_is_not_http_is_a_problem_document() -> None:
     assert problem(answer)["type"].endswith(":malformed-request")
 
 
+@pytest.mark.parametrize("cut", [0, 20, 95, 200])
+def test_who_offers_http_2_is_answered_in_http_1(cut: int) -> None:
+    head = (
+        b"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\nContent-Length: 90000\r\n\r\n"
+    )
+    request = head + b"x" * 90_000
+    answer = exchange(request[:cut], request[cut:] + GET)
+    assert answer.count(b"HTTP/1.1 204") == 2
+    assert answer.count(b"HTTP/1.1") == 2
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"
+
+
+def test_small_chunks_and_trailers_are_read() -> None:
+    body = b"1\r\na\r\n" * 30_000 + b"0\r\nX-Sum: 1\r\n\r\n"
+    assert exchange(CHUNKED + body).startswith(b"HTTP/1.1 204")
+
+
+@pytest.mark.parametrize("endless", [b"a:b\r\n", b"x: " + b"y" * 1000])
+def test_trailers_without_end_are_431(endless: bytes) -> None:
+    parts = [b"0\r\n", *[endless * (40_000 // len(endless))] * 3]
+    answer = exchange(CHUNKED, *parts)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert problem(answer)["status"] == 431
+    # Who was answered already hears no more.
+    refused = exchange(CHUNKED, *parts, app=refusing, refuses=refuses_posts)
+    assert refused.count(b"HTTP/1.1") == 1
+
+
+def test_who_does_not_read_the_answer_is_hung_up_on() -> None:
+    async def verbose(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 30_000_000})
+
+    async def main() -> None:
+        config = uvicorn.Config(verbose, log_config=None, timeout_keep_alive=1)
+        config.load()
+        gone = asyncio.Event()
+
+        class Watched(BoundedHttpProtocol):
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                gone.set()
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: Watched(config, ServerState(), {}), "127.0.0.1", 0
+        )
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.sendall(GET)
+            await asyncio.wait_for(gone.wait(), 20)
+        server.close()
+
+    uvloop.run(main())
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET"])
 def test_a_head_that_does_not_come_is_hung_up_on(
     sent: bytes, monkeypatch: pytest.MonkeyPatch
@@ -101,10 +163,6 @@ async def refusing(scope: Any, receive: Any, send: Any) -> None:
     headers = [(b"x-task", task), (b"content-length", b"0")]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
-
-
-POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n"
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def test_who_is_refused_needs_no_task_and_may_go_on_with_the_connection() -> None:
