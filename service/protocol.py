@@ -76,7 +76,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._in_head and self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(HeadTooLargeError(f"a head may have {MOST_HEAD_BYTES} bytes"))
         if not self._in_head and self._bytes_beside_body > MOST_HEAD_BYTES:
-            self._refuse(HeadTooLargeError(f"trailers may have {MOST_HEAD_BYTES} bytes"))
+            self._refuse_trailers()
         # uvicorn waits for the next request from the answer on, but a refused body comes after it.
         answered = getattr(self.cycle, "response_complete", False)  # no cycle before a request
         if answered and self.timeout_keep_alive_task is None:
@@ -158,11 +158,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._hang_up.cancel()
             self._hang_up = None
 
+    def _refuse_trailers(self) -> None:
+        if self.cycle.response_started:
+            self.transport.close()
+        else:
+            self._refuse(HeadTooLargeError(f"trailers may have {MOST_HEAD_BYTES} bytes"))
+
     def _refuse(self, error: ServiceError) -> None:
         """Write a problem document, which no application ever saw, and close."""
-        if not self._in_head and self.cycle.response_started:
-            self.transport.close()
-            return
         request_id = uuid.uuid4().hex
         body = Problem.of(error, request_id).model_dump_json().encode()
         head = (

@@ -84,6 +84,13 @@ def test_what_is_not_http_is_a_problem_document() -> None:
     assert problem(answer)["type"].endswith(":malformed-request")
 
 
+@pytest.mark.parametrize("before", [b"", GET])
+def test_a_target_that_is_none_is_a_problem_document(before: bytes) -> None:
+    answer = exchange(before, b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 204") == before.count(b"GET")
+    assert b"HTTP/1.1 400" in answer
+
+
 @pytest.mark.parametrize("cut", [0, 20, 95, 200])
 def test_who_offers_http_2_is_answered_in_http_1(cut: int) -> None:
     head = (
