@@ -14,7 +14,6 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     Nothing is left of it if writing fails; what was at `path` stays then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as file:
@@ -30,6 +29,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(content: bytes, path: Path) -> None:
-    """Write a whole file or none."""
+    """Write a whole file or none, and make its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(content)

@@ -223,7 +223,7 @@ def test_voc_lists_of_one_class_are_read_too(tmp_path: Path) -> None:
 
 
 def test_a_voc_image_may_be_named_like_a_mark(tmp_path: Path) -> None:
-    root = voc_folder(tmp_path, {"photo 1": [], "b": []})
+    root = voc_folder(tmp_path, {"photo 1": [("dog", (0, 0, 9, 9))], "b": []})
     assert [image.path.stem for image in read_voc(root).images] == ["photo 1", "b"]
 
 

@@ -336,6 +336,7 @@ def rules() -> list[dict[str, Any]]:
 RECORDED = {rule["record"] for rule in rules() if "record" in rule}
 PANELS = [panel for dashboard in DASHBOARDS for panel in shown(dashboard)]
 NO_GPU = ModuleType("pynvml")
+NO_GPU.NVMLError = RuntimeError  # type: ignore[attr-defined]
 NO_GPU.nvmlDeviceGetCount = lambda: 0  # type: ignore[attr-defined]
 QUERIES = sorted(
     {*(rule["expr"] for rule in rules()), *(query for panel in PANELS for query in queries(panel))}

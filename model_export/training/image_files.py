@@ -139,5 +139,6 @@ class ImageCache:
 
     def _write(self, entry: Path, image: NDArray[np.uint8]) -> None:
         """Other workers must never see half a file."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(entry) as file:
             np.save(file, image)
