@@ -49,6 +49,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._hang_up: asyncio.TimerHandle | None = None
         self._may_answer_now = True
         self._bytes_beside_body = 0
+        self._unread = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came; its first request should too."""
@@ -115,8 +116,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing came for long; who does not read an answer would hold it for ever."""
-        if self.transport.get_write_buffer_size():
+        """Nothing came for long; who does not read an answer either would hold it for ever."""
+        unread, self._unread = self._unread, self.transport.get_write_buffer_size()
+        if self._unread and self._unread != unread:
+            self._expect_request()
+            return
+        if self._unread:
             self.transport.abort()
         super().timeout_keep_alive_handler()
 

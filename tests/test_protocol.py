@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 
 import service.protocol as protocol_module
 from service.protocol import REFUSES, BoundedHttpProtocol
+from test_app import serving
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -264,3 +265,16 @@ def test_a_body_that_was_refused_unread_is_not_kept() -> None:
         return kept
 
     assert asyncio.run(main()) == 0
+
+
+def test_the_application_says_what_it_refuses() -> None:
+    with serving() as client:
+        refuses = client.app_state[REFUSES]
+
+        def refused(path: str) -> bool:
+            return bool(refuses({"path": path, "method": "POST", "state": {}}))
+
+        assert not refused("/detect")
+        client.app.state.running.detector.refuse_new()  # type: ignore[attr-defined]
+        assert refused("/detect")
+        assert not refused("/model")
