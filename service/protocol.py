@@ -3,10 +3,12 @@
 import asyncio
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from httptools import HttpRequestParser
+from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import HeadTooLargeError, MalformedRequestError, ServiceError
@@ -14,25 +16,62 @@ from service.schemas import Problem
 
 MOST_HEAD_BYTES: Final = 64 * 1024
 HEAD_TIMEOUT_S: Final = 15.0
+END_OF_HEAD: Final = b"\r\n\r\n"
+NO_ANSWER_YET: Final = b"HTTP/1.1 100 "
 UPGRADE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 REASONS: Final = {400: "Bad Request", 431: "Request Header Fields Too Large"}
 
-# An application's state may have this under that name: whether it will answer a request without
-# its body and without waiting for anything.
-Refuses = Callable[[Mapping[str, Any]], bool]
+# An application's state may have this under that name: gives what answers a request without its
+# body and without waiting for anything, or None where that is not so.
+Refuses = Callable[[Scope], ASGIApp | None]
 REFUSES: Final = "refuses"
 
 
-def _without_upgrade(data: bytes) -> bytes:
+def _without_upgrade(head: bytes) -> bytes:
     """A head that asks for nothing but HTTP/1.1, as clients of HTTP/2 do that may also speak this.
 
     The parser would take a body for the first words of another protocol.
     """
-    end = data.find(b"\r\n\r\n")
-    head = data if end < 0 else data[:end]
-    if b"upgrade:" not in head.lower():
-        return data
-    return UPGRADE.sub(b"", head) + data[len(head) :]
+    return UPGRADE.sub(b"", head) if b"upgrade:" in head.lower() else head
+
+
+class _WholeAnswer:
+    """A connection's transport that sends an answer's head with its body, not before it.
+
+    One packet costs either side half of what two do.
+
+    Args:
+        transport: Where to send.
+        hang_up: What to do when nothing more is to be sent.
+    """
+
+    def __init__(self, transport: asyncio.Transport, hang_up: Callable[[], None]) -> None:
+        self._transport = transport
+        self._hang_up = hang_up
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        """Send, or keep what an answer starts with."""
+        if self._head is None and not data.startswith(NO_ANSWER_YET):
+            self._head = data
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        """Send a head that no body follows."""
+        if self._head:
+            self.write(b"")
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is sent."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Send what is left, and hang up."""
+        self.flush()
+        self._hang_up()
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -50,6 +89,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._may_answer_now = True
         self._bytes_beside_body = 0
         self._unread = 0
+        self._answer: _WholeAnswer | None = None
+        self._body_is_next = False
+        self._unwanted_bytes = 0
+        self._lingers = False
+        self._end_of_piece = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came; its first request should too."""
@@ -62,15 +106,48 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         # uvicorn leaves the timer of a connection that was reset, and so the connection's memory.
         self._unset_keepalive_if_required()
+        if self.cycle is not None:
+            # Who refer to each other would be kept until the garbage is collected.
+            self.cycle.transport = self.transport
 
     def data_received(self, data: bytes) -> None:
-        """Read on, and count while a head is incomplete."""
+        """Read on: heads one by one, and of a refused body nothing."""
+        self._may_answer_now = True
+        if self._unwanted_bytes:
+            self._unset_keepalive_if_required()
+        at = self._skip(data, 0)
+        while at < len(data) and not self.transport.is_closing():
+            if self._in_head:
+                end = self._end_of_head(data, at)
+                # What ends a head may come in pieces.
+                self._end_of_piece = (self._end_of_piece + data[max(at, end - 3) : end])[-3:]
+                self._read(_without_upgrade(data[at:end]))
+            else:
+                end = len(data)
+                self._read(memoryview(data)[at:])
+                # Perhaps it holds the start of a head.
+                self._end_of_piece = data[-3:]
+            at = self._skip(data, end)
+        # uvicorn waits for the next request from the answer on, but a refused body comes after it.
+        answered = getattr(self.cycle, "response_complete", False)  # no cycle before a request
+        if answered and self.timeout_keep_alive_task is None:
+            self._expect_request()
+
+    def _end_of_head(self, data: bytes, at: int) -> int:
+        """Where the head ends that goes on there; the length of the data if it goes on further."""
+        before = len(self._end_of_piece)
+        if before:
+            found = (self._end_of_piece + data[at : at + 3]).find(END_OF_HEAD)
+            if found >= 0:
+                return at + found + len(END_OF_HEAD) - before
+        found = data.find(END_OF_HEAD, at)
+        return len(data) if found < 0 else found + len(END_OF_HEAD)
+
+    def _read(self, data: bytes | memoryview) -> None:
+        """Parse, and count while a head is incomplete."""
         self._head_bytes += len(data)
         self._bytes_beside_body += len(data)
-        if self._in_head:
-            data = _without_upgrade(data)
-        self._may_answer_now = True
-        super().data_received(data)
+        super().data_received(data)  # type: ignore[arg-type] # the parser takes any buffer
         # Nearly every head comes whole, and needs no timer.
         if self._in_head and self._head_bytes and self._hang_up is None:
             self._expect_head()
@@ -78,10 +155,27 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(HeadTooLargeError(f"a head may have {MOST_HEAD_BYTES} bytes"))
         if not self._in_head and self._bytes_beside_body > MOST_HEAD_BYTES:
             self._refuse_trailers()
-        # uvicorn waits for the next request from the answer on, but a refused body comes after it.
-        answered = getattr(self.cycle, "response_complete", False)  # no cycle before a request
-        if answered and self.timeout_keep_alive_task is None:
-            self._expect_request()
+        if self._unwanted_bytes:
+            # Another parser, which expects a head: this one would take a body apart.
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._expect_next_head()
+
+    def _skip(self, data: bytes, at: int) -> int:
+        """Where the body of a refused request ends that goes on there, or the data."""
+        skipped = min(self._unwanted_bytes, len(data) - at)
+        self._unwanted_bytes -= skipped
+        if self._lingers and self._in_head and not self._unwanted_bytes:
+            self.transport.close()
+        return at + skipped
+
+    def _hang_up_after_body(self) -> None:
+        """Hang up, but not on somebody who still sends: their system would lose the answer."""
+        still_sends = not self._in_head and not self.expect_100_continue
+        if still_sends and self.cycle.response_complete:
+            self._lingers = True
+        else:
+            self.transport.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a field of the head; nobody asks for trailers."""
@@ -91,23 +185,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body."""
         self._bytes_beside_body = 0
+        if self._unwanted_bytes:
+            self._unwanted_bytes -= len(body)
         super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._in_head = False
+        self._in_head, self._end_of_piece = False, b""
         self._bytes_beside_body = 0
         self._expect_nothing()
+        self._body_is_next = True
         super().on_headers_complete()
+        self._body_is_next = False
 
     def on_message_complete(self) -> None:
         """The body is whole; what comes next is another head."""
-        # The bytes counted so far were this message's.
-        self._in_head, self._head_bytes = True, 0
+        self._expect_next_head()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """The answer is out; a body that was refused unread is not kept until the next request."""
+        if self._answer is not None:
+            self._answer.flush()
         if self.cycle.response_complete:
             self.cycle.body = bytearray()
             if self.cycle.waiting_for_100_continue:
@@ -131,16 +230,25 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         The body has not been parsed yet, and never is kept. Of many requests that came together
         only the first is, so that others have their turn.
         """
+        self._answer = _WholeAnswer(self.transport, self._hang_up_after_body)
+        cycle.transport = self._answer  # type: ignore[assignment] # all that it uses of one
         refuses: Refuses | None = self.app_state.get(REFUSES)
         # Only an answer behind others, of this connection or of a client who does not read, waits.
         waits = self.flow.write_paused or self.transport.get_write_buffer_size() or self.pipeline
-        if refuses is None or waits or not self._may_answer_now or not refuses(cycle.scope):
+        if refuses is None or waits or not self._may_answer_now:
+            super()._start_asgi_task(cycle, app)
+            return
+        refusal = refuses(cast("Scope", cycle.scope))
+        if refusal is None:
             super()._start_asgi_task(cycle, app)
             return
         self._may_answer_now = False
+        if self._body_is_next:
+            # Of a body in chunks only the parser sees the end.
+            self._unwanted_bytes = int(dict(self.headers).get(b"content-length", 0))
         if cycle.waiting_for_100_continue:
             cycle.keep_alive = False
-        answering = cycle.run_asgi(app)
+        answering = cycle.run_asgi(refusal)  # type: ignore[arg-type] # starlette's word for one
         with suppress(StopIteration):
             answering.send(None)
             answering.throw(RuntimeError("a refusal waited for something"))
@@ -157,6 +265,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         self._hang_up = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+
+    def _expect_next_head(self) -> None:
+        # The bytes counted so far were the last message's.
+        self._in_head, self._head_bytes = True, 0
 
     def _expect_nothing(self) -> None:
         if self._hang_up is not None:

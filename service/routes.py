@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Final, TypeVar
@@ -93,6 +93,16 @@ async def check_key(
         raise UnauthorizedError("send the key as X-API-Key, or as Authorization: Bearer")
 
 
+async def check_key_of(request: Request, running: Running) -> None:
+    """The same for a request that FastAPI has not taken apart.
+
+    Raises:
+        UnauthorizedError: The key is missing or wrong.
+    """
+    if running.settings.api_key is not None:
+        await check_key(running, await KEY_HEADER(request), await BEARER_HEADER(request))
+
+
 class DirectRoute(APIRoute):
     """Documented by its endpoint's signature, and called without FastAPI's way to the arguments.
 
@@ -106,8 +116,7 @@ class DirectRoute(APIRoute):
             return
         request = Request(scope, receive, send)
         running = await _running(request)
-        if running.settings.api_key is not None:
-            await check_key(running, await KEY_HEADER(request), await BEARER_HEADER(request))
+        await check_key_of(request, running)
         response = await self.endpoint(request, read_options(request.query_params), running)
         await response(scope, receive, send)
 
@@ -163,8 +172,6 @@ async def detect(
     base64. With `Accept: image/png` or `image/jpeg`, one image comes back with its boxes drawn.
     """
     started = time.monotonic()
-    if "refusal" in request.scope["state"]:
-        raise request.scope["state"].pop("refusal")
     arrival = running.detector.arrive()
     picture = _wanted_picture(request.headers.get("accept", ""))
     limit_s = running.settings.request_timeout_ms / 1000
@@ -183,19 +190,6 @@ async def detect(
             raise DeadlineError("the deadline passed before the answer was ready") from error
     request.state.stages.update(timing)
     return Response(body, media_type=picture or "application/json")
-
-
-def is_refused(detector: Detector, scope: Mapping[str, Any]) -> bool:
-    """Whether a request will be refused whatever its body holds; `detect` will then keep to that.
-
-    From then on nothing that answers it waits for anything.
-    """
-    if scope["path"] != "/detect" or scope["method"] != "POST":
-        return False
-    refusal = detector.refusal()
-    if refusal is not None:
-        scope["state"]["refusal"] = refusal
-    return refusal is not None
 
 
 async def _answer(

@@ -222,7 +222,10 @@ def test_who_is_refused_is_answered_like_anybody_else(model: Path) -> None:
     places = ("--max-queue-images", "1", "--max-images-per-request", "1")
     # However many CPUs there are, two requests at most stay: in the engine, and in the queue.
     one = ("--engine-instances", "1", "--engine-threads", "1")
-    with server(model, *places, *one, sabotage=HANGING_ENGINE) as running, ThreadPoolExecutor() as pool:
+    with (
+        server(model, *places, *one, sabotage=HANGING_ENGINE) as running,
+        ThreadPoolExecutor() as pool,
+    ):
         post, where = running.client.post, "/detect?timeout_ms=2000"
         sent = [pool.submit(post, where, content=plain(), headers=PNG) for _ in range(4)]
         answers = [answer.result() for answer in sent]

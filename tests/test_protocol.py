@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -158,13 +158,13 @@ def test_a_head_that_does_not_come_is_hung_up_on(
     assert exchange(sent).count(b"HTTP/1.1") == sent.count(b"\r\n\r\n")
 
 
-def refuses_posts(scope: Mapping[str, Any]) -> bool:
-    return bool(scope["method"] == "POST")
+def refuses_posts(scope: Mapping[str, Any]) -> Any:
+    return refusing if scope["method"] == "POST" else None
 
 
 async def refusing(scope: Any, receive: Any, send: Any) -> None:
     """Refuses a POST, and says whether a task was begun for it."""
-    if not refuses_posts(scope):
+    if scope["method"] != "POST":
         await application(scope, receive, send)
         return
     task = b"none" if asyncio.current_task() is None else b"one"
@@ -186,6 +186,178 @@ def test_who_was_refused_and_then_says_nothing_is_hung_up_on() -> None:
     answer = exchange(POST, b"x" * 90_000, app=refusing, refuses=refuses_posts)
     assert answer.count(b"HTTP/1.1") == 1
     assert exchange(POST, b"x" * 10, app=refusing, refuses=refuses_posts) == answer
+
+
+HANGS_UP = b"(hangs up)"
+
+
+class Wire:
+    """A transport to nowhere; remembers what is written."""
+
+    def __init__(self) -> None:
+        self.written = list[bytes]()
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.closing
+        self.written.append(data)
+
+    def close(self) -> None:
+        self.written.append(HANGS_UP)
+        self.closing = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def get_extra_info(self, _name: str, default: object = None) -> object:
+        return default
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        """Those who call `fed` do not stop."""
+
+    def resume_reading(self) -> None:
+        """Nor have they stopped."""
+
+
+def fed(*pieces: bytes, app: Any = application, refuses: Any = None) -> list[bytes]:
+    """What a server writes, call by call, who reads exactly these pieces."""
+
+    async def main() -> list[bytes]:
+        config = uvicorn.Config(app, log_config=None)
+        config.load()
+        state = {REFUSES: refuses} if refuses else {}
+        protocol, wire = BoundedHttpProtocol(config, ServerState(), state), Wire()
+        protocol.connection_made(cast("asyncio.Transport", wire))
+        for piece in pieces:
+            protocol.data_received(piece)
+            for _ in range(10):
+                await asyncio.sleep(0)
+        written = wire.written.copy()
+        protocol.connection_lost(None)
+        return written
+
+    return asyncio.run(main())
+
+
+def sent(method: bytes, body: bytes) -> bytes:
+    return b"%b / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (method, len(body), body)
+
+
+# What a parser that lost its place would take for heads.
+TRAP = b"GET / HTTP/1.1\r\nupgrade: x\r\n\r\n"
+
+
+async def echoing(scope: Any, receive: Any, send: Any) -> None:
+    """Gives the body back."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message["body"], message["more_body"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["method"].encode() + body})
+
+
+def test_wherever_packets_end_requests_and_refused_bodies_do_not() -> None:
+    chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    post, put = sent(b"POST", TRAP), sent(b"PUT", TRAP)
+    stream = post + put + post + chunked + put + sent(b"POST", b"") + GET
+    expected = [b"503", b"PUT" + TRAP, b"503", b"503", b"PUT" + TRAP, b"503", b"GET"]
+    for cut in range(1, len(stream)):
+        answers = fed(stream[:cut], stream[cut:], app=either, refuses=refuses_posts)
+        assert len(answers) == len(expected)
+        for answer, part in zip(answers, expected, strict=True):
+            assert part in answer
+    letters = [stream[at : at + 1] for at in range(len(stream))]
+    assert len(fed(*letters, app=either, refuses=refuses_posts)) == len(expected)
+
+
+async def refusing_all(scope: Any, receive: Any, send: Any) -> None:
+    await refusing(scope | {"method": "POST"}, receive, send)
+
+
+async def either(scope: Any, receive: Any, send: Any) -> None:
+    await (refusing if scope["method"] == "POST" else echoing)(scope, receive, send)
+
+
+def test_a_refused_body_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = list[bytes]()
+    monkeypatch.setattr(BoundedHttpProtocol, "on_body", lambda _, body: parsed.append(body))
+    answers = fed(POST + b"x" * 50_000, b"x" * 40_000 + GET, app=either, refuses=refuses_posts)
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 503", b"HTTP/1.1 200"]
+    assert not parsed
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_an_answer_is_written_at_once(method: bytes) -> None:
+    (answer,) = fed(sent(method, b"body"), app=echoing)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert (b"body" in answer) == (method == b"GET")
+
+
+def test_who_asks_before_sending_is_told_to_go_on_at_once() -> None:
+    asks = POST.replace(b"Host", b"Expect: 100-continue\r\nHost")
+    goes_on, answer = fed(asks, b"x" * 90_000, app=echoing)
+    assert goes_on == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_an_answer_in_parts_is_not_held_back() -> None:
+    async def streaming(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for part in (b"first", b"second"):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    first, second, last = fed(GET, app=streaming)
+    assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert first.endswith(b"\r\n\r\n5\r\nfirst\r\n")
+    assert (second, last) == (b"6\r\nsecond\r\n", b"0\r\n\r\n")
+
+
+def test_a_head_without_its_body_is_sent_before_the_connection_is_closed() -> None:
+    async def breaking(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError
+
+    answer, end = fed(GET, app=breaking)
+    assert end == HANGS_UP
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_request_refused_in_the_middle_of_a_packet_ends_where_its_body_does() -> None:
+    first, second = sent(b"PUT", b"x" * 100), sent(b"POST", TRAP)
+    stream, heard = first + second + GET, len(first) - 50
+    for cut in range(heard + 1, len(stream)):
+        # The first is answered unread, so the second is refused while a body is parsed.
+        pieces = stream[:heard], stream[heard:cut], stream[cut:]
+        answers = fed(*pieces, app=refusing_all, refuses=refuses_posts)
+        assert [answer[9:12] for answer in answers] == [b"503", b"503", b"503"]
+
+
+def test_a_request_that_is_refused_once_it_is_there_has_no_more_to_come() -> None:
+    answers = fed(sent(b"PUT", b"") + sent(b"POST", TRAP), GET, app=either, refuses=refuses_posts)
+    assert [answer[9:12] for answer in answers] == [b"200", b"503", b"200"]
+
+
+CLOSES = POST.replace(b"Host", b"Connection: close\r\nHost")
+
+
+@pytest.mark.parametrize("refuses", [None, refuses_posts])
+def test_who_wants_the_connection_closed_hears_the_answer_to_a_long_body(refuses: Any) -> None:
+    # The system of a client who sends to a closed connection throws away what it has received.
+    start, end = CLOSES + b"x" * 45_000, b"x" * 45_000
+    (answer,) = fed(start, app=refusing, refuses=refuses)
+    assert b"connection: close" in answer
+    assert fed(start, end, app=refusing, refuses=refuses)[1:] == [HANGS_UP]
+    assert fed(start, end + GET, app=refusing, refuses=refuses)[1:] == [HANGS_UP]
+
+
+def test_who_asks_before_sending_and_is_refused_sends_nothing() -> None:
+    asks = POST.replace(b"Host", b"Expect: 100-continue\r\nHost")
+    assert fed(asks, app=refusing, refuses=refuses_posts)[1:] == [HANGS_UP]
 
 
 EMPTY_POST = POST.replace(b"90000", b"0")
@@ -218,7 +390,7 @@ def test_a_refusal_that_waits_is_a_bug_that_is_answered() -> None:
     async def waiting(_scope: Any, _receive: Any, _send: Any) -> None:
         await asyncio.sleep(0)
 
-    answer = exchange(EMPTY_POST, app=waiting, refuses=refuses_posts)
+    answer = exchange(EMPTY_POST, refuses=lambda _: waiting)
     assert answer.startswith(b"HTTP/1.1 500")
 
 
@@ -272,9 +444,33 @@ def test_the_application_says_what_it_refuses() -> None:
         refuses = client.app_state[REFUSES]
 
         def refused(path: str) -> bool:
-            return bool(refuses({"path": path, "method": "POST", "state": {}}))
+            return refuses({"path": path, "method": "POST", "state": {}}) is not None
 
         assert not refused("/detect")
         client.app.state.running.detector.refuse_new()  # type: ignore[attr-defined]
         assert refused("/detect")
         assert not refused("/model")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "slug"),
+    [
+        (b"", 401, "unauthorized"),
+        (b"X-API-Key: wrong\r\n", 401, "unauthorized"),
+        (b"X-API-Key: s3cret\r\n", 503, "draining"),
+        (b"Authorization: Bearer s3cret\r\n", 503, "draining"),
+    ],
+)
+def test_a_refusal_says_why_to_those_who_may_know(headers: bytes, status: int, slug: str) -> None:
+    head = b"POST /detect HTTP/1.1\r\nHost: x\r\n" + headers
+    with serving(api_key="s3cret") as client:
+        client.app.state.running.detector.refuse_new()  # type: ignore[attr-defined]
+        request = head + b"X-Request-ID: mine\r\nContent-Length: 90000\r\n\r\n" + b"x" * 90_000
+        (answer,) = fed(request, app=client.app, refuses=client.app_state[REFUSES])
+        counted = client.get("/metrics").text
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    top, _, body = answer.partition(b"\r\n\r\n")
+    assert b"x-request-id: mine" in top
+    assert json.loads(body)["type"] == f"urn:problem-type:yolox-serve:{slug}"
+    assert f'yolox_rejections_total{{reason="{slug}"}} 1.0' in counted
+    assert f'yolox_requests_total{{endpoint="/detect",status="{status}"}} 1.0' in counted
