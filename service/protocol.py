@@ -165,7 +165,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Where the body of a refused request ends that goes on there, or the data."""
         skipped = min(self._unwanted_bytes, len(data) - at)
         self._unwanted_bytes -= skipped
-        if self._lingers and self._in_head and not self._unwanted_bytes:
+        body_is_out = self._in_head and not self._unwanted_bytes
+        if self._lingers and body_is_out and not self.transport.is_closing():
             self.transport.close()
         return at + skipped
 
@@ -191,6 +192,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        if self._lingers:
+            # The body has ended, and the connection will.
+            return
         self._in_head, self._end_of_piece = False, b""
         self._bytes_beside_body = 0
         self._expect_nothing()
@@ -254,7 +258,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             answering.throw(RuntimeError("a refusal waited for something"))
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP."""
+        """Answer what is not HTTP, unless nothing more is to be answered."""
+        if self._lingers:
+            self.transport.close()
+            return
         self._refuse(MalformedRequestError(msg))
 
     def _expect_request(self) -> None:

@@ -355,6 +355,19 @@ def test_who_wants_the_connection_closed_hears_the_answer_to_a_long_body(refuses
     assert fed(start, end + GET, app=refusing, refuses=refuses)[1:] == [HANGS_UP]
 
 
+@pytest.mark.parametrize("after", [GET, b"no request\r\n\r\n"])
+def test_after_the_last_answer_nothing_is_asked_of_the_application(after: bytes) -> None:
+    asked = list[str]()
+
+    async def deaf(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["method"])
+        await refusing_all(scope, receive, send)
+
+    answer, end = fed(CLOSES + b"x" * 45_000, b"x" * 45_000 + after, app=deaf)
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert (end, asked) == (HANGS_UP, ["POST"])
+
+
 def test_who_asks_before_sending_and_is_refused_sends_nothing() -> None:
     asks = POST.replace(b"Host", b"Expect: 100-continue\r\nHost")
     assert fed(asks, app=refusing, refuses=refuses_posts)[1:] == [HANGS_UP]
