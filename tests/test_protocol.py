@@ -359,11 +359,13 @@ def test_who_wants_the_connection_closed_hears_the_answer_to_a_long_body(refuses
 def test_after_the_last_answer_nothing_is_asked_of_the_application(after: bytes) -> None:
     asked = list[str]()
 
-    async def deaf(scope: Any, receive: Any, send: Any) -> None:
+    async def closing(scope: Any, _receive: Any, send: Any) -> None:
         asked.append(scope["method"])
-        await refusing_all(scope, receive, send)
+        headers = [(b"connection", b"close"), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
 
-    answer, end = fed(CLOSES + b"x" * 45_000, b"x" * 45_000 + after, app=deaf)
+    answer, end = fed(POST + b"x" * 45_000, b"x" * 45_000 + after, app=closing)
     assert answer.startswith(b"HTTP/1.1 503")
     assert (end, asked) == (HANGS_UP, ["POST"])
 
