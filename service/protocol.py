@@ -16,6 +16,8 @@ from service.schemas import Problem
 
 MOST_HEAD_BYTES: Final = 64 * 1024
 HEAD_TIMEOUT_S: Final = 15.0
+# How long a client may go on sending what nobody wants, once the last answer is out.
+LINGER_S: Final = 15.0
 END_OF_HEAD: Final = b"\r\n\r\n"
 NO_ANSWER_YET: Final = b"HTTP/1.1 100 "
 UPGRADE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
@@ -43,16 +45,22 @@ class _WholeAnswer:
     Args:
         transport: Where to send.
         hang_up: What to do when nothing more is to be sent.
+
+    Attributes:
+        asked_for_body: Whether a client who waited for that was told to send the body.
     """
 
     def __init__(self, transport: asyncio.Transport, hang_up: Callable[[], None]) -> None:
         self._transport = transport
         self._hang_up = hang_up
         self._head: bytes | None = None
+        self.asked_for_body = False
 
     def write(self, data: bytes) -> None:
         """Send, or keep what an answer starts with."""
-        if self._head is None and not data.startswith(NO_ANSWER_YET):
+        if data.startswith(NO_ANSWER_YET):
+            self.asked_for_body = True
+        elif self._head is None:
             self._head = data
             return
         if self._head:
@@ -92,6 +100,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._answer: _WholeAnswer | None = None
         self._body_is_next = False
         self._unwanted_bytes = 0
+        self._may_linger = True
         self._lingers = False
         self._end_of_piece = b""
 
@@ -106,8 +115,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         # uvicorn leaves the timer of a connection that was reset, and so the connection's memory.
         self._unset_keepalive_if_required()
+        # Who refer to each other would be kept until the garbage is collected.
+        self._answer = None
         if self.cycle is not None:
-            # Who refer to each other would be kept until the garbage is collected.
             self.cycle.transport = self.transport
 
     def data_received(self, data: bytes) -> None:
@@ -165,18 +175,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Where the body of a refused request ends that goes on there, or the data."""
         skipped = min(self._unwanted_bytes, len(data) - at)
         self._unwanted_bytes -= skipped
-        body_is_out = self._in_head and not self._unwanted_bytes
-        if self._lingers and body_is_out and not self.transport.is_closing():
+        if self._lingers and self._in_head and not self._unwanted_bytes:
             self.transport.close()
         return at + skipped
 
     def _hang_up_after_body(self) -> None:
         """Hang up, but not on somebody who still sends: their system would lose the answer."""
-        still_sends = not self._in_head and not self.expect_100_continue
-        if still_sends and self.cycle.response_complete:
-            self._lingers = True
-        else:
+        if self._in_head or not self.cycle.response_complete or not self._may_linger:
             self.transport.close()
+        elif not self._lingers:
+            self._lingers = True
+            # They hear that the answer was the last.
+            self.transport.write_eof()
+            self._hang_up = self.loop.call_later(LINGER_S, self.transport.close)
+
+    def shutdown(self) -> None:
+        """Answer what is asked, and then wait for nobody."""
+        self._may_linger = False
+        super().shutdown()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a field of the head; nobody asks for trailers."""
@@ -194,6 +210,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The head is whole."""
         if self._lingers:
             # The body has ended, and the connection will.
+            return
+        if self.parser.should_upgrade():
+            # Only of a head that came in pieces; the parser will not tell its body from others.
+            self._refuse(MalformedRequestError("no other protocol is spoken here"))
             return
         self._in_head, self._end_of_piece = False, b""
         self._bytes_beside_body = 0
@@ -213,9 +233,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._answer.flush()
         if self.cycle.response_complete:
             self.cycle.body = bytearray()
-            if self.cycle.waiting_for_100_continue:
+            asked = self._answer is not None and self._answer.asked_for_body
+            if self.expect_100_continue and not asked and not self._in_head:
                 # Whether its body will come, only the client knows.
-                self.transport.close()
+                self._hang_up_after_body()
         super().on_response_complete()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -258,10 +279,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             answering.throw(RuntimeError("a refusal waited for something"))
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, unless nothing more is to be answered."""
-        if self._lingers:
-            self.transport.close()
-            return
+        """Answer what is not HTTP."""
         self._refuse(MalformedRequestError(msg))
 
     def _expect_request(self) -> None:
@@ -290,6 +308,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: ServiceError) -> None:
         """Write a problem document, which no application ever saw, and close."""
+        if self._lingers or self.transport.is_closing():
+            # The last answer is out.
+            self.transport.close()
+            return
         request_id = uuid.uuid4().hex
         body = Problem.of(error, request_id).model_dump_json().encode()
         head = (

@@ -1,9 +1,12 @@
 """The bounds of a request's head, on a real connection."""
 
 import asyncio
+import gc
 import json
 import socket
+import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
@@ -188,7 +191,7 @@ def test_who_was_refused_and_then_says_nothing_is_hung_up_on() -> None:
     assert exchange(POST, b"x" * 10, app=refusing, refuses=refuses_posts) == answer
 
 
-HANGS_UP = b"(hangs up)"
+HANGS_UP, SAYS_NO_MORE = b"(hangs up)", b"(says no more)"
 
 
 class Wire:
@@ -202,8 +205,12 @@ class Wire:
         assert not self.closing
         self.written.append(data)
 
+    def write_eof(self) -> None:
+        self.written.append(SAYS_NO_MORE)
+
     def close(self) -> None:
-        self.written.append(HANGS_UP)
+        if not self.closing:
+            self.written.append(HANGS_UP)
         self.closing = True
 
     def is_closing(self) -> bool:
@@ -232,6 +239,8 @@ def fed(*pieces: bytes, app: Any = application, refuses: Any = None) -> list[byt
         protocol, wire = BoundedHttpProtocol(config, ServerState(), state), Wire()
         protocol.connection_made(cast("asyncio.Transport", wire))
         for piece in pieces:
+            if wire.closing:
+                break
             protocol.data_received(piece)
             for _ in range(10):
                 await asyncio.sleep(0)
@@ -349,10 +358,56 @@ CLOSES = POST.replace(b"Host", b"Connection: close\r\nHost")
 def test_who_wants_the_connection_closed_hears_the_answer_to_a_long_body(refuses: Any) -> None:
     # The system of a client who sends to a closed connection throws away what it has received.
     start, end = CLOSES + b"x" * 45_000, b"x" * 45_000
-    (answer,) = fed(start, app=refusing, refuses=refuses)
+    answer, *after = fed(start, app=refusing, refuses=refuses)
     assert b"connection: close" in answer
-    assert fed(start, end, app=refusing, refuses=refuses)[1:] == [HANGS_UP]
-    assert fed(start, end + GET, app=refusing, refuses=refuses)[1:] == [HANGS_UP]
+    assert after == [SAYS_NO_MORE]
+    for rest in (end, end + GET):
+        written = fed(start, rest, app=refusing, refuses=refuses)
+        assert written == [answer, SAYS_NO_MORE, HANGS_UP]
+
+
+def test_who_never_ends_a_body_that_was_answered_is_hung_up_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocol_module, "LINGER_S", 0.2)
+
+    async def main() -> float:
+        config = uvicorn.Config(refusing, log_config=None)
+        config.load()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: BoundedHttpProtocol(config, ServerState(), {}), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(CLOSES)
+        assert (await reader.read()).startswith(b"HTTP/1.1 503")
+        began = loop.time()
+        with suppress(ConnectionError):
+            while loop.time() < began + 10:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        server.close()
+        return loop.time() - began
+
+    assert uvloop.run(main()) < 10
+
+
+def test_a_server_that_ends_waits_for_no_body() -> None:
+    async def main() -> list[bytes]:
+        config = uvicorn.Config(refusing, log_config=None)
+        config.load()
+        protocol, wire = BoundedHttpProtocol(config, ServerState(), {}), Wire()
+        protocol.connection_made(cast("asyncio.Transport", wire))
+        protocol.data_received(POST + b"x" * 1000)
+        # Before the application has answered.
+        protocol.shutdown()
+        await asyncio.sleep(0.01)
+        return wire.written
+
+    answer, end = asyncio.run(main())
+    assert b"connection: close" in answer
+    assert end == HANGS_UP
 
 
 @pytest.mark.parametrize("after", [GET, b"no request\r\n\r\n"])
@@ -365,14 +420,77 @@ def test_after_the_last_answer_nothing_is_asked_of_the_application(after: bytes)
         await send({"type": "http.response.start", "status": 503, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
-    answer, end = fed(POST + b"x" * 45_000, b"x" * 45_000 + after, app=closing)
+    answer, *ends = fed(POST + b"x" * 45_000, b"x" * 45_000 + after, app=closing)
     assert answer.startswith(b"HTTP/1.1 503")
-    assert (end, asked) == (HANGS_UP, ["POST"])
+    assert (ends, asked) == ([SAYS_NO_MORE, HANGS_UP], ["POST"])
 
 
-def test_who_asks_before_sending_and_is_refused_sends_nothing() -> None:
+@pytest.mark.parametrize("refuses", [None, refuses_posts])
+def test_of_who_asks_before_sending_and_is_refused_nothing_more_is_read(refuses: Any) -> None:
     asks = POST.replace(b"Host", b"Expect: 100-continue\r\nHost")
-    assert fed(asks, app=refusing, refuses=refuses_posts)[1:] == [HANGS_UP]
+    answer, *ends = fed(asks, app=refusing, refuses=refuses)
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert ends == [SAYS_NO_MORE]
+    # Who has sent the body all the same has left no doubt, if it was read.
+    ends = fed(asks + b"x" * 90_000, app=refusing, refuses=refuses)[1:]
+    assert ends == ([] if refuses is None else [SAYS_NO_MORE, HANGS_UP])
+
+
+def test_who_asked_before_sending_hears_an_answer_in_the_middle() -> None:
+    async def impatient(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await refusing_all(scope, receive, send)
+
+    asks = CLOSES.replace(b"Host", b"Expect: 100-continue\r\nHost")
+    goes_on, answer, *ends = fed(asks, b"x" * 45_000, b"x" * 45_000, app=impatient)
+    assert goes_on.startswith(b"HTTP/1.1 100")
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert ends == [SAYS_NO_MORE, HANGS_UP]
+    # The body is sure to come, so that the connection can go on after it.
+    stays = asks.replace(b"Connection: close", b"X: y")
+    answers = fed(stays, b"x" * 45_000, b"x" * 45_000 + GET, app=impatient)
+    assert [answer[9:12] for answer in answers] == [b"100", b"503", b"503"]
+
+
+def test_a_head_in_pieces_that_asks_for_another_protocol_is_a_problem_document() -> None:
+    head = b"POST / HTTP/1.1\r\nConnection: Upgrade\r\nUp", b"grade: h2c\r\n\r\n"
+    answer, end = fed(*head, GET, app=echoing)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert end == HANGS_UP
+
+
+@pytest.mark.parametrize("request_", [GET, CLOSES + b"x" * 90_000, POST + b"x" * 90_000])
+def test_of_a_connection_that_ended_nothing_waits_for_the_garbage_collector(
+    request_: bytes,
+) -> None:
+    alive = weakref.WeakSet[BoundedHttpProtocol]()
+
+    class Counted(BoundedHttpProtocol):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            alive.add(self)
+
+    async def main() -> None:
+        config = uvicorn.Config(either, log_config=None)
+        config.load()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Counted(config, ServerState(), {REFUSES: refuses_posts}), "127.0.0.1", 0
+        )
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(request_)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 ")
+            writer.close()
+            await writer.wait_closed()
+        await asyncio.sleep(0.05)
+        server.close()
+        assert not alive
+
+    gc.disable()
+    try:
+        uvloop.run(main())
+    finally:
+        gc.enable()
 
 
 EMPTY_POST = POST.replace(b"90000", b"0")
