@@ -72,6 +72,17 @@ class _Entry(Generic[Item, Result]):
     had_to_wait: bool
     future: asyncio.Future[Outcome[Result]]
 
+    def is_wanted(self) -> bool:
+        """Whether anybody still waits for it. Safe on any thread."""
+        return not self.future.done() and time.monotonic() < self.deadline
+
+    def drop(self, metrics: Metrics) -> None:
+        """Count that it is not run, and tell whoever waits."""
+        reason = "deadline-passed" if is_past(self.deadline) else "client-left"
+        metrics.rejections.labels(f"dropped-{reason}").inc()
+        if not self.future.done():
+            self.future.set_exception(DeadlineError("the deadline passed in the queue"))
+
 
 class Batcher(Generic[Item, Result]):
     """Forms a batch whenever an instance is free, from what is waiting at that moment.
@@ -86,7 +97,8 @@ class Batcher(Generic[Item, Result]):
         places: Of the queue.
         ahead: Batches handed over while all instances are at work, so that none has to wait until
             the event loop sees that it has ended. Worth it where a batch takes no longer than a
-            busy loop's turn; it can no longer grow then.
+            busy loop's turn; it can no longer grow then. It is as good as in the queue until it
+            starts: it holds its places, and what nobody waits for any more is not run.
         max_batch_delay_s: How long the oldest image may wait for company, in seconds.
     """
 
@@ -105,9 +117,11 @@ class Batcher(Generic[Item, Result]):
         self._metrics = metrics
         self._max_batch_delay_s = max_batch_delay_s
         self._queue: deque[_Entry[Item, Result]] = deque()
-        # Below zero, so many batches wait for an instance.
+        # Below zero, so many batches wait for an instance: those that were handed over ahead, which
+        # hold their places until they start.
         self._idle_instances = instances
         self._ahead = ahead
+        self._handed_over: deque[list[_Entry[Item, Result]]] = deque()
         self._wide_batches = 0
         self._changed = asyncio.Event()
         self._places = places
@@ -203,8 +217,10 @@ class Batcher(Generic[Item, Result]):
         batch = alike[: min(self._runner.max_batch, self._share_of(len(alike)))]
         taken = set(map(id, batch))
         self._queue = deque(entry for entry in self._queue if id(entry) not in taken)
-        for entry in batch:
-            entry.place.give_back()
+        if self._idle_instances < 1:
+            self._handed_over.append(batch)
+        else:
+            _give_back_places(batch)
         return batch
 
     def _share_of(self, count: int) -> int:
@@ -227,42 +243,45 @@ class Batcher(Generic[Item, Result]):
         now = time.monotonic()
         for entry in [entry for entry in self._queue if entry.deadline <= now]:
             self._forget(entry)
-            if not entry.future.done():
-                entry.future.set_exception(DeadlineError("the deadline passed in the queue"))
 
     def _forget(self, entry: _Entry[Item, Result]) -> None:
         """Drop an entry whose client left or whose deadline passed, if no batch has taken it."""
         with contextlib.suppress(ValueError):
             self._queue.remove(entry)
-            reason = "deadline-passed" if is_past(entry.deadline) else "client-left"
-            self._metrics.rejections.labels(f"dropped-{reason}").inc()
+            entry.drop(self._metrics)
 
     async def _run(self, batch: list[_Entry[Item, Result]], span: int) -> None:
         loop = asyncio.get_running_loop()
         try:
-            results, started, ended = await loop.run_in_executor(
-                self._threads, self._call, [entry.item for entry in batch], span
+            wanted, results, times = await loop.run_in_executor(
+                self._threads, self._call, batch, span
             )
         except Exception as error:  # noqa: BLE001 - whatever it raises, its waiters must hear
             self._batch_failed(batch, error)
         else:
-            self._batch_ended(batch, results, (started, ended), span)
+            self._batch_ended(wanted, results, times, span)
+            for entry in batch:
+                if entry not in wanted:
+                    entry.drop(self._metrics)
         finally:
+            if self._handed_over:
+                _give_back_places(self._handed_over.popleft())
             self._idle_instances += span
             self._wide_batches -= span > 1
             self._changed.set()
 
     def _call(
-        self, items: Sequence[Item], span: int
-    ) -> tuple[Sequence[Result | Exception], float, float]:
-        """On a thread: what becomes of the items, and when that began and ended."""
+        self, batch: list[_Entry[Item, Result]], span: int
+    ) -> tuple[list[_Entry[Item, Result]], Sequence[Result | Exception], tuple[float, float]]:
+        """On a thread: who is still wanted, what becomes of each, and when that began and ended."""
         started = time.monotonic()
+        wanted = [entry for entry in batch if entry.is_wanted()]
         try:
-            results = self._runner.run(items, span)
+            results = self._runner.run([entry.item for entry in wanted], span) if wanted else []
         finally:
             ended = time.monotonic()
             self._metrics.engine_busy.inc(span * (ended - started))
-        return results, started, ended
+        return wanted, results, (started, ended)
 
     def _batch_failed(self, batch: list[_Entry[Item, Result]], error: Exception) -> None:
         self.failures_in_a_row += 1
@@ -295,6 +314,11 @@ class Batcher(Generic[Item, Result]):
                 entry.future.set_exception(result)
             else:
                 entry.future.set_result(Outcome(result, started - entry.submitted, seconds))
+
+
+def _give_back_places(batch: Sequence[_Entry[Item, Result]]) -> None:
+    for entry in batch:
+        entry.place.give_back()
 
 
 def is_past(deadline: float) -> bool:

@@ -17,6 +17,7 @@ import service.stages as stages_module
 from engines import CpuEngine, FakeEngine
 from pictures import plain
 from service.app import create_app
+from service.paths import InBatches, OneThread
 from service.schemas import DetectResponse
 from service.settings import Settings
 
@@ -456,11 +457,24 @@ def wait_until(client: TestClient, line: str, value: float) -> None:
     raise AssertionError(f"{line} never became {value}: {metric(client, line)}")
 
 
-@pytest.mark.parametrize("engine", [FakeEngine(max_batch=1), CpuEngine()])
+# One batch at a time on either path, however many CPUs there are: `engine_threads` of 1 keeps the
+# images of a CPU on one thread each.
+ONE_AT_A_TIME = {"engine_instances": 1, "engine_threads": 1}
+ONE_BY_ONE = pytest.mark.parametrize(
+    "engine", [FakeEngine(max_batch=1), CpuEngine()], ids=["in batches", "on one thread"]
+)
+
+
+def on_expected_path(client: TestClient, engine: FakeEngine) -> bool:
+    path = client.app.state.running.detector._path  # type: ignore[attr-defined]
+    return isinstance(path, OneThread if isinstance(engine, CpuEngine) else InBatches)
+
+
+@ONE_BY_ONE
 def test_full_queue_is_503_with_retry_after_at_once(engine: FakeEngine) -> None:
-    with serving(
-        engine, max_queue_images=2, max_images_per_request=2, engine_instances=1
-    ) as client:
+    queue = {"max_queue_images": 2, "max_images_per_request": 2}
+    with serving(engine, **queue, **ONE_AT_A_TIME) as client:
+        assert on_expected_path(client, engine)
         engine.gate.clear()
         engine.started = threading.Semaphore(0)
         crowd = Crowd(client)
@@ -479,9 +493,10 @@ def test_full_queue_is_503_with_retry_after_at_once(engine: FakeEngine) -> None:
         assert metric(client, "yolox_queue_images") == 0
 
 
-@pytest.mark.parametrize("engine", [FakeEngine(max_batch=1), CpuEngine()])
+@ONE_BY_ONE
 def test_deadline_is_504_and_the_waiting_image_is_dropped(engine: FakeEngine) -> None:
-    with serving(engine, engine_instances=1) as client:
+    with serving(engine, **ONE_AT_A_TIME) as client:
+        assert on_expected_path(client, engine)
         engine.gate.clear()
         engine.started = threading.Semaphore(0)
         crowd = Crowd(client)

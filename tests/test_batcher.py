@@ -312,6 +312,55 @@ def test_an_image_whose_deadline_passed_is_not_run() -> None:
     on_bench(body)
 
 
+def test_what_is_handed_over_ahead_holds_its_place_until_it_starts() -> None:
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        (ahead,) = await bench.submit_all(image(1))
+        assert bench.places.held == 1
+        with pytest.raises(QueueFullError):
+            await bench.infer(image(2))
+        bench.engine.gate.set()
+        await held
+        await settle()
+        assert bench.places.held == 0
+        await ahead
+
+    on_bench(body, ahead=1, max_queue_images=1)
+
+
+def test_what_nobody_waits_for_is_not_run_even_where_it_was_handed_over_ahead() -> None:
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        leaver, late, stayer = await bench.submit_all(image(1), image(2), image(3))
+        leaver.cancel()
+        with contextlib.suppress(TimeoutError):
+            # As a request's clock does it; its own deadline is not what this image waits for.
+            await asyncio.wait_for(late, 0.01)
+        bench.engine.gate.set()
+        await asyncio.gather(held, stayer)
+        assert bench.engine.batches == [(1, 64, 64, 3)]
+        assert bench.dropped("client-left") == 2
+        assert bench.places.held == 0
+
+    on_bench(body, FakeEngine(max_batch=1), ahead=2)
+
+
+def test_a_deadline_that_passes_after_an_image_was_handed_over_ahead_is_heard() -> None:
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        late = bench.submit(image(1), seconds=0.05)
+        await settle()
+        await asyncio.sleep(0.06)
+        bench.engine.gate.set()
+        with pytest.raises(DeadlineError):
+            await late
+        await held
+        assert bench.engine.batches == []
+        assert bench.dropped("deadline-passed") == 1
+
+    on_bench(body, ahead=1)
+
+
 def test_an_engine_error_reaches_every_waiter_and_the_next_batch_works() -> None:
     async def body(bench: Bench) -> None:
         held = await bench.hold()
