@@ -1,6 +1,7 @@
 """From the bytes of an image file to pixels, within limits and the right way up."""
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ JPEG_REDUCTIONS: Final = (8, 4, 2)
 LEAST_OVERSIZE: Final = 2
 # The marker that begins a scan, FF DA, as a little-endian number.
 JPEG_SCAN: Final = 0xDAFF
+# A marker; in compressed data FF 00 and the restarts, FF D0 to FF D7, are none.
+JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+JPEG_END: Final = b"\xff\xd9"
 # EXIF orientations by a quarter turn.
 SIDEWAYS: Final = (5, 6, 7, 8)
 TILE_WIDTH_TAG: Final = 322
@@ -129,12 +133,28 @@ def _refuse_slow_decoding(image: Image.Image, content: bytes) -> None:
 
 
 def _jpeg_scans(content: bytes) -> int:
-    """How often the marker of a scan occurs: in compressed data it stands for nothing else.
+    """How many scans a JPEG has, or more, if that is no more than may be.
 
-    As pairs of bytes at even and at odd places, a quarter of the time that `bytes.count` takes.
+    First, the places where their marker stands, in whatever data: as pairs of bytes at even and at
+    odd places, a quarter of the time that `bytes.count` takes. Behind the image there may be a film
+    or another picture, which have such places by chance: those of many are walked through.
     """
     pairs = (np.frombuffer(content, "<u2", (len(content) - at) // 2, at) for at in (0, 1))
-    return sum(int(np.count_nonzero(pair == JPEG_SCAN)) for pair in pairs)
+    places = sum(int(np.count_nonzero(pair == JPEG_SCAN)) for pair in pairs)
+    return places if places <= MOST_JPEG_SCANS else _walk_jpeg_scans(content)
+
+
+def _walk_jpeg_scans(content: bytes) -> int:
+    """How many scans stand before the end of the image; no further than needed to refuse it."""
+    scans, at = 0, len(JPEG_END)
+    while scans <= MOST_JPEG_SCANS:
+        marker = JPEG_MARKER.search(content, at)
+        if marker is None or marker[0] == JPEG_END:
+            break
+        scans += marker[0] == JPEG_SCAN.to_bytes(2, "little")
+        length = int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+        at = marker.end() + max(2, length)
+    return scans
 
 
 def _decode(image: Image.Image, content: bytes, fit: tuple[int, int] | None) -> Photo:

@@ -216,6 +216,24 @@ def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
         pixels_of(content[:-2] + last_scan * 101 + content[-2:])
 
 
+def test_what_stands_behind_a_jpeg_is_none_of_its_scans() -> None:
+    """Telephones append a film, and cameras a second picture."""
+    content = encode(photo_like(64, 48), "JPEG", progressive=True)
+    film = b"\xff\xda\x00\x08" * 200
+    np.testing.assert_array_equal(pixels_of(content + film), pixels_of(content))
+    last_scan = content[content.rindex(b"\xff\xda") : -2]
+    with pytest.raises(InvalidImageError, match="scans"):
+        pixels_of(content[:-2] + last_scan * 101 + content[-2:] + film)
+
+
+def test_a_thumbnail_does_not_end_the_jpeg_around_it() -> None:
+    content = encode(photo_like(64, 48), "JPEG", progressive=True)
+    last_scan = content[content.rindex(b"\xff\xda") : -2]
+    thumbnail = b"\xff\xe1" + (2 + len(content)).to_bytes(2, "big") + content
+    with pytest.raises(InvalidImageError, match="scans"):
+        pixels_of(content[:2] + thumbnail + content[2:-2] + last_scan * 101 + content[-2:])
+
+
 def test_a_run_length_encoded_bmp_is_refused() -> None:
     content = bytearray(from_pillow(Image.new("P", (8, 8)), "BMP"))
     content[30] = 1
