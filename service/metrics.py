@@ -73,7 +73,7 @@ class Metrics:
         self.detections = self._counter("yolox_detections", "Boxes returned.", ("class_name",))
         self.rejections = self._counter(
             "yolox_rejections",
-            "Requests refused, and images dropped from the queue, by reason.",
+            "Requests refused, and images refused or dropped apart from theirs, by reason.",
             ("reason",),
         )
 

@@ -185,11 +185,11 @@ async def detect(
                     now = asyncio.get_running_loop().time()
                     clock.reschedule(now + deadline - time.monotonic())
                 work = _answer(running, sources, options, started, deadline, picture)
-                body, timing = await _while_connected(request.receive, clock, work)
+                body, timing, headers = await _while_connected(request.receive, clock, work)
         except TimeoutError as error:
             raise DeadlineError("the deadline passed before the answer was ready") from error
     request.state.stages.update(timing)
-    return Response(body, media_type=picture or "application/json")
+    return Response(body, headers=headers, media_type=picture or "application/json")
 
 
 async def _answer(
@@ -199,22 +199,33 @@ async def _answer(
     started: float,
     deadline: float,
     picture: PictureType | None,
-) -> tuple[bytes, dict[str, float]]:
-    """The body of the answer, a picture if that is wanted, and where the time went."""
+) -> tuple[bytes, dict[str, float], dict[str, str]]:
+    """The body of the answer, a picture if that is wanted, where the time went, and headers."""
     if picture is not None and len(sources) > 1:
         raise NotAcceptableError("a picture can show one image; ask for application/json")
     detector = running.detector
     options = query.resolve(running.defaults, detector.contract.class_names)
     if picture is not None:
         image, drawn = await detector.detect_drawn(sources[0], options, deadline, picture)
-        return drawn, timing_ms([image.seconds], time.monotonic() - started)
+        return drawn, timing_ms([image.seconds], time.monotonic() - started), {}
     outcomes = await detector.detect_all(sources, options, deadline)
     found = [outcome for outcome in outcomes if isinstance(outcome, DetectedImage)]
     if not found:
         raise _gravest(outcomes)
     timing = timing_ms([image.seconds for image in found], time.monotonic() - started)
     named = zip([source.filename for source in sources], outcomes, strict=True)
-    return answer_json(running.model, named, detector.contract.class_names, timing), timing
+    body = answer_json(running.model, named, detector.contract.class_names, timing)
+    return body, timing, _count_refused(running, outcomes)
+
+
+def _count_refused(running: Running, outcomes: Outcomes) -> dict[str, str]:
+    """Count the images that may be sent again later; gives the header that says when."""
+    wait_s = 0
+    for outcome in outcomes:
+        if isinstance(outcome, ServiceError) and outcome.retry_after_s is not None:
+            running.metrics.rejections.labels(outcome.slug).inc()
+            wait_s = max(wait_s, outcome.retry_after_s)
+    return {"Retry-After": str(wait_s)} if wait_s else {}
 
 
 def _timeout_s(query: DetectQuery, limit_s: float) -> float:

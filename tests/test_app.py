@@ -494,6 +494,33 @@ def test_full_queue_is_503_with_retry_after_at_once(engine: FakeEngine) -> None:
 
 
 @ONE_BY_ONE
+def test_of_a_request_what_has_no_place_is_refused_and_the_rest_is_answered(
+    engine: FakeEngine,
+) -> None:
+    queue = {"max_queue_images": 2, "max_images_per_request": 2}
+    with serving(engine, **queue, **ONE_AT_A_TIME) as client:
+        engine.gate.clear()
+        engine.started = threading.Semaphore(0)
+        crowd = Crowd(client)
+        running = crowd.send()
+        assert engine.started.acquire(timeout=10)
+        waiting = crowd.send()
+        wait_until(client, "yolox_queue_images", 1)
+        files = [("images", ("a", plain())), ("images", ("b", plain()))]
+        split = ThreadPoolExecutor(1).submit(client.post, "/detect", files=files)
+        wait_until(client, "yolox_queue_images", 2)
+        engine.gate.set()
+        response = split.result(timeout=10)
+        assert response.status_code == 200
+        assert int(response.headers["retry-after"]) >= 1
+        placed, refused = response.json()["results"]
+        assert (placed["error"], refused["error"]["title"]) == (None, "Queue full")
+        assert metric(client, 'yolox_rejections_total{reason="queue-full"}') == 1
+        for future in [running, waiting]:
+            assert "retry-after" not in future.result(timeout=10).headers
+
+
+@ONE_BY_ONE
 def test_deadline_is_504_and_the_waiting_image_is_dropped(engine: FakeEngine) -> None:
     with serving(engine, **ONE_AT_A_TIME) as client:
         assert on_expected_path(client, engine)
