@@ -8,21 +8,20 @@
 
 PYTHON ?= python3
 MODEL ?=
-HOST ?= 127.0.0.1
-PORT ?= 8000
-DEVICE ?= auto
+# Shells and package managers have a HOST of their own.
+HOST =
+PORT ?=
+DEVICE ?=
 EXTRA ?=
 TORCH := 2.13.0
 
 # The two ONNX runtimes cannot share an environment. The GPU's is taken where there is a driver.
 ifneq ($(filter cuda tensorrt,$(DEVICE)),)
 RUNTIME := gpu
-else ifeq ($(DEVICE)$(shell command -v nvidia-smi 2>/dev/null),auto)
+else ifeq ($(DEVICE),cpu)
 RUNTIME := cpu
-else ifeq ($(DEVICE),auto)
-RUNTIME := gpu
 else
-RUNTIME := cpu
+RUNTIME := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 endif
 VENV := .venv
 SERVE_VENV := $(if $(filter gpu,$(RUNTIME)),.venv-gpu,$(VENV))
@@ -40,7 +39,7 @@ serve: $(SERVE_STAMP)
 	  ''|*.onnx|*/*) ;; \
 	  *) model=$$($(SERVE_VENV)/bin/python -m model_export fetch "$$model") || exit 1;; \
 	esac; \
-	exec $(SERVE_VENV)/bin/python -m service $${model:+--model "$$model"} --host $(HOST) --port $(PORT) --device $(DEVICE) $(EXTRA)
+	exec $(SERVE_VENV)/bin/python -m service $${model:+--model "$$model"} $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DEVICE),--device $(DEVICE)) $(EXTRA)
 
 test: $(DEV_STAMP) $(PROMETHEUS)
 	$(BIN)/python -m pytest

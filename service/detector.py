@@ -16,7 +16,6 @@ from service.batcher import Batcher, is_past
 from service.core.contract import ModelContract
 from service.core.decode import Detections
 from service.core.suppress import DetectionOptions
-from service.cpus import usable_cpus
 from service.errors import ClientLeftError, DeadlineError, ServiceError
 from service.metrics import Metrics
 from service.paths import Path
@@ -38,6 +37,7 @@ class Detector:
         batcher: The path's own.
         places: The batcher's.
         metrics: Where to count.
+        artists: Who draw boxes into pictures.
         ready_window_s: For how long one success is a sign of health, in seconds.
     """
 
@@ -48,6 +48,7 @@ class Detector:
         batcher: Batcher[Any, Any],
         places: Places,
         metrics: Metrics,
+        artists: Artists,
         ready_window_s: float,
     ) -> None:
         self.contract = contract
@@ -60,7 +61,7 @@ class Detector:
         grey = np.full((spec.height, spec.width, 3), spec.pad_value, np.uint8)
         content = cv2.imencode(".bmp", grey)[1].tobytes()
         self._grey = Job(ImageSource(content), DetectionOptions())
-        self._artists = Artists(usable_cpus())
+        self._artists = artists
         self._heartbeat: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

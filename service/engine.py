@@ -122,8 +122,8 @@ class OnnxEngine:
             runtime.preload_dlls()
         session = open_session(runtime, self._path, providers, self._threads)
         self._provider: str = session.get_providers()[0]
-        self._check_device()
         self._contract = self._read_contract(session)
+        self._check_device()
         output = session.get_outputs()[0]
         self._output: str = output.name
         self._output_dtype = np.dtype(ONNX_DTYPES[output.type])
@@ -228,11 +228,11 @@ class OnnxEngine:
         return raw[:count]
 
     def _buckets(self) -> list[int]:
-        """The batch sizes that are run: on a GPU every new size costs a new plan."""
+        """The batch sizes that are warmed; a GPU runs no others, as a new one costs a new plan."""
         if self._contract.input.batch is not None:
             return [self._contract.input.batch]
         if self._provider == CPU:
-            return [1]
+            return sorted({1, self.max_batch})
         powers = (2**exponent for exponent in itertools.count())
         return [*itertools.takewhile(lambda size: size < self.max_batch, powers), self.max_batch]
 

@@ -110,7 +110,11 @@ def open_session(runtime: ModuleType, path: Path, providers: Providers, threads:
     Raises:
         StartupError: There is no such file, or it cannot be loaded.
     """
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:  # a folder that is closed to this user, or a name too long
+        raise StartupError(f"cannot read the model file {path}: {error.strerror}") from error
+    if not is_file:
         raise StartupError(f"there is no model file {path}")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -155,7 +155,7 @@ class ModelInfo(BaseModel):
     provider: str
     device: str = Field(description="What was asked for")
     limits: Limits
-    defaults: dict[str, str | float | bool] = Field(
+    defaults: dict[str, str | bool | int | float] = Field(
         description="Options of a request that has none"
     )
 

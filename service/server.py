@@ -105,7 +105,8 @@ def serve(
     try:
         app = create_app(settings, load_engine(settings), metrics)
     except StartupError as error:
-        sys.stderr.write(f"error: {error}\n")
+        # ONNX Runtime's own words may be of several lines.
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 1
     except KeyboardInterrupt:
         return 130

@@ -16,6 +16,7 @@ from service.engine import Engine, OnnxEngine
 from service.errors import StartupError
 from service.metrics import Metrics
 from service.paths import BatchRunner, InBatches, OneThread, OneThreadRunner
+from service.picture import Artists
 from service.places import Places
 from service.runtime import CPU
 from service.settings import Settings
@@ -113,11 +114,12 @@ def make_detector(settings: Settings, engine: Engine, metrics: Metrics) -> Detec
     mode, instances = letterbox_mode(settings, engine), engine_instances(settings, engine)
     stages = Stages(engine.contract, mode, settings.max_image_pixels)
     places = Places(settings.max_queue_images, metrics)
-    window = settings.ready_window_s
+    artists, window = Artists(cpus_of_process(settings.workers)), settings.ready_window_s
     if on_one_thread(settings, engine):
         runner = OneThreadRunner(engine, stages)
         lanes = Batcher(runner, metrics, instances=instances, places=places, ahead=instances)
-        return Detector(engine.contract, OneThread(lanes), lanes, places, metrics, window)
+        way = OneThread(lanes)
+        return Detector(engine.contract, way, lanes, places, metrics, artists, window)
     batcher = Batcher(
         BatchRunner(engine),
         metrics,
@@ -127,7 +129,7 @@ def make_detector(settings: Settings, engine: Engine, metrics: Metrics) -> Detec
     )
     threads = settings.decode_threads or cpus_of_process(settings.workers)
     path = InBatches(batcher, stages, threads)
-    return Detector(engine.contract, path, batcher, places, metrics, window)
+    return Detector(engine.contract, path, batcher, places, metrics, artists, window)
 
 
 def default_options(settings: Settings, contract: ModelContract) -> DetectionOptions:

@@ -83,7 +83,10 @@ class Telemetry:
 
 def _endpoint(scope: Scope) -> str:
     """The route's own path: a bounded set, whatever clients ask for."""
-    return getattr(scope.get("route"), "path", "unmatched")
+    if "route" in scope:
+        return str(scope["route"].path)
+    # The pages of documentation are plain routes, each of one path.
+    return str(scope["path"]) if "endpoint" in scope else "unmatched"
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

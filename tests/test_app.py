@@ -387,6 +387,7 @@ def test_model_page_tells_contract_provider_limits_and_defaults(client: TestClie
         "class_agnostic": True,
         "max_detections": 300,
     }
+    assert isinstance(body["defaults"]["max_detections"], int)
 
 
 def test_documentation_names_every_option(client: TestClient) -> None:
@@ -714,6 +715,8 @@ def test_metrics_count_what_happened(client: TestClient) -> None:
     assert metric(client, 'yolox_requests_total{endpoint="/detect",status="200"}') == 1
     assert metric(client, 'yolox_requests_total{endpoint="/detect",status="415"}') == 1
     assert metric(client, 'yolox_requests_total{endpoint="unmatched",status="404"}') == 2
+    client.get("/docs")
+    assert metric(client, 'yolox_requests_total{endpoint="/docs",status="200"}') == 1
     assert metric(client, 'yolox_request_duration_seconds_count{endpoint="/detect"}') == 2
     for stage in ("decode", "queue", "inference", "postprocess"):
         assert metric(client, f'yolox_stage_duration_seconds_count{{stage="{stage}"}}') == 1

@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,23 @@ def test_a_wider_call_has_more_threads_and_the_same_answer(tmp_path: Path) -> No
 def test_a_cpu_takes_images_one_by_one_unless_told_otherwise(tmp_path: Path) -> None:
     assert loaded(model_file(tmp_path)).max_batch == 1
     assert loaded(model_file(tmp_path), max_batch=4).max_batch == 4
+
+
+def test_a_batch_that_a_cpu_may_meet_is_tried_before_it_is_ready(tmp_path: Path) -> None:
+    engine = loaded(model_file(tmp_path, tiny_yolox_model(batch=1)), max_batch=4)
+    with pytest.raises(StartupError, match="cannot run"):
+        engine.warm([(64, 64)])
+
+
+def test_a_model_in_a_folder_that_is_closed_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    with pytest.raises(StartupError, match=r"cannot read .*tiny.onnx: Permission denied"):
+        loaded(tmp_path / "tiny.onnx")
 
 
 def test_provider_is_read_back_and_warming_runs(tmp_path: Path) -> None:

@@ -33,7 +33,11 @@ def commands_of_make_serve(folder: Path, **variables: str) -> list[str]:
     python.chmod(0o755)
     (folder / ".installed-serve").touch()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-    environment.pop("MODEL", None)
+    # As shells and package managers set it.
+    environment = {
+        key: environment[key] for key in environment.keys() - {"MODEL", "PORT", "DEVICE"}
+    }
+    environment["HOST"] = "x86_64-conda-linux-gnu"
     named = [f"{name}={value}" for name, value in variables.items()]
     command = ["make", "serve", "DEVICE=cpu", f"SERVE_VENV={folder}", *named]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
@@ -45,19 +49,26 @@ def test_make_serve_without_a_model_fetches_nothing(
     tmp_path: Path, variables: dict[str, str]
 ) -> None:
     (command,) = commands_of_make_serve(tmp_path / "venv", **variables)
-    assert command == "-m service --host 127.0.0.1 --port 8000 --device cpu"
+    assert command == "-m service --device cpu"
+
+
+def test_make_serve_passes_on_what_it_is_given(tmp_path: Path) -> None:
+    (command,) = commands_of_make_serve(
+        tmp_path / "venv", HOST="::1", PORT="81", EXTRA="--nms hard"
+    )
+    assert command == "-m service --host ::1 --port 81 --device cpu --nms hard"
 
 
 def test_make_serve_fetches_a_model_that_is_named(tmp_path: Path) -> None:
     fetch, serve = commands_of_make_serve(tmp_path / "venv", MODEL="yolox-nano")
     assert fetch == "-m model_export fetch yolox-nano"
-    assert serve.startswith("-m service --model /cache/yolox-nano.onnx --host")
+    assert serve.startswith("-m service --model /cache/yolox-nano.onnx --device")
 
 
 @pytest.mark.parametrize("path", ["model.onnx", "runs/best.onnx", "runs/model"])
 def test_make_serve_takes_a_file_as_it_is(tmp_path: Path, path: str) -> None:
     (command,) = commands_of_make_serve(tmp_path / "venv", MODEL=path)
-    assert command.startswith(f"-m service --model {path} --host")
+    assert command.startswith(f"-m service --model {path} --device")
 
 
 def test_the_images_are_built_with_the_embedded_model_and_no_other() -> None:

@@ -94,7 +94,15 @@ def test_model_without_contract_is_one_line_and_exit_code_1(tmp_path: Path) -> N
     code, complaint = failed_start("--model", str(path))
     assert code == 1
     assert f"python -m model_export adopt {path}" in complaint
-    assert "Traceback" not in complaint
+    assert complaint.count("\n") == 1
+
+
+def test_a_contract_that_its_graph_contradicts_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    path = model_file(tmp_path, tiny_yolox_model(), height=96)
+    code, complaint = failed_start("--model", str(path), "--device", "cpu")
+    assert code == 1
+    (error,) = (line for line in complaint.splitlines() if not line.startswith("{"))
+    assert error.startswith(f"error: {path}: the model cannot run")
 
 
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
