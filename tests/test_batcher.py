@@ -405,12 +405,31 @@ def test_a_delay_lets_a_batch_fill_and_a_full_one_goes_at_once() -> None:
     on_bench(body, FakeEngine(max_batch=3), max_batch_delay_s=FAR)
 
 
-def test_a_delay_counts_from_the_oldest_image() -> None:
+def test_a_delay_is_waited_for() -> None:
     async def body(bench: Bench) -> None:
         inference = await bench.infer(image())
         assert inference.queue_s >= 0.05
 
     on_bench(body, max_batch_delay_s=0.05)
+
+
+def test_a_delay_counts_from_the_oldest_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, skipped = time.monotonic, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: real() + skipped)
+
+    async def body(bench: Bench) -> None:
+        nonlocal skipped
+        tasks = await bench.submit_all(image())
+        skipped = 20.0
+        tasks += await bench.submit_all(image())
+        assert len(bench.batcher._queue) == 2
+        skipped = 30.0
+        await settle()
+        assert not bench.batcher._queue
+        await asyncio.gather(*tasks)
+        assert bench.engine.batches == [(2, 64, 64, 3)]
+
+    on_bench(body, max_batch_delay_s=30.0)
 
 
 def test_stopping_finishes_what_waits_and_refuses_the_rest() -> None:
