@@ -1,14 +1,37 @@
-"""How the CPUs are shared out, and which letterbox is the default."""
+"""What becomes of the settings: how CPUs are shared out, what is loaded, and what is warmed."""
 
+import asyncio
 import dataclasses
+import itertools
+import time
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from engines import CONTRACT, FakeEngine
-from service.runtime import CPU
+from onnx_models import tiny_yolox_model
+from pictures import plain
+from service.core.letterbox import letterbox
+from service.core.suppress import DetectionOptions
+from service.engine import OnnxEngine
+from service.errors import StartupError
+from service.metrics import Metrics
+from service.runtime import CPU, CUDA, TENSORRT
 from service.settings import Settings
-from service.startup import engine_instances, letterbox_mode, spans_of_engine, threads_of_engine
+from service.stages import ImageSource
+from service.startup import (
+    engine_instances,
+    letterbox_mode,
+    load_engine,
+    make_detector,
+    promised_sizes,
+    spans_of_engine,
+    threads_of_engine,
+)
+from test_engine import SilentlyFallingRuntime, loaded, model_file
 
 
 @pytest.fixture
@@ -64,3 +87,99 @@ def test_rectangles_are_for_models_of_dynamic_size_on_a_cpu() -> None:
     assert letterbox_mode(Settings(), FakeEngine()) == "square"
     assert letterbox_mode(Settings(letterbox="square"), on_cpu()) == "square"
     assert letterbox_mode(Settings(letterbox="rectangle"), FakeEngine()) == "rectangle"
+
+
+def dynamic_model(folder: Path) -> Path:
+    """A file of 64 x 96 pixels, or any other size."""
+    return model_file(folder, tiny_yolox_model(dynamic_size=True), width=96, dynamic_size=True)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int, int]]:
+    """Batch, height, width and span of all that engines run."""
+    calls: list[tuple[int, int, int, int]] = []
+    infer = OnnxEngine.infer
+
+    def noted(engine: OnnxEngine, images: NDArray[np.uint8], span: int = 1) -> Any:
+        batch, height, width, _ = images.shape
+        calls.append((batch, height, width, span))
+        return infer(engine, images, span)
+
+    monkeypatch.setattr(OnnxEngine, "infer", noted)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("mode", "sizes"),
+    [("square", [(64, 96)]), ("rectangle", [(32, 96), (64, 32), (64, 64), (64, 96)])],
+)
+@pytest.mark.parametrize("cpus", [4], indirect=True)
+@pytest.mark.usefixtures("cpus")
+def test_every_size_is_warmed_with_every_span_before_anybody_asks(
+    tmp_path: Path, ran: list[Any], mode: Any, sizes: list[tuple[int, int]]
+) -> None:
+    load_engine(Settings(model=dynamic_model(tmp_path), device="cpu", letterbox=mode))
+    assert sorted(ran) == [(1, *size, span) for size in sizes for span in (1, 4)]
+
+
+def test_a_gpu_is_warmed_with_every_batch_that_it_will_run(tmp_path: Path, ran: list[Any]) -> None:
+    engine = loaded(dynamic_model(tmp_path), max_batch=6)
+    engine._provider = CUDA
+    sizes = [(64, 64), (64, 96)]
+    engine.warm(sizes)
+    assert sorted(ran) == [(batch, *size, 1) for batch in (1, 2, 4, 6) for size in sizes]
+
+
+def test_what_is_promised_is_what_letterboxes_make() -> None:
+    spec = dataclasses.replace(CONTRACT.input, height=96, width=160)
+    contract = dataclasses.replace(CONTRACT, input=spec)
+    images = [
+        np.zeros((height, width, 3), np.uint8)
+        for height, width in itertools.product(range(8, 400, 24), repeat=2)
+    ]
+    for mode in ("square", "rectangle"):
+        made = {letterbox(image, 96, 160, mode=mode)[0].shape[:2] for image in images}
+        assert promised_sizes(contract, mode) == sorted(made)
+
+
+@pytest.mark.parametrize("cpus", [8], indirect=True)
+@pytest.mark.usefixtures("cpus")
+def test_a_model_is_loaded_for_the_batches_and_cpus_of_the_settings(tmp_path: Path) -> None:
+    path = model_file(tmp_path)
+    engine = load_engine(Settings(model=path, device="cpu", max_batch_size=4, engine_instances=2))
+    assert (engine.max_batch, engine.spans) == (4, (1, 2))
+    threads = [s.get_session_options().intra_op_num_threads for s in engine._sessions.values()]
+    assert threads == [4, 8]
+
+
+def test_a_gpu_is_told_what_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = SilentlyFallingRuntime()
+    runtime.available = [TENSORRT, CUDA, CPU]
+    monkeypatch.setattr("service.engine.import_runtime", lambda: runtime)
+    settings = Settings(
+        model=model_file(tmp_path),
+        device="tensorrt",
+        max_batch_size=8,
+        gpu_memory_limit_mb=512,
+        tensorrt_cache=tmp_path / "cache",
+    )
+    with pytest.raises(StartupError, match="would run on CPUExecutionProvider"):
+        load_engine(settings)
+    asked = dict(runtime.asked)
+    assert asked[TENSORRT]["trt_engine_cache_path"] == str(tmp_path / "cache")
+    assert asked[TENSORRT]["trt_profile_max_shapes"] == "images:8x3x64x64"
+    assert asked[CUDA]["gpu_mem_limit"] == str(512 * 2**20)
+
+
+def test_an_image_waits_for_company_as_long_as_set() -> None:
+    async def main() -> None:
+        detector = make_detector(Settings(max_batch_delay_ms=50), FakeEngine(), Metrics())
+        await detector.start()
+        deadline = time.monotonic() + 9
+        (image,) = await detector.detect_all([ImageSource(plain())], DetectionOptions(), deadline)
+        assert image.seconds.queue >= 0.05
+        await detector.stop()
+
+    asyncio.run(main())
