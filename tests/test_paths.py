@@ -1,4 +1,4 @@
-"""The way of an image on one thread, and who is let in while others are being read."""
+"""The two ways of an image, and who is let in while others are being read."""
 
 import asyncio
 import threading
@@ -7,6 +7,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -221,3 +222,50 @@ def test_only_as_many_pictures_are_held_as_there_are_artists() -> None:
         artists.stop()
 
     asyncio.run(main())
+
+
+@pytest.mark.usefixtures("eight_cpus")
+@pytest.mark.parametrize(
+    ("engine", "threads"),
+    [
+        (FakeEngine(), ["decode", "engine", "postprocess"]),
+        (CpuEngine(), ["engine", "engine", "engine"]),
+    ],
+    ids=["in batches", "on one thread"],
+)
+def test_no_stage_keeps_the_event_loop(
+    engine: FakeEngine, threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran_on: list[str] = []
+
+    def noted(stage: Any) -> Any:
+        def run(*arguments: Any, **options: Any) -> Any:
+            ran_on.append(threading.current_thread().name.partition("_")[0])
+            return stage(*arguments, **options)
+
+        return run
+
+    async def main() -> None:
+        detector = make_detector(Settings(), engine, Metrics())
+        await detector.start()
+        ran_on.clear()  # what made it ready
+        deadline = time.monotonic() + 9
+        (image,) = await detector.detect_all([ImageSource(plain())], DetectionOptions(), deadline)
+        assert len(image.detections) == 1
+        await detector.stop()
+
+    monkeypatch.setattr(stages_module, "read_image", noted(stages_module.read_image))
+    monkeypatch.setattr(engine, "infer", noted(engine.infer))
+    monkeypatch.setattr(stages_module, "find_objects", noted(stages_module.find_objects))
+    asyncio.run(main())
+    assert ran_on == threads
+
+
+def test_a_large_image_is_decoded_under_the_lock_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.images.LARGE_PIXELS", 64 * 64)
+    lock = MagicMock()
+    stages = Stages(CONTRACT, "square", 1_000_000, large_image=lock)
+    stages.prepare(job(plain()))
+    assert not lock.__enter__.called
+    stages.prepare(job(plain(width=65)))
+    assert lock.__enter__.called
