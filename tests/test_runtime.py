@@ -1,0 +1,15 @@
+"""What ONNX Runtime is asked for."""
+
+from typing import Any
+
+import pytest
+
+from service.runtime import CPU, CUDA, TENSORRT, choose_providers
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda", "tensorrt"])
+@pytest.mark.parametrize("limit_mb", [None, 512])
+def test_gpu_memory_grows_by_what_is_asked_for(device: Any, limit_mb: int | None) -> None:
+    """By default it would double each time."""
+    providers = dict(choose_providers(device, [TENSORRT, CUDA, CPU], gpu_memory_limit_mb=limit_mb))
+    assert providers[CUDA]["arena_extend_strategy"] == "kSameAsRequested"

@@ -1,0 +1,16 @@
+"""How the server has uvicorn speak HTTP."""
+
+import pytest
+
+from service.app import create_app
+from service.server import uvicorn_config
+from service.settings import Settings
+
+
+@pytest.mark.parametrize(("timeout_s", "whole_s"), [(25, 25), (0.2, 1), (7.5, 8)])
+def test_connections_still_open_at_shutdown_are_waited_for_as_long_as_set(
+    timeout_s: float, whole_s: int
+) -> None:
+    settings = Settings(shutdown_timeout_s=timeout_s)
+    config = uvicorn_config(create_app(settings), settings)
+    assert config.timeout_graceful_shutdown == whole_s
