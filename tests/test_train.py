@@ -5,14 +5,19 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
 
 from model_export.__main__ import main
+from model_export.checkpoint import read_state_dict
 from model_export.coco import Metrics
 from model_export.demo_data import barcodes, shapes, write_demo_data
+from model_export.model.yolox import build
+from model_export.training.config import DataSource, TrainingConfig
+from model_export.training.recipe import augmentation_for
 from model_export.training.run_folder import RunFolder
 from servers import server
 from service.core.contract import ModelContract
@@ -75,6 +80,63 @@ def test_exported_model_says_what_it_is(demo: Path, tmp_path: Path) -> None:
     assert (size.height, size.width, size.dynamic_size) == (64, 64, True)
     assert contract.provenance.dataset == "train.json"
     assert contract.provenance.metrics.endswith("on val.json")
+
+
+def test_settings_reach_the_configuration_the_weights_and_the_model(
+    demo: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    given = (
+        "--size 64x96 --fixed-size --head coupled --loss article --class-weight 2.5 "
+        "--box-coding anchor_point --epochs 2 --closing-epochs 1 --warmup-epochs 0.25 "
+        "--accumulate 2 --rate-per-image 0.0003 --weight-decay 0.002 --average-decay 0.99 "
+        "--average-ramp 50 --norm-images 4 --evaluate-every 2 --seed 5 --mosaic 0.25 "
+        "--mixup 0.125 --rotation 3 --scale 0.75 1.25 --flip 0.375 --hsv 0.625 --multiscale 1"
+    )
+
+    assert main(new_run(demo, output, *given.split())) == 0
+
+    config = TrainingConfig.from_json((output / "config.json").read_text())
+    assert config == TrainingConfig(
+        variant="nano",
+        data=DataSource(demo / "train.json"),
+        validation=DataSource(demo / "val.json", split="val"),
+        height=64,
+        width=96,
+        augmentation=replace(
+            augmentation_for("nano"),
+            mosaic_probability=0.25,
+            mixup_probability=0.125,
+            rotation_degrees=3.0,
+            scale=(0.75, 1.25),
+            flip_probability=0.375,
+            hsv_probability=0.625,
+            multiscale_steps=1,
+        ),
+        head="coupled",
+        loss="article",
+        class_weight=2.5,
+        box_coding="anchor_point",
+        epochs=2,
+        closing_epochs=1,
+        warmup_epochs=0.25,
+        batch_size=4,
+        accumulate=2,
+        rate_per_image=0.0003,
+        weight_decay=0.002,
+        average_decay=0.99,
+        average_ramp=50,
+        norm_images=4,
+        evaluate_every=2,
+        seed=5,
+        fixed_size=True,
+    )
+    contract = contract_of(output)
+    size = contract.input
+    assert contract.box_coding == "anchor_point"
+    assert (size.height, size.width, size.dynamic_size) == (64, 96, False)
+    coupled = build("nano", 3, "coupled").state_dict()
+    assert read_state_dict(output / "best.pth").keys() == coupled.keys()
 
 
 def test_drawn_barcodes_are_learnt_from_without_files(

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from model_export.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
 from model_export.model.yolox import build
 from model_export.training.annotations import read_annotations
+from model_export.training.batches import BatchPlan
 from model_export.training.boxes import Targets
 from model_export.training.config import DataSource, DrawnBarcodes, Machine, TrainingConfig
 from model_export.training.dataset import Batch
@@ -27,11 +29,11 @@ from model_export.training.learner import Learner, arithmetic
 from model_export.training.loss import PRESETS, DetectionLoss
 from model_export.training.optimizer import sgd
 from model_export.training.parallel import Team
-from model_export.training.recipe import augmentation_for
+from model_export.training.recipe import Recipe, augmentation_for
 from model_export.training.records import EpochRecord, RunShape, StepRecord
 from model_export.training.snapshot import Progress, Trainee, save_weights
 from model_export.training.stop import StopRequest, stop_on_signals
-from model_export.training.trainer import Job, train
+from model_export.training.trainer import Job, batch_plan, train, training_samples
 
 CPU = torch.device("cpu")
 IMAGES = 6
@@ -209,6 +211,64 @@ def test_seed_decides_the_numbers(pictures: CheckedImages, tmp_path: Path) -> No
 
     assert [r.losses for r in first.steps] == [r.losses for r in again.steps]
     assert [r.losses for r in first.steps] != [r.losses for r in other.steps]
+
+
+def test_steps_follow_the_configuration(
+    pictures: CheckedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learners: list[Learner] = []
+
+    def learner(*parts: Any) -> Learner:
+        learners.append(Learner(*parts))
+        return learners[-1]
+
+    monkeypatch.setattr("model_export.training.trainer.Learner", learner)
+    run(
+        pictures,
+        tmp_path,
+        Diary(),
+        epochs=1,
+        loss="article",
+        class_weight=3.0,
+        box_coding="anchor_point",
+        accumulate=2,
+        momentum=0.75,
+        weight_decay=0.01,
+    )
+
+    (made,) = learners
+    preset = replace(PRESETS["article"], class_weight=3.0)
+    assert (made.loss.preset, made.loss.coding, made.parts) == (preset, "anchor_point", 2)
+    groups = made.optimizer.param_groups
+    assert {group["momentum"] for group in groups} == {0.75}
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.01}
+
+
+def test_batches_follow_the_configuration() -> None:
+    augmentation = replace(augmentation_for("nano"), multiscale_steps=2)
+    settings = config(height=96, width=128, seed=7, augmentation=augmentation)
+
+    assert batch_plan(settings, IMAGES, Team(CPU), start=3) == BatchPlan(
+        images=IMAGES,
+        batch_size=BATCH,
+        epochs=3,
+        closing_epochs=1,
+        height=96,
+        width=128,
+        multiscale_steps=2,
+        seed=7,
+        start=3,
+    )
+
+
+def test_seed_decides_the_samples(pictures: CheckedImages, tmp_path: Path) -> None:
+    def sample(seed: int) -> bytes:
+        last, best = tmp_path / "last.pth", tmp_path / "best.pth"
+        job = Job(config(seed=seed), Machine(), pictures, last, best)
+        return training_samples(job)[Recipe(0, 0, 64, 64)].image.numpy().tobytes()
+
+    assert sample(3) == sample(3)
+    assert sample(3) != sample(4)
 
 
 def test_best_file_is_the_average_of_the_best_epoch(
@@ -414,6 +474,16 @@ def test_snapshot_of_weights_alone_cannot_be_resumed(trainee: Trainee, tmp_path:
 
     with pytest.raises(ModelExportError, match="no training that fits"):
         trainee.restore(tmp_path / "best.pth")
+
+
+def test_scale_of_gradients_goes_on_where_it_was(trainee: Trainee, tmp_path: Path) -> None:
+    begun = replace(trainee, scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
+    resumed = replace(trainee, scaler=torch.amp.GradScaler("cpu"))
+
+    begun.save(tmp_path / "last.pth")
+    resumed.restore(tmp_path / "last.pth")
+
+    assert resumed.scaler.get_scale() == 8.0
 
 
 def test_snapshot_leaves_no_other_files(trainee: Trainee, tmp_path: Path) -> None:
