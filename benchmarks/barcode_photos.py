@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from barcode_sheet import draw_sheet
@@ -40,10 +41,12 @@ from model_export.barcode_photos import (
     read_photos,
     tally,
 )
+from model_export.commands.argument_types import fraction
 from model_export.errors import ModelExportError
 from model_export.evaluate import Detector, Found
 from model_export.local_detector import LocalDetector, Network, load_onnx
 from model_export.server_detector import ServerDetector, connect
+from service.core.contract import NmsMethod, ScoreBy
 from service.core.suppress import DetectionOptions, with_recommended
 
 MATRIX = ("qr_code", "data_matrix", "aztec", "pdf417")
@@ -191,10 +194,10 @@ def _arguments() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", type=Path, metavar="FILE")
     what.add_argument("--server", metavar="URL")
-    parser.add_argument("--confidence", type=float, metavar="P")
-    parser.add_argument("--score-by", choices=("objectness", "joint"))
-    parser.add_argument("--nms")
-    parser.add_argument("--iou", type=float, metavar="P")
+    parser.add_argument("--confidence", type=fraction, metavar="P")
+    parser.add_argument("--score-by", choices=get_args(ScoreBy))
+    parser.add_argument("--nms", choices=get_args(NmsMethod))
+    parser.add_argument("--iou", type=fraction, metavar="P")
     parser.add_argument("--thresholds", action="store_true", help="a line for each of several")
     parser.add_argument("--sheet", type=Path, metavar="JPG", help="draw the worst pictures")
     return parser.parse_args()

@@ -159,6 +159,23 @@ def test_the_truth_of_the_real_photos_is_what_whole_photos_decode_to(shared_data
     assert counts.useful == counts.found == 0
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--nms=foo", "invalid choice: 'foo'"),
+        ("--confidence=7", "7 is not within 0 and 1"),
+        ("--iou=nan", "nan is not within 0 and 1"),
+    ],
+)
+def test_an_option_without_a_meaning_is_refused(
+    option: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["", "--photos", ".", "--model", "m.onnx", option])
+    with pytest.raises(SystemExit, match="2"):
+        benchmark("barcode_photos").main()
+    assert said in capsys.readouterr().err
+
+
 class Nothing:
     """Finds nothing."""
 

@@ -528,6 +528,27 @@ def test_what_cannot_be_measured_is_one_clear_line(
     assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--confidence", "2"),
+        ("--confidence", "-1"),
+        ("--confidence", "nan"),
+        ("--iou", "7"),
+        ("--sigma", "0"),
+        ("--sigma", "-1"),
+        ("--sigma", "nan"),
+    ],
+)
+def test_threshold_without_a_meaning_is_refused(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--model", "m.onnx", "--annotations", "a.json", "--images", "."]
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", *common, f"{option}={value}"])
+    assert f"{option}: {value} is not within" in capsys.readouterr().err
+
+
 def test_an_onnx_file_without_a_contract_is_sent_to_adopt(tmp_path: Path) -> None:
     path = tmp_path / "alien.onnx"
     path.write_bytes(tiny_yolox_model().SerializeToString())

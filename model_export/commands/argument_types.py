@@ -6,6 +6,7 @@ from pathlib import Path
 
 from model_export.training.config import DrawnBarcodes
 from model_export.training.recipe import SIZE_STEP
+from service.core.contract import LEAST_SIGMA, MOST_SIGMA
 
 
 def positive(text: str) -> int:
@@ -21,6 +22,22 @@ def natural(text: str) -> int:
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+def fraction(text: str) -> float:
+    """A number within 0 and 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 and 1")
+    return number
+
+
+def gaussian_width(text: str) -> float:
+    """A sigma that the service takes."""
+    number = float(text)
+    if not LEAST_SIGMA <= number <= MOST_SIGMA:
+        raise argparse.ArgumentTypeError(f"{text} is not within {LEAST_SIGMA:g} and {MOST_SIGMA:g}")
     return number
 
 

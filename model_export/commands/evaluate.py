@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from model_export.class_names import read_class_names
-from model_export.commands.argument_types import positive, size
+from model_export.commands.argument_types import fraction, gaussian_width, positive, size
 from model_export.errors import ModelExportError
 from model_export.measuring import MEASURING
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
@@ -149,7 +149,7 @@ def _add_weights_arguments(group: argparse._ArgumentGroup) -> None:
 def _add_option_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--confidence",
-        type=float,
+        type=fraction,
         default=MEASURING.confidence,
         metavar="P",
         help="least score (default: 0.001)",
@@ -168,14 +168,14 @@ def _add_option_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--iou",
-        type=float,
+        type=fraction,
         default=MEASURING.iou,
         metavar="P",
         help="overlap that counts (default: 0.65)",
     )
     group.add_argument(
         "--sigma",
-        type=float,
+        type=gaussian_width,
         metavar="S",
         help="width of soft-gaussian (default: the server's, or 0.5)",
     )
