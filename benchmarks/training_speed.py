@@ -18,6 +18,9 @@ from pathlib import Path
 
 import torch
 
+from model_export.commands.argument_types import natural, positive, training_size
+from model_export.errors import ModelExportError
+from model_export.model.variants import VARIANTS
 from model_export.model.yolox import YOLOX, build
 from model_export.training.annotations import read_annotations
 from model_export.training.batches import BatchPlan
@@ -36,21 +39,28 @@ BLOCK = 5
 
 def main() -> None:
     """Measure, and print the ratio beside its limit."""
-    arguments = _arguments()
+    try:
+        _measure(_arguments())
+    except ModelExportError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _measure(arguments: argparse.Namespace) -> None:
     data = check_images(read_annotations(arguments.data, arguments.images, split=arguments.split))
     torch.manual_seed(0)
     model = build(arguments.variant, len(data.class_names)).train()
     model.to(memory_format=torch.channels_last)
     settings = replace(augmentation_for(arguments.variant), multiscale_steps=0)
     examples = Examples(data, ImageCache(arguments.cache) if arguments.cache else None)
-    side, batch_size, workers = arguments.size, arguments.batch_size, arguments.workers
+    (height, width), batch_size = arguments.size, arguments.batch_size
     plan = BatchPlan(
-        len(examples), batch_size, epochs=10_000, closing_epochs=0, height=side, width=side
+        len(examples), batch_size, epochs=10_000, closing_epochs=0, height=height, width=width
     )
-    batches = training_batches(TrainingSamples(examples, settings, seed=0), plan, workers=workers)
+    samples = TrainingSamples(examples, settings, seed=0)
+    batches = training_batches(samples, plan, workers=arguments.workers)
     whole, alone = (
         whole_step(model, batches, arguments.loss),
-        network_step(model, batch_size, side),
+        network_step(model, batch_size, height, width),
     )
     ratios, speeds = [], []
     for block in range(arguments.blocks + 1):
@@ -79,9 +89,9 @@ def whole_step(model: YOLOX, batches: Iterator[Batch], preset: str) -> Callable[
     return step
 
 
-def network_step(model: YOLOX, batch_size: int, side: int) -> Callable[[], None]:
+def network_step(model: YOLOX, batch_size: int, height: int, width: int) -> Callable[[], None]:
     """Forward and backward on the same ready tensor, with nothing to assign or compare."""
-    images = torch.randint(0, 256, (batch_size, 3, side, side), dtype=torch.uint8).float()
+    images = torch.randint(0, 256, (batch_size, 3, height, width), dtype=torch.uint8).float()
     images = images.to(memory_format=torch.channels_last)
 
     def step() -> None:
@@ -105,12 +115,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--split", default="train")
     parser.add_argument("--cache", type=Path, help="keep decoded images there")
-    parser.add_argument("--variant", default="nano")
-    parser.add_argument("--size", type=int, default=416)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
+    parser.add_argument("--variant", choices=VARIANTS, default="nano")
+    parser.add_argument("--size", type=training_size, default="416", metavar="N|HxW")
+    parser.add_argument("--batch-size", type=positive, default=8)
+    parser.add_argument("--workers", type=natural, default=min(8, os.cpu_count() or 1))
     parser.add_argument("--loss", choices=tuple(PRESETS), default="yolox")
-    parser.add_argument("--blocks", type=int, default=10)
+    parser.add_argument("--blocks", type=positive, default=10)
     return parser.parse_args()
 
 
