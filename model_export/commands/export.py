@@ -82,7 +82,7 @@ def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
         "--size",
         type=size,
         metavar="N|HxW",
-        help="usual height and width in pixels (default: 416 for nano and tiny, else 640)",
+        help="usual height and width in pixels (default: 416 for pico, nano and tiny, else 640)",
     )
     group.add_argument(
         "--fixed-size", action="store_true", help="take --size only, not any multiples of 32"
