@@ -22,6 +22,8 @@ METRIC_NAMES: Final = (
     *("AP", "AP50", "AP75", "AP small", "AP medium", "AP large"),
     *("AR 1", "AR 10", "AR 100", "AR small", "AR medium", "AR large"),
 )
+# What an annotation is nothing without.
+NEEDED: Final = ("image_id", "category_id", "bbox")
 # Where precision is sampled, share of the annotations.
 RECALLS: Final = tuple(i / 100 for i in range(101))
 
@@ -89,14 +91,17 @@ def read_coco_set(annotations: Path, folder: Path) -> CocoSet:
     """Read a COCO json, and find its images in a folder.
 
     Raises:
-        ModelExportError: The file is not a COCO one, or an image is missing.
+        ModelExportError: The file is not a COCO one or contradicts itself, or an image is missing.
     """
     try:
         content = json.loads(annotations.read_text(encoding="utf-8"))
         images = _unique((entry["id"], folder / entry["file_name"]) for entry in content["images"])
         categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
+        _check_names(categories)
         boxes = [_completed(entry, i) for i, entry in enumerate(content["annotations"], start=1)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise ModelExportError(f"cannot read {annotations}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelExportError(f"{annotations} is no COCO annotation file: {error!r}") from error
     if not images:
         raise ModelExportError(f"{annotations} lists no images")
@@ -159,11 +164,29 @@ def _unique(images: Iterable[tuple[int, Path]]) -> dict[int, Path]:
     return by_id
 
 
+def _check_names(categories: Mapping[int, str]) -> None:
+    """Refuse two categories of one name, by which the classes of a model are matched.
+
+    Raises:
+        ValueError: There are such.
+    """
+    ids = dict[str, int]()
+    for category, name in categories.items():
+        if ids.setdefault(name, category) != category:
+            raise ValueError(f"categories {ids[name]} and {category} are both called {name}")
+
+
 def _completed(entry: dict[str, Any], number: int) -> dict[str, Any]:
     """An annotation with what pycocotools needs and many files lack.
 
     Ids are given anew, from 1: pycocotools takes a match with id 0 for none.
+
+    Raises:
+        ValueError: It has no box, or does not say of what or where.
     """
+    for name in NEEDED:
+        if entry.get(name) is None:
+            raise ValueError(f"annotation {number} has no {name}")
     x, y, width, height = map(float, entry["bbox"])
     given = {name: value for name, value in entry.items() if value is not None}
     completed = {"iscrowd": 0, "area": width * height} | given

@@ -24,7 +24,7 @@ from model_export.evaluate import Found, detect_all
 from model_export.local_detector import LocalDetector, onnx_detector
 from model_export.onnx_file import save_with_contract
 from model_export.server_detector import MAX_TRIES, MAX_WAIT_S, ServerDetector, connect
-from model_export.training.annotations import AnnotatedImage, read_voc
+from model_export.training.annotations import AnnotatedImage, read_annotations, read_voc
 from model_export.training.examples import check_images
 from model_export.training.validation_set import coco_set
 from onnx_models import tiny_yolox_model
@@ -319,7 +319,49 @@ def test_voc_folder_has_the_metrics_of_its_coco_json(shared_data: Path) -> None:
     assert voc == coco
 
 
-@pytest.mark.parametrize("content", ["not json", "[]", "{}", '{"images": 3}'])
+@pytest.mark.parametrize("name", ["image_id", "category_id", "bbox"])
+@pytest.mark.parametrize("gone", [True, False])
+def test_annotation_that_lacks_something_is_named(data: Path, name: str, gone: bool) -> None:
+    content = coco_json()
+    second = content["annotations"][1]
+    content["annotations"][1] = {
+        **{key: value for key, value in second.items() if key != name},
+        **({} if gone else {name: None}),
+    }
+    (data / "coco.json").write_text(json.dumps(content))
+
+    with pytest.raises(ModelExportError, match=f"annotation 2 has no {name}"):
+        read_coco_set(data / "coco.json", data)
+
+
+def test_two_categories_of_one_name_are_refused(data: Path) -> None:
+    categories = [{"id": 3, "name": "cat"}, {"id": 9, "name": "cat"}]
+    (data / "coco.json").write_text(json.dumps(coco_json(categories=categories)))
+
+    with pytest.raises(ModelExportError, match="categories 3 and 9 are both called cat"):
+        read_coco_set(data / "coco.json", data)
+
+
+def test_file_that_is_not_there_is_told_in_plain_words(tmp_path: Path) -> None:
+    missing = tmp_path / "nope.json"
+    told = "cannot read .*nope.json: No such file or directory$"
+
+    with pytest.raises(ModelExportError, match=told):
+        read_coco_set(missing, tmp_path)
+    with pytest.raises(ModelExportError, match=told):
+        read_annotations(missing)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "not json",
+        "[]",
+        "{}",
+        '{"images": 3}',
+        '{"images": [], "categories": [], "annotations": [3]}',
+    ],
+)
 def test_file_that_is_no_coco_json_is_refused(data: Path, content: str) -> None:
     (data / "coco.json").write_text(content)
 

@@ -98,7 +98,9 @@ def read_coco(
         targets = [entry for entry in content["annotations"] if not entry.get("iscrowd")]
         labels = _coco_labels(folder, content["images"], categories, targets)
         names = class_names or [categories[category] for category in sorted(categories)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise ModelExportError(f"cannot read {annotations}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelExportError(f"{annotations} is no COCO annotation file: {error!r}") from error
     crowd = len(content["annotations"]) - len(targets)
     return Annotations(tuple(names), _numbered(annotations, labels, names), crowd)
