@@ -19,7 +19,12 @@ EXTRAS = {
     "demo-data": "train",
 }
 # Those of packages that a command needs for some of its arguments only.
-PACKAGE_EXTRAS = {"onnxruntime": "cpu", "zxingcpp": "barcodes", "skimage": "barcodes"}
+PACKAGE_EXTRAS = {
+    "onnxruntime": "cpu",
+    "torch": "train",
+    "zxingcpp": "barcodes",
+    "skimage": "barcodes",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,12 +1,12 @@
 """Give a third-party YOLOX file the contract it lacks, after seeing that it keeps it."""
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import onnx
 
+from model_export.digest import short_digest
 from model_export.errors import ModelExportError
 from model_export.onnx_file import save_with_contract
 from model_export.onnx_network import OnnxNetwork, load_network
@@ -83,7 +83,7 @@ def adopt(source: Path, output: Path, request: AdoptRequest) -> Adoption:
     """
     if output.exists() and not request.force:
         raise ModelExportError(f"{output} exists; add --force to replace it")
-    version = request.version or _sha256(source)[:12]
+    version = request.version or short_digest(source)
     network = load_network(source, request.value_range)
     if METADATA_KEY in network.metadata and not request.force:
         raise ModelExportError(f"{source} already carries a contract; add --force to replace it")
@@ -102,14 +102,6 @@ def adopt(source: Path, output: Path, request: AdoptRequest) -> Adoption:
         raise ModelExportError(f"cannot write {output}: {error}") from error
     scores = f"objectness and classes are {probe.score_activation}"
     return Adoption(contract, (scores, *proven.notes))
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelExportError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _contract(

@@ -1,4 +1,4 @@
-"""A short name for exact weights."""
+"""What tells one file from another."""
 
 import hashlib
 from pathlib import Path
@@ -6,14 +6,19 @@ from pathlib import Path
 from model_export.errors import ModelExportError
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 sum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def short_digest(path: Path) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of a file of weights.
+    """The first 12 hexadecimal digits of the SHA-256 of a file, a version for a model.
 
     Raises:
         ModelExportError: The file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        return sha256_of(path)[:12]
     except OSError as error:
-        raise ModelExportError(f"cannot read weights from {path}: {error.strerror}") from error
+        raise ModelExportError(f"cannot read {path}: {error.strerror}") from error

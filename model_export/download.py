@@ -1,6 +1,5 @@
 """Download one file of known size and sum, picking up where an earlier try stopped."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Final
 
 import httpx2
 
+from model_export.digest import sha256_of
 from model_export.errors import ModelExportError
 
 TIMEOUT: Final = httpx2.Timeout(30.0, connect=10.0)
@@ -63,12 +63,6 @@ def download(remote: RemoteFile, target: Path, on_progress: Progress) -> None:
         part.replace(target)
     except OSError as error:
         raise ModelExportError(f"cannot write {target}: {error.strerror or error}") from error
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 sum of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _complete(client: httpx2.Client, remote: RemoteFile, part: Path, on_progress: Progress) -> None:

@@ -364,7 +364,7 @@ def test_command_takes_a_model_of_ones_own(tmp_path: Path) -> None:
         (("--variant", "tiny"), "yolox-tiny .* was asked for"),
         (("--size", "100"), "100x100 is not a multiple"),
         (("--confidence", "1.5"), "recommended confidence"),
-        (("--weights", "nowhere.pth"), "cannot read weights from nowhere.pth"),
+        (("--weights", "nowhere.pth"), "cannot read nowhere.pth"),
         (("--names", "nowhere.txt"), "cannot read class names"),
         (("--output", "."), "it is a folder"),
     ],

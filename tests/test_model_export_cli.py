@@ -68,6 +68,7 @@ def test_onnxruntime_leaves_no_telemetry_behind(source: Path, tmp_path: Path) ->
         ("onnxruntime", "cpu"),
         ("numpy.strange", "fetch"),
         ("zxingcpp", "barcodes"),
+        ("torch", "train"),
     ],
 )
 def test_missing_package_is_one_line_that_names_the_extra(
@@ -140,10 +141,20 @@ def test_error_of_several_lines_is_one_line(
     assert capsys.readouterr().err == "error: first second\n"
 
 
-@pytest.mark.parametrize("size", ["640", "axb", "1x2x3"])
+def test_one_side_is_that_of_a_square(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(tiny_yolox_model(num_classes=80, dynamic_size=True), "open.onnx")
+
+    assert cli.main(["adopt", "open.onnx", "--size", "96"]) == 0
+    metadata = {entry.key: entry.value for entry in onnx.load("models/open.onnx").metadata_props}
+    image = ModelContract.from_metadata(metadata).input
+    assert (image.height, image.width) == (96, 96)
+
+
+@pytest.mark.parametrize("size", ["64.5", "axb", "1x2x3"])
 def test_size_that_is_no_size_is_a_usage_error(
     size: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(["adopt", "my_model.onnx", "--size", size])
-    assert "is not HxW" in capsys.readouterr().err
+    assert "is not N or HxW" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from model_export.commands.argument_types import size
 from model_export.commands.contract_arguments import (
     add_provenance_arguments,
     add_recommended_arguments,
@@ -66,7 +67,10 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
         "--model-version", metavar="V", help="(default: 12 digits of the file's SHA-256)"
     )
     group.add_argument(
-        "--size", type=_size, metavar="HxW", help="usual size in pixels, where the graph has none"
+        "--size",
+        type=size,
+        metavar="N|HxW",
+        help="usual height and width in pixels, where the graph has none",
     )
     group.add_argument(
         "--score-activation",
@@ -91,11 +95,3 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
         metavar=("LOW", "HIGH"),
         help="what pixel values 0 and 255 become (default: 0 255)",
     )
-
-
-def _size(text: str) -> tuple[int, int]:
-    try:
-        height, width = map(int, text.lower().split("x"))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text} is not HxW, such as 640x640") from error
-    return height, width
