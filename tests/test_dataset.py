@@ -568,7 +568,9 @@ def test_a_sheet_that_cannot_be_written_is_an_error(
         preview.run(parser.parse_args(options.split()))
 
 
-@pytest.mark.parametrize("option", ["--count 0", "--size 100", "--variant huge", "--seed -1"])
+@pytest.mark.parametrize(
+    "option", ["--count 0", "--size 100", "--variant huge", "--seed -1", "--multiscale 1"]
+)
 def test_options_without_a_meaning_are_refused(
     parser: argparse.ArgumentParser, option: str
 ) -> None:

@@ -14,9 +14,10 @@ import pytest
 from model_export.__main__ import main
 from model_export.checkpoint import read_state_dict
 from model_export.coco import Metrics
+from model_export.commands.sample_arguments import augmentation
 from model_export.demo_data import barcodes, shapes, write_demo_data
 from model_export.model.yolox import build
-from model_export.training.config import DataSource, TrainingConfig
+from model_export.training.config import DataSource, DrawnBarcodes, TrainingConfig
 from model_export.training.recipe import augmentation_for
 from model_export.training.run_folder import RunFolder
 from servers import server
@@ -88,10 +89,12 @@ def test_settings_reach_the_configuration_the_weights_and_the_model(
     output = tmp_path / "run"
     given = (
         "--size 64x96 --fixed-size --head coupled --loss article --class-weight 2.5 "
-        "--box-coding anchor_point --epochs 2 --closing-epochs 1 --warmup-epochs 0.25 "
+        "--box-coding anchor_point --center-radius 2.5 "
+        "--epochs 2 --closing-epochs 1 --warmup-epochs 0.25 "
         "--accumulate 2 --rate-per-image 0.0003 --weight-decay 0.002 --average-decay 0.99 "
         "--average-ramp 50 --norm-images 4 --evaluate-every 2 --seed 5 --mosaic 0.25 "
-        "--mixup 0.125 --rotation 3 --scale 0.75 1.25 --flip 0.375 --hsv 0.625 --multiscale 1"
+        "--mixup 0.125 --affine 0.875 --rotation 3 --scale 0.75 1.25 --flip 0.375 --hsv 0.625 "
+        "--multiscale 1"
     )
 
     assert main(new_run(demo, output, *given.split())) == 0
@@ -107,6 +110,7 @@ def test_settings_reach_the_configuration_the_weights_and_the_model(
             augmentation_for("nano"),
             mosaic_probability=0.25,
             mixup_probability=0.125,
+            affine_probability=0.875,
             rotation_degrees=3.0,
             scale=(0.75, 1.25),
             flip_probability=0.375,
@@ -117,6 +121,7 @@ def test_settings_reach_the_configuration_the_weights_and_the_model(
         loss="article",
         class_weight=2.5,
         box_coding="anchor_point",
+        center_radius=2.5,
         epochs=2,
         closing_epochs=1,
         warmup_epochs=0.25,
@@ -176,6 +181,13 @@ def test_second_run_into_a_folder_is_refused(
         (["--output", "x", "--data", "a.json", "--val", "b.json"], "a.json"),
         (["--output", "x", "--data", ".", "--mosaic", "2"], "mosaic_probability"),
         (["--output", "x", "--data", ".", "--epochs", "2", "--closing-epochs", "3"], "closing"),
+        (["--output", "x", "--data", ".", "--rotation", "inf"], "rotation_degrees cannot be inf"),
+        (["--output", "x", "--data", ".", "--scale", "0.5", "inf"], "scale cannot be"),
+        (["--output", "x", "--data", ".", "--mosaic", "0", "--mixup", "1"], "without mosaics"),
+        (["--output", "x", "--data", ".", "--mosaic", "0", "--rotation", "5"], "see --mosaic and"),
+        (["--output", "x", "--data", ".", "--mosaic", "0", "--scale", "1", "2"], "--scale does"),
+        (["--output", "x", "--data", "barcodes:9", "--val", "a", "--mixup", "1"], "drawn ones"),
+        (["--output", "x", "--data", ".", "--size", "32", "--batch-size", "1"], "batch norms"),
     ],
 )
 def test_senseless_request_is_an_error_that_says_why(
@@ -190,6 +202,17 @@ def test_senseless_request_is_an_error_that_says_why(
     assert main(["train", *arguments]) == 1
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_options_that_change_nothing_already_are_taken() -> None:
+    calm = augmentation_for("pico")
+    nothing = {"mosaic": 0.0, "mixup": 0.0, "rotation": 0.0}
+    given = {"data": DrawnBarcodes(9), **nothing}
+    expected = replace(calm, mosaic_probability=0.0, mixup_probability=0.0, rotation_degrees=0.0)
+    assert augmentation(given, "pico") == expected
+
+    moved = {"data": Path(), "mosaic": 0.0, "affine": 0.5, "rotation": 5.0, "scale": [1.0, 1.5]}
+    assert augmentation(moved, "pico").scale == (1.0, 1.5)
 
 
 def test_missing_image_ends_the_command_before_there_is_a_run(

@@ -1,5 +1,6 @@
 """The training loop, on a few drawn pictures."""
 
+import json
 import math
 import os
 import signal
@@ -231,6 +232,7 @@ def test_steps_follow_the_configuration(
         loss="article",
         class_weight=3.0,
         box_coding="anchor_point",
+        center_radius=2.5,
         accumulate=2,
         momentum=0.75,
         weight_decay=0.01,
@@ -238,7 +240,8 @@ def test_steps_follow_the_configuration(
 
     (made,) = learners
     preset = replace(PRESETS["article"], class_weight=3.0)
-    assert (made.loss.preset, made.loss.coding, made.parts) == (preset, "anchor_point", 2)
+    assert made.loss.preset == preset
+    assert (made.loss.coding, made.loss.center_radius, made.parts) == ("anchor_point", 2.5, 2)
     groups = made.optimizer.param_groups
     assert {group["momentum"] for group in groups} == {0.75}
     assert {group["weight_decay"] for group in groups} == {0.0, 0.01}
@@ -363,8 +366,9 @@ def test_training_that_is_cut_off_between_row_and_snapshot_repeats_the_epoch(
 
 def test_data_that_shrank_cannot_go_on(pictures: CheckedImages, tmp_path: Path) -> None:
     assert run(pictures, tmp_path, Diary(), epochs=3)
-    with pytest.raises(ModelExportError, match="begun with others"):
-        run(pictures, tmp_path, Diary(), epochs=1, resume=True)
+    fewer = replace(pictures, images=pictures.images[:BATCH])
+    with pytest.raises(ModelExportError, match="6 steps far, but these data make 3"):
+        run(fewer, tmp_path, Diary(), epochs=3, resume=True)
 
 
 def test_measurement_is_made_as_often_as_asked_and_at_the_end(
@@ -546,7 +550,11 @@ def test_signals_are_left_alone_outside_of_the_main_thread() -> None:
         ({"warmup_epochs": -1}, "warmup_epochs"),
         ({"rate_per_image": 0.0}, "rate_per_image"),
         ({"class_weight": 0.0}, "class_weight"),
+        ({"center_radius": 0.0}, "center_radius"),
         ({"accumulate": 0}, "accumulate"),
+        ({"height": 32, "width": 32, "batch_size": 1}, "32x32"),
+        ({"height": 32, "width": 32, "accumulate": 4}, "32x32"),
+        ({"batch_size": 1}, "32x32, the smallest size here"),
     ],
 )
 def test_meaningless_configuration_is_refused(changes: dict[str, object], named: str) -> None:
@@ -561,6 +569,20 @@ def test_configuration_survives_json(data: DataSource | DrawnBarcodes) -> None:
     settings = config(weights=Path("a.pth"), data=data)
 
     assert TrainingConfig.from_json(settings.to_json()) == settings
+
+
+def test_configuration_of_an_earlier_release_is_read() -> None:
+    settings = config()
+    earlier = json.loads(settings.to_json())
+    del earlier["center_radius"]
+
+    assert TrainingConfig.from_json(json.dumps(earlier)) == settings
+
+
+def test_one_image_of_several_cells_has_something_to_normalise() -> None:
+    for height, width, multiscale_steps in ((64, 64, 0), (32, 96, 0), (96, 96, 1)):
+        augmentation = replace(augmentation_for("nano"), multiscale_steps=multiscale_steps)
+        config(height=height, width=width, batch_size=1, augmentation=augmentation)
 
 
 def test_other_json_is_no_configuration() -> None:

@@ -41,10 +41,15 @@ def gaussian_width(text: str) -> float:
     return number
 
 
+def absolute(text: str) -> Path:
+    """A path that another folder's commands understand."""
+    return Path(text).absolute()
+
+
 def training_data(text: str) -> Path | DrawnBarcodes:
-    """A path, or `barcodes:N` for so many drawn pictures an epoch."""
+    """An absolute path, or `barcodes:N` for so many drawn pictures an epoch."""
     drawn = re.fullmatch(r"barcodes:([1-9]\d*)", text)
-    return DrawnBarcodes(int(drawn[1])) if drawn else Path(text)
+    return DrawnBarcodes(int(drawn[1])) if drawn else absolute(text)
 
 
 def size(text: str) -> tuple[int, int]:

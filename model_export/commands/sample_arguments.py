@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from model_export.commands.argument_types import natural
+from model_export.errors import ModelExportError
 from model_export.model.variants import Variant
+from model_export.training.config import DrawnBarcodes
 from model_export.training.recipe import Augmentation, augmentation_for
 
 # Argument to field of `Augmentation`.
 FIELDS: Final = {
     "mosaic": "mosaic_probability",
     "mixup": "mixup_probability",
+    "affine": "affine_probability",
     "rotation": "rotation_degrees",
     "scale": "scale",
     "flip": "flip_probability",
@@ -28,27 +30,48 @@ def add_augmentation_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--mosaic", type=float, metavar="P", help="share of mosaics, 0 to 1")
     group.add_argument("--mixup", type=float, metavar="P", help="share of mosaics with MixUp")
-    group.add_argument("--rotation", type=float, metavar="DEG", help="greatest, in degrees")
     group.add_argument(
-        "--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="least and greatest factor"
+        "--affine", type=float, metavar="P", help="share of the others that are moved like mosaics"
+    )
+    group.add_argument(
+        "--rotation",
+        type=float,
+        metavar="DEG",
+        help="greatest of mosaics and what --affine moves, in degrees",
+    )
+    group.add_argument(
+        "--scale",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="least and greatest factor of mosaics and what --affine moves",
     )
     group.add_argument("--flip", type=float, metavar="P", help="share mirrored left to right")
     group.add_argument("--hsv", type=float, metavar="P", help="share whose colour is changed")
-    group.add_argument(
-        "--multiscale",
-        type=natural,
-        metavar="N",
-        help="training sizes vary by up to so many times 32 pixels; 0 for one size",
-    )
 
 
 def augmentation(given: Mapping[str, Any], variant: Variant) -> Augmentation:
     """The variant's settings, with those that were given.
 
     Raises:
-        ModelExportError: One of them has no meaning.
+        ModelExportError: One of them has no meaning, or would change nothing.
     """
     changes = {FIELDS[name]: given[name] for name in FIELDS if name in given}
     if "scale" in changes:
         changes["scale"] = tuple(changes["scale"])
-    return replace(augmentation_for(variant), **changes)
+    settings = replace(augmentation_for(variant), **changes)
+    _check_effect(given, settings)
+    return settings
+
+
+def _check_effect(given: Mapping[str, Any], settings: Augmentation) -> None:
+    mosaics = settings.mosaic_probability > 0
+    if given.get("mixup") and not mosaics:
+        raise ModelExportError("--mixup does nothing without mosaics: see --mosaic")
+    if given.get("mixup") and isinstance(given["data"], DrawnBarcodes):
+        raise ModelExportError("--mixup blends in pictures known to have boxes; drawn ones are not")
+    for name in ("rotation", "scale"):
+        if given.get(name) and not mosaics and not settings.affine_probability:
+            raise ModelExportError(
+                f"--{name} does nothing without mosaics or moved samples: see --mosaic and --affine"
+            )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from model_export.commands.argument_types import (
+    absolute,
     natural,
     positive,
     training_data,
@@ -38,9 +39,9 @@ LONGEST_WARMUP: Final = 5
 MOST_WORKERS: Final = 8
 # Fields of `TrainingConfig` that are taken as they are given.
 PLAIN: Final = (
-    *("head", "weights", "loss", "class_weight", "box_coding", "batch_size", "accumulate"),
-    *("rate_per_image", "weight_decay", "average_decay", "average_ramp", "norm_images"),
-    *("evaluate_every", "seed", "fixed_size"),
+    *("head", "weights", "loss", "class_weight", "box_coding", "center_radius", "batch_size"),
+    *("accumulate", "rate_per_image", "weight_decay", "average_decay", "average_ramp"),
+    *("norm_images", "evaluate_every", "seed", "fixed_size"),
 )
 # What is no part of the configuration.
 OTHERS: Final = frozenset(
@@ -101,13 +102,13 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="a COCO json, a VOC folder, or barcodes:N to draw N pictures an epoch; needed",
     )
     group.add_argument(
-        "--images", type=Path, metavar="DIR", help="images of a COCO json (its folder)"
+        "--images", type=absolute, metavar="DIR", help="images of a COCO json (its folder)"
     )
     group.add_argument("--split", metavar="NAME", help="list of a VOC folder (train)")
     group.add_argument(
-        "--val", type=Path, metavar="PATH", help="what to measure on (a VOC folder's own val)"
+        "--val", type=absolute, metavar="PATH", help="what to measure on (a VOC folder's own val)"
     )
-    group.add_argument("--val-images", type=Path, metavar="DIR", help="likewise (its folder)")
+    group.add_argument("--val-images", type=absolute, metavar="DIR", help="likewise (its folder)")
     group.add_argument("--val-split", metavar="NAME", help="list of a VOC folder (val)")
 
 
@@ -117,7 +118,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--head", choices=HEAD_KINDS, help="its head (decoupled)")
     group.add_argument(
         "--weights",
-        type=Path,
+        type=absolute,
         metavar="FILE",
         help="start from a .pth checkpoint or .npz, whatever its classes (from nothing)",
     )
@@ -143,6 +144,12 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--box-coding", choices=get_args(BoxCoding), help="how raw values stand for boxes (yolox)"
+    )
+    group.add_argument(
+        "--center-radius",
+        type=float,
+        metavar="R",
+        help="how near to an object's centre cells may learn it, in strides (1.5)",
     )
 
 
@@ -172,6 +179,12 @@ def _add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="R",
         help="learning rate, times the batch size (0.00015625: 0.01 for 64)",
+    )
+    group.add_argument(
+        "--multiscale",
+        type=natural,
+        metavar="N",
+        help="training sizes vary by up to so many times 32 pixels; 0 for one size (5)",
     )
     group.add_argument("--weight-decay", type=float, metavar="D", help="(0.0005)")
     group.add_argument(

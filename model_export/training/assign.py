@@ -20,10 +20,9 @@ from model_export.training.boxes import (
     iou,
     take_rows,
 )
+from model_export.training.config import CENTER_RADIUS
 from service.core.contract import BoxCoding
 
-# In strides. The paper's text has 2.5, or anywhere inside the box; the released code has this.
-CENTER_RADIUS: Final = 1.5
 MOST_PER_TRUTH: Final = 10
 IOU_WEIGHT: Final = 3.0
 OUTSIDE_PENALTY: Final = 1e6

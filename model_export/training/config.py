@@ -9,12 +9,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from model_export.errors import ModelExportError
 from model_export.model.variants import HeadKind, Variant
-from model_export.training.recipe import SIZE_STEP, Augmentation
+from model_export.training.recipe import SIZE_STEP, Augmentation, least_training_size
 from service.core.contract import BoxCoding
 
 PresetName = Literal["article", "yolox"]
 PRESET_NAMES: Final[tuple[PresetName, ...]] = get_args(PresetName)
 
+# In strides. The paper's text has 2.5, or anywhere inside the box; the released code has this.
+CENTER_RADIUS: Final = 1.5
 # As many as torch takes.
 SEEDS: Final = 2**63
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -63,6 +65,7 @@ class TrainingConfig:
         class_weight: How much the class loss counts, 1 as in the release: more where the classes
             are harder to tell apart than to find.
         box_coding: How raw values stand for a box.
+        center_radius: Reach of the candidates of a ground truth, in strides.
         epochs: Passes over the data.
         closing_epochs: How many of these, at the end, go without mosaic, MixUp and affine.
         warmup_epochs: How many, at the beginning, the learning rate rises for; a share is fine.
@@ -92,6 +95,7 @@ class TrainingConfig:
     loss: PresetName = "yolox"
     class_weight: float = 1.0
     box_coding: BoxCoding = "yolox"
+    center_radius: float = CENTER_RADIUS
     epochs: int = 300
     closing_epochs: int = 15
     warmup_epochs: float = 5
@@ -131,9 +135,10 @@ class TrainingConfig:
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise ModelExportError(f"warmup_epochs must be within 0 and {self.epochs}, the epochs")
         self._check_numbers()
+        self._check_norms()
 
     def _check_numbers(self) -> None:
-        for name in ("rate_per_image", "class_weight"):
+        for name in ("rate_per_image", "class_weight", "center_radius"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ModelExportError(f"{name} must be a number above 0")
         if not 0 <= self.weight_decay < math.inf:
@@ -143,6 +148,16 @@ class TrainingConfig:
                 raise ModelExportError(f"{name} must be at least 0 and below 1")
         if not 0 <= self.seed < SEEDS:
             raise ModelExportError("seed must be at least 0 and below 2^63")
+
+    def _check_norms(self) -> None:
+        steps = self.augmentation.multiscale_steps
+        height, width = least_training_size(self.height, self.width, steps=steps)
+        cells = (height // SIZE_STEP) * (width // SIZE_STEP)
+        if self.batch_size // self.accumulate * cells < 2:
+            raise ModelExportError(
+                f"batch norms need more than one value: {height}x{width}, the smallest size here, "
+                "has one cell of the largest stride, and a part of a batch has one image"
+            )
 
     def share_of_batch(self, processes: int) -> int:
         """Images of a step for each of several processes.

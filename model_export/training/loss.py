@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model_export.training.assign import CENTER_RADIUS, Assignment, assign
+from model_export.training.assign import Assignment, assign
 from model_export.training.boxes import (
     NO_OBJECT,
     Anchors,
@@ -20,7 +20,7 @@ from model_export.training.boxes import (
     iou,
     take_rows,
 )
-from model_export.training.config import PresetName
+from model_export.training.config import CENTER_RADIUS, PresetName
 from service.core.contract import BoxCoding
 
 

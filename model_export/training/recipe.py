@@ -63,14 +63,15 @@ class Augmentation:
 
         Raises:
             ModelExportError: A share is not within 0 and 1, a range is not one, or a limit is
-                negative.
+                negative or not finite.
         """
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, tuple):
-                good = 0 < value[0] <= value[1]
+                good = 0 < value[0] <= value[1] < math.inf
             else:
-                good = 0 <= value <= (1 if field.name.endswith("_probability") else math.inf)
+                is_share = field.name.endswith("_probability")
+                good = 0 <= value < math.inf and (value <= 1 or not is_share)
             if not good:
                 raise ModelExportError(f"augmentation: {field.name} cannot be {value}")
 
@@ -128,10 +129,24 @@ def training_size(
     Returns:
         Height and width in the usual proportion, rounded to multiples of 32.
     """
-    shorter = min(height, width) // SIZE_STEP
     rng = np.random.default_rng((seed, SIZE_STREAM, iteration // ITERATIONS_PER_SIZE))
+    change = int(rng.integers(_least_change(height, width, steps), steps + 1))
+    return _changed(height, width, change)
+
+
+def least_training_size(height: int, width: int, *, steps: int) -> tuple[int, int]:
+    """The smallest that `training_size` gives, whatever the seed and the iteration."""
+    return _changed(height, width, _least_change(height, width, steps))
+
+
+def _least_change(height: int, width: int, steps: int) -> int:
     # A size near 0 would show nothing: half of the usual one is the least.
-    change = int(rng.integers(max(-steps, -(shorter // 2)), steps + 1))
+    return max(-steps, -(min(height, width) // SIZE_STEP // 2))
+
+
+def _changed(height: int, width: int, change: int) -> tuple[int, int]:
+    """A size of which the shorter side is so many steps longer, in the usual proportion."""
+    shorter = min(height, width) // SIZE_STEP
     factor = (shorter + change) / shorter
     return _rounded(height * factor), _rounded(width * factor)
 

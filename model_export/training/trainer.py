@@ -96,7 +96,7 @@ def train(
         trainee.restore(job.last)
 
     preset = replace(PRESETS[config.loss], class_weight=config.class_weight)
-    loss = DetectionLoss(preset, config.box_coding, divisor=team.fair_divisor)
+    loss = DetectionLoss(preset, config.box_coding, config.center_radius, team.fair_divisor)
     learner = Learner(team.share(model), loss, optimizer, scaler, dtype, config.accumulate)
     plan = _rest(job, team, progress.step)
     schedule = learning_rates(config, plan.epoch_iterations)
