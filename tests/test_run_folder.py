@@ -79,10 +79,19 @@ def run_ledger(path: Path, shape: RunShape, records: Sequence[EpochRecord]) -> L
 def test_folder_with_a_run_is_refused_for_a_new_one(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "runs" / "one")
     folder.create('{"epochs": 4}')
+    folder.last.touch()
 
     with pytest.raises(ModelExportError, match="--resume continues it, or choose another --output"):
         folder.create("{}")
     assert json.loads(folder.read_config()) == {"epochs": 4}
+
+
+def test_run_that_has_saved_nothing_is_not_said_to_continue(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create("{}")
+
+    with pytest.raises(ModelExportError, match="nothing to resume yet; remove it if"):
+        folder.check_free()
 
 
 @pytest.mark.parametrize("name", ["last.pth", "best.pth", "metrics.csv"])

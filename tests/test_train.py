@@ -215,6 +215,39 @@ def test_options_that_change_nothing_already_are_taken() -> None:
     assert augmentation(moved, "pico").scale == (1.0, 1.5)
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--accumulate", "3"], "cannot be shared"),
+        (["--cache", "{demo}/train.json"], "cannot write the cache"),
+    ],
+)
+def test_run_that_could_not_take_a_step_leaves_no_folder(
+    demo: Path, tmp_path: Path, more: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [part.format(demo=demo) for part in more]
+
+    assert main(new_run(demo, tmp_path / "run", *more)) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_goes_on_from_another_folder_and_without_its_table(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    monkeypatch.chdir(demo)
+    assert main(new_run(Path(), output, "--epochs", "2", "--evaluate-every", "2")) == 0
+    best = json.loads((output / "metrics.json").read_text())["best"]
+    (output / "metrics.csv").unlink()
+    (output / "metrics.json").unlink()
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["train", "--resume", str(output), "--device", "cpu", "--workers", "0"]) == 0
+    assert best["epoch"] == 2
+    assert json.loads((output / "metrics.json").read_text())["best"] == best
+
+
 def test_missing_image_ends_the_command_before_there_is_a_run(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

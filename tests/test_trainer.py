@@ -32,7 +32,7 @@ from model_export.training.optimizer import sgd
 from model_export.training.parallel import Team
 from model_export.training.recipe import Recipe, augmentation_for
 from model_export.training.records import EpochRecord, RunShape, StepRecord
-from model_export.training.snapshot import Progress, Trainee, save_weights
+from model_export.training.snapshot import Progress, Trainee, best_epoch, save_weights
 from model_export.training.stop import StopRequest, stop_on_signals
 from model_export.training.trainer import Job, batch_plan, train, training_samples
 
@@ -462,6 +462,16 @@ def trainee() -> Trainee:
 def test_nothing_to_resume_is_an_error(trainee: Trainee, tmp_path: Path) -> None:
     with pytest.raises(ModelExportError, match="nothing to resume"):
         trainee.restore(tmp_path / "last.pth")
+
+
+def test_best_epoch_is_read_from_the_snapshot(trainee: Trainee, tmp_path: Path) -> None:
+    trainee.progress.best_epoch = 5
+    trainee.save(tmp_path / "last.pth")
+    save_weights(trainee.model, tmp_path / "best.pth")
+
+    assert best_epoch(tmp_path / "last.pth") == 5
+    with pytest.raises(ModelExportError, match="is no training"):
+        best_epoch(tmp_path / "best.pth")
 
 
 def test_damaged_snapshot_is_an_error(trainee: Trainee, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import mmap
+import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -111,6 +112,21 @@ class ImageCache:
     """
 
     folder: Path
+
+    def prepare(self) -> None:
+        """Make the folder, and see that files can be written there.
+
+        Raises:
+            ModelExportError: They cannot.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise ModelExportError(
+                f"cannot write the cache {self.folder}: {error.strerror or error}"
+            ) from error
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """What `read_image` gives, read-only.

@@ -95,9 +95,11 @@ class RunFolder:
             ModelExportError: It has.
         """
         if any(path.exists() for path in (self.config, self.last, self.best, self.metrics_csv)):
+            way = "--resume continues it"
+            if not self.last.exists():
+                way = "it has nothing to resume yet; remove it if that run has ended"
             raise ModelExportError(
-                f"{self.path} holds a run already: --resume continues it, "
-                "or choose another --output"
+                f"{self.path} holds a run already: {way}, or choose another --output"
             )
 
     def create(self, config: str) -> None:

@@ -13,11 +13,13 @@ from model_export.export import export
 from model_export.model.yolox import YOLOX, build
 from model_export.training.board import Board
 from model_export.training.config import DrawnBarcodes, Machine, TrainingConfig
+from model_export.training.image_files import ImageCache
 from model_export.training.parallel import Team
 from model_export.training.pretrained import initialise
 from model_export.training.progress import ProgressBar
 from model_export.training.records import EpochRecord, Watcher, Watchers
 from model_export.training.run_folder import Best, Ledger, RunFolder
+from model_export.training.snapshot import best_epoch
 from model_export.training.sources import read_source
 from model_export.training.statistics import STATISTICS_IMAGES, restore_statistics
 from model_export.training.stop import StopRequest
@@ -58,6 +60,7 @@ class Session:
         config, folder = self.config, self.folder
         if self.team.leads and not self.resume:
             folder.check_free()
+        self._check_machine()
         data = read_source(config.data, config.seed)
         self._say(*data.report())
         contract = _contract(config, data.class_names)
@@ -75,6 +78,12 @@ class Session:
         if whole and self.team.leads:
             self._finish(ledger.epochs, validation)
         return whole
+
+    def _check_machine(self) -> None:
+        """Refuse what only the first step would stumble over, when there is a folder already."""
+        self.config.share_of_batch(self.team.processes)
+        if self.machine.cache:
+            ImageCache(self.machine.cache).prepare()
 
     def _say(self, *lines: str) -> None:
         for line in lines if self.team.leads else ():
@@ -108,14 +117,15 @@ class Session:
         model = build(config.variant, validation.contract.num_classes, config.head).eval()
         load_weights(model, folder.best)
         metrics = validation.measure(model.to(self.team.device))
-        folder.finish(epochs, Best(_best_epoch(epochs), metrics))
+        best = Best(best_epoch(folder.last), metrics)
+        folder.finish(epochs, best)
         contract = replace(
             validation.contract,
             version=short_digest(folder.best),
             provenance=self._provenance(metrics),
         )
         export(model, contract, folder.model)
-        self._say(f"best epoch {_best_epoch(epochs) + 1}: {_summary(metrics)}")
+        self._say(f"best epoch {best.epoch + 1}: {_summary(metrics)}")
 
     def _provenance(self, metrics: Metrics) -> Provenance:
         source = self.config.data
@@ -135,16 +145,6 @@ def _contract(config: TrainingConfig, class_names: Sequence[str]) -> ModelContra
         class_names=tuple(class_names),
         box_coding=config.box_coding,
     )
-
-
-def _best_epoch(epochs: Sequence[EpochRecord]) -> int:
-    """The first epoch, from 0, of the highest AP."""
-    measured = [record for record in epochs if record.metrics]
-    return max(measured, key=_ap).epoch
-
-
-def _ap(record: EpochRecord) -> float:
-    return (record.metrics.overall["AP"] if record.metrics else None) or 0.0
 
 
 def _summary(metrics: Metrics) -> str:

@@ -89,6 +89,19 @@ class Trainee:
             raise ModelExportError(f"{path} is no training that fits this one: {error}") from error
 
 
+def best_epoch(path: Path) -> int:
+    """The epoch, from 0, of the highest AP in a training that was saved.
+
+    Raises:
+        ModelExportError: The file is no training.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return int(content["training"]["best_epoch"])
+    except Exception as error:  # a damaged file makes torch raise almost anything
+        raise ModelExportError(f"{path} is no training: {error}") from error
+
+
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the weights of a model alone.
 
