@@ -29,7 +29,9 @@ def add_augmentation_arguments(parser: argparse.ArgumentParser) -> None:
         "augmentation (default: the variant's)", argument_default=argparse.SUPPRESS
     )
     group.add_argument("--mosaic", type=float, metavar="P", help="share of mosaics, 0 to 1")
-    group.add_argument("--mixup", type=float, metavar="P", help="share of mosaics with MixUp")
+    group.add_argument(
+        "--mixup", type=float, metavar="P", help="share of mosaics with MixUp, not of drawn ones"
+    )
     group.add_argument(
         "--affine", type=float, metavar="P", help="share of the others that are moved like mosaics"
     )

@@ -153,7 +153,7 @@ class TrainingConfig:
         steps = self.augmentation.multiscale_steps
         height, width = least_training_size(self.height, self.width, steps=steps)
         cells = (height // SIZE_STEP) * (width // SIZE_STEP)
-        if self.batch_size // self.accumulate * cells < 2:
+        if self.batch_size * cells <= self.accumulate:
             raise ModelExportError(
                 f"batch norms need more than one value: {height}x{width}, the smallest size here, "
                 "has one cell of the largest stride, and a part of a batch has one image"
