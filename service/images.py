@@ -36,8 +36,9 @@ JPEG_REDUCTIONS: Final = (8, 4, 2)
 LEAST_OVERSIZE: Final = 2
 # The marker that begins a scan, FF DA, as a little-endian number.
 JPEG_SCAN: Final = 0xDAFF
-# A marker; in compressed data FF 00 and the restarts, FF D0 to FF D7, are none.
-JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# A marker that begins a segment. FF 00 and the restarts, FF D0 to FF D7, stand in compressed data,
+# and decoders pass over FF 01 to FF BF: a length read there could hide scans behind it.
+JPEG_MARKER: Final = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 JPEG_END: Final = b"\xff\xd9"
 # EXIF orientations by a quarter turn.
 SIDEWAYS: Final = (5, 6, 7, 8)

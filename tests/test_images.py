@@ -226,6 +226,14 @@ def test_what_stands_behind_a_jpeg_is_none_of_its_scans() -> None:
         pixels_of(content[:-2] + last_scan * 101 + content[-2:] + film)
 
 
+@pytest.mark.parametrize("marker", [b"\xff\x01", b"\xff\x02", b"\xff\xbf", b"\xff\xd0"])
+def test_no_marker_without_a_length_hides_scans(marker: bytes) -> None:
+    content = encode(photo_like(64, 48), "JPEG", progressive=True)
+    last_scan = content[content.rindex(b"\xff\xda") : -2]
+    with pytest.raises(InvalidImageError, match="scans"):
+        pixels_of(content[:-2] + marker + b"\xff\xff" + last_scan * 101 + content[-2:])
+
+
 def test_a_thumbnail_does_not_end_the_jpeg_around_it() -> None:
     content = encode(photo_like(64, 48), "JPEG", progressive=True)
     last_scan = content[content.rindex(b"\xff\xda") : -2]
