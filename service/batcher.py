@@ -6,7 +6,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -15,6 +14,7 @@ import structlog
 from service.errors import DeadlineError, ModelFailedError
 from service.metrics import Metrics
 from service.places import Place, Places
+from service.threads import Threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -128,7 +128,7 @@ class Batcher(Generic[Item, Result]):
         places.on_freed = self._changed.set
         self._dispatcher: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
-        self._threads = ThreadPoolExecutor(instances, thread_name_prefix="engine")
+        self._threads = Threads(instances, "engine")
         metrics.batch_capacity.set(runner.max_batch)
         metrics.engine_instances.set(instances)
         self.failures_in_a_row = 0
@@ -144,7 +144,7 @@ class Batcher(Generic[Item, Result]):
         self._changed.set()
         if self._dispatcher is not None:
             await self._dispatcher
-        self._threads.shutdown(wait=False)
+        self._threads.stop()
 
     async def run(self, place: Place, item: Item, deadline: float) -> Outcome[Result]:
         """Wait for a batch and its result.
@@ -251,11 +251,8 @@ class Batcher(Generic[Item, Result]):
             entry.drop(self._metrics)
 
     async def _run(self, batch: list[_Entry[Item, Result]], span: int) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            wanted, results, times = await loop.run_in_executor(
-                self._threads, self._call, batch, span
-            )
+            wanted, results, times = await self._threads.start(lambda: self._call(batch, span))
         except Exception as error:  # noqa: BLE001 - whatever it raises, its waiters must hear
             self._batch_failed(batch, error)
         else:

@@ -1,9 +1,7 @@
 """The two ways of an image through the server: on one thread, or from stage to stage in batches."""
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
@@ -14,6 +12,7 @@ from service.batcher import Batcher
 from service.engine import Engine
 from service.places import Place
 from service.stages import DetectedImage, Job, Stages, StageSeconds
+from service.threads import Threads
 
 Pixels = NDArray[np.uint8]
 RawRows = NDArray[np.floating]
@@ -110,8 +109,8 @@ class InBatches:
         self._batcher = batcher
         self._stages = stages
         # Apart, so that finished work never waits behind images that are still to be decoded.
-        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._finishers = ThreadPoolExecutor(threads, thread_name_prefix="postprocess")
+        self._decoders = Threads(threads, "decode")
+        self._finishers = Threads(threads, "postprocess")
 
     async def detect(self, place: Place, job: Job, deadline: float) -> DetectedImage:
         """Decode, wait for a batch and its rows, and find the boxes in them."""
@@ -125,8 +124,8 @@ class InBatches:
 
     def stop(self) -> None:
         """End the threads; one can be at a damaged image for long, and nobody waits for that."""
-        self._decoders.shutdown(wait=False, cancel_futures=True)
-        self._finishers.shutdown(wait=False, cancel_futures=True)
+        self._decoders.stop()
+        self._finishers.stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,21 +166,8 @@ def run_engine(engine: Engine, tensors: Sequence[Pixels], span: int) -> RawRows:
     return raw
 
 
-async def _timed(pool: ThreadPoolExecutor, work: Callable[[], T]) -> tuple[T, float]:
-    """Run work on a pool's thread; gives its result and the seconds it took, waiting included.
-
-    Work that is given up before a thread takes it is let go of at once, with all that it holds.
-    """
-    loop = asyncio.get_running_loop()
-    started = time.monotonic()
-    waiting = [work]
-    del work
-
-    def take() -> T:
-        return waiting.pop()()
-
-    try:
-        result = await loop.run_in_executor(pool, take)
-    finally:
-        waiting.clear()
-    return result, time.monotonic() - started
+async def _timed(threads: Threads, work: Callable[[], T]) -> tuple[T, float]:
+    """Have a thread do some work; gives its result and the seconds it took, waiting included."""
+    began = time.monotonic()
+    result = await threads.start(work)
+    return result, time.monotonic() - began

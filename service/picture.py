@@ -3,8 +3,6 @@
 import asyncio
 import io
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Final, Literal, Self
 
 import numpy as np
@@ -13,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from service.core.decode import Detections
 from service.errors import NotAcceptableError
+from service.threads import Threads
 
 PictureType = Literal["image/png", "image/jpeg"]
 
@@ -119,12 +118,12 @@ class Artists:
     """
 
     def __init__(self, count: int) -> None:
-        self.threads = ThreadPoolExecutor(count, thread_name_prefix="draw")
+        self.threads = Threads(count, "draw")
         self.free = asyncio.Semaphore(count)
 
     def stop(self) -> None:
         """End the threads; nobody waits for what is on their easels."""
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.stop()
 
 
 class Easel:
@@ -152,13 +151,7 @@ class Easel:
 
     async def draw(self, work: Callable[[], bytes]) -> bytes:
         """Draw on a thread. The easel is free when that ends, whether or not somebody waits."""
-        loop = asyncio.get_running_loop()
-        drawing = self._artists.threads.submit(work)
+        drawing = self._artists.threads.start(work)
         self._held = False
-
-        def leave(_: Future[bytes]) -> None:
-            with suppress(RuntimeError):  # the loop has ended, and so has all waiting
-                loop.call_soon_threadsafe(self._artists.free.release)
-
-        drawing.add_done_callback(leave)
-        return await asyncio.wrap_future(drawing)
+        drawing.add_done_callback(lambda _: self._artists.free.release())
+        return await asyncio.shield(drawing)

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -24,6 +23,7 @@ from service.metrics import Metrics
 from service.protocol import BoundedHttpProtocol
 from service.settings import Settings
 from service.startup import load_engine
+from service.threads import any_at_work
 
 # Balancers keep idle connections for a minute, as a rule. A server that closes them sooner does so,
 # now and then, just as the next request is on its way.
@@ -126,8 +126,8 @@ def run(
         server.run(None if listener is None else [listener])
     except SystemExit as end:  # uvicorn's word for a port that cannot be had; it has told the log
         return int(end.code != 0)
-    if app.state.hung or any(not thread.daemon for thread in threading.enumerate()[1:]):
-        # The interpreter would wait for a hanging engine, or a slow decoder, for ever.
+    if app.state.hung or any_at_work():
+        # The interpreter cannot end before a hanging engine, or a slow decoder, does.
         logging.shutdown()
         os._exit(int(app.state.hung))
     return 0

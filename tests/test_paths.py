@@ -3,9 +3,6 @@
 import asyncio
 import threading
 import time
-import weakref
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -18,7 +15,7 @@ from pictures import plain
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidImageError, QueueFullError
 from service.metrics import Metrics
-from service.paths import OneThreadRunner, _timed
+from service.paths import OneThreadRunner
 from service.picture import Artists, Easel
 from service.places import Places
 from service.settings import Settings
@@ -170,29 +167,6 @@ def test_a_cut_image_never_reaches_the_engine() -> None:
     (error,) = OneThreadRunner(engine, STAGES).run([job(plain()[:40])], 1)
     assert isinstance(error, InvalidImageError)
     assert engine.batches == []
-
-
-def test_work_that_is_given_up_before_its_turn_is_let_go_of() -> None:
-    class Held:
-        """What can be watched."""
-
-    async def main() -> None:
-        busy = threading.Event()
-        with ThreadPoolExecutor(1) as pool:
-            running = asyncio.create_task(_timed(pool, busy.wait))
-            held = Held()
-            watched = weakref.ref(held)
-            waiting = asyncio.create_task(_timed(pool, partial(id, held)))
-            del held
-            await asyncio.sleep(0.05)
-            waiting.cancel()
-            await asyncio.wait([waiting])
-            kept = watched() is not None
-            busy.set()
-            await running
-        assert not kept
-
-    asyncio.run(main())
 
 
 def test_only_as_many_pictures_are_held_as_there_are_artists() -> None:
