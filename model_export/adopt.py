@@ -12,6 +12,7 @@ from model_export.onnx_file import save_with_contract
 from model_export.onnx_network import OnnxNetwork, load_network
 from model_export.probe import STRIDES, Probe, probe_network
 from model_export.prove_axes import ProvenAxes, prove_axes
+from model_export.quicken import Quickened, quicken
 from service.core.contract import (
     METADATA_KEY,
     BoxCoding,
@@ -41,6 +42,7 @@ class AdoptRequest:
         recommended: Thresholds to prefer over the service's defaults.
         provenance: Where the model comes from.
         fixed_size: Leave the graph's height and width as they are, and promise no others.
+        keep_graph: Leave its input's type and its operators as they are, too.
         force: Replace an existing contract and an existing output file.
     """
 
@@ -55,6 +57,7 @@ class AdoptRequest:
     recommended: Recommended = field(default_factory=Recommended)
     provenance: Provenance = field(default_factory=Provenance)
     fixed_size: bool = False
+    keep_graph: bool = False
     force: bool = False
 
 
@@ -75,7 +78,8 @@ def adopt(source: Path, output: Path, request: AdoptRequest) -> Adoption:
     """Run a YOLOX ONNX file, and write a copy that carries a contract.
 
     A graph for one batch or image size is opened for any where it proves to agree with what it
-    was; otherwise that size goes into the contract.
+    was; otherwise that size goes into the contract. What can be had in less time is rewritten where
+    that proves to agree.
 
     Raises:
         ModelExportError: The file is not what the request says, or cannot be read or written;
@@ -94,14 +98,19 @@ def adopt(source: Path, output: Path, request: AdoptRequest) -> Adoption:
         score_activation=request.score_activation,
     )
     proven = prove_axes(onnx.load(source), network, probe, fixed_size=request.fixed_size)
+    quick = (
+        Quickened(proven.model, network, ())
+        if request.keep_graph
+        else quicken(proven, network, probe)
+    )
     name = request.name or default_name(source)
-    contract = _contract(request, name, version, network, probe, proven)
+    contract = _contract(request, name, version, quick.network, probe, proven)
     try:
-        save_with_contract(proven.model, contract, output)
+        save_with_contract(quick.model, contract, output)
     except OSError as error:
         raise ModelExportError(f"cannot write {output}: {error}") from error
     scores = f"objectness and classes are {probe.score_activation}"
-    return Adoption(contract, (scores, *proven.notes))
+    return Adoption(contract, (scores, *proven.notes, *quick.notes))
 
 
 def _contract(

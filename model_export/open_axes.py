@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from model_export.onnx_graph import constants_of, copy_without_shapes
 from model_export.onnx_network import ImageInput
 
 IMAGE_AXES: Final = {"NCHW": {2: "height", 3: "width"}, "NHWC": {1: "height", 2: "width"}}
@@ -28,13 +29,13 @@ def open_batch_axis(model: onnx.ModelProto, input_name: str, batch: int) -> onnx
     recorded shapes of inner tensors, which state the old batch, are dropped. Nothing else
     changes.
     """
-    opened = _copy_without_shapes(model)
+    opened = copy_without_shapes(model)
     graph = opened.graph
     images = [value for value in graph.input if value.name == input_name]
     for value in (*images, *graph.output):
         _name_axes(value, {0: "batch"})
     reshapes = [node for node in _reshapes(graph) if not _takes_zero_literally(node)]
-    for tensor in _second_inputs(reshapes, _constants(graph)):
+    for tensor in _second_inputs(reshapes, constants_of(graph)):
         shape = numpy_helper.to_array(tensor).copy()
         if shape.size and shape.flat[0] == batch:
             shape.flat[0] = 0
@@ -55,14 +56,14 @@ def open_size_axes(
         image: Its input.
         cell_counts: Of each level, and of all together, at that size.
     """
-    opened = _copy_without_shapes(model)
+    opened = copy_without_shapes(model)
     graph = opened.graph
     for value in graph.input:
         if value.name == image.name:
             _name_axes(value, IMAGE_AXES[image.layout])
     for value in graph.output:
         _name_axes(value, {1: "cells"})
-    for tensor in _second_inputs(_reshapes(graph), _constants(graph)):
+    for tensor in _second_inputs(_reshapes(graph), constants_of(graph)):
         _replace(tensor, _without_cells(numpy_helper.to_array(tensor), cell_counts))
     return opened
 
@@ -75,8 +76,8 @@ def narrow_windows(model: onnx.ModelProto) -> onnx.ModelProto:
     of one colour gives what it gave. Every cell of the result depends on its own square of the
     image and on nothing beyond, not even on where the image ends.
     """
-    narrow = _copy_without_shapes(model)
-    constants = _constants(narrow.graph)
+    narrow = copy_without_shapes(model)
+    constants = constants_of(narrow.graph)
     for node in narrow.graph.node:
         if node.op_type in WINDOWED:
             _narrow(node, constants)
@@ -101,13 +102,6 @@ def _moves(taps: int, pad: int, stride: int) -> NDArray[np.float32]:
     """(stride, taps) float32: 1 where a tap, or the nearest one within, goes."""
     places = np.clip(np.arange(taps) - pad, 0, stride - 1)
     return np.eye(stride, dtype=np.float32)[:, places]
-
-
-def _copy_without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.value_info[:]
-    return copy
 
 
 def _name_axes(value: onnx.ValueInfoProto, names: Mapping[int, str]) -> None:
@@ -141,17 +135,6 @@ def _second_inputs(
     """Their weights or target shapes, as far as the file holds them, each once."""
     names = dict.fromkeys(name for node in nodes for name in node.input[1:2])
     return [constants[name] for name in names if name in constants]
-
-
-def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """The tensors that the file holds, by the names that nodes know them by."""
-    nodes = [node for node in graph.node if node.op_type == "Constant"]
-    return {tensor.name: tensor for tensor in graph.initializer} | {
-        node.output[0]: attribute.t
-        for node in nodes
-        for attribute in node.attribute
-        if attribute.name == "value"
-    }
 
 
 def _replace(tensor: onnx.TensorProto, value: NDArray[np.generic]) -> None:

@@ -45,7 +45,8 @@ def assert_refused(folder: Path, words: str, model: onnx.ModelProto, **request: 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_input_is_read_off_the_graph(tmp_path: Path, dtype: str, layout: str, batch: int) -> None:
-    contract = adopt_tiny(tmp_path, dtype=dtype, layout=layout, batch=batch, height=96)
+    request = AdoptRequest(NAMES, keep_graph=True)
+    contract = adopt_tiny(tmp_path, request, dtype=dtype, layout=layout, batch=batch, height=96)
 
     assert (contract.input.name, contract.input.dtype) == ("images", dtype)
     assert (contract.input.layout, contract.input.height, contract.input.width) == (layout, 96, 64)
@@ -95,7 +96,7 @@ def test_wrong_score_activation_is_refused(tmp_path: Path, activation: str) -> N
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_fixed_batch_is_opened(tmp_path: Path, batch: int) -> None:
-    contract = adopt_tiny(tmp_path, batch=batch)
+    contract = adopt_tiny(tmp_path, AdoptRequest(NAMES, keep_graph=True), batch=batch)
 
     images = np.random.default_rng(1).integers(0, 256, (5, 3, 64, 64)).astype(np.float32)
     (batched,) = session(tmp_path / "out.onnx").run(None, {"images": images})
@@ -134,7 +135,7 @@ def mixing_model(batch: int | None) -> onnx.ModelProto:
 @pytest.mark.parametrize("declared", [None, 1])
 def test_batch_that_disagrees_stays_at_one(tmp_path: Path, declared: int | None) -> None:
     source, output = save(mixing_model(declared), tmp_path), tmp_path / "out.onnx"
-    adoption = adopt(source, output, AdoptRequest(NAMES, fixed_size=True))
+    adoption = adopt(source, output, AdoptRequest(NAMES, fixed_size=True, keep_graph=True))
 
     assert adoption.contract.input.batch == 1
     assert any("batch size 1 only" in note for note in adoption.notes)
@@ -263,7 +264,8 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 def test_real_nano_is_adopted_with_an_open_batch(tmp_path: Path, shared_data: Path) -> None:
     source, output = shared_data / "weights" / "yolox_nano.onnx", tmp_path / "nano.onnx"
-    contract = adopt(source, output, AdoptRequest(COCO_CLASS_NAMES)).contract
+    request = AdoptRequest(COCO_CLASS_NAMES, keep_graph=True)
+    contract = adopt(source, output, request).contract
 
     images = np.random.default_rng(2).integers(0, 256, (2, 3, 416, 416)).astype(np.float32)
     (batched,) = session(output).run(None, {"images": images})

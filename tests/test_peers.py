@@ -269,10 +269,10 @@ def test_precision_of_perfect_boxes_is_one() -> None:
         average_precision(coco, ("cat", "dog", "cow"), {7: [BOX]})
 
 
-def tiny_model(folder: Path, **changes: Any) -> Path:
+def tiny_model(folder: Path, version: str = "1", **changes: Any) -> Path:
     fields: dict[str, Any] = {"name": "images", "height": 64, "width": 64, "layout": "NCHW"}
     spec = InputSpec(**(fields | {"dtype": "float32"} | changes))
-    contract = ModelContract("tiny", "1", spec, NAMES, score_activation="probabilities")
+    contract = ModelContract("tiny", version, spec, NAMES, score_activation="probabilities")
     model = tiny_yolox_model(activation="probabilities", objectness_logit=-3.0)
     save_with_contract(model, contract, folder / "tiny.onnx")
     return folder / "tiny.onnx"
@@ -311,15 +311,27 @@ def test_the_official_pipeline_refuses_what_is_no_image(tmp_path: Path) -> None:
 
 
 def test_a_model_of_another_form_is_refused_with_all_reasons(tmp_path: Path) -> None:
-    assert read_contract(tiny_model(tmp_path)).name == "tiny"
-    with pytest.raises(ModelExportError, match="BGR images, padding of 114"):
-        read_contract(tiny_model(tmp_path, color_order="RGB", pad_value=0))
+    model = tiny_model(tmp_path)
+    assert read_contract(model, model).name == "tiny"
     with pytest.raises(ModelExportError, match="no model file"):
-        read_contract(tmp_path / "missing.onnx")
+        read_contract(model, tmp_path / "missing.onnx")
+    tiny_model(tmp_path, color_order="RGB", pad_value=0)
+    with pytest.raises(ModelExportError, match="BGR images, padding of 114"):
+        read_contract(model, model)
+
+
+def test_the_peers_and_ours_run_the_same_weights(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("ours", "peers")]
+    for folder in folders:
+        folder.mkdir()
+    ours = tiny_model(folders[0], version="2")
+    with pytest.raises(ModelExportError, match="adopt both of one file"):
+        read_contract(tiny_model(folders[1]), ours)
 
 
 def test_rectangles_are_what_ours_does_with_open_sizes(tmp_path: Path) -> None:
-    fixed = read_contract(tiny_model(tmp_path))
+    model = tiny_model(tmp_path)
+    fixed = read_contract(model, model)
     free = replace(fixed, input=replace(fixed.input, dynamic_size=True))
     assert letterbox_of([], fixed) == "square"
     assert letterbox_of([], free) == "rectangle"

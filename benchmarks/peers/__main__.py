@@ -1,6 +1,9 @@
 """Our server beside what people would take instead: same model, photos, machine and boxes.
 
-    python -m benchmarks.peers --model ADOPTED.onnx --photos FOLDER [--peers NAME ...] [--rounds 5]
+    python -m benchmarks.peers --model ADOPTED.onnx --peers-model KEPT.onnx --photos FOLDER
+                               [--peers NAME ...] [--rounds 5]
+
+The peers run a model as it was released (`adopt --keep-graph`), and ours what `adopt` makes of it.
 
 Each peer gets an environment of its own (made once, in runs/peers), with pinned packages. First all
 servers answer every photo, and must find the same boxes. Then, round after round, each is started,
@@ -93,7 +96,7 @@ def _compare(arguments: argparse.Namespace) -> Report:
 def _plan(
     arguments: argparse.Namespace, contenders: Sequence[Contender], coco: CocoSet | None
 ) -> Plan:
-    contract = read_contract(arguments.model)
+    contract = read_contract(arguments.peers_model, arguments.model)
     photos = find_photos(list(coco.images.values()) if coco else arguments.photos)
     arguments.output.mkdir(parents=True, exist_ok=True)
     interpreters = {
@@ -104,6 +107,7 @@ def _plan(
     }
     return Plan(
         model=arguments.model,
+        peers_model=arguments.peers_model,
         contract=contract,
         letterbox=letterbox_of(shlex.split(arguments.ours), contract),
         photos=photos,
@@ -161,7 +165,10 @@ def _say(line: str) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.peers", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="ONNX file with a contract")
+    parser.add_argument("--model", type=Path, required=True, help="ONNX file for ours")
+    parser.add_argument(
+        "--peers-model", type=Path, required=True, help="the same, adopted with --keep-graph"
+    )
     parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG files")
     parser.add_argument("--truth", type=Path, help="COCO annotations of them; adds AP")
     parser.add_argument("--checked", type=int, default=50, help="photos all must agree on")

@@ -16,21 +16,26 @@ from service.settings import Settings
 JPEG_SUFFIXES: Final = (".jpg", ".jpeg")
 
 
-def read_contract(model: Path) -> ModelContract:
-    """The contract of a model that the peers' pipeline, which is the official one, can serve too.
+def read_contract(peers_model: Path, model: Path) -> ModelContract:
+    """The contract of a model that the peers' pipeline, which is the official one, can serve.
+
+    Args:
+        peers_model: The model.
+        model: The same weights, in any form.
 
     Raises:
-        ModelExportError: It cannot be loaded, or is of another form.
+        ModelExportError: One of them cannot be loaded, or is of another form or other weights.
     """
-    engine = OnnxEngine(model, device="cpu")
-    try:
-        engine.load()
-    except StartupError as error:
-        raise ModelExportError(str(error)) from error
-    problems = [what for is_wrong, what in _needs(engine.contract) if is_wrong]
+    contract, ours = _contract_of(peers_model), _contract_of(model)
+    problems = [what for is_wrong, what in _needs(contract) if is_wrong]
     if problems:
-        raise ModelExportError(f"{model}: the peers' pipeline needs {', '.join(problems)}")
-    return engine.contract
+        raise ModelExportError(f"{peers_model}: the peers' pipeline needs {', '.join(problems)}")
+    if (ours.name, ours.version) != (contract.name, contract.version):
+        raise ModelExportError(
+            f"{model} is {ours.name} {ours.version}, and {peers_model} {contract.name} "
+            f"{contract.version}; adopt both of one file"
+        )
+    return contract
 
 
 def find_photos(source: Path | Sequence[Path]) -> list[Path]:
@@ -53,6 +58,15 @@ def letterbox_of(flags: Sequence[str], contract: ModelContract) -> LetterboxMode
     settings = CliApp.run(Settings, cli_args=list(flags))
     usual: LetterboxMode = "rectangle" if contract.input.dynamic_size else "square"
     return settings.letterbox or usual
+
+
+def _contract_of(model: Path) -> ModelContract:
+    engine = OnnxEngine(model, device="cpu")
+    try:
+        engine.load()
+    except StartupError as error:
+        raise ModelExportError(str(error)) from error
+    return engine.contract
 
 
 def _needs(contract: ModelContract) -> list[tuple[bool, str]]:

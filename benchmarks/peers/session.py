@@ -36,8 +36,9 @@ class Plan:
     """What to measure with.
 
     Attributes:
-        model: The ONNX file that all serve.
-        contract: What it promises.
+        model: The ONNX file that ours serves, and the loops run.
+        peers_model: The same network as the peers serve it.
+        contract: What that promises.
         letterbox: How our server, and so the loops, fit images into the network's input.
         photos: JPEG files.
         photo_list: A file that names them.
@@ -50,6 +51,7 @@ class Plan:
     """
 
     model: Path
+    peers_model: Path
     contract: ModelContract
     letterbox: LetterboxMode
     photos: Sequence[Path]
@@ -72,7 +74,7 @@ def serving(contender: Contender, plan: Plan) -> Iterator[RunningServer]:
     spec = plan.contract.input
     environment = UNTRACKED | {
         "PYTHONPATH": str(ROOT),
-        "PEER_MODEL": str(plan.model.resolve()),
+        "PEER_MODEL": str(plan.peers_model.resolve()),
         "PEER_HEIGHT": str(spec.height),
         "PEER_WIDTH": str(spec.width),
         "PEER_WORKERS": str(contender.workers),

@@ -1,0 +1,22 @@
+"""Reading and copying ONNX graphs, for those who edit them."""
+
+import onnx
+
+
+def copy_without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the recorded shapes of inner tensors, which an edit would belie."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    return copy
+
+
+def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """The tensors that a graph holds, by the names that its nodes know them by."""
+    nodes = [node for node in graph.node if node.op_type == "Constant"]
+    return {tensor.name: tensor for tensor in graph.initializer} | {
+        node.output[0]: attribute.t
+        for node in nodes
+        for attribute in node.attribute
+        if attribute.name == "value"
+    }

@@ -1,0 +1,204 @@
+"""Adopted graphs in a form that takes less time."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from model_export.adopt import AdoptRequest, adopt
+from model_export.onnx_network import OnnxNetwork, load_network
+from model_export.prove_axes import largest_difference
+from model_export.quicken import fold_focus, take_bytes
+from onnx_models import tiny_yolox_model
+
+NAMES = ("red", "green", "blue")
+RANGE = (0.0, 255.0)
+CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
+
+
+def loaded(model: onnx.ModelProto) -> OnnxNetwork:
+    return load_network(model.SerializeToString(), RANGE)
+
+
+def pictures(height: int, width: int) -> Any:
+    return np.random.default_rng(3).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_an_adopted_graph_takes_bytes_and_answers_the_same(
+    tmp_path: Path, dtype: Any, layout: Any
+) -> None:
+    before = tiny_yolox_model(dtype=dtype, layout=layout)
+    source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(before, source)
+    spec = adopt(source, output, AdoptRequest(NAMES)).contract.input
+    after = load_network(output, RANGE)
+    assert (spec.layout, spec.dtype) == (after.image.layout, after.image.dtype) == ("NHWC", "uint8")
+    assert spec.dynamic_size
+    images = pictures(64, 64)
+    np.testing.assert_array_equal(after.run(images), loaded(before).run(images))
+
+
+def test_a_graph_that_wants_other_values_keeps_its_input(tmp_path: Path) -> None:
+    source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(tiny_yolox_model(), source)
+    request = AdoptRequest(NAMES, value_range=(0.0, 1.0))
+    spec = adopt(source, output, request).contract.input
+    assert (spec.layout, spec.dtype) == ("NCHW", "float32")
+
+
+def test_a_graph_is_kept_when_asked(tmp_path: Path) -> None:
+    source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    model = tiny_yolox_model()
+    onnx.save(model, source)
+    adopt(source, output, AdoptRequest(NAMES, keep_graph=True))
+    assert list(onnx.load(output).graph.node) == list(model.graph.node)
+
+
+def focus_model(
+    *,
+    corners: tuple[tuple[int, int], ...] = CORNERS,
+    at_once: bool = False,
+    constant_nodes: bool = False,
+    step: int = 2,
+    **conv: Any,
+) -> onnx.ModelProto:
+    """Focus in front of a tiny detector: its convolution gives the mean colour of each square.
+
+    Args:
+        corners: Row and column of each, in the order in which they are stacked.
+        at_once: Take rows and columns by one slice, not by two.
+        constant_nodes: Hold what slices take in nodes.
+        step: Of the slices.
+        conv: Attributes of the convolution.
+    """
+    rng = np.random.default_rng(4)
+    kernel = rng.uniform(0, 1 / 108, (3, 12, 3, 3)).astype(np.float32)
+    tensors = {"kernel": kernel, "end": np.array([2**40]), "step": np.array([step])}
+    tensors |= {"down": np.array([2]), "across": np.array([3]), "both": np.array([2, 3])}
+    tensors |= {"ends": np.array([2**40] * 2), "steps": np.array([step] * 2)}
+    nodes, parts = [], []
+    for place, (row, column) in enumerate(corners):
+        part = f"part{place}"
+        parts.append(part)
+        tensors |= {f"row{place}": np.array([row]), f"column{place}": np.array([column])}
+        tensors[f"corner{place}"] = np.array([row, column])
+        if at_once:
+            taken = ["images", f"corner{place}", "ends", "both", "steps"]
+            nodes.append(helper.make_node("Slice", taken, [part]))
+        else:
+            taken = ["images", f"row{place}", "end", "down", "step"]
+            nodes.append(helper.make_node("Slice", taken, [f"half{place}"]))
+            taken = [f"half{place}", f"column{place}", "end", "across", "step"]
+            nodes.append(helper.make_node("Slice", taken, [part]))
+    nodes.append(helper.make_node("Concat", parts, ["stacked"], axis=1))
+    attributes = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]} | conv
+    nodes.append(helper.make_node("Conv", ["stacked", "kernel"], ["stem"], **attributes))
+    nodes.append(helper.make_node("Resize", ["stem", "", "scales"], ["large"], mode="nearest"))
+    tensors["scales"] = np.array([1, 1, 2, 2], np.float32)
+    constants = [numpy_helper.from_array(value, name) for name, value in tensors.items()]
+    model = tiny_yolox_model(dynamic_size=True)
+    for node in model.graph.node:
+        node.input[:] = ["large" if name == "images" else name for name in node.input]
+    held = [helper.make_node("Constant", [], [each.name], value=each) for each in constants]
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*(held if constant_nodes else []), *nodes, *rest])
+    model.graph.initializer.extend([] if constant_nodes else constants)
+    model.opset_import[0].version = 13
+    return model
+
+
+@pytest.mark.parametrize("corners", [CORNERS, CORNERS[::-1], (*CORNERS[:3], CORNERS[0])])
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("constant_nodes", [False, True])
+def test_focus_becomes_one_convolution_that_gives_the_same(
+    corners: tuple[tuple[int, int], ...], *, at_once: bool, constant_nodes: bool
+) -> None:
+    model = focus_model(corners=corners, at_once=at_once, constant_nodes=constant_nodes)
+    network = loaded(model)
+    folded = fold_focus(model, network)
+    assert folded is not None
+    onnx.checker.check_model(folded)
+    kinds = {node.op_type for node in folded.graph.node}
+    assert "Slice" not in kinds
+    assert not {"kernel", "corner0", "row0"} & {each.name for each in folded.graph.initializer}
+    for size in ((64, 64), (96, 32)):
+        images = pictures(*size)
+        found, expected = loaded(folded).run(images), network.run(images)
+        assert np.ptp(expected) > 1
+        assert largest_difference(found, expected) < 1e-5
+
+
+def test_focus_that_another_node_takes_from_as_well_stays_beside_the_convolution() -> None:
+    model = focus_model()
+    extra = [
+        helper.make_node("ReduceMean", ["stacked"], ["mean"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Mul", ["stem", "mean"], ["moved"]),
+    ]
+    place = next(i for i, node in enumerate(model.graph.node) if node.op_type == "Resize")
+    model.graph.node[place].input[0] = "moved"
+    for node in reversed(extra):
+        model.graph.node.insert(place, node)
+    folded = fold_focus(model, loaded(model))
+    assert folded is not None
+    images = pictures(64, 64)
+    assert largest_difference(loaded(folded).run(images), loaded(model).run(images)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        tiny_yolox_model(),
+        focus_model(step=1),
+        focus_model(corners=CORNERS[:3]),
+        focus_model(strides=[2, 2]),
+        focus_model(dilations=[2, 2]),
+        focus_model(auto_pad="SAME_UPPER", pads=[0, 0, 0, 0]),
+    ],
+    ids=["none", "no corners", "three corners", "stride", "dilation", "own padding"],
+)
+def test_what_is_no_focus_stays(model: onnx.ModelProto) -> None:
+    assert fold_focus(model, loaded(tiny_yolox_model())) is None
+
+
+def test_a_rewrite_that_gives_something_else_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(model: onnx.ModelProto, network: OnnxNetwork) -> onnx.ModelProto | None:
+        copy = take_bytes(model, network)
+        assert copy is not None
+        (weight,) = (each for each in copy.graph.initializer if each.name == "weight")
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 1.01, "weight"))
+        return copy
+
+    source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(tiny_yolox_model(), source)
+    monkeypatch.setattr("model_export.quicken.take_bytes", spoiled)
+    adoption = adopt(source, output, AdoptRequest(NAMES))
+    assert adoption.contract.input.dtype == "float32"
+    assert not any("bytes" in note for note in adoption.notes)
+
+
+def test_real_nano_is_quickened_and_agrees_on_a_photo(tmp_path: Path, shared_data: Path) -> None:
+    source, output = shared_data / "weights" / "yolox_nano.onnx", tmp_path / "nano.onnx"
+    notes = adopt(source, output, AdoptRequest(tuple(map(str, range(80))))).notes
+    assert any("bytes" in note for note in notes)
+    assert any("Focus" in note for note in notes)
+    golden = np.load(shared_data / "golden" / "official_nano_dog.npz")
+    letterboxed = golden["letterbox_u8_chw"].transpose(1, 2, 0)[np.newaxis]
+    rows = load_network(output, RANGE).run(np.ascontiguousarray(letterboxed))
+    assert largest_difference(rows, golden["raw_output"]) < 1e-3
+
+
+def test_unused_types_of_tensors_are_not_made_up() -> None:
+    copy = take_bytes(tiny_yolox_model(batch=2, height=96), loaded(tiny_yolox_model(batch=2)))
+    assert copy is not None
+    (given,) = copy.graph.input
+    assert given.type.tensor_type.elem_type == TensorProto.UINT8
+    shape = [axis.dim_value for axis in given.type.tensor_type.shape.dim]
+    assert shape == [2, 96, 64, 3]
