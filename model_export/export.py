@@ -80,9 +80,10 @@ class PixelModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """`(N, H, W, 3)` or `(N, 3, H, W)` of any dtype to raw rows `(N, A, 5 + C)` float32."""
-        # In this order the transpose moves the smallest elements.
-        planes = images.permute(0, 3, 1, 2) if self.layout == "NHWC" else images
-        rows: Tensor = self.model(planes.to(self.dtype))
+        # Before anything else: TensorRT takes bytes in to convert them, and for nothing else.
+        pixels = images.to(self.dtype)
+        planes = pixels.permute(0, 3, 1, 2) if self.layout == "NHWC" else pixels
+        rows: Tensor = self.model(planes)
         return rows.float()
 
 

@@ -88,13 +88,14 @@ def take_bytes(model: onnx.ModelProto, network: OnnxNetwork) -> onnx.ModelProto 
     taken = f"{image.name}_taken"
     for node in graph.node:
         node.input[:] = [taken if name == image.name else name for name in node.input]
-    pixels, axes = image.name, [*given.type.tensor_type.shape.dim]
-    nodes = []
-    if image.layout == "NCHW":
-        pixels, axes = f"{image.name}_planes", [axes[axis] for axis in TO_NHWC]
-        nodes.append(helper.make_node("Transpose", [image.name], [pixels], perm=TO_NCHW))
+    axes = [*given.type.tensor_type.shape.dim]
+    # Before anything else: TensorRT takes bytes in to convert them, and for nothing else.
+    pixels = taken if image.layout == "NHWC" else f"{image.name}_converted"
     element = given.type.tensor_type.elem_type
-    nodes.append(helper.make_node("Cast", [pixels], [taken], to=element))
+    nodes = [helper.make_node("Cast", [image.name], [pixels], to=element)]
+    if image.layout == "NCHW":
+        axes = [axes[axis] for axis in TO_NHWC]
+        nodes.append(helper.make_node("Transpose", [pixels], [taken], perm=TO_NCHW))
     shape = [axis.dim_param or axis.dim_value or None for axis in axes]
     given.CopyFrom(helper.make_tensor_value_info(image.name, TensorProto.UINT8, shape))
     _replace_nodes(graph, [*nodes, *graph.node])

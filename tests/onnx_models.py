@@ -181,3 +181,9 @@ def _result_info(
 
 def _constant(name: str, value: NDArray[np.generic]) -> onnx.TensorProto:
     return numpy_helper.from_array(value, name)
+
+
+def takers_of_input(model: onnx.ModelProto) -> set[str]:
+    """The operators that take the image tensor itself."""
+    name = model.graph.input[0].name
+    return {node.op_type for node in model.graph.node if name in node.input}

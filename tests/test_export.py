@@ -26,7 +26,9 @@ from model_export.model.blocks import SILU
 from model_export.model.csp_darknet import Focus
 from model_export.model.head import DecoupledHead
 from model_export.model.yolox import YOLOX, build
+from onnx_models import takers_of_input
 from service.core.contract import InputSpec, ModelContract, Provenance, Recommended
+from service.startup import DEFAULT_MODEL
 
 SQUARE = InputSpec("images", 64, 64)
 CONTRACT = ModelContract("toy", "1", SQUARE, ("red", "green", "blue"))
@@ -244,6 +246,14 @@ def test_contract_with_too_few_classes_is_refused(toy: YOLOX, tmp_path: Path) ->
     with pytest.raises(ModelExportError, match=r"output is \(1, 84, 8\), and not \(1, 84, 7\)"):
         export(toy, contract, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bytes_are_converted_before_anything_else(
+    dynamic_export: tuple[Path, list[Difference]],
+) -> None:
+    """TensorRT takes bytes in, and does nothing else with them."""
+    for path in (dynamic_export[0], DEFAULT_MODEL):
+        assert takers_of_input(onnx.load(path)) == {"Cast"}
 
 
 @pytest.mark.parametrize(

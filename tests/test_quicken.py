@@ -12,7 +12,7 @@ from model_export.adopt import AdoptRequest, adopt
 from model_export.onnx_network import OnnxNetwork, load_network
 from model_export.prove_axes import largest_difference
 from model_export.quicken import fold_focus, take_bytes
-from onnx_models import tiny_yolox_model
+from onnx_models import takers_of_input, tiny_yolox_model
 
 NAMES = ("red", "green", "blue")
 RANGE = (0.0, 255.0)
@@ -39,6 +39,8 @@ def test_an_adopted_graph_takes_bytes_and_answers_the_same(
     after = load_network(output, RANGE)
     assert (spec.layout, spec.dtype) == (after.image.layout, after.image.dtype) == ("NHWC", "uint8")
     assert spec.dynamic_size
+    # TensorRT takes bytes in, and does nothing else with them.
+    assert takers_of_input(onnx.load(output)) == {"Cast"}
     images = pictures(64, 64)
     np.testing.assert_array_equal(after.run(images), loaded(before).run(images))
 
