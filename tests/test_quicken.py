@@ -197,7 +197,7 @@ def test_real_nano_is_quickened_and_agrees_on_a_photo(tmp_path: Path, shared_dat
     assert largest_difference(rows, golden["raw_output"]) < 1e-3
 
 
-def test_unused_types_of_tensors_are_not_made_up() -> None:
+def test_a_fixed_batch_and_size_stay_fixed() -> None:
     copy = take_bytes(tiny_yolox_model(batch=2, height=96), loaded(tiny_yolox_model(batch=2)))
     assert copy is not None
     (given,) = copy.graph.input
