@@ -58,8 +58,8 @@ class FreeEngine:
             row[:, :4] = (0.5, 0.5, 0, 0)
             row[:, 4] = row[:, 5 + box] = LOGIT_SURE
 
-    def infer(self, images: NDArray[np.uint8], span: int = 1) -> NDArray[np.floating]:
-        """Give (N, A, 4 + 1 + C) raw rows for (N, `SIDE`, `SIDE`, 3) images."""
+    def infer(self, images: Sequence[NDArray[np.uint8]], span: int = 1) -> NDArray[np.floating]:
+        """Give (N, A, 4 + 1 + C) raw rows for N (`SIDE`, `SIDE`, 3) images."""
         del span
         return self._rows[: len(images)]
 

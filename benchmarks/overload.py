@@ -42,7 +42,7 @@ SENDER = Path(__file__).with_name("overload_sender.py")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "parcel.jpg"
 LEAST_OF_PEAK = 0.95
 DEADLINE_S = 10.0
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 # How often each connection sends in the overload, a second: slower than its answers come, so that
 # waiting for them does not slow it down.
 RATE_OF_CONNECTION = 0.15

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import structlog
@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from service.core.contract import ContractError, InputDtype, ModelContract
 from service.core.pack import pack_images
 from service.errors import StartupError
+from service.host_memory import HostMemory, page_locker
 from service.runtime import (
     ASKED_PROVIDER,
     CPU,
+    CUDA,
     TENSORRT,
     Session,
     choose_providers,
     import_runtime,
     open_session,
+    share_out,
     tensorrt_options,
 )
 from service.settings import Device
@@ -62,8 +65,8 @@ class Engine(Protocol):
     def spans(self) -> Sequence[int]:
         """How many instances' shares of the CPU one call can use, ascending from 1."""
 
-    def infer(self, images: Pixels, span: int = 1) -> RawRows:
-        """Run (N, H, W, 3) uint8 BGR network inputs; gives (N, A, 4 + 1 + C) raw rows."""
+    def infer(self, images: Sequence[Pixels], span: int = 1) -> RawRows:
+        """Run N (H, W, 3) uint8 BGR network inputs; gives (N, A, 4 + 1 + C) raw rows."""
 
 
 class OnnxEngine:
@@ -78,7 +81,7 @@ class OnnxEngine:
             another copy of the weights.
         max_batch: Most images of one call, unless the graph's batch is fixed (default: 16, and 1
             on the CPU, where an image of a batch takes longer than one alone).
-        gpu_memory_limit_mb: Bound of the GPU arena in MiB.
+        gpu_memory_limit_mb: Bound of the GPU arenas in MiB, shared out among the batch sizes.
         tensorrt_cache: Folder where TensorRT keeps the engines it builds.
     """
 
@@ -128,10 +131,37 @@ class OnnxEngine:
         self._output: str = output.name
         self._output_dtype = np.dtype(ONNX_DTYPES[output.type])
         self._sessions = {1: session}
+        self._session_of_bucket = self._open_buckets(runtime)
+        # Batches of a GPU are large, and copied there and back.
+        self._memory = None if self._provider == CPU else HostMemory(page_locker())
         if self._provider == CPU:
             for span in self._spans[1:]:
                 threads = span * self._threads
                 self._sessions[span] = open_session(runtime, self._path, providers, threads)
+
+    def _open_buckets(self, runtime: ModuleType) -> dict[int, Session]:
+        """On CUDA, a session for each batch size.
+
+        Where sizes take turns in one, each turn has its convolutions planned anew, and a batch of
+        32 that took an H100 11 ms takes it three seconds.
+        """
+        buckets = self._buckets()
+        if self._provider != CUDA or len(buckets) == 1:
+            return {}
+        # Only what was learnt of it is needed from now on.
+        self._sessions.clear()
+        limits = share_out(self._gpu_memory_limit_mb, buckets, self._path)
+        return {
+            bucket: open_session(
+                runtime,
+                self._path,
+                choose_providers(
+                    "cuda", runtime.get_available_providers(), gpu_memory_limit_mb=limit
+                ),
+                self._threads,
+            )
+            for bucket, limit in zip(buckets, limits, strict=True)
+        }
 
     def _read_contract(self, session: Session) -> ModelContract:
         try:
@@ -165,7 +195,7 @@ class OnnxEngine:
             try:
                 if span == 1:
                     self._check_output(images)
-                self.infer(images, span)
+                self.infer([*images], span)
             except StartupError:
                 raise
             except Exception as error:  # ONNX Runtime's errors share no base of their own
@@ -174,16 +204,17 @@ class OnnxEngine:
     def _check_output(self, images: Pixels) -> None:
         """See what shape comes when none is asked for."""
         spec = self._contract.input
-        (raw,) = self._sessions[1].run(None, {spec.name: pack_images(images, spec)})
-        promised = self._rows_shape(images)
+        session = self._session_of_bucket.get(len(images)) or self._sessions[1]
+        (raw,) = session.run(None, {spec.name: pack_images(images, spec)})
+        promised = self._rows_shape(len(images), images[0])
         if raw.shape != promised:
             raise StartupError(
                 f"{self._path}: the model gave an output of shape {raw.shape}, and its contract "
                 f"promises {promised}"
             )
 
-    def _rows_shape(self, images: Pixels) -> tuple[int, int, int]:
-        count, height, width, _ = images.shape
+    def _rows_shape(self, count: int, image: Pixels) -> tuple[int, int, int]:
+        height, width, _ = image.shape
         return count, self._contract.num_cells(height, width), self._contract.output_channels
 
     @property
@@ -210,22 +241,38 @@ class OnnxEngine:
     @property
     def spans(self) -> Sequence[int]:
         """How many instances' shares of the CPU one call can use, ascending from 1."""
-        return tuple(self._sessions)
+        return tuple(self._sessions) or (1,)
 
-    def infer(self, images: Pixels, span: int = 1) -> RawRows:
-        """Run (N, H, W, 3) uint8 BGR network inputs; gives (N, A, 4 + 1 + C) raw rows."""
-        count = len(images)
-        missing = self._bucket(count) - count
-        if missing:
-            images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
-        session = self._sessions[span]
+    def infer(self, images: Sequence[Pixels], span: int = 1) -> RawRows:
+        """Run N (H, W, 3) uint8 BGR network inputs; gives (N, A, 4 + 1 + C) raw rows."""
+        packed = self._pack(images)
+        session = self._session_of_bucket.get(len(packed)) or self._sessions[span]
         binding = session.io_binding()
-        binding.bind_cpu_input(self._contract.input.name, pack_images(images, self._contract.input))
+        binding.bind_cpu_input(self._contract.input.name, packed)
         # The rows are written where they stay; otherwise they would be copied once more.
-        raw: RawRows = np.empty(self._rows_shape(images), self._output_dtype)
+        raw = self._empty(self._rows_shape(len(packed), images[0]), self._output_dtype)
         binding.bind_output(self._output, "cpu", 0, raw.dtype, raw.shape, raw.ctypes.data)
         session.run_with_iobinding(binding)
-        return raw[:count]
+        return raw[: len(images)]
+
+    def _pack(self, images: Sequence[Pixels]) -> NDArray[np.generic]:
+        """The images as the graph takes them, filled up to a batch that is warmed."""
+        spec, count = self._contract.input, len(images)
+        bucket = self._bucket(count)
+        first = pack_images(images[0][np.newaxis], spec)
+        if bucket == 1 and self._memory is None:
+            return first
+        packed = self._empty((bucket, *first.shape[1:]), first.dtype)
+        packed[0] = first[0]
+        for number in range(1, count):
+            packed[number] = pack_images(images[number][np.newaxis], spec)[0]
+        packed[count:] = 0
+        return packed
+
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> NDArray[Any]:
+        if self._memory is None:
+            return np.empty(shape, dtype)
+        return self._memory.take(shape, dtype)
 
     def _buckets(self) -> list[int]:
         """The batch sizes that are warmed; a GPU runs no others, as a new one costs a new plan."""

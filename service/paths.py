@@ -159,8 +159,7 @@ def run_engine(engine: Engine, tensors: Sequence[Pixels], span: int) -> RawRows:
     Raises:
         ValueError: The engine gave more or fewer.
     """
-    images = tensors[0][np.newaxis] if len(tensors) == 1 else np.stack(tensors)
-    raw = engine.infer(images, span)
+    raw = engine.infer(tensors, span)
     if len(raw) != len(tensors):
         raise ValueError(f"the engine gave {len(raw)} rows for {len(tensors)} images")
     return raw

@@ -49,7 +49,7 @@ class Settings(BaseSettings):
         description="Threads per running batch (unset: the CPUs, shared out among those who wait)",
     )
     gpu_memory_limit_mb: int | None = Field(
-        None, ge=256, description="Bound of the GPU memory arena in MiB (unset: none)"
+        None, ge=256, description="Bound of the GPU memory arenas in MiB (unset: none)"
     )
     tensorrt_cache: Path | None = Field(
         None,

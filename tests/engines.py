@@ -1,6 +1,7 @@
 """An engine without a model, whose every move a test can see and hold."""
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +40,8 @@ class FakeEngine:
         self.ran_with: list[int] = []
         self.error: Exception | None = None
 
-    def infer(self, images: NDArray[np.uint8], span: int = 1) -> NDArray[np.floating]:
-        self.batches.append(images.shape)
+    def infer(self, images: Sequence[NDArray[np.uint8]], span: int = 1) -> NDArray[np.floating]:
+        self.batches.append((len(images), *images[0].shape))
         self.ran_with.append(span)
         self.started.release()
         if not self.gate.wait(timeout=30):

@@ -1,7 +1,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -379,7 +379,7 @@ def test_an_engine_error_reaches_every_waiter_and_the_next_batch_works() -> None
 
 def test_an_engine_that_loses_a_row_fails_its_batch_only() -> None:
     class Forgetful(FakeEngine):
-        def infer(self, images: NDArray[np.uint8], span: int = 1) -> NDArray[np.floating]:
+        def infer(self, images: Sequence[NDArray[np.uint8]], span: int = 1) -> NDArray[np.floating]:
             rows = super().infer(images, span)
             return rows[:-1] if len(images) > 1 else rows
 

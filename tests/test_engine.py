@@ -2,7 +2,6 @@ import errno
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from service.core.pack import pack_images
 from service.cpus import usable_cpus
 from service.engine import OnnxEngine
 from service.errors import StartupError
-from service.runtime import tensorrt_options
+from service.runtime import share_out, tensorrt_options
 
 NAMES = ("red", "green", "blue")
 RNG = np.random.default_rng(0)
@@ -252,28 +251,91 @@ def test_auto_tries_the_gpu_and_reports_what_it_took(
     assert engine.provider == "CPUExecutionProvider"
 
 
-def test_on_a_gpu_batches_are_padded_to_a_few_sizes(tmp_path: Path) -> None:
-    engine = loaded(model_file(tmp_path), max_batch=12)
-    engine._provider = "CUDAExecutionProvider"
-    ran: list[int] = []
-    session = engine._sessions[1]
-    engine._sessions[1] = SimpleNamespace(
-        io_binding=session.io_binding, run_with_iobinding=_recording(session, ran)
-    )
-    expected = engine.infer(IMAGES[:1])
-    raw = engine.infer(IMAGES)
-    assert ran == [1, 4]
-    assert len(raw) == 3
-    np.testing.assert_allclose(raw[0], expected[0], atol=1e-5)
-    assert engine._buckets() == [1, 2, 4, 8, 12]
+class PretendingSession:
+    """A session on the CPU that says it runs on CUDA."""
+
+    def __init__(self, session: Any, ran: list[tuple[int, int]]) -> None:
+        self._session = session
+        self._ran = ran
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider"]
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        self._session.run_with_iobinding(binding)
+        self._ran.append((id(self), binding.get_outputs()[0].shape()[0]))
 
 
-def _recording(session: Any, ran: list[int]) -> Any:
-    def run(binding: Any) -> None:
-        session.run_with_iobinding(binding)
-        ran.append(binding.get_outputs()[0].shape()[0])
+class PretendingRuntime(SilentlyFallingRuntime):
+    """An ONNX Runtime that seems to run on a GPU; keeps what each session was opened with."""
 
-    return run
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits: list[str | None] = []
+        self.ran: list[tuple[int, int]] = []
+
+    def InferenceSession(self, path: str, options: Any, providers: Any) -> Any:  # noqa: N802
+        self.limits.append(providers[0][1].get("gpu_mem_limit"))
+        session = super().InferenceSession(path, options, providers)
+        return PretendingSession(session, self.ran)
+
+
+@pytest.fixture
+def pretending_runtime(monkeypatch: pytest.MonkeyPatch) -> PretendingRuntime:
+    runtime = PretendingRuntime()
+    monkeypatch.setattr("service.engine.import_runtime", lambda: runtime)
+    return runtime
+
+
+def test_on_cuda_batches_are_padded_to_a_few_sizes_with_a_session_each(
+    tmp_path: Path, pretending_runtime: PretendingRuntime
+) -> None:
+    path = model_file(tmp_path)
+    alone = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (expected,) = alone.run(None, {"images": IMAGES.transpose(0, 3, 1, 2).astype(np.float32)})
+    engine = loaded(path, device="cuda", max_batch=12)
+    engine.warm([(64, 64)])
+    assert [size for _, size in pretending_runtime.ran] == [1, 2, 4, 8, 12]
+    session_of = {size: session for session, size in pretending_runtime.ran}
+    assert len(set(session_of.values())) == 5
+    pretending_runtime.ran.clear()
+    for count in (1, 3, 1):
+        rows = engine.infer([*IMAGES[:count]])
+        np.testing.assert_allclose(rows, expected[:count], atol=1e-5)
+    assert pretending_runtime.ran == [(session_of[size], size) for size in (1, 4, 1)]
+
+
+def test_rows_on_cuda_stay_as_they_are_while_somebody_has_them(
+    tmp_path: Path, pretending_runtime: PretendingRuntime
+) -> None:
+    engine = loaded(model_file(tmp_path), device="cuda")
+    kept = engine.infer([IMAGES[0]])[0]
+    before = kept.copy()
+    others = [engine.infer([image])[0] for image in IMAGES[1:]]
+    np.testing.assert_array_equal(kept, before)
+    assert not any(np.shares_memory(kept, other) for other in others)
+
+
+def test_a_bound_of_gpu_memory_is_shared_out_among_the_sessions(
+    tmp_path: Path, pretending_runtime: PretendingRuntime
+) -> None:
+    loaded(model_file(tmp_path), device="cuda", max_batch=4, gpu_memory_limit_mb=512)
+    probe, *limits = (int(limit or 0) for limit in pretending_runtime.limits)
+    assert probe == 512 * 2**20
+    assert limits == sorted(limits)
+    assert 0.99 * probe < sum(limits) <= probe
+
+
+def test_a_bound_of_gpu_memory_below_the_weights_stops_the_start(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.onnx"
+    weights.write_bytes(bytes(2**20 * 100))
+    assert share_out(None, [1, 2], weights) == [None, None]
+    assert share_out(500, [1, 3], weights) == [175, 325]
+    with pytest.raises(StartupError, match=r"200 has no room for 2 copies.*100 MiB"):
+        share_out(200, [1, 3], weights)
 
 
 def test_a_missing_runtime_is_one_clear_line() -> None:

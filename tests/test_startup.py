@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,8 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int, int]]:
     calls: list[tuple[int, int, int, int]] = []
     infer = OnnxEngine.infer
 
-    def noted(engine: OnnxEngine, images: NDArray[np.uint8], span: int = 1) -> Any:
-        batch, height, width, _ = images.shape
+    def noted(engine: OnnxEngine, images: Sequence[NDArray[np.uint8]], span: int = 1) -> Any:
+        batch, (height, width, _) = len(images), images[0].shape
         calls.append((batch, height, width, span))
         return infer(engine, images, span)
 

@@ -1,0 +1,28 @@
+"""The benchmark of GPUs, where there is none."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+
+
+def test_every_way_to_the_model_is_measured_and_compared_with_the_first() -> None:
+    model = PROJECT / "service" / "models" / "barcodes.onnx"
+    arguments = ["--model", model, "--device", "cpu", "--batch", "2", "--workers", "1"]
+    arguments += ["--connections", "2", "--seconds", "2"]
+    done = subprocess.run(
+        [sys.executable, PROJECT / "benchmarks" / "gpu.py", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ways = re.findall(r"^batch +(\d+)  (\S.*?) +(\d+) images/s", done.stdout, re.MULTILINE)
+    names = ["session.run", "engine, 1 at once", "engine, 2 at once"]
+    assert [(count, name) for count, name, _ in ways] == [(n, name) for n in "12" for name in names]
+    (served,) = re.findall(r"c=2 +(\d+) images/s .* ([\d.]+) of session.run", done.stdout)
+    limit = next(int(rate) for count, name, rate in ways if (count, name) == ("2", names[0]))
+    assert abs(float(served[1]) - int(served[0]) / limit) < 0.05
+    assert "images a batch" in done.stdout
