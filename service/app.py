@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -40,6 +40,7 @@ READINESS_REPORT_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
+EXPECTED_ERRORS: Final = (ServiceError, RequestValidationError, HTTPException, ClientDisconnect)
 HTTP_ERRORS: Final = {404: NotFoundError, 405: MethodNotAllowedError}
 
 
@@ -69,7 +70,8 @@ def create_app(
             yield {REFUSES: _refuses(app, running)}
         await _stop(app, running)
 
-    app = FastAPI(
+    app = Application(
+        counted,
         title="yolox-serve",
         summary="Object detection with YOLOX.",
         version=__version__,
@@ -83,9 +85,44 @@ def create_app(
     )
     app.state.hung = False
     app.add_middleware(Telemetry, metrics=counted, on_bug=answer_error)
-    for kind in (ServiceError, RequestValidationError, HTTPException, ClientDisconnect):
+    for kind in EXPECTED_ERRORS:
         app.add_exception_handler(kind, _answer_expected_error)
     return app
+
+
+class Application(FastAPI):
+    """FastAPI's, but for what is asked most: detection goes round its layers, to the same route.
+
+    Without them a crowd on two CPUs gets 2 to 3 % more answers of YOLOX-nano.
+
+    Args:
+        metrics: Where to count.
+        options: FastAPI's.
+    """
+
+    def __init__(self, metrics: Metrics, **options: Any) -> None:  # noqa: ANN401 - FastAPI's
+        super().__init__(**options)
+        (self._detection,) = detection.routes
+        self._counted = Telemetry(self._detect, metrics, answer_error)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or begin and end the application's life."""
+        if is_detection(scope):
+            await self._counted(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    async def _detect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.update(app=self, route=self._detection)
+        try:
+            await self._detection.handle(scope, receive, send)
+        except EXPECTED_ERRORS as error:
+            await answer_error(Request(scope), error)(scope, receive, send)
+
+
+def is_detection(scope: Scope) -> bool:
+    """Whether an ASGI scope is that of `POST /detect`."""
+    return (scope.get("path"), scope.get("method")) == ("/detect", "POST")
 
 
 @asynccontextmanager
@@ -155,7 +192,7 @@ def _refuses(app: FastAPI, running: Running) -> Refuses:
     counted = Telemetry(refuse, running.metrics, answer_error)
 
     def refuses(scope: Scope) -> ASGIApp | None:
-        if scope["path"] != "/detect" or scope["method"] != "POST":
+        if not is_detection(scope):
             return None
         refusal = running.detector.refusal()
         if refusal is None:
@@ -173,7 +210,7 @@ async def _answer_expected_error(request: Request, error: Exception) -> Response
 def answer_error(request: Request, error: Exception) -> Response:
     """The one error handler: any exception becomes a problem document."""
     problem = _as_service_error(error)
-    if request.scope["path"] == "/detect" and request.method == "POST":
+    if is_detection(request.scope):
         request.app.state.running.metrics.rejections.labels(problem.slug).inc()
     headers = dict(getattr(error, "headers", None) or {})
     return Response(

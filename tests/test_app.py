@@ -893,3 +893,19 @@ def test_an_image_decoded_smaller_has_its_boxes_in_its_own_pixels() -> None:
     assert (jpeg["width"], jpeg["height"]) == (1000, 800)
     assert jpeg["detections"][0]["box"] == pytest.approx(png["detections"][0]["box"], abs=0.1)
     assert jpeg["detections"][0]["box"]["x2"] > 64
+
+
+def test_detection_goes_round_the_layers_of_the_framework_and_is_answered_all_the_same() -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("this layer was not to be asked")
+
+    with serving(api_key="secret") as client:
+        key = {"X-API-Key": "secret"}
+        client.app.middleware_stack = broken  # type: ignore[attr-defined]
+        assert client.get("/model", headers=key).status_code == 500
+        found = client.post("/detect", content=plain(), headers=PNG | key)
+        assert boxes(found)[0]
+        assert {"x-request-id", "server-timing"} <= found.headers.keys()
+        problem(client.post("/detect", content=plain(), headers=PNG), 401, "unauthorized")
+        problem(client.post("/detect", content=b"text", headers=key), 415, "unsupported-type")
+        problem(client.post("/detect?iou=2", content=plain(), headers=key), 422, "invalid-option")
