@@ -18,7 +18,7 @@ from service.metrics import Metrics
 from service.paths import BatchRunner, InBatches, OneThread, OneThreadRunner
 from service.picture import Artists
 from service.places import Places
-from service.runtime import CPU
+from service.runtime import CPU, CUDA
 from service.settings import Settings
 from service.stages import Stages
 
@@ -52,7 +52,10 @@ def load_engine(settings: Settings) -> OnnxEngine:
     contract = engine.contract
     if settings.letterbox == "rectangle" and not contract.input.dynamic_size:
         raise StartupError(f"{path} has a fixed size, and cannot do letterbox=rectangle")
-    engine.warm(promised_sizes(contract, letterbox_mode(settings, engine)))
+    mode = letterbox_mode(settings, engine)
+    if (mode, engine.provider) == ("rectangle", CUDA):
+        log.warning("CUDA plans all convolutions anew at each change of shape; squares are quicker")
+    engine.warm(promised_sizes(contract, mode))
     log.info("model", name=contract.name, version=contract.version, file=str(path))
     return engine
 

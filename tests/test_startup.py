@@ -32,7 +32,7 @@ from service.startup import (
     spans_of_engine,
     threads_of_engine,
 )
-from test_engine import SilentlyFallingRuntime, loaded, model_file
+from test_engine import PretendingRuntime, SilentlyFallingRuntime, loaded, model_file
 
 
 @pytest.fixture
@@ -121,6 +121,20 @@ def test_every_size_is_warmed_with_every_span_before_anybody_asks(
 ) -> None:
     load_engine(Settings(model=dynamic_model(tmp_path), device="cpu", letterbox=mode))
     assert sorted(ran) == [(1, *size, span) for size in sizes for span in (1, 4)]
+
+
+@pytest.mark.parametrize(("mode", "warnings"), [("square", 0), ("rectangle", 1)])
+def test_rectangles_on_cuda_are_warned_of(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    mode: Any,
+    warnings: int,
+) -> None:
+    monkeypatch.setattr("service.engine.import_runtime", PretendingRuntime)
+    model = dynamic_model(tmp_path)
+    load_engine(Settings(model=model, device="cuda", letterbox=mode, max_batch_size=1))
+    assert capsys.readouterr().err.count("at each change of shape") == warnings
 
 
 def test_a_gpu_is_warmed_with_every_batch_that_it_will_run(tmp_path: Path, ran: list[Any]) -> None:
