@@ -16,7 +16,6 @@ All but the last run on random pixels. With `--device cpu` the two of the device
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import threading
@@ -76,10 +75,8 @@ def _measure_calls(engine: OnnxEngine, images: Batch, arguments: argparse.Namesp
     count = len(images)
 
     def report(what: str, rate: float) -> float:
-        milliseconds = 1000 * count / rate
-        print(
-            f"batch {count:3}  {what:22} {rate:8.0f} images/s  {milliseconds:7.2f} ms", flush=True
-        )
+        took_ms = 1000 * count / rate
+        print(f"batch {count:3}  {what:22} {rate:8.0f} images/s  {took_ms:7.2f} ms", flush=True)
         return rate
 
     limit = report("session.run", _rate(lambda: session.run(None, {name: packed}), count))
@@ -215,5 +212,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     main()

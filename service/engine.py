@@ -151,17 +151,16 @@ class OnnxEngine:
         # Only what was learnt of it is needed from now on.
         self._sessions.clear()
         limits = share_out(self._gpu_memory_limit_mb, buckets, self._path)
-        return {
-            bucket: open_session(
-                runtime,
-                self._path,
-                choose_providers(
-                    "cuda", runtime.get_available_providers(), gpu_memory_limit_mb=limit
-                ),
-                self._threads,
-            )
-            for bucket, limit in zip(buckets, limits, strict=True)
-        }
+        available, opened = runtime.get_available_providers(), dict[int, Session]()
+        for bucket, limit in zip(buckets, limits, strict=True):
+            providers = choose_providers("cuda", available, gpu_memory_limit_mb=limit)
+            opened[bucket] = open_session(runtime, self._path, providers, self._threads)
+            found = opened[bucket].get_providers()[0]
+            if found != CUDA:
+                raise StartupError(
+                    f"{self._path}: batches of {bucket} would run on {found}, and not on {CUDA}"
+                )
+        return opened
 
     def _read_contract(self, session: Session) -> ModelContract:
         try:

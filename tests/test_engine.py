@@ -254,15 +254,16 @@ def test_auto_tries_the_gpu_and_reports_what_it_took(
 class PretendingSession:
     """A session on the CPU that says it runs on CUDA."""
 
-    def __init__(self, session: Any, ran: list[tuple[int, int]]) -> None:
+    def __init__(self, session: Any, ran: list[tuple[int, int]], provider: str) -> None:
         self._session = session
         self._ran = ran
+        self._provider = provider
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
     def get_providers(self) -> list[str]:
-        return ["CUDAExecutionProvider"]
+        return [self._provider]
 
     def run_with_iobinding(self, binding: Any) -> None:
         self._session.run_with_iobinding(binding)
@@ -276,11 +277,14 @@ class PretendingRuntime(SilentlyFallingRuntime):
         super().__init__()
         self.limits: list[str | None] = []
         self.ran: list[tuple[int, int]] = []
+        self.sessions_with_room = 100
 
     def InferenceSession(self, path: str, options: Any, providers: Any) -> Any:  # noqa: N802
         self.limits.append(providers[0][1].get("gpu_mem_limit"))
         session = super().InferenceSession(path, options, providers)
-        return PretendingSession(session, self.ran)
+        room = len(self.limits) <= self.sessions_with_room
+        provider = "CUDAExecutionProvider" if room else "CPUExecutionProvider"
+        return PretendingSession(session, self.ran, provider)
 
 
 @pytest.fixture
@@ -317,6 +321,14 @@ def test_rows_on_cuda_stay_as_they_are_while_somebody_has_them(
     others = [engine.infer([image])[0] for image in IMAGES[1:]]
     np.testing.assert_array_equal(kept, before)
     assert not any(np.shares_memory(kept, other) for other in others)
+
+
+def test_a_batch_size_that_would_fall_to_the_cpu_stops_the_start(
+    tmp_path: Path, pretending_runtime: PretendingRuntime
+) -> None:
+    pretending_runtime.sessions_with_room = 3
+    with pytest.raises(StartupError, match="batches of 4 would run on CPUExecutionProvider"):
+        loaded(model_file(tmp_path), device="auto")
 
 
 def test_a_bound_of_gpu_memory_is_shared_out_among_the_sessions(
