@@ -438,10 +438,11 @@ def test_mixed_precision_learns_with_float32_weights(
     scaler = torch.amp.GradScaler("cpu", enabled=dtype == torch.float16)
     learner = Learner(model, DetectionLoss(PRESETS["yolox"]), optimizer, scaler, dtype)
 
-    # The scale of float16 gradients is halved until none overflows.
-    totals = [learner.step(batch_of(pictures), 0.01, closing=True)[0].item() for _ in range(16)]
+    # The scale of float16 gradients is halved until none overflows; by then ten steps have passed
+    # on a CPU that multiplies in it.
+    totals = [learner.step(batch_of(pictures), 0.01, closing=True)[0].item() for _ in range(32)]
 
-    assert totals[-1] < totals[0]
+    assert sum(totals[-4:]) / 4 < 0.9 * totals[0]
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
