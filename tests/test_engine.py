@@ -323,6 +323,21 @@ def test_rows_on_cuda_stay_as_they_are_while_somebody_has_them(
     assert not any(np.shares_memory(kept, other) for other in others)
 
 
+def test_on_cuda_pixels_and_rows_lie_in_locked_memory_that_is_used_again(
+    tmp_path: Path, pretending_runtime: PretendingRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked: list[int] = []
+    monkeypatch.setattr(
+        "service.engine.page_locker", lambda: lambda memory: locked.append(memory.nbytes)
+    )
+    engine = loaded(model_file(tmp_path), device="cuda", max_batch=4)
+    expected = engine.infer([*IMAGES]).copy()
+    pixels_and_rows = len(locked)
+    for _ in range(3):
+        np.testing.assert_array_equal(engine.infer([*IMAGES]), expected)
+    assert pixels_and_rows == len(locked) == 2
+
+
 def test_a_batch_size_that_would_fall_to_the_cpu_stops_the_start(
     tmp_path: Path, pretending_runtime: PretendingRuntime
 ) -> None:
