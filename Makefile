@@ -1,4 +1,4 @@
-# make serve   start the server          MODEL=path-or-name PORT=8000 HOST=127.0.0.1 DEVICE=auto|cpu|cuda|tensorrt
+# make serve   start the server          MODEL=path-or-name PORT=8000 HOST=127.0.0.1 DEVICE=auto|cpu|openvino|cuda|tensorrt
 #              (no MODEL: the barcode detector that comes with the package)
 # make test    run the tests
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
@@ -18,8 +18,8 @@ TORCH := 2.13.0
 # The two ONNX runtimes cannot share an environment. The GPU's is taken where there is a driver.
 ifneq ($(filter cuda tensorrt,$(DEVICE)),)
 RUNTIME := gpu
-else ifeq ($(DEVICE),cpu)
-RUNTIME := cpu
+else ifneq ($(filter cpu openvino,$(DEVICE)),)
+RUNTIME := $(DEVICE)
 else
 RUNTIME := $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 endif
@@ -27,7 +27,7 @@ VENV := .venv
 SERVE_VENV := $(if $(filter gpu,$(RUNTIME)),.venv-gpu,$(VENV))
 
 BIN := $(VENV)/bin
-SERVE_STAMP := $(SERVE_VENV)/.installed-serve
+SERVE_STAMP := $(SERVE_VENV)/.installed-serve-$(RUNTIME)
 DEV_STAMP := $(VENV)/.installed-dev
 PROMETHEUS := $(VENV)/prometheus/usr/bin/promtool
 

@@ -14,6 +14,10 @@ from typing import Final
 UNUSED: Final = (
     # For other programs' C and C++: the Python module has a copy of its own inside.
     "onnxruntime/capi/libonnxruntime.so.*",
+    # OpenVINO for Intel's GPUs and NPUs, and the plugin's other names.
+    "onnxruntime_ep_openvino/cache.json",
+    "onnxruntime_ep_openvino/libonnxruntime_providers_openvino_plugin.so.*",
+    "onnxruntime_ep_openvino/libopenvino_intel_[gn]pu_plugin.so",
     # Tools for making models.
     "onnxruntime/datasets",
     "onnxruntime/quantization",

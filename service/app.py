@@ -28,7 +28,7 @@ from service.gpus import watch_gpus
 from service.metrics import Metrics
 from service.protocol import REFUSES, Refuses
 from service.routes import Running, check_key_of, detection, router
-from service.runtime import CPU
+from service.runtime import ON_CPU
 from service.schemas import ModelRef, Problem
 from service.settings import Settings
 from service.startup import default_options, load_engine, make_detector
@@ -159,7 +159,7 @@ def _assemble(settings: Settings, metrics: Metrics, engine: Engine) -> Running:
     model = ModelRef(name=contract.name, version=contract.version, provider=engine.provider)
     metrics.model_info.labels(contract.name, contract.version, engine.provider).set(1)
     metrics.provider_mismatch.set(engine.provider != engine.wanted_provider)
-    if engine.provider != CPU:
+    if engine.provider not in ON_CPU:
         watch_gpus(metrics.registry)
     if not metrics.shared:
         metrics.ready.set_function(lambda: float(detector.unready_reason() is None))

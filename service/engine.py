@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Protocol
@@ -10,15 +11,19 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from service.core.contract import ContractError, InputDtype, ModelContract
+from service.core.contract import ModelContract
 from service.core.pack import pack_images
 from service.errors import StartupError
+from service.graph import HALF, ONNX_DTYPES, read_contract
 from service.host_memory import HostMemory, page_locker
+from service.openvino import OPENVINO, add_openvino, openvino_options
 from service.runtime import (
     ASKED_PROVIDER,
     CPU,
     CUDA,
+    ON_CPU,
     TENSORRT,
+    Providers,
     Session,
     choose_providers,
     import_runtime,
@@ -32,12 +37,6 @@ Pixels = NDArray[np.uint8]
 RawRows = NDArray[np.floating]
 
 GPU_BATCH: Final = 16
-HALF: Final = "tensor(float16)"
-ONNX_DTYPES: Final[dict[str, InputDtype]] = {
-    "tensor(uint8)": "uint8",
-    HALF: "float16",
-    "tensor(float)": "float32",
-}
 
 log = structlog.get_logger(__name__)
 
@@ -69,16 +68,30 @@ class Engine(Protocol):
         """Run N (H, W, 3) uint8 BGR network inputs; gives (N, A, 4 + 1 + C) raw rows."""
 
 
+@dataclass(frozen=True, slots=True)
+class CpuShares:
+    """How calls share the CPUs, where they are what computes.
+
+    Attributes:
+        threads: Of a call of span 1. One thread means the caller's own, so that concurrent calls
+            run side by side on one copy of the weights.
+        instances: Calls of span 1 that will be under way at once.
+        spans: Multiples of `threads` that a call may ask for, ascending from 1; each beside 1 costs
+            another copy of the weights.
+    """
+
+    threads: int = 1
+    instances: int = 1
+    spans: Sequence[int] = (1,)
+
+
 class OnnxEngine:
     """A model file in ONNX Runtime.
 
     Args:
         path: An ONNX file with a contract.
         device: Where to run; `auto` takes CUDA where it works.
-        threads: Threads of a call of span 1 on the CPU. One thread means the caller's own, so that
-            concurrent calls run side by side on one copy of the weights.
-        spans: Multiples of `threads` that a call may ask for on the CPU; each beside 1 costs
-            another copy of the weights.
+        shares: How calls on the CPU share it.
         max_batch: Most images of one call, unless the graph's batch is fixed (default: 16, and 1
             on the CPU, where an image of a batch takes longer than one alone).
         gpu_memory_limit_mb: Bound of the GPU arenas in MiB, shared out among the batch sizes.
@@ -90,16 +103,14 @@ class OnnxEngine:
         path: Path,
         *,
         device: Device = "auto",
-        threads: int = 1,
-        spans: Sequence[int] = (1,),
+        shares: CpuShares = CpuShares(),
         max_batch: int | None = None,
         gpu_memory_limit_mb: int | None = None,
         tensorrt_cache: Path | None = None,
     ) -> None:
         self._path = path
         self._device = device
-        self._threads = threads
-        self._spans = spans
+        self._shares = shares
         self._most_images = max_batch
         self._gpu_memory_limit_mb = gpu_memory_limit_mb
         self._tensorrt_cache = tensorrt_cache
@@ -112,6 +123,8 @@ class OnnxEngine:
                 was asked for.
         """
         runtime = import_runtime()
+        if self._device == "openvino":
+            add_openvino(runtime)
         providers = choose_providers(
             self._device,
             runtime.get_available_providers(),
@@ -120,12 +133,12 @@ class OnnxEngine:
         self._wanted_provider = providers[0][0]
         if self._wanted_provider == TENSORRT:
             providers[0] = (TENSORRT, self._tensorrt_options(runtime))
-        if self._wanted_provider != CPU:
+        if self._wanted_provider not in ON_CPU:
             # Finds the CUDA libraries that come as wheels, so that no system CUDA is needed.
             runtime.preload_dlls()
-        session = open_session(runtime, self._path, providers, self._threads)
+        session = self._open(runtime, providers, 1)
         self._provider: str = session.get_providers()[0]
-        self._contract = self._read_contract(session)
+        self._contract = read_contract(session, self._path)
         self._check_device()
         output = session.get_outputs()[0]
         self._output: str = output.name
@@ -133,11 +146,21 @@ class OnnxEngine:
         self._sessions = {1: session}
         self._session_of_bucket = self._open_buckets(runtime)
         # Batches of a GPU are large, and copied there and back.
-        self._memory = None if self._provider == CPU else HostMemory(page_locker())
-        if self._provider == CPU:
-            for span in self._spans[1:]:
-                threads = span * self._threads
-                self._sessions[span] = open_session(runtime, self._path, providers, threads)
+        self._memory = None if self._provider in ON_CPU else HostMemory(page_locker())
+        if self._provider in ON_CPU:
+            for span in self._shares.spans[1:]:
+                self._sessions[span] = self._open(runtime, providers, span)
+
+    def _open(self, runtime: ModuleType, providers: Providers, span: int) -> Session:
+        """A session whose calls take the threads of so many instances."""
+        threads = span * self._shares.threads
+        if providers[0][0] == OPENVINO:
+            # The threads are OpenVINO's, and ONNX Runtime has nothing to do for its own.
+            options = openvino_options(
+                calls=max(1, self._shares.instances // span), threads=threads
+            )
+            providers, threads = [(OPENVINO, options)], 1
+        return open_session(runtime, self._path, providers, threads)
 
     def _open_buckets(self, runtime: ModuleType) -> dict[int, Session]:
         """On CUDA, a session for each batch size.
@@ -154,7 +177,7 @@ class OnnxEngine:
         available, opened = runtime.get_available_providers(), dict[int, Session]()
         for bucket, limit in zip(buckets, limits, strict=True):
             providers = choose_providers("cuda", available, gpu_memory_limit_mb=limit)
-            opened[bucket] = open_session(runtime, self._path, providers, self._threads)
+            opened[bucket] = open_session(runtime, self._path, providers, self._shares.threads)
             found = opened[bucket].get_providers()[0]
             if found != CUDA:
                 raise StartupError(
@@ -162,22 +185,11 @@ class OnnxEngine:
                 )
         return opened
 
-    def _read_contract(self, session: Session) -> ModelContract:
-        try:
-            contract = ModelContract.from_metadata(session.get_modelmeta().custom_metadata_map)
-            _check_graph(contract, session)
-        except ContractError as error:
-            raise StartupError(
-                f"{self._path}: {error}; `python -m model_export adopt {self._path}` writes a copy "
-                "with a contract"
-            ) from error
-        return contract
-
     def _tensorrt_options(self, runtime: ModuleType) -> dict[str, str]:
         """What the model is must be known before TensorRT builds anything for it."""
         session = open_session(runtime, self._path, [(CPU, {})], 1)
         return tensorrt_options(
-            self._read_contract(session).input,
+            read_contract(session, self._path).input,
             half=session.get_outputs()[0].type == HALF,
             max_batch=self._most_images or GPU_BATCH,
             cache=self._tensorrt_cache,
@@ -234,7 +246,7 @@ class OnnxEngine:
     @property
     def max_batch(self) -> int:
         """Most images of one call."""
-        usual = 1 if self._provider == CPU else GPU_BATCH
+        usual = 1 if self._provider in ON_CPU else GPU_BATCH
         return self._contract.input.batch or self._most_images or usual
 
     @property
@@ -277,13 +289,13 @@ class OnnxEngine:
         """The batch sizes that are warmed; a GPU runs no others, as a new one costs a new plan."""
         if self._contract.input.batch is not None:
             return [self._contract.input.batch]
-        if self._provider == CPU:
+        if self._provider in ON_CPU:
             return sorted({1, self.max_batch})
         powers = (2**exponent for exponent in itertools.count())
         return [*itertools.takewhile(lambda size: size < self.max_batch, powers), self.max_batch]
 
     def _bucket(self, count: int) -> int:
-        if self._provider == CPU and self._contract.input.batch is None:
+        if self._provider in ON_CPU and self._contract.input.batch is None:
             return count
         return next(size for size in self._buckets() if size >= count)
 
@@ -297,32 +309,3 @@ class OnnxEngine:
             )
         tell = log.warning if self._device == "auto" else log.info
         tell("engine provider", asked=self._device, provider=self._provider)
-
-
-def _check_graph(contract: ModelContract, session: Session) -> None:
-    """See that the graph's own description agrees with the contract.
-
-    Raises:
-        ContractError: It does not.
-    """
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    names = [node.name for node in inputs]
-    if names != [contract.input.name]:
-        raise ContractError(
-            f"the graph's inputs are {names}, and the contract says {contract.input.name!r}"
-        )
-    dtype = ONNX_DTYPES.get(inputs[0].type, inputs[0].type)
-    if dtype != contract.input.dtype:
-        raise ContractError(
-            f"the graph takes {dtype}, and the contract says {contract.input.dtype}"
-        )
-    if len(outputs) != 1:
-        raise ContractError(f"the graph has {len(outputs)} outputs, and a contract allows one")
-    if outputs[0].type not in ONNX_DTYPES:
-        raise ContractError(f"the graph gives {outputs[0].type}, and not float16 or float32")
-    channels = outputs[0].shape[-1]
-    if isinstance(channels, int) and channels != contract.output_channels:
-        raise ContractError(
-            f"the graph gives {channels} values a row, and {contract.num_classes} class names make "
-            f"{contract.output_channels}"
-        )

@@ -9,12 +9,15 @@ from typing import Any, Final
 
 from service.core.contract import InputSpec
 from service.errors import StartupError
+from service.openvino import OPENVINO, openvino_cpu
 from service.settings import Device
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 TENSORRT: Final = "TensorrtExecutionProvider"
-ASKED_PROVIDER: Final = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+ASKED_PROVIDER: Final = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT, "openvino": OPENVINO}
+# Those that share the CPUs with everything else.
+ON_CPU: Final = frozenset({CPU, OPENVINO})
 
 # The smallest rectangle of all.
 TENSORRT_LEAST_SIDE: Final = 32
@@ -55,15 +58,15 @@ def choose_providers(
     cuda_options = {"arena_extend_strategy": "kSameAsRequested", "prefer_nhwc": "1"}
     if gpu_memory_limit_mb is not None:
         cuda_options["gpu_mem_limit"] = str(gpu_memory_limit_mb * 2**20)
-    options: dict[str, dict[str, str]] = {TENSORRT: {}, CUDA: cuda_options, CPU: {}}
+    options: dict[str, dict[str, str]] = {TENSORRT: {}, CUDA: cuda_options, OPENVINO: {}, CPU: {}}
     first = ASKED_PROVIDER.get(device, CUDA if CUDA in available else CPU)
     if first not in available:
         raise StartupError(
             f"device {device!r} was asked for, and this ONNX Runtime has no {first}, only "
             f"{', '.join(available)}; install the extra `gpu`, or choose device `cpu`"
         )
-    chain = {CPU: (CPU,), CUDA: (CUDA, CPU), TENSORRT: (TENSORRT, CUDA, CPU)}[first]
-    return [(name, options[name]) for name in chain]
+    left_over = {CUDA: (CPU,), TENSORRT: (CUDA, CPU)}.get(first, ())
+    return [(name, options[name]) for name in (first, *left_over)]
 
 
 def share_out(limit_mb: int | None, buckets: Sequence[int], path: Path) -> list[int | None]:
@@ -149,7 +152,14 @@ def open_session(runtime: ModuleType, path: Path, providers: Providers, threads:
     # Threads that spin for work make a call a third faster, and between calls they would only take
     # the CPU from everybody else.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    provider, provider_options = providers[0]
+    chosen: Providers | None = providers
+    if provider == OPENVINO:
+        # A plugin's provider stands in the options; all of the graph runs there, or nothing.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        options.add_provider_for_devices(openvino_cpu(runtime), provider_options)
+        chosen = None
     try:
-        return runtime.InferenceSession(str(path), options, providers=providers)
+        return runtime.InferenceSession(str(path), options, providers=chosen)
     except Exception as error:  # ONNX Runtime's errors share no base of their own
         raise StartupError(f"{path} cannot be loaded: {error}") from error

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.core.contract import LEAST_SIGMA, MOST_SIGMA, NmsMethod, ScoreBy
 from service.core.letterbox import LetterboxMode
 
-Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+Device = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # An empty path would otherwise be the current folder; compose files and make pass "" for "unset".
 ModelFile = Annotated[Path | None, BeforeValidator(lambda value: value or None)]

@@ -12,13 +12,13 @@ from service.core.letterbox import LetterboxMode
 from service.core.suppress import DetectionOptions, with_recommended
 from service.cpus import cpus_of_process
 from service.detector import Detector
-from service.engine import Engine, OnnxEngine
+from service.engine import CpuShares, Engine, OnnxEngine
 from service.errors import StartupError
 from service.metrics import Metrics
 from service.paths import BatchRunner, InBatches, OneThread, OneThreadRunner
 from service.picture import Artists
 from service.places import Places
-from service.runtime import CPU, CUDA
+from service.runtime import CUDA, ON_CPU
 from service.settings import Settings
 from service.stages import Stages
 
@@ -42,8 +42,9 @@ def load_engine(settings: Settings) -> OnnxEngine:
     engine = OnnxEngine(
         path,
         device=settings.device,
-        threads=threads_of_engine(settings),
-        spans=spans_of_engine(settings),
+        shares=CpuShares(
+            threads_of_engine(settings), cpu_instances(settings), spans_of_engine(settings)
+        ),
         max_batch=settings.max_batch_size,
         gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
         tensorrt_cache=settings.tensorrt_cache,
@@ -83,17 +84,21 @@ def letterbox_mode(settings: Settings, engine: Engine) -> LetterboxMode:
     """As asked; rectangles save a CPU time, and cost a GPU, which runs like shapes together."""
     if settings.letterbox is not None:
         return settings.letterbox
-    on_cpu = engine.provider == CPU
+    on_cpu = engine.provider in ON_CPU
     return "rectangle" if on_cpu and engine.contract.input.dynamic_size else "square"
 
 
 def engine_instances(settings: Settings, engine: Engine) -> int:
     """Batches run at once: as asked, or one per CPU; on a GPU, one computes and one copies."""
-    if settings.engine_instances is not None:
-        return settings.engine_instances
-    if engine.provider != CPU:
-        return GPU_INSTANCES
-    return max(1, cpus_of_process(settings.workers) // threads_of_engine(settings))
+    if engine.provider in ON_CPU:
+        return cpu_instances(settings)
+    return settings.engine_instances or GPU_INSTANCES
+
+
+def cpu_instances(settings: Settings) -> int:
+    """Batches that a CPU runs at once: as asked, or so many that each has its threads."""
+    cpus = cpus_of_process(settings.workers)
+    return settings.engine_instances or max(1, cpus // threads_of_engine(settings))
 
 
 def promised_sizes(contract: ModelContract, mode: LetterboxMode) -> list[tuple[int, int]]:
@@ -108,7 +113,7 @@ def promised_sizes(contract: ModelContract, mode: LetterboxMode) -> list[tuple[i
 
 def on_one_thread(settings: Settings, engine: Engine) -> bool:
     """Whether each image stays on one thread: where the CPUs run them one by one, a thread each."""
-    alone = engine.provider == CPU and engine.max_batch == 1
+    alone = engine.provider in ON_CPU and engine.max_batch == 1
     return alone and settings.decode_threads is None and threads_of_engine(settings) == 1
 
 

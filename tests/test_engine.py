@@ -15,7 +15,7 @@ from onnx_models import tiny_yolox_model
 from service.core.contract import InputSpec, ModelContract
 from service.core.pack import pack_images
 from service.cpus import usable_cpus
-from service.engine import OnnxEngine
+from service.engine import CpuShares, OnnxEngine
 from service.errors import StartupError
 from service.runtime import share_out, tensorrt_options
 
@@ -83,7 +83,7 @@ def test_a_fixed_batch_is_filled_up_and_the_filling_cut_off(tmp_path: Path) -> N
 
 
 def test_a_wider_call_has_more_threads_and_the_same_answer(tmp_path: Path) -> None:
-    engine = loaded(model_file(tmp_path), threads=2, spans=[1, 2])
+    engine = loaded(model_file(tmp_path), shares=CpuShares(2, 1, [1, 2]))
     assert engine.spans == (1, 2)
     threads = {
         span: session.get_session_options().intra_op_num_threads

@@ -31,7 +31,7 @@ def commands_of_make_serve(folder: Path, **variables: str) -> list[str]:
     python.parent.mkdir(parents=True)
     python.write_text(FAKE_PYTHON.format(log=log))
     python.chmod(0o755)
-    (folder / ".installed-serve").touch()
+    (folder / ".installed-serve-cpu").touch()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     # As shells and package managers set it.
     environment = {

@@ -30,7 +30,7 @@ from model_export.errors import ModelExportError
 from service.core.letterbox import LetterboxMode, letterbox
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
-from service.engine import OnnxEngine
+from service.engine import CpuShares, OnnxEngine
 from service.images import read_image
 from service.logs import configure_logs
 
@@ -124,7 +124,7 @@ def _as_run(loop: Loop, turns: list[Turns], turn: int, foreign: float) -> Run:
 
 def _detector(model: Path, threads: int, mode: LetterboxMode) -> Callable[[bytes], int]:
     """From the bytes of a photo to how many objects it has, by the parts of the service."""
-    engine = OnnxEngine(model, device="cpu", threads=threads)
+    engine = OnnxEngine(model, device="cpu", shares=CpuShares(threads))
     engine.load()
     contract = engine.contract
     spec, multiple = contract.input, max(contract.strides)
