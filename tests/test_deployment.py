@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
@@ -22,7 +22,7 @@ import yaml
 from dashboards import DASHBOARDS, MAY_BE_EMPTY, panels, queries, shown
 from service.gpus import GpuCollector
 from service.metrics import Metrics
-from service.settings import Settings
+from service.settings import Device, Settings
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"
@@ -219,6 +219,19 @@ def test_gpu_override_changes_services_that_exist_and_reserves_a_gpu() -> None:
     (device,) = service["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
     assert service["build"]["args"]["FLAVOUR"] == "gpu"
+
+
+def test_a_flavour_for_the_cpu_is_an_extra_and_a_device() -> None:
+    service = SERVICES["service"]
+    flavour = service["build"]["args"]["FLAVOUR"]
+    assert service["environment"]["YOLOX_DEVICE"] == flavour == "${YOLOX_FLAVOUR:-cpu}"
+    (row,) = re.findall(
+        r"^\| `YOLOX_FLAVOUR` (.*)$", (DOCKER / "README.md").read_text(), re.MULTILINE
+    )
+    named = re.findall(r"`(\w+)`", row)
+    assert named == ["cpu", "openvino"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(named) <= set(extras["optional-dependencies"]) & set(get_args(Device))
 
 
 # Images
