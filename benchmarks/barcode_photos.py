@@ -1,11 +1,14 @@
-"""How well a barcode detector does on real photos that an independent decoder has read.
+"""How well a barcode detector does on photos that an independent decoder has read.
 
     python benchmarks/barcode_photos.py --photos FOLDER --model FILE.onnx [--sheet worst.jpg]
     python benchmarks/barcode_photos.py --photos FOLDER --server http://127.0.0.1:8000
     python benchmarks/barcode_photos.py --photos FOLDER --model FILE.onnx --thresholds
 
-FOLDER holds a truth.json. Options that are not given are the model's advice, else the service's
-defaults. Columns, each a share of the symbols:
+FOLDER holds a truth.json. In its place a COCO json is taken, as `demo-data --subject barcodes`
+writes one: there a symbol's text is what its own box decodes to, if anything. Options that are not
+given are the model's advice, else the service's defaults.
+
+Columns, each a share of the symbols:
 
 found     a box of the symbol's class has an IoU of 0.5 or more with it; for linear symbols, whose
           truth is only the scanned line, it covers half of that line's strip
@@ -38,6 +41,7 @@ from model_export.barcode_photos import (
     Tally,
     false_alarms,
     measure_photos,
+    read_drawn,
     read_photos,
     tally,
 )
@@ -62,7 +66,7 @@ def main() -> None:
     """Measure, and print the tables."""
     arguments = _arguments()
     try:
-        photos = read_photos(arguments.photos)
+        photos = _photos(arguments.photos)
         with _source(arguments) as source:
             if arguments.thresholds:
                 _print_thresholds(source, photos)
@@ -70,6 +74,10 @@ def main() -> None:
                 _print_one(source(arguments.confidence), photos, arguments.sheet)
     except ModelExportError as error:
         raise SystemExit(f"error: {error}") from error
+
+
+def _photos(source: Path) -> list[Photo]:
+    return read_drawn(source, Reader()) if source.is_file() else read_photos(source)
 
 
 def _print_one(detector: Detector, photos: list[Photo], sheet: Path | None) -> None:
@@ -98,11 +106,11 @@ def _row(counts: Tally) -> str:
 
 
 def _print_failures(outcomes: list[PhotoOutcome]) -> None:
-    """One line for each symbol that is not found or not useful, and for each false alarm."""
+    """One line for each symbol that is not found or lost to a reader, and for each false alarm."""
     for outcome in outcomes:
         name = f"{outcome.photo.path.parent.name}/{outcome.photo.path.name}"
         for each in outcome.symbols:
-            if each.found and each.useful:
+            if not each.faulty:
                 continue
             what = "found" if each.found else f"missed (best IoU {each.box_iou:.2f})"
             what = f"taken for {each.other_class}" if each.other_class else what
@@ -190,7 +198,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--photos", type=Path, required=True, metavar="FOLDER|JSON")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", type=Path, metavar="FILE")
     what.add_argument("--server", metavar="URL")

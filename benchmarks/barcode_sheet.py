@@ -35,7 +35,7 @@ def _badness(outcome: PhotoOutcome) -> float:
     if not outcome.photo.symbols:
         return 4.0 * len(outcome.boxes)
     return sum(
-        2.0 * (not each.found) - 0.5 * (each.other_class is not None) + 1.0 * (not each.useful)
+        2.0 * (not each.found) - 0.5 * (each.other_class is not None) + 1.0 * each.lost
         for each in outcome.symbols
     )
 

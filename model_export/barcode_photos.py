@@ -1,7 +1,7 @@
 """Measure a barcode detector on photos: found, of the right class, and decodable where it says."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +11,7 @@ import numpy as np
 import zxingcpp
 from numpy.typing import NDArray
 
+from model_export.coco import CocoSet, read_coco_set
 from model_export.errors import ModelExportError
 from model_export.evaluate import Detector, Found
 from service.core.suppress import iou_with
@@ -68,6 +69,16 @@ class SymbolOutcome:
     readable_whole: bool
     readable_truth: bool
 
+    @property
+    def faulty(self) -> bool:
+        """It was not found, or no box decodes to what can be read elsewhere."""
+        return not self.found or self.lost
+
+    @property
+    def lost(self) -> bool:
+        """No box decodes to its text, though the photo or the truth's box does."""
+        return not self.useful and (self.readable_whole or self.readable_truth)
+
 
 @dataclass(frozen=True, slots=True)
 class PhotoOutcome:
@@ -118,6 +129,33 @@ def read_photos(folder: Path) -> list[Photo]:
         raise ModelExportError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, LookupError, TypeError) as error:
         raise ModelExportError(f"{file} lists no photos: {error!r}") from error
+
+
+def read_drawn(file: Path, reader: "Reader") -> list[Photo]:
+    """Read the pictures and boxes of a COCO json, as `demo-data --subject barcodes` writes it.
+
+    A symbol's text is what the reader finds in its box, and "" where that is nothing.
+
+    Raises:
+        ModelExportError: The file or a picture cannot be read; the message names it.
+    """
+    coco = read_coco_set(file, file.parent)
+    return [
+        Photo(path, tuple(_drawn_symbols(coco, image, path, reader)))
+        for image, path in coco.images.items()
+    ]
+
+
+def _drawn_symbols(coco: CocoSet, image: int, path: Path, reader: "Reader") -> Iterator[Symbol]:
+    try:
+        pixels = _pixels(path.read_bytes())
+    except (OSError, ModelExportError) as error:
+        raise ModelExportError(f"{path}: {error}") from error
+    for entry in coco.truth.imgToAnns[image]:
+        x, y, width, height = entry["bbox"]
+        box = (x, y, x + width, y + height)
+        text = min(reader.texts(path, pixels, box, GROWTH), default="")
+        yield Symbol(coco.categories[entry["category_id"]], text, box)
 
 
 def _symbol(entry: dict[str, object]) -> Symbol:

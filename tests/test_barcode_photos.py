@@ -21,6 +21,7 @@ from model_export.barcode_photos import (
     is_on,
     judge,
     measure_photos,
+    read_drawn,
     read_photos,
     tally,
 )
@@ -140,6 +141,28 @@ def test_a_folder_is_measured_and_counted(folder: Path) -> None:
     assert (counts.symbols, counts.recall, counts.usefulness) == (1, 1.0, 1.0)
     assert tally(outcomes, ("aztec",)).symbols == 0
     assert false_alarms(outcomes) == 1
+
+
+def test_drawn_pictures_are_read_with_what_their_boxes_decode_to(folder: Path) -> None:
+    x1, y1, x2, y2 = QR_AT
+    boxes = [[x1, y1, x2 - x1, y2 - y1], [0, 0, 30, 30]]
+    content = {
+        "images": [{"id": 1, "file_name": "page.png"}, {"id": 2, "file_name": "blank.png"}],
+        "categories": [{"id": 7, "name": "qr_code"}],
+        "annotations": [{"image_id": 1, "category_id": 7, "bbox": box} for box in boxes],
+    }
+    file = folder / "val.json"
+    file.write_text(json.dumps(content))
+    (page_, blank) = read_drawn(file, Reader())
+    assert [(each.class_name, each.text) for each in page_.symbols] == [
+        ("qr_code", TEXT),
+        ("qr_code", ""),
+    ]
+    assert page_.symbols[0].box_xyxy == QR_AT
+    assert blank.symbols == ()
+    # What no reader reads anywhere is lost by no box; that it is missed counts all the same.
+    (seen, _) = measure_photos(Nothing(), [page_, blank], Reader(), lambda: None)
+    assert [(each.lost, each.faulty) for each in seen.symbols] == [(True, True), (False, True)]
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"images": [{}]}', "[]"])
