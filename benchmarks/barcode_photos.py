@@ -71,7 +71,9 @@ def main() -> None:
             if arguments.thresholds:
                 _print_thresholds(source, photos)
             else:
-                _print_one(source(arguments.confidence), photos, arguments.sheet)
+                outcomes = _print_one(source(arguments.confidence), photos)
+                if arguments.sheet:
+                    draw_sheet(outcomes, arguments.sheet, arguments.sheet_photos)
     except ModelExportError as error:
         raise SystemExit(f"error: {error}") from error
 
@@ -80,7 +82,7 @@ def _photos(source: Path) -> list[Photo]:
     return read_drawn(source, Reader()) if source.is_file() else read_photos(source)
 
 
-def _print_one(detector: Detector, photos: list[Photo], sheet: Path | None) -> None:
+def _print_one(detector: Detector, photos: list[Photo]) -> list[PhotoOutcome]:
     timed = TimedDetector(detector)
     outcomes = measure_photos(timed, photos, Reader(), lambda: None)
     print(f"{'':12} symbols  found  useful useful+  whole  truth")
@@ -94,8 +96,7 @@ def _print_one(detector: Detector, photos: list[Photo], sheet: Path | None) -> N
     print(f"boxes on no symbol of the truth elsewhere: {strays}, of which {readable} decode")
     print(f"CPU time of an image: {np.median(timed.cpu_ms):.1f} ms (median; of this process)")
     _print_failures(outcomes)
-    if sheet:
-        draw_sheet(outcomes, sheet)
+    return outcomes
 
 
 def _row(counts: Tally) -> str:
@@ -208,6 +209,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--iou", type=fraction, metavar="P")
     parser.add_argument("--thresholds", action="store_true", help="a line for each of several")
     parser.add_argument("--sheet", type=Path, metavar="JPG", help="draw the worst pictures")
+    parser.add_argument("--sheet-photos", type=int, default=120, metavar="N", help="so many (120)")
     return parser.parse_args()
 
 

@@ -12,14 +12,13 @@ from model_export.barcode_photos import PhotoOutcome
 Pixels = NDArray[np.uint8]
 
 SIDE, CAPTION, COLUMNS = 300, 62, 6
-MOST_PHOTOS = 120
 TRUTH, FOUND, STRAY, INK = (0, 170, 0), (230, 100, 0), (0, 0, 230), (20, 20, 20)
 
 
-def draw_sheet(outcomes: list[PhotoOutcome], path: Path) -> None:
+def draw_sheet(outcomes: list[PhotoOutcome], path: Path, most: int) -> None:
     """Draw the photos with a fault, the worst first: truth green, boxes blue, strays red."""
     worst = sorted((each for each in outcomes if _badness(each)), key=_badness, reverse=True)
-    tiles = [_tile(each) for each in worst[:MOST_PHOTOS]]
+    tiles = [_tile(each) for each in worst[:most]]
     if not tiles:
         print("no faults to draw")
         return
@@ -27,7 +26,7 @@ def draw_sheet(outcomes: list[PhotoOutcome], path: Path) -> None:
     tiles += [blank] * (-len(tiles) % COLUMNS)
     rows = [np.hstack(tiles[at : at + COLUMNS]) for at in range(0, len(tiles), COLUMNS)]
     cv2.imwrite(str(path), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    print(f"{path}: {len(worst)} photos with a fault, {min(len(worst), MOST_PHOTOS)} drawn")
+    print(f"{path}: {len(worst)} photos with a fault, {min(len(worst), most)} drawn")
 
 
 def _badness(outcome: PhotoOutcome) -> float:

@@ -215,6 +215,6 @@ def test_the_sheet_draws_the_photos_with_a_fault(
     sheet = benchmark("barcode_sheet")
     photos = read_photos(folder)
     outcomes = measure_photos(Nothing(), photos, Reader(), lambda: None)
-    sheet.draw_sheet(outcomes, tmp_path / "sheet.jpg")
+    sheet.draw_sheet(outcomes, tmp_path / "sheet.jpg", 120)
     assert cv2.imread(str(tmp_path / "sheet.jpg")).shape == (362, 1800, 3)
     assert "1 photos with a fault" in capsys.readouterr().out
