@@ -35,6 +35,7 @@ class AdoptRequest:
         name: The model's name; None makes it from the file's.
         version: The model's version; None takes the first 12 digits of the file's SHA-256.
         size: (height, width) in pixels for the axes that the graph leaves open.
+        least_side: Least height and width in pixels, of a model of dynamic size; None for 32.
         score_activation: `auto` tells logits from probabilities by running the model.
         box_coding: How the four raw box values become a box.
         color_order: Order of the input's channels.
@@ -50,6 +51,7 @@ class AdoptRequest:
     name: str | None = None
     version: str | None = None
     size: tuple[int, int] | None = None
+    least_side: int | None = None
     score_activation: ScoreActivation | Literal["auto"] = "auto"
     box_coding: BoxCoding = "yolox"
     color_order: ColorOrder = "BGR"
@@ -131,6 +133,7 @@ def _contract(
                 height=height,
                 width=width,
                 dynamic_size=proven.dynamic_size,
+                least_side=request.least_side,
                 batch=proven.batch,
                 layout=network.image.layout,
                 dtype=network.image.dtype,

@@ -12,7 +12,7 @@ from model_export.errors import ModelExportError
 from model_export.evaluate import Found
 from model_export.model.variants import HeadKind, Variant
 from service.core.contract import ContractError, ModelContract
-from service.core.letterbox import LetterboxMode, letterbox
+from service.core.letterbox import LetterboxMode, fit_to_model
 from service.core.pack import pack_images
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
@@ -56,16 +56,7 @@ class LocalDetector:
         Raises:
             ModelExportError: The image cannot be decoded.
         """
-        spec = self._contract.input
-        pixels = _decode(image)
-        canvas, way_back = letterbox(
-            pixels,
-            spec.height,
-            spec.width,
-            mode=self._mode,
-            pad_value=spec.pad_value,
-            multiple=max(self._contract.strides),
-        )
+        canvas, way_back = fit_to_model(_decode(image), self._contract, self._mode)
         raw = self._network(canvas[np.newaxis])[0]
         found = find_objects(raw, way_back, self._contract, self._options)
         rows = zip(found.class_ids, found.scores.tolist(), found.boxes_xyxy.tolist(), strict=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.core.contract import ModelContract
 from service.core.decode import Detections
-from service.core.letterbox import Letterbox, LetterboxMode, letterbox
+from service.core.letterbox import Letterbox, LetterboxMode, fit_to_model
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidImageError
@@ -124,15 +124,8 @@ class Stages:
             fit=None if job.keep_pixels else (spec.height, spec.width),
             large_image=self.large_image,
         )
-        tensor, way_back = letterbox(
-            photo.pixels,
-            spec.height,
-            spec.width,
-            mode=self.letterbox_mode,
-            pad_value=spec.pad_value,
-            multiple=max(self.contract.strides),
-            image_size=(photo.height, photo.width),
-        )
+        size = photo.height, photo.width
+        tensor, way_back = fit_to_model(photo.pixels, self.contract, self.letterbox_mode, size)
         return Prepared(tensor, way_back, photo.pixels if job.keep_pixels else None)
 
     def find(self, job: Job, prepared: Prepared, raw: RawRows) -> Detections:

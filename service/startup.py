@@ -106,8 +106,9 @@ def promised_sizes(contract: ModelContract, mode: LetterboxMode) -> list[tuple[i
     height, width, step = contract.input.height, contract.input.width, max(contract.strides)
     if mode == "square":
         return [(height, width)]
-    tall = {(height, narrow) for narrow in range(step, width + 1, step)}
-    wide = {(low, width) for low in range(step, height + 1, step)}
+    least = contract.least_side
+    tall = {(height, narrow) for narrow in range(least, width + 1, step)}
+    wide = {(low, width) for low in range(least, height + 1, step)}
     return sorted(tall | wide)
 
 

@@ -81,6 +81,11 @@ def test_alien_contract_is_refused_by_name_of_what_is_wrong(
             "value_range must ascend",
         ),
         ({"input": InputSpec("x", 416, 416, pad_value=256)}, "pad_value"),
+        ({"input": InputSpec("x", 416, 416, least_side=64)}, "least_side 64"),
+        ({"input": InputSpec("x", 416, 320, True, least_side=352)}, "least_side 352"),
+        ({"input": InputSpec("x", 320, 416, True, least_side=352)}, "least_side 352"),
+        ({"input": InputSpec("x", 416, 416, True, least_side=100)}, "least_side 100"),
+        ({"input": InputSpec("x", 416, 416, True, least_side=0)}, "least_side 0"),
         ({"recommended": Recommended(confidence=1.5)}, "confidence"),
         ({"recommended": Recommended(iou=-1.0)}, "iou"),
         ({"recommended": Recommended(sigma=0.0)}, "sigma"),
@@ -89,6 +94,15 @@ def test_alien_contract_is_refused_by_name_of_what_is_wrong(
 def test_contradictory_contract_cannot_exist(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ContractError, match=message):
         dataclasses.replace(CONTRACT, **changes)
+
+
+def test_least_side_is_the_largest_stride_unless_a_model_says_more() -> None:
+    spec = InputSpec("x", 416, 320, dynamic_size=True)
+    assert dataclasses.replace(CONTRACT, input=spec).least_side == 32
+    spec = dataclasses.replace(spec, least_side=320)
+    contract = dataclasses.replace(CONTRACT, input=spec)
+    assert contract.least_side == 320
+    assert ModelContract.from_metadata(contract.to_metadata()) == contract
 
 
 @pytest.mark.parametrize(("height", "width", "cells"), [(416, 416, 3549), (640, 640, 8400)])

@@ -108,10 +108,11 @@ def test_size_that_only_pretends_to_be_open_is_really_opened(tmp_path: Path) -> 
 
 def test_open_size_is_kept_open(tmp_path: Path) -> None:
     model = tiny_yolox_model(dynamic_size=True)
-    adoption = adopted(tmp_path, model, AdoptRequest(NAMES, size=(64, 96), keep_graph=True))
+    request = AdoptRequest(NAMES, size=(64, 96), least_side=64, keep_graph=True)
+    adoption = adopted(tmp_path, model, request)
 
     size = adoption.contract.input
-    assert (size.height, size.width, size.dynamic_size) == (64, 96, True)
+    assert (size.height, size.width, size.dynamic_size, size.least_side) == (64, 96, True, 64)
     assert onnx.load(tmp_path / "out.onnx").graph == model.graph
 
 

@@ -326,6 +326,7 @@ def test_command_exports_the_released_nano(
     _export_by_command(
         *("--variant", "nano", "--weights", weights, "--output", path),
         *("--confidence", "0.3", "--score-by", "joint", "--source", "YOLOX 0.1.1rc0"),
+        *("--least-side", "224"),
     )
     output = capfd.readouterr()
     assert output.out == f"{path}\n"
@@ -337,7 +338,7 @@ def test_command_exports_the_released_nano(
     ]
     contract = _contract_of(path)
     assert (contract.name, len(contract.version), contract.num_classes) == ("yolox-nano", 12, 80)
-    assert contract.input == InputSpec("images", 416, 416, dynamic_size=True)
+    assert contract.input == InputSpec("images", 416, 416, dynamic_size=True, least_side=224)
     assert contract.recommended == Recommended(confidence=0.3, score_by="joint")
     assert contract.provenance == Provenance(source="YOLOX 0.1.1rc0")
     for image in ("dog", "000000397133", "000000184324"):
@@ -373,6 +374,8 @@ def test_command_takes_a_model_of_ones_own(tmp_path: Path) -> None:
         (("--names", "coco"), "holds yolox-nano .* 2 classes"),
         (("--variant", "tiny"), "yolox-tiny .* was asked for"),
         (("--size", "100"), "100x100 is not a multiple"),
+        (("--least-side", "100"), "least_side 100"),
+        (("--least-side", "64", "--fixed-size"), "least_side 64"),
         (("--confidence", "1.5"), "recommended confidence"),
         (("--weights", "nowhere.pth"), "cannot read nowhere.pth"),
         (("--names", "nowhere.txt"), "cannot read class names"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.letterbox import letterbox
+from service.core.letterbox import Rectangle, letterbox
 
 
 @pytest.mark.parametrize("name", ["dog", "000000397133", "000000184324"])
@@ -22,14 +22,12 @@ def test_letterbox_equals_the_official_one(shared_data: Path, name: str) -> None
     assert way_back.ratio == pytest.approx(float(golden["ratio"]))
 
 
-@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from(["square", "rectangle"]))
-def test_content_is_top_left_and_the_rest_is_padding(height: int, width: int, mode: str) -> None:
-    canvas, way_back = letterbox(
-        np.zeros((height, width, 3), np.uint8),
-        128,
-        192,
-        mode=mode,  # type: ignore[arg-type]
-    )
+@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from([None, Rectangle()]))
+def test_content_is_top_left_and_the_rest_is_padding(
+    height: int, width: int, rectangle: Rectangle | None
+) -> None:
+    black = np.zeros((height, width, 3), np.uint8)
+    canvas, way_back = letterbox(black, 128, 192, rectangle=rectangle)
     content_height = max(1, int(height * way_back.ratio))
     content_width = max(1, int(width * way_back.ratio))
     assert not canvas[:content_height, :content_width].any()
@@ -47,12 +45,31 @@ def test_square_is_the_whole_network_size(height: int, width: int) -> None:
 def test_rectangle_is_the_smallest_multiple_of_32_that_holds_the_image(
     height: int, width: int
 ) -> None:
-    canvas, way_back = letterbox(np.zeros((height, width, 3), np.uint8), 128, 192, mode="rectangle")
+    black = np.zeros((height, width, 3), np.uint8)
+    canvas, way_back = letterbox(black, 128, 192, rectangle=Rectangle())
     for side, image_side, most in ((canvas.shape[0], height, 128), (canvas.shape[1], width, 192)):
         content = max(1, int(image_side * way_back.ratio))
         assert side % 32 == 0
         assert content <= side <= most
         assert side - content < 32
+
+
+@pytest.mark.parametrize(
+    ("image", "least_side", "network"),
+    [
+        ((8, 400), 64, (64, 192)),
+        ((400, 8), 64, (128, 64)),
+        ((70, 192), 64, (96, 192)),
+        ((8, 400), 128, (128, 192)),
+        ((400, 8), 33, (128, 64)),
+    ],
+)
+def test_a_strip_is_padded_to_the_least_side(
+    image: tuple[int, int], least_side: int, network: tuple[int, int]
+) -> None:
+    black = np.zeros((*image, 3), np.uint8)
+    canvas, way_back = letterbox(black, 128, 192, rectangle=Rectangle(32, least_side))
+    assert canvas.shape[:2] == network == (way_back.network_height, way_back.network_width)
 
 
 def test_boxes_come_back_to_image_pixels_and_stay_inside() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engines import CONTRACT, FakeEngine
 from onnx_models import tiny_yolox_model
 from pictures import plain
-from service.core.letterbox import letterbox
+from service.core.letterbox import fit_to_model
 from service.core.suppress import DetectionOptions
 from service.engine import OnnxEngine
 from service.errors import StartupError
@@ -145,15 +145,16 @@ def test_a_gpu_is_warmed_with_every_batch_that_it_will_run(tmp_path: Path, ran: 
     assert sorted(ran) == [(batch, *size, 1) for batch in (1, 2, 4, 6) for size in sizes]
 
 
-def test_what_is_promised_is_what_letterboxes_make() -> None:
-    spec = dataclasses.replace(CONTRACT.input, height=96, width=160)
+@pytest.mark.parametrize("least_side", [None, 64, 96])
+def test_what_is_promised_is_what_letterboxes_make(least_side: int | None) -> None:
+    spec = dataclasses.replace(CONTRACT.input, height=96, width=160, least_side=least_side)
     contract = dataclasses.replace(CONTRACT, input=spec)
     images = [
         np.zeros((height, width, 3), np.uint8)
         for height, width in itertools.product(range(8, 400, 24), repeat=2)
     ]
     for mode in ("square", "rectangle"):
-        made = {letterbox(image, 96, 160, mode=mode)[0].shape[:2] for image in images}
+        made = {fit_to_model(image, contract, mode)[0].shape[:2] for image in images}
         assert promised_sizes(contract, mode) == sorted(made)
 
 

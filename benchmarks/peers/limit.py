@@ -27,7 +27,7 @@ from benchmarks.peers.official import CONFIDENCE, IOU
 from benchmarks.peers.processes import pss_mib
 from benchmarks.peers.results import ALL_CPUS, ONE_THREAD, WIDE, Run
 from model_export.errors import ModelExportError
-from service.core.letterbox import LetterboxMode, letterbox
+from service.core.letterbox import LetterboxMode, fit_to_model
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 from service.engine import CpuShares, OnnxEngine
@@ -127,19 +127,12 @@ def _detector(model: Path, threads: int, mode: LetterboxMode) -> Callable[[bytes
     engine = OnnxEngine(model, device="cpu", shares=CpuShares(threads))
     engine.load()
     contract = engine.contract
-    spec, multiple = contract.input, max(contract.strides)
+    spec = contract.input
 
     def detect(content: bytes) -> int:
         photo = read_image(content, MOST_PIXELS, fit=(spec.height, spec.width))
-        canvas, way_back = letterbox(
-            photo.pixels,
-            spec.height,
-            spec.width,
-            mode=mode,
-            pad_value=spec.pad_value,
-            multiple=multiple,
-            image_size=(photo.height, photo.width),
-        )
+        size = photo.height, photo.width
+        canvas, way_back = fit_to_model(photo.pixels, contract, mode, size)
         raw = engine.infer(canvas[np.newaxis])[0]
         return len(find_objects(raw, way_back, contract, OPTIONS))
 

@@ -7,6 +7,7 @@ from typing import get_args
 
 from model_export.commands.argument_types import size
 from model_export.commands.contract_arguments import (
+    add_least_side_argument,
     add_provenance_arguments,
     add_recommended_arguments,
     provenance,
@@ -52,6 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
         name=name,
         version=arguments.model_version,
         size=arguments.size,
+        least_side=arguments.least_side,
         score_activation=arguments.score_activation,
         box_coding=arguments.box_coding,
         color_order=arguments.color,
@@ -79,6 +81,7 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
         metavar="N|HxW",
         help="usual height and width in pixels, where the graph has none",
     )
+    add_least_side_argument(group)
     group.add_argument(
         "--score-activation",
         choices=("auto", *get_args(ScoreActivation)),

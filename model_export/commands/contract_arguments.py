@@ -24,6 +24,16 @@ def add_recommended_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_least_side_argument(group: argparse._ArgumentGroup) -> None:
+    """Describe the least side of an input."""
+    group.add_argument(
+        "--least-side",
+        type=int,
+        metavar="N",
+        help="pad narrow images to N pixels, for a model that learnt from none (default: 32)",
+    )
+
+
 def add_provenance_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the texts that say where a model comes from."""
     group = parser.add_argument_group("where it comes from, for people to read")

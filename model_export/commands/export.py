@@ -8,6 +8,7 @@ from typing import Final, get_args
 from model_export.class_names import read_class_names
 from model_export.commands.argument_types import size
 from model_export.commands.contract_arguments import (
+    add_least_side_argument,
     add_provenance_arguments,
     add_recommended_arguments,
     provenance,
@@ -87,6 +88,7 @@ def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--fixed-size", action="store_true", help="take --size only, not any multiples of 32"
     )
+    add_least_side_argument(group)
     group.add_argument(
         "--input",
         choices=tuple(LAYOUTS),
@@ -110,6 +112,7 @@ def _contract(arguments: argparse.Namespace) -> ModelContract:
                 height=height,
                 width=width,
                 dynamic_size=not arguments.fixed_size,
+                least_side=arguments.least_side,
                 layout=LAYOUTS[arguments.input],
                 dtype=arguments.input,
             ),

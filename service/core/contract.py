@@ -36,6 +36,8 @@ class InputSpec:
         height: Network height in pixels; with `dynamic_size`, the size used unless told otherwise.
         width: Network width in pixels, likewise.
         dynamic_size: Any height and width that are multiples of the largest stride are accepted.
+        least_side: With `dynamic_size`, the least height and width in pixels at which the model
+            finds what it should, or None for the largest stride.
         batch: The only batch size the graph takes, or None for any.
         layout: Order of the axes.
         dtype: Element type.
@@ -48,6 +50,7 @@ class InputSpec:
     height: int
     width: int
     dynamic_size: bool = False
+    least_side: int | None = None
     batch: int | None = None
     layout: Layout = "NHWC"
     dtype: InputDtype = "uint8"
@@ -131,6 +134,11 @@ class ModelContract:
         """A, the number of grid cells (raw rows) of an input of this size in pixels."""
         return sum((height // stride) * (width // stride) for stride in self.strides)
 
+    @property
+    def least_side(self) -> int:
+        """The least height and width of an input, pixels."""
+        return self.input.least_side or max(self.strides)
+
     def to_metadata(self) -> dict[str, str]:
         """The ONNX metadata properties that carry this contract."""
         return {METADATA_KEY: json.dumps(dataclasses.asdict(self), ensure_ascii=False)}
@@ -173,6 +181,10 @@ def _rules(contract: ModelContract) -> list[tuple[bool, str]]:
             not _is_multiple(image.height, largest) or not _is_multiple(image.width, largest),
             f"input size {image.height}x{image.width} is not a multiple of the largest stride",
         ),
+        (
+            not _is_least_side(image, largest),
+            f"least_side {image.least_side} is no multiple of {largest} within a size left open",
+        ),
         (image.batch is not None and image.batch < 1, "input batch must be positive"),
         (image.dtype == "uint8" and (low, high) != (0.0, 255.0), "uint8 input implies 0 to 255"),
         (low >= high, "value_range must ascend"),
@@ -188,6 +200,13 @@ def _rules(contract: ModelContract) -> list[tuple[bool, str]]:
 
 def _is_multiple(size: int, stride: int) -> bool:
     return size > 0 and size % stride == 0
+
+
+def _is_least_side(image: InputSpec, stride: int) -> bool:
+    if image.least_side is None:
+        return True
+    fits = image.least_side <= min(image.height, image.width)
+    return image.dynamic_size and fits and _is_multiple(image.least_side, stride)
 
 
 def _fraction(value: float | None) -> bool:

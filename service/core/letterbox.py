@@ -7,7 +7,26 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.core.contract import ModelContract
+
 LetterboxMode = Literal["square", "rectangle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """How far an image is padded that need not fill the network's whole size.
+
+    Attributes:
+        multiple: What either side is a multiple of; the largest stride.
+        least_side: No side is shorter, pixels.
+    """
+
+    multiple: int = 32
+    least_side: int = 1
+
+    def side(self, content: int) -> int:
+        """The side for so many pixels of content."""
+        return -(-max(content, self.least_side) // self.multiple) * self.multiple
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +55,42 @@ class Letterbox:
         return boxes
 
 
+def fit_to_model(
+    image: NDArray[np.uint8],
+    contract: ModelContract,
+    mode: LetterboxMode,
+    image_size: tuple[int, int] | None = None,
+) -> tuple[NDArray[np.uint8], Letterbox]:
+    """Letterbox an image as a model wants it.
+
+    Args:
+        image: (h, w, 3) uint8, any size from 1 x 1 up.
+        contract: The model's.
+        mode: `square` pads to the model's whole size, `rectangle` no further than it must be.
+        image_size: (height, width) in pixels of the image itself, where `image` shows it in fewer.
+
+    Returns:
+        The (H, W, 3) uint8 network input, and the way back.
+    """
+    spec = contract.input
+    rectangle = Rectangle(max(contract.strides), contract.least_side)
+    return letterbox(
+        image,
+        spec.height,
+        spec.width,
+        rectangle=rectangle if mode == "rectangle" else None,
+        pad_value=spec.pad_value,
+        image_size=image_size,
+    )
+
+
 def letterbox(
     image: NDArray[np.uint8],
     height: int,
     width: int,
     *,
-    mode: LetterboxMode = "square",
+    rectangle: Rectangle | None = None,
     pad_value: int = 114,
-    multiple: int = 32,
     image_size: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.uint8], Letterbox]:
     """Resize an image to fit, put it top-left and pad the rest.
@@ -52,9 +99,8 @@ def letterbox(
         image: (h, w, 3) uint8, any size from 1 x 1 up.
         height: Network height in pixels.
         width: Network width in pixels.
-        mode: `square` fills the whole network size; `rectangle` pads only to the next `multiple`.
+        rectangle: How far to pad, at most to the network's whole size; None: always so far.
         pad_value: Pixel value of the border.
-        multiple: What a rectangle's sides are multiples of; the largest stride.
         image_size: (height, width) in pixels of the image itself, where `image` shows it in fewer.
 
     Returns:
@@ -64,14 +110,10 @@ def letterbox(
     ratio = min(height / image_height, width / image_width)
     fit_height = max(1, int(image_height * ratio))
     fit_width = max(1, int(image_width * ratio))
-    if mode == "rectangle":
-        height = min(height, _round_up(fit_height, multiple))
-        width = min(width, _round_up(fit_width, multiple))
+    if rectangle:
+        height = min(height, rectangle.side(fit_height))
+        width = min(width, rectangle.side(fit_width))
     canvas = np.full((height, width, 3), pad_value, dtype=np.uint8)
     inside = canvas[:fit_height, :fit_width]
     cv2.resize(image, (fit_width, fit_height), dst=inside, interpolation=cv2.INTER_LINEAR)
     return canvas, Letterbox(ratio, image_height, image_width, height, width)
-
-
-def _round_up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
