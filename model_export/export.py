@@ -14,6 +14,7 @@ from onnxscript import opset18 as opset
 from torch import Tensor, nn
 from torch.export import Dim
 
+from model_export.compact import compacted
 from model_export.compare import FLOAT16_TOLERANCE, FLOAT32_TOLERANCE, Difference, compare
 from model_export.errors import ModelExportError
 from model_export.fold import folded
@@ -34,7 +35,12 @@ TORCH_DTYPES: Final[dict[InputDtype, torch.dtype]] = {
 
 
 def export(
-    model: YOLOX, contract: ModelContract, path: Path, *, half: bool = False
+    model: YOLOX,
+    contract: ModelContract,
+    path: Path,
+    *,
+    half: bool = False,
+    compact: bool = False,
 ) -> list[Difference]:
     """Write a model as an ONNX file with its contract, if onnxruntime and torch agree on it.
 
@@ -43,6 +49,7 @@ def export(
         contract: What the file is to promise; the graph is made to keep it.
         path: The file to write.
         half: Hold the weights and compute in float16; the output is float32 all the same.
+        compact: Hold the weights in float16 and compute in float32.
 
     Returns:
         How far onnxruntime and torch were apart on each batch that was compared.
@@ -54,7 +61,8 @@ def export(
     _check_promise(contract)
     reference = copy.deepcopy(model).cpu().float().eval()
     network = _to_onnx(reference, contract, torch.float16 if half else torch.float32)
-    tolerance = FLOAT16_TOLERANCE if half else FLOAT32_TOLERANCE
+    network = compacted(network) if compact else network
+    tolerance = FLOAT16_TOLERANCE if half or compact else FLOAT32_TOLERANCE
     differences = compare(network.SerializeToString(), reference, contract, tolerance)
     try:
         save_with_contract(network, contract, path)

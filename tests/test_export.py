@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,10 +15,12 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from model_export import export as export_module
 from model_export.commands import export as export_command
+from model_export.compact import LEAST_VALUES
 from model_export.compare import FLOAT32_TOLERANCE, Difference, sample_images
 from model_export.errors import ModelExportError
 from model_export.export import export
@@ -145,6 +148,35 @@ def test_half_file_holds_half_the_bytes(toy: YOLOX, tmp_path: Path) -> None:
     export(toy, CONTRACT, tmp_path / "half.onnx", half=True)
     weights = onnx.load(tmp_path / "half.onnx").graph.initializer
     assert {w.data_type for w in weights if len(w.dims) == 4} == {onnx.TensorProto.FLOAT16}
+
+
+def test_compact_file_holds_float16_and_computes_in_float32(toy: YOLOX, tmp_path: Path) -> None:
+    whole, compact = tmp_path / "whole.onnx", tmp_path / "compact.onnx"
+    export(toy, CONTRACT, whole)
+    export(toy, CONTRACT, compact, compact=True)
+    graph = onnx.load(compact).graph
+    large = [w for w in graph.initializer if math.prod(w.dims) >= LEAST_VALUES]
+    assert large
+    assert {w.data_type for w in large} == {onnx.TensorProto.FLOAT16}
+
+    rounded = copy.deepcopy(onnx.load(whole))
+    for tensor in rounded.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.size >= LEAST_VALUES:
+            near = values.astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(near, tensor.name))
+    onnx.save(rounded, whole)
+    images = sample_images(2, 64, 64)
+    np.testing.assert_allclose(_run(compact, images), _run(whole, images), atol=1e-4)
+
+
+def test_weights_beyond_float16_are_not_made_compact(toy: YOLOX, tmp_path: Path) -> None:
+    huge = copy.deepcopy(toy)
+    with torch.no_grad():
+        next(p for p in huge.parameters() if p.numel() >= LEAST_VALUES).fill_(1e9)
+    with pytest.raises(ModelExportError, match="too large for float16"):
+        export(huge, CONTRACT, tmp_path / "compact.onnx", compact=True)
+    assert not (tmp_path / "compact.onnx").exists()
 
 
 def test_every_promised_shape_is_compared(

@@ -15,7 +15,7 @@ from model_export.model.head import CoupledHead, DecoupledHead, raw_rows
 from model_export.model.variants import HEAD_KINDS, VARIANTS, HeadKind, Variant
 from model_export.model.yolox import YOLOX, build
 
-RELEASED = tuple(name for name in VARIANTS if name not in {"pico", "darknet53-article"})
+RELEASED = tuple(name for name in VARIANTS if name not in {"pico", "micro", "darknet53-article"})
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +94,17 @@ def test_a_rectangular_image_gives_one_row_per_cell(variant: Variant, head: Head
     assert raw.shape == (2, 8 * 12 + 4 * 6 + 2 * 3, 4 + 1 + 3)
 
 
-def test_pico_is_tiny_at_a_third_of_its_width() -> None:
-    """Both are made of the same parts, so that a tensor of one has its counterpart in the other."""
-    pico, tiny = _on_meta("pico").state_dict(), _on_meta("tiny").state_dict()
-    assert pico.keys() == tiny.keys()
+@pytest.mark.parametrize(("variant", "thirds"), [("pico", 1), ("micro", 2)])
+def test_pico_and_micro_are_tiny_at_thirds_of_its_width(variant: Variant, thirds: int) -> None:
+    """All are made of the same parts, so that a tensor of one has its counterpart in the other."""
+    narrow, tiny = _on_meta(variant).state_dict(), _on_meta("tiny").state_dict()
+    assert narrow.keys() == tiny.keys()
     assert {
         name: tensor.shape[0] * 3
-        for name, tensor in pico.items()
+        for name, tensor in narrow.items()
         if "dark" in name and "weight" in name
     } == {
-        name: tensor.shape[0]
+        name: tensor.shape[0] * thirds
         for name, tensor in tiny.items()
         if "dark" in name and "weight" in name
     }

@@ -58,7 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
     contract = _contract(arguments)
     model = build(arguments.variant, contract.num_classes, arguments.head)
     load_weights(model, arguments.weights)
-    differences = export(model, contract, arguments.output, half=arguments.half)
+    differences = export(
+        model, contract, arguments.output, half=arguments.half, compact=arguments.compact
+    )
     sys.stderr.writelines(f"{difference}\n" for difference in differences)
     sys.stdout.write(f"{arguments.output}\n")
 
@@ -83,7 +85,7 @@ def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
         "--size",
         type=size,
         metavar="N|HxW",
-        help="usual height and width in pixels (default: 416 for pico, nano and tiny, else 640)",
+        help="usual height and width in pixels (default: 416 for pico to tiny, else 640)",
     )
     group.add_argument(
         "--fixed-size", action="store_true", help="take --size only, not any multiples of 32"
@@ -95,8 +97,12 @@ def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
         default="uint8",
         help="uint8: N,H,W,3 as cameras give it; float32: N,3,H,W (uint8)",
     )
-    group.add_argument(
+    weights = group.add_mutually_exclusive_group()
+    weights.add_argument(
         "--half", action="store_true", help="weights and arithmetic in float16, for GPUs"
+    )
+    weights.add_argument(
+        "--compact", action="store_true", help="weights in float16, arithmetic in float32"
     )
 
 

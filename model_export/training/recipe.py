@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from model_export.errors import ModelExportError
-from model_export.model.variants import Variant
+from model_export.model.variants import SMALL, Variant
 
 # The largest stride of the network: sides are multiples of it.
 SIZE_STEP: Final = 32
@@ -103,7 +103,7 @@ class Recipe:
 
 def augmentation_for(variant: Variant) -> Augmentation:
     """YOLOX's settings for a model: small ones learn from samples that vary less."""
-    if variant not in {"pico", "nano", "tiny"}:
+    if variant not in SMALL:
         return Augmentation()
     mosaic_probability = 1.0 if variant == "tiny" else 0.5
     return replace(

@@ -1,0 +1,40 @@
+"""Weights that take half of the room in an ONNX file, and none of the arithmetic's precision."""
+
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from model_export.errors import ModelExportError
+from model_export.onnx_graph import copy_without_shapes
+
+# Smaller tensors are left as they are: a cast would take the bytes that it saves.
+LEAST_VALUES: Final = 256
+SUFFIX: Final = "_float16"
+
+
+def compacted(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose large float32 weights are held in float16, each with a cast back.
+
+    A runtime folds the casts when it loads the file, and then computes as it did, with weights
+    rounded to 11 bits.
+
+    Raises:
+        ModelExportError: A weight is too large for float16.
+    """
+    copy = copy_without_shapes(model)
+    casts = []
+    for tensor in copy.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < LEAST_VALUES:
+            continue
+        if np.abs(values).max() > np.finfo(np.float16).max:
+            raise ModelExportError(f"a weight of {tensor.name} is too large for float16")
+        name, stored = tensor.name, tensor.name + SUFFIX
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
+        casts.append(helper.make_node("Cast", [stored], [name], name=stored, to=TensorProto.FLOAT))
+    nodes = [*casts, *copy.graph.node]
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy
