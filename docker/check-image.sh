@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Build the service's image without Docker, run it, and see that it does what it should.
 #
-#   docker/check-image.sh build cpu|gpu   build on a base made here; tell what every layer weighs
-#   docker/check-image.sh run MODEL       run the CPU image as a container would ("" : the model inside)
+#   docker/check-image.sh build cpu|openvino|gpu   build on a base made here; tell what layers weigh
+#   docker/check-image.sh run MODEL                run it as a container would ("" : the model inside);
+#                                                  FLAVOUR=openvino runs that image instead of `cpu`
 #
 # Needs root, buildah and debootstrap (Debian packages), and the package registries that pip and
 # debootstrap are set up for. WORK is where images are kept; BUILD_OPTIONS goes to `buildah bud`
@@ -10,6 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 WORK=${WORK:-/var/tmp/yolox-check-image}
+FLAVOUR=${FLAVOUR:-cpu}
 BASE=localhost/python:3.13-slim-stand-in
 PORT=18000
 mkdir -p "$WORK"
@@ -64,7 +66,7 @@ build() {
 # As a container: a read-only root, /tmp in memory, user 10001 without capabilities, process 1.
 run() {
   local model=$1 server
-  container=$(bb from localhost/yolox-serve:cpu)
+  container=$(bb from "localhost/yolox-serve:$FLAVOUR")
   root=$WORK/root
   mkdir -p "$root"
   trap 'umount -R "$root" 2>/dev/null; bb rm "$container" >/dev/null' EXIT
@@ -79,12 +81,12 @@ run() {
   fi
   local environment
   environment=$(bb inspect --type image --format '{{range .Docker.Config.Env}}{{println .}}{{end}}' \
-    localhost/yolox-serve:cpu | grep =)
+    "localhost/yolox-serve:$FLAVOUR" | grep =)
   mapfile -t environment <<<"$environment"
   unshare --pid --fork --mount-proc="$root/proc" \
     chroot "$root" setpriv --reuid 10001 --regid 10001 --clear-groups --bounding-set=-all --inh-caps=-all \
     --no-new-privs /usr/bin/env -i -C /opt/app "${environment[@]}" \
-    YOLOX_HOST=127.0.0.1 YOLOX_PORT=$PORT YOLOX_MODEL="$model" YOLOX_DEVICE=cpu YOLOX_WORKERS="${WORKERS:-1}" \
+    YOLOX_HOST=127.0.0.1 YOLOX_PORT=$PORT YOLOX_MODEL="$model" YOLOX_DEVICE="$FLAVOUR" YOLOX_WORKERS="${WORKERS:-1}" \
     python -m service 2>"$WORK/service.log" &
   server=$!
   check "$root" "$server" "${environment[@]}"
@@ -116,7 +118,7 @@ check() {
 }
 
 case "${1:-}" in
-  build) build "${2:?cpu or gpu}" ;;
+  build) build "${2:?cpu, openvino or gpu}" ;;
   run) run "${2-}" ;;
-  *) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
