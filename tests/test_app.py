@@ -744,14 +744,14 @@ def test_an_upload_that_began_before_the_drain_is_still_served() -> None:
 
 
 def test_a_bug_in_one_image_harms_no_other(client: TestClient, monkeypatch: Any) -> None:
-    real = stages_module.letterbox
+    real = stages_module.fit_to_model
 
     def sometimes_broken(image: Any, *args: Any, **options: Any) -> Any:
         if image[0, 0, 0] == 60:
             raise ZeroDivisionError
         return real(image, *args, **options)
 
-    monkeypatch.setattr(stages_module, "letterbox", sometimes_broken)
+    monkeypatch.setattr(stages_module, "fit_to_model", sometimes_broken)
     files = [("images", (str(grey), plain(grey))) for grey in (50, 60, 70)]
     response = client.post("/detect", files=files)
     assert [len(found) for found in boxes(response)] == [1, 0, 1]
