@@ -25,9 +25,11 @@ from model_export.training.geometry import Picture
 Random = np.random.Generator
 
 # How often a picture is one symbol and little else, a sheet of them, and how often it has none.
-BARE_SHARE: Final = 0.24
-SHEET_SHARE: Final = 0.14
-EMPTY_SHARE: Final = 0.18
+BARE_SHARE: Final = 0.29
+SHEET_SHARE: Final = 0.10
+EMPTY_SHARE: Final = 0.23
+# How many pictures are turned by a quarter at last, for cameras and symbols are held so, too.
+TURNED_SHARE: Final = 0.4
 # Most rows and columns of a sheet, and sides of its fields in pixels.
 SHEET_FIELDS: Final = 4
 FIELD_SIDES: Final = (70, 180)
@@ -44,6 +46,9 @@ SYMBOL_SIDES: Final = (0.07, 0.95)
 FINEST_MODULE: Final = 0.8
 # Share of the prints without paper of their own, if what is behind is calm.
 PRINTED_SHARE: Final = 0.4
+# Share of these that are faint, as on film or worn, and how much of the ink then shows.
+FAINT_SHARE: Final = 0.25
+FAINT_INK: Final = (0.3, 0.8)
 DECOY_SHARE: Final = 0.25
 COVER_SHARE: Final = 0.1
 # How much of a symbol must be in the picture.
@@ -61,6 +66,11 @@ def draw_scene(rng: Random) -> Picture:
         A picture of any size and the smallest upright box round each symbol: its fields and a
         little of the light round them, without digits and add-ons.
     """
+    picture = _upright_scene(rng)
+    return _turned(picture) if rng.random() < TURNED_SHARE else picture
+
+
+def _upright_scene(rng: Random) -> Picture:
     choice = rng.random()
     if choice < BARE_SHARE:
         return _bare_scene(rng)
@@ -69,6 +79,14 @@ def draw_scene(rng: Random) -> Picture:
     if choice < BARE_SHARE + SHEET_SHARE + EMPTY_SHARE:
         return _empty_scene(rng)
     return _camera_scene(rng)
+
+
+def _turned(picture: Picture) -> Picture:
+    """A picture turned to the left by a quarter."""
+    width = picture.image.shape[1]
+    x1, y1, x2, y2 = picture.boxes_xyxy.T
+    boxes = np.stack([y1, width - x2, y2, width - x1], axis=1)
+    return Picture(np.ascontiguousarray(np.rot90(picture.image)), boxes, picture.class_ids)
 
 
 def _bare_scene(rng: Random) -> Picture:
@@ -90,7 +108,7 @@ def _bare_scene(rng: Random) -> Picture:
 def _quiet(rng: Random) -> float:
     """Light round a symbol in a file of its own, in modules: many have none at all."""
     choice = rng.random()
-    if choice < 0.25:
+    if choice < 0.33:
         return 0.0
     return float(rng.uniform(0, 5) if choice < 0.85 else rng.uniform(5, 25))
 
@@ -126,7 +144,7 @@ def _sheet_scene(rng: Random) -> Picture:
 def _empty_scene(rng: Random) -> Picture:
     """Nothing to be found: what covers the whole picture is seen from near, as real fabrics are."""
     height, width = _size(rng)
-    image = patterned(rng, height, width) if rng.random() < 0.6 else surface(rng, height, width)
+    image = patterned(rng, height, width) if rng.random() < 0.7 else surface(rng, height, width)
     if rng.random() < 0.4:
         _add_decoys(rng, image, [])
     return _picture(photographed(rng, image, finest=3.0), [], [])
@@ -235,9 +253,13 @@ def _legible_ink(rng: Random, image: Pixels, outline: Points) -> NDArray[np.floa
     if behind.size == 0 or behind.std(axis=(0, 1)).max() > 22:
         return None
     level = float(behind.mean())
-    if level > 110:
-        return ink_color(rng)
-    return paper_color(rng) if level < 60 else None
+    if 60 <= level <= 110:
+        return None
+    color = ink_color(rng) if level > 110 else paper_color(rng)
+    if rng.random() >= FAINT_SHARE:
+        return color
+    ground = behind.mean(axis=(0, 1), dtype=np.float32)
+    return np.asarray(ground + rng.uniform(*FAINT_INK) * (color - ground), dtype=np.float32)
 
 
 def _in_view(outline: Points, image: Pixels) -> bool:

@@ -29,6 +29,8 @@ PHOTOS: Final = (
 PHOTO_SHARE: Final = 0.16
 PAGE_SHARE: Final = 0.12
 PLAIN_SHARE: Final = 0.40
+# How many of the patterns of dots are of rings.
+RING_SHARE: Final = 0.3
 
 
 def surface(rng: Random, height: int, width: int) -> Pixels:
@@ -173,11 +175,12 @@ def _checks(rng: Random, height: int, width: int) -> Blend:
 
 
 def _dots(rng: Random, height: int, width: int) -> Blend:
-    """Holes or lamps in rows, of which some may be missing."""
+    """Holes, lamps or rings in rows, of which some may be missing."""
     period = int(rng.integers(5, 20))
     cell = np.zeros((period, period), dtype=np.uint8)
     radius = max(1, int(period * rng.uniform(0.2, 0.5)))
-    cv2.circle(cell, (period // 2, period // 2), radius, (255,), -1)
+    thick = max(1, radius // 2) if rng.random() < RING_SHARE else -1
+    cv2.circle(cell, (period // 2, period // 2), radius, (255,), thick)
     dots = _tiled(cell, height, width)
     if rng.random() < 0.5:
         return dots
@@ -298,6 +301,32 @@ def _carpet(rng: Random, height: int, width: int) -> Blend:
     return drawn
 
 
+def _loops(rng: Random, height: int, width: int) -> Blend:
+    """Carpets of loops: columns of bands, some of even strands, some of ridges across them."""
+    wide, period = int(rng.integers(25, 160)), rng.uniform(3, 9)
+    wander = np.cumsum(rng.normal(scale=0.03 * period, size=width))
+    strands = 0.5 + 0.5 * np.sin((np.arange(width) + wander) * 2 * np.pi / period)
+    strands = strands ** rng.uniform(0.5, 2)
+    # No two strands are as bright.
+    turn = (np.arange(width) / period).astype(int)
+    strands = strands * rng.uniform(0.6, 1, size=turn[-1] + 1)[turn]
+    tallest, softness = int(rng.integers(10, 60)), int(rng.integers(1, 6))
+    # Of each row of a column: how bright it is, and how much of the strands shows in it.
+    bright = np.empty((height, width), dtype=np.float32)
+    shown = np.empty((height, width), dtype=np.float32)
+    for left in range(0, width, wide):
+        top = 0
+        while top < height:
+            tall, ridge = int(rng.integers(4, tallest)), rng.random() < 0.5
+            tall = max(3, tall // 3) if ridge else tall
+            part = slice(top, top + tall), slice(left, left + wide)
+            bright[part] = rng.uniform(120, 230) if ridge else rng.uniform(40, 130)
+            shown[part] = rng.uniform(0, 0.6) if ridge else rng.uniform(0.5, 1)
+            top += tall
+    ground, visible = (cv2.blur(each, (1, softness)) for each in (bright, shown))
+    return np.asarray(ground + visible * strands * (235 - ground), dtype=np.uint8)
+
+
 def _files(rng: Random, height: int, width: int) -> Blend:
     """Sleeves and papers that stand in a rack, each leaning a little another way."""
     drawn = np.full((height, width), int(rng.integers(0, 60)), dtype=np.uint8)
@@ -316,5 +345,5 @@ def _files(rng: Random, height: int, width: int) -> Blend:
 PATTERNS: Final[tuple[Pattern, ...]] = (
     *(_stripes, _checks, _dots, _dots, _grid, _basket, _threads, _threads, _dashes, _dashes),
     *(_noise, _noise, _spines, _spines, _keys),
-    *(_weave, _weave, _weave, _carpet, _carpet, _carpet, _files, _files, _files),
+    *(_weave, _weave, _weave, _carpet, _carpet, _loops, _loops, _loops, _files, _files, _files),
 )

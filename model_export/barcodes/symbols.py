@@ -185,7 +185,13 @@ def _codabar(rng: Random, length: int) -> str:
 
 
 def _gs1(rng: Random, length: int) -> str:
-    """A trade item's number with its check digit, and mostly a lot and a serial number."""
+    """A trade item's number with its check digit, and mostly a lot and a serial number.
+
+    Or a lot and a day alone, which are the shortest.
+    """
+    if rng.random() < 0.3:
+        lot = _characters(rng, ALPHANUMERIC, min(length, 12))
+        return f"[10]{lot}[11]{rng.integers(100):02}0{rng.integers(1, 10)}{rng.integers(1, 29):02}"
     item = "9" + _characters(rng, string.digits, 12)
     weights = (3, 1) * 7
     check = -sum(int(digit) * weight for digit, weight in zip(item, weights, strict=False)) % 10
@@ -224,6 +230,6 @@ KINDS: Final = (
     Kind(LINEAR, _F.DataBarStk, 0.04, _digits(13)),
     Kind(LINEAR, _F.DataBarStkOmni, 0.05, _digits(13)),
     Kind(LINEAR, _F.DataBarLtd, 0.02, _digits(12, "0")),
-    Kind(LINEAR, _F.DataBarExp, 0.08, _gs1),
-    Kind(LINEAR, _F.DataBarExpStk, 0.11, _gs1, {"columns": (1, 2, 2, 3, 4)}),
+    Kind(LINEAR, _F.DataBarExp, 0.10, _gs1),
+    Kind(LINEAR, _F.DataBarExpStk, 0.20, _gs1, {"columns": (1, 2, 2, 3, 4)}),
 )
