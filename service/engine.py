@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.core.contract import ModelContract
 from service.core.pack import pack_images
+from service.cuda import sleep_while_waiting
 from service.errors import StartupError
 from service.graph import HALF, ONNX_DTYPES, read_contract
 from service.host_memory import HostMemory, page_locker
@@ -145,11 +146,14 @@ class OnnxEngine:
         self._output_dtype = np.dtype(ONNX_DTYPES[output.type])
         self._sessions = {1: session}
         self._session_of_bucket = self._open_buckets(runtime)
-        # Batches of a GPU are large, and copied there and back.
-        self._memory = None if self._provider in ON_CPU else HostMemory(page_locker())
         if self._provider in ON_CPU:
+            self._memory = None
             for span in self._shares.spans[1:]:
                 self._sessions[span] = self._open(runtime, providers, span)
+        else:
+            sleep_while_waiting()
+            # Batches of a GPU are large, and copied there and back.
+            self._memory = HostMemory(page_locker())
 
     def _open(self, runtime: ModuleType, providers: Providers, span: int) -> Session:
         """A session whose calls take the threads of so many instances."""

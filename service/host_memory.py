@@ -4,13 +4,13 @@ import ctypes
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import structlog
 from numpy.typing import DTypeLike, NDArray
 
-CUDA_RUNTIMES: Final = ("libcudart.so.13", "libcudart.so.12")
+from service.cuda import cuda_runtime
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +64,7 @@ def page_locker() -> Callable[[NDArray[np.uint8]], None]:
     Where CUDA's runtime library is not among the loaded ones or has no room, memory stays as it is:
     copies then take longer.
     """
-    runtime = _cuda_runtime()
+    runtime = cuda_runtime()
     if runtime is None:
         log.warning("no CUDA runtime library was found; copies to and from the GPU take longer")
         return lambda _: None
@@ -76,13 +76,3 @@ def page_locker() -> Callable[[NDArray[np.uint8]], None]:
             log.warning("memory could not be locked", bytes=memory.nbytes, cuda_error=code)
 
     return lock
-
-
-def _cuda_runtime() -> ctypes.CDLL | None:
-    """The library that ONNX Runtime has loaded."""
-    for name in CUDA_RUNTIMES:
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    return None

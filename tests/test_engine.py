@@ -18,6 +18,7 @@ from service.cpus import usable_cpus
 from service.engine import CpuShares, OnnxEngine
 from service.errors import StartupError
 from service.runtime import share_out, tensorrt_options
+from service.settings import Device
 
 NAMES = ("red", "green", "blue")
 RNG = np.random.default_rng(0)
@@ -336,6 +337,21 @@ def test_on_cuda_pixels_and_rows_lie_in_locked_memory_that_is_used_again(
     for _ in range(3):
         np.testing.assert_array_equal(engine.infer([*IMAGES]), expected)
     assert pixels_and_rows == len(locked) == 2
+
+
+@pytest.mark.parametrize(("device", "sleeps"), [("cuda", 1), ("cpu", 0)])
+def test_threads_that_wait_for_a_gpu_sleep(
+    tmp_path: Path,
+    pretending_runtime: PretendingRuntime,
+    monkeypatch: pytest.MonkeyPatch,
+    device: Device,
+    sleeps: int,
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("service.engine.sleep_while_waiting", lambda: calls.append("sleep"))
+    pretending_runtime.sessions_with_room = 99 if device == "cuda" else 0
+    loaded(model_file(tmp_path), device=device)
+    assert len(calls) == sleeps
 
 
 def test_a_batch_size_that_would_fall_to_the_cpu_stops_the_start(
