@@ -1,7 +1,7 @@
 """What a GPU gives for a model, and how much of it the engine and the server pass on.
 
     python benchmarks/gpu.py --model MODEL.onnx [--photo photo.jpg] [--batch 32]
-        [--workers 1 2 4] [--connections 64 256] [--seconds 6] [--device cuda]
+        [--server-batch 8] [--workers 1 2 4] [--connections 64 256] [--seconds 6] [--device cuda]
 
 All of it in one run, in images a second:
 
@@ -39,7 +39,7 @@ from service.settings import Device
 GOAL: Final = 0.9
 LEAST_CALLS: Final = 3
 WORKERS_TIMEOUT_S: Final = 180
-CONNECTIONS_A_SENDER: Final = 64
+CONNECTIONS_A_SENDER: Final = 32
 
 Batch = NDArray[np.uint8]
 
@@ -128,7 +128,8 @@ def _rate(call: Callable[[], object], count: int, threads: int = 1, seconds: flo
 
 def _measure_server(arguments: argparse.Namespace, workers: int, limit: float) -> None:
     """Requests a second of the server, and their part of the limit."""
-    flags = ["--device", arguments.device, "--max-batch-size", str(arguments.batch)]
+    batch = arguments.server_batch or arguments.batch
+    flags = ["--device", arguments.device, "--max-batch-size", str(batch)]
     flags += ["--workers", str(workers), "--max-queue-images", "2048", *arguments.flags]
     began = time.monotonic()
     with serving(arguments.model, flags) as (_, url):
@@ -204,6 +205,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--photo", type=Path, default=EXAMPLE, help="JPEG to send")
     parser.add_argument("--device", choices=devices, default="cuda")
     parser.add_argument("--batch", type=int, default=32, help="most images of a batch")
+    parser.add_argument("--server-batch", type=int, help="most of the server's (those of --batch)")
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4])
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 64, 256])
     parser.add_argument("--seconds", type=int, default=6, help="length of each load")
