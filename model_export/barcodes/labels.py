@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_export.barcodes import lettering
-from model_export.barcodes.surfaces import Blend, Pixels, ink_color, paper_color, stamp
+from model_export.barcodes.patterns import Blend
+from model_export.barcodes.surfaces import Pixels, ink_color, paper_color, stamp
 from model_export.barcodes.symbols import LINEAR, QR_CODE, Modules, Symbol
 
 Random = np.random.Generator
