@@ -150,6 +150,27 @@ def test_no_symbol_has_more_modules_than_asked_for_if_there_are_smaller_ones() -
     assert np.mean(np.array(sizes) <= 60) > 0.6
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_boxes_of_a_turned_scene_hold_the_same_pixels_turned(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(scene, "TURNED_SHARE", share)
+        pictures.append(draw_scene(rng(seed)))
+    upright, turned = pictures
+    np.testing.assert_array_equal(turned.image, np.rot90(upright.image))
+    np.testing.assert_array_equal(turned.class_ids, upright.class_ids)
+    for before, after in zip(upright.boxes_xyxy, turned.boxes_xyxy, strict=True):
+        # The box's pixels are marked in one, turned, and must be those of the other.
+        mark = np.zeros(upright.image.shape[:2], dtype=np.uint8)
+        x1, y1, x2, y2 = np.rint(before).astype(int)
+        mark[y1:y2, x1:x2] = 1
+        ys, xs = np.nonzero(np.rot90(mark))
+        ends = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+        np.testing.assert_allclose(after, ends, atol=0.51)
+
+
 def test_scenes_have_boxes_within_them_and_all_classes() -> None:
     seen: Counter[int] = Counter()
     empty = 0
