@@ -21,8 +21,9 @@ from service.core.contract import InputSpec, ModelContract
 from service.logs import configure_logs
 from service.metrics import Metrics
 from service.processes import FOLDER_VARIABLE, write_metrics_as
-from service.server import run, uvicorn_config
+from service.server import SharedPort, run, uvicorn_config
 from service.settings import Settings
+from service.team import TEAM_FILE, Team
 
 SIDE = 64
 BOXES_A_ROW, MOST_BOXES = 4, 16
@@ -87,8 +88,9 @@ class Service:
         if place is not None:
             write_metrics_as(place)
         metrics = Metrics(None if place is None else Path(os.environ[FOLDER_VARIABLE]))
-        app = create_app(settings, FreeEngine(self.boxes), metrics)
-        sys.exit(run(app, settings, listener, started.set))
+        team = Team(Path(os.environ[FOLDER_VARIABLE]) / TEAM_FILE, place or 0)
+        app = create_app(settings, FreeEngine(self.boxes), metrics, team)
+        sys.exit(run(app, settings, SharedPort(listener, team), started.set))
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def serving(what: Service | Floor, processes: int) -> Iterator[Processes]:
         socket.create_server(("127.0.0.1", 0)) as listener,
         tempfile.TemporaryDirectory() as folder,
     ):
+        Team.create(Path(folder) / TEAM_FILE, processes)
         log = Path(folder) / "log"
         events = [spawn.Event() for _ in range(processes)]
         running = [

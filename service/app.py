@@ -32,6 +32,7 @@ from service.runtime import ON_CPU
 from service.schemas import ModelRef, Problem
 from service.settings import Settings
 from service.startup import default_options, load_engine, make_detector
+from service.team import Team
 from service.telemetry import Telemetry
 
 # Requests have ended by then; only an engine, or a decoder on its thread, that hangs keeps it busy.
@@ -48,6 +49,7 @@ def create_app(
     settings: Settings | None = None,
     engine: Engine | None = None,
     metrics: Metrics | None = None,
+    team: Team | None = None,
 ) -> FastAPI:
     """Build the application; it starts and stops with its lifespan.
 
@@ -55,6 +57,7 @@ def create_app(
         settings: The settings; by default those of the environment.
         engine: What runs the model; by default the one that the settings name is loaded at start.
         metrics: Where to count; by default metrics of this process alone.
+        team: The processes of the server, if it has several.
     """
     settings = settings or Settings()
     counted = Metrics() if metrics is None else metrics
@@ -64,7 +67,7 @@ def create_app(
         loaded = engine
         if loaded is None:
             loaded = await asyncio.to_thread(load_engine, settings)
-        app.state.running = running = _assemble(settings, counted, loaded)
+        app.state.running = running = _assemble(settings, counted, loaded, team)
         await running.detector.start()
         async with _counted_as_serving(running):
             yield {REFUSES: _refuses(app, running)}
@@ -153,8 +156,8 @@ async def _stop(app: FastAPI, running: Running) -> None:
         log.error("the engine did not stop in time; what it was running is lost")  # noqa: TRY400
 
 
-def _assemble(settings: Settings, metrics: Metrics, engine: Engine) -> Running:
-    detector = make_detector(settings, engine, metrics)
+def _assemble(settings: Settings, metrics: Metrics, engine: Engine, team: Team | None) -> Running:
+    detector = make_detector(settings, engine, metrics, team)
     contract = engine.contract
     model = ModelRef(name=contract.name, version=contract.version, provider=engine.provider)
     metrics.model_info.labels(contract.name, contract.version, engine.provider).set(1)

@@ -14,6 +14,7 @@ import structlog
 from service.errors import DeadlineError, ModelFailedError
 from service.metrics import Metrics
 from service.places import Place, Places
+from service.team import Team
 from service.threads import Threads
 
 Item = TypeVar("Item")
@@ -84,17 +85,33 @@ class _Entry(Generic[Item, Result]):
             self.future.set_exception(DeadlineError("the deadline passed in the queue"))
 
 
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """The instances that a batch uses: this process's own, and those of others that were idle."""
+
+    own: int
+    borrowed: int
+
+    @property
+    def span(self) -> int:
+        """How many they are."""
+        return self.own + self.borrowed
+
+
 class Batcher(Generic[Item, Result]):
     """Forms a batch whenever an instance is free, from what is waiting at that moment.
 
     All state lives on the event loop; only the runner is called on threads, one for each instance.
-    An image that nobody waits behind gets the CPUs of several instances.
+    An image that nobody waits behind gets the CPUs of several instances. Of several processes that
+    share the CPUs, each has so many instances for itself, and may use those of the others while
+    they are idle.
 
     Args:
         runner: What runs the batches.
         metrics: Where to count.
-        instances: Batches run at once.
+        instances: Batches run at once, by this process alone.
         places: Of the queue.
+        team: The processes whose instances this one may use, if it may; each has as many.
         ahead: Batches handed over while all instances are at work, so that none has to wait until
             the event loop sees that it has ended. Worth it where a batch takes no longer than a
             busy loop's turn; it can no longer grow then. It is as good as in the queue until it
@@ -109,6 +126,7 @@ class Batcher(Generic[Item, Result]):
         *,
         instances: int,
         places: Places,
+        team: Team | None = None,
         ahead: int = 0,
         max_batch_delay_s: float = 0.0,
     ) -> None:
@@ -120,6 +138,8 @@ class Batcher(Generic[Item, Result]):
         # Below zero, so many batches wait for an instance: those that were handed over ahead, which
         # hold their places until they start.
         self._idle_instances = instances
+        self._team = team
+        self._borrowed = 0
         self._ahead = ahead
         self._handed_over: deque[list[_Entry[Item, Result]]] = deque()
         self._wide_batches = 0
@@ -129,6 +149,9 @@ class Batcher(Generic[Item, Result]):
         self._dispatcher: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._threads = Threads(instances, "engine")
+        others = 0 if team is None else team.size - 1
+        # Apart, so that what was handed over ahead waits for an instance of this process's own.
+        self._threads_for_borrowed = Threads(instances * others, "engine_borrowed")
         metrics.batch_capacity.set(runner.max_batch)
         metrics.engine_instances.set(instances)
         self.failures_in_a_row = 0
@@ -145,6 +168,7 @@ class Batcher(Generic[Item, Result]):
         if self._dispatcher is not None:
             await self._dispatcher
         self._threads.stop()
+        self._threads_for_borrowed.stop()
 
     async def run(self, place: Place, item: Item, deadline: float) -> Outcome[Result]:
         """Wait for a batch and its result.
@@ -173,18 +197,18 @@ class Batcher(Generic[Item, Result]):
             raise
 
     async def _dispatch(self) -> None:
-        while batch := await self._next_batch():
-            task = asyncio.create_task(self._run(batch, self._claim_span(batch)))
+        while taken := await self._next_batch():
+            task = asyncio.create_task(self._run(*taken))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         await asyncio.gather(*self._running)
 
-    async def _next_batch(self) -> list[_Entry[Item, Result]]:
-        """Wait until there is work for an idle instance; nothing means that it is time to end."""
+    async def _next_batch(self) -> tuple[list[_Entry[Item, Result]], _Claim] | None:
+        """Wait until there is work for an idle instance; None means that it is time to end."""
         while True:
             self._drop_expired()
             if self._places.closed and not self._queue and not self._places.held:
-                return []
+                return None
             pause = self._pause()
             if pause is not None and pause <= 0:
                 return self._take()
@@ -198,7 +222,7 @@ class Batcher(Generic[Item, Result]):
         """Seconds until a batch should start; None while nothing waits, or nothing is idle."""
         # A wide batch has the CPUs of others, who should not begin before it ends.
         ahead = 0 if self._wide_batches else self._ahead
-        if not self._queue or self._idle_instances + ahead < 1:
+        if not self._queue or (self._idle_instances + ahead < 1 and not self._borrowable()):
             return None
         if self._places.closed or len(self._like_oldest()) >= self._runner.max_batch:
             return 0.0
@@ -211,33 +235,62 @@ class Batcher(Generic[Item, Result]):
             return [oldest]
         return [entry for entry in self._queue if self._runner.alike(oldest.item, entry.item)]
 
-    def _take(self) -> list[_Entry[Item, Result]]:
+    def _take(self) -> tuple[list[_Entry[Item, Result]], _Claim]:
         """Take the oldest entry and those like it, leaving a share to other idle instances."""
         alike = self._like_oldest()
         batch = alike[: min(self._runner.max_batch, self._share_of(len(alike)))]
         taken = set(map(id, batch))
         self._queue = deque(entry for entry in self._queue if id(entry) not in taken)
-        if self._idle_instances < 1:
+        idle, borrowable = max(0, self._idle_instances), self._borrowable()
+        if idle + borrowable < 1:
             self._handed_over.append(batch)
+            claim = _Claim(1, 0)
         else:
             _give_back_places(batch)
-        return batch
+            span = self._fair_span(batch, idle + borrowable)
+            claim = _Claim(min(span, idle), max(0, span - idle))
+        self._claim(claim)
+        return batch, claim
 
     def _share_of(self, count: int) -> int:
         """How many of so many items to take, to leave as many to each other idle instance."""
         return math.ceil(count / max(1, self._idle_instances))
 
-    def _claim_span(self, batch: list[_Entry[Item, Result]]) -> int:
-        """Take idle instances for the batch just taken, leaving as many to each who waits.
+    def _borrowable(self) -> int:
+        """Instances of other processes that nobody uses at this moment."""
+        if self._team is None:
+            return 0
+        of_all, mine = self._instances * self._team.size, self._instances + self._borrowed
+        return max(0, of_all - mine - self._team.busy_elsewhere())
+
+    def _fair_span(self, batch: list[_Entry[Item, Result]], idle: int) -> int:
+        """How many of so many idle instances the batch gets, if each who waits is to have as many.
 
         Whom it waited for will be back: two clients would otherwise take turns with all of them.
         """
         returning = any(entry.had_to_wait for entry in batch)
-        fair = self._idle_instances // (1 + self._places.held + returning)
-        span = max(span for span in self._runner.spans if span <= max(1, fair))
-        self._idle_instances -= span
-        self._wide_batches += span > 1
-        return span
+        fair = idle // (1 + self._places.held + returning)
+        return max(span for span in self._runner.spans if span <= max(1, fair))
+
+    def _claim(self, claim: _Claim) -> None:
+        self._idle_instances -= claim.own
+        self._borrowed += claim.borrowed
+        self._wide_batches += claim.span > 1
+        self._tell_team()
+
+    def _release(self, claim: _Claim) -> None:
+        self._idle_instances += claim.own
+        self._borrowed -= claim.borrowed
+        self._wide_batches -= claim.span > 1
+        self._tell_team()
+        if claim.own and self._handed_over:
+            _give_back_places(self._handed_over.popleft())
+        self._changed.set()
+
+    def _tell_team(self) -> None:
+        if self._team is not None:
+            own = self._instances - max(0, self._idle_instances)
+            self._team.tell_busy(own + self._borrowed)
 
     def _drop_expired(self) -> None:
         now = time.monotonic()
@@ -250,9 +303,10 @@ class Batcher(Generic[Item, Result]):
             self._queue.remove(entry)
             entry.drop(self._metrics)
 
-    async def _run(self, batch: list[_Entry[Item, Result]], span: int) -> None:
+    async def _run(self, batch: list[_Entry[Item, Result]], claim: _Claim) -> None:
+        threads, span = self._threads if claim.own else self._threads_for_borrowed, claim.span
         try:
-            wanted, results, times = await self._threads.start(lambda: self._call(batch, span))
+            wanted, results, times = await threads.start(lambda: self._call(batch, span))
         except Exception as error:  # noqa: BLE001 - whatever it raises, its waiters must hear
             self._batch_failed(batch, error)
         else:
@@ -261,11 +315,7 @@ class Batcher(Generic[Item, Result]):
                 if entry not in wanted:
                     entry.drop(self._metrics)
         finally:
-            if self._handed_over:
-                _give_back_places(self._handed_over.popleft())
-            self._idle_instances += span
-            self._wide_batches -= span > 1
-            self._changed.set()
+            self._release(claim)
 
     def _call(
         self, batch: list[_Entry[Item, Result]], span: int

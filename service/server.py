@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
@@ -16,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from service.acceptor import Acceptor
 from service.app import create_app
 from service.cpus import let_threads_finish
 from service.errors import StartupError
@@ -23,6 +25,7 @@ from service.metrics import Metrics
 from service.protocol import BoundedHttpProtocol
 from service.settings import Settings
 from service.startup import load_engine
+from service.team import Team
 from service.threads import any_at_work
 
 # Balancers keep idle connections for a minute, as a rule. A server that closes them sooner does so,
@@ -31,6 +34,14 @@ KEEP_ALIVE_S: Final = 75
 # New objects before the garbage collector looks at them, instead of 700: with thousands of
 # connections each look is long, up to 25 ms, and requests leave it next to nothing to find.
 OBJECTS_UNTIL_COLLECTION: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPort:
+    """A bound socket, and the processes that take connections from it."""
+
+    listener: socket.socket
+    team: Team
 
 
 class DrainingServer(uvicorn.Server):
@@ -43,6 +54,7 @@ class DrainingServer(uvicorn.Server):
         config: uvicorn's settings.
         app: What is served.
         grace_s: Time between SIGTERM and closing the port, in seconds.
+        shared: The port, if other processes have it too; by default `config` says which to open.
         on_started: Called once, when connections are accepted.
     """
 
@@ -51,23 +63,47 @@ class DrainingServer(uvicorn.Server):
         config: uvicorn.Config,
         app: FastAPI,
         grace_s: float,
+        shared: SharedPort | None = None,
         on_started: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
         self._app = app
         self._grace_s = grace_s
+        self._shared = shared
+        self._acceptor: Acceptor | None = None
         self._on_started = on_started
         self._close_at: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen."""
-        await super().startup(sockets)
+        # To be given sockets, if only none, is to open none.
+        await super().startup([] if self._shared else sockets)
         if self.started:
+            self._accept_shared()
             # What is there now stays: no collection has to look at it again.
             gc.collect()
             gc.freeze()
             gc.set_threshold(OBJECTS_UNTIL_COLLECTION)
             self._on_started()
+
+    def _accept_shared(self) -> None:
+        """Take connections from a port that others have too."""
+        if self._shared is None:
+            return
+        state, app_state = self.server_state, self.lifespan.state
+        self._acceptor = Acceptor(
+            self._shared.listener,
+            self._shared.team,
+            lambda: BoundedHttpProtocol(self.config, state, app_state),
+            state.connections,
+        )
+        self._acceptor.start(self.config.backlog)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, finish what was asked, and stop the application."""
+        if self._acceptor is not None:
+            await self._acceptor.stop()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the base's
         """Begin to drain; called by the operating system's signal."""
@@ -83,13 +119,15 @@ class DrainingServer(uvicorn.Server):
         """Runs ten times a second; says whether it is time to close."""
         if self._close_at is not None and time.monotonic() >= self._close_at:
             self.should_exit = True
+        if self._acceptor is not None:
+            self._acceptor.tell()
         return await super().on_tick(counter)
 
 
 def serve(
     settings: Settings,
     metrics: Metrics,
-    listener: socket.socket | None = None,
+    shared: SharedPort | None = None,
     on_started: Callable[[], None] = lambda: None,
 ) -> int:
     """Serve until a signal.
@@ -97,7 +135,7 @@ def serve(
     Args:
         settings: All of them.
         metrics: Where to count.
-        listener: A bound socket to take connections from; by default the settings' own address.
+        shared: The port, if other processes have it too; by default the settings' own.
         on_started: Called once, when connections are accepted.
 
     Returns:
@@ -107,27 +145,28 @@ def serve(
     signal.signal(signal.SIGTERM, _end_before_started)
     let_threads_finish()
     try:
-        app = create_app(settings, load_engine(settings), metrics)
+        team = None if shared is None else shared.team
+        app = create_app(settings, load_engine(settings), metrics, team)
     except StartupError as error:
         # ONNX Runtime's own words may be of several lines.
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 1
     except KeyboardInterrupt:
         return 130
-    return run(app, settings, listener, on_started)
+    return run(app, settings, shared, on_started)
 
 
 def run(
     app: FastAPI,
     settings: Settings,
-    listener: socket.socket | None = None,
+    shared: SharedPort | None = None,
     on_started: Callable[[], None] = lambda: None,
 ) -> int:
     """Serve an application until a signal; arguments and exit code are those of `serve`."""
     config = uvicorn_config(app, settings)
-    server = DrainingServer(config, app, settings.drain_grace_s, on_started)
+    server = DrainingServer(config, app, settings.drain_grace_s, shared, on_started)
     try:
-        server.run(None if listener is None else [listener])
+        server.run()
     except SystemExit as end:  # uvicorn's word for a port that cannot be had; it has told the log
         return int(end.code != 0)
     if app.state.hung or any_at_work():

@@ -10,7 +10,7 @@ from service.batcher import Batcher
 from service.core.contract import ModelContract
 from service.core.letterbox import LetterboxMode
 from service.core.suppress import DetectionOptions, with_recommended
-from service.cpus import cpus_of_process
+from service.cpus import cpus_of_process, usable_cpus
 from service.detector import Detector
 from service.engine import CpuShares, Engine, OnnxEngine
 from service.errors import StartupError
@@ -21,6 +21,7 @@ from service.places import Places
 from service.runtime import CUDA, ON_CPU
 from service.settings import Settings
 from service.stages import Stages
+from service.team import Team
 
 # The barcode detector that comes with the package; its card lies beside it.
 DEFAULT_MODEL: Final = Path(__file__).with_name("models") / "barcodes.onnx"
@@ -70,11 +71,12 @@ def threads_of_engine(settings: Settings) -> int:
 def spans_of_engine(settings: Settings) -> list[int]:
     """How many instances' threads a batch may use: from 1 up, in steps of at most four, to all.
 
-    Each step is a session with a copy of the weights; between two steps, CPUs stay idle.
+    All are those of every process, for one may use what is idle in the others. Each step is a
+    session with a copy of the weights; between two steps, CPUs stay idle.
     """
     if settings.engine_threads is not None:
         return [1]
-    spans = [cpus_of_process(settings.workers) // threads_of_engine(settings)]
+    spans = [max(1, usable_cpus() // threads_of_engine(settings))]
     while spans[0] > 1:
         spans.insert(0, max(1, spans[0] // SPAN_STEP))
     return spans
@@ -118,15 +120,28 @@ def on_one_thread(settings: Settings, engine: Engine) -> bool:
     return alone and settings.decode_threads is None and threads_of_engine(settings) == 1
 
 
-def make_detector(settings: Settings, engine: Engine, metrics: Metrics) -> Detector:
-    """Everything from the bytes of an image to its boxes, ready to be started."""
+def make_detector(
+    settings: Settings, engine: Engine, metrics: Metrics, team: Team | None = None
+) -> Detector:
+    """Everything from the bytes of an image to its boxes, ready to be started.
+
+    Args:
+        settings: All of them.
+        engine: What runs the model.
+        metrics: Where to count.
+        team: The processes of the server, if it has several.
+    """
+    # What they share is the CPUs.
+    team = team if engine.provider in ON_CPU else None
     mode, instances = letterbox_mode(settings, engine), engine_instances(settings, engine)
     stages = Stages(engine.contract, mode, settings.max_image_pixels)
     places = Places(settings.max_queue_images, metrics)
     artists, window = Artists(cpus_of_process(settings.workers)), settings.ready_window_s
     if on_one_thread(settings, engine):
         runner = OneThreadRunner(engine, stages)
-        lanes = Batcher(runner, metrics, instances=instances, places=places, ahead=instances)
+        lanes = Batcher(
+            runner, metrics, instances=instances, places=places, team=team, ahead=instances
+        )
         way = OneThread(lanes)
         return Detector(engine.contract, way, lanes, places, metrics, artists, window)
     batcher = Batcher(
@@ -134,6 +149,7 @@ def make_detector(settings: Settings, engine: Engine, metrics: Metrics) -> Detec
         metrics,
         instances=instances,
         places=places,
+        team=team,
         max_batch_delay_s=settings.max_batch_delay_ms / 1000,
     )
     threads = settings.decode_threads or cpus_of_process(settings.workers)

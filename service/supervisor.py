@@ -19,6 +19,7 @@ import structlog
 
 from service.processes import FOLDER_VARIABLE, forget_gauges, write_process_ids
 from service.settings import Settings
+from service.team import TEAM_FILE, Team
 
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
@@ -65,7 +66,7 @@ class Supervisor:
         workers: How many.
         arguments: Their flags.
         listener: The bound socket that they take connections from.
-        folder: Where they keep their metrics.
+        folder: Where they keep what they share: metrics, and what they do.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Supervisor:
         self._arguments = arguments
         self._listener = listener
         self._folder = folder
+        Team.create(folder / TEAM_FILE, workers)
         self._selector = selectors.DefaultSelector()
         self._workers: dict[int, _Worker] = {}
         self._start_at = time.monotonic()
@@ -140,6 +142,7 @@ class Supervisor:
         code = worker.process.wait()
         del self._workers[worker.place]
         forget_gauges(self._folder, worker.place)
+        Team.forget(self._folder / TEAM_FILE, worker.place)
         self._write_process_ids()
         self._note_end(worker, code)
 

@@ -12,8 +12,9 @@ from pydantic_settings import CliApp
 from service.logs import configure_logs
 from service.metrics import Metrics
 from service.processes import FOLDER_VARIABLE, write_metrics_as
-from service.server import serve
+from service.server import SharedPort, serve
 from service.settings import Settings
+from service.team import TEAM_FILE, Team
 
 STARTED = b"s"
 
@@ -32,9 +33,11 @@ def main(listener_fd: str, channel_fd: str, place: str, *arguments: str) -> int:
     settings = CliApp.run(Settings, cli_args=list(arguments))
     configure_logs(settings.log_format, settings.log_level)
     write_metrics_as(int(place))
-    metrics = Metrics(Path(os.environ[FOLDER_VARIABLE]))
+    folder = Path(os.environ[FOLDER_VARIABLE])
+    metrics = Metrics(folder)
     threading.Thread(target=_end_with_supervisor, args=(channel,), daemon=True).start()
-    return serve(settings, metrics, listener, lambda: channel.sendall(STARTED))
+    shared = SharedPort(listener, Team(folder / TEAM_FILE, int(place)))
+    return serve(settings, metrics, shared, lambda: channel.sendall(STARTED))
 
 
 def _end_with_supervisor(channel: socket.socket) -> None:

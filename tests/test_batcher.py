@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from service.errors import DeadlineError, DrainingError, ModelFailedError, Queue
 from service.metrics import Metrics
 from service.paths import BatchRunner
 from service.places import Places
+from service.team import Team
 
 Rows = Outcome[NDArray[np.floating]]
 
@@ -491,3 +493,90 @@ def test_stopping_waits_for_an_image_that_is_still_being_decoded() -> None:
         await stopping
 
     on_bench(body)
+
+
+# Several processes that share the CPUs
+
+
+class Shared:
+    """The team of a batcher on the bench and of another process, which a test plays."""
+
+    def __init__(self, folder: Path) -> None:
+        Team.create(folder / "team", 2)
+        self.ours, self.other = (Team(folder / "team", place) for place in range(2))
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Shared:
+    return Shared(tmp_path)
+
+
+def test_an_image_gets_the_instances_of_another_process_too_while_those_are_idle(
+    shared: Shared,
+) -> None:
+    async def body(bench: Bench) -> None:
+        await bench.infer(image())
+        shared.other.tell_busy(1)
+        await bench.infer(image())
+        shared.other.tell_busy(2)
+        await bench.infer(image())
+        assert bench.engine.ran_with == [4, 2, 2]
+
+    on_bench(body, wide_engine(), instances=2, team=shared.ours)
+
+
+def test_the_other_process_hears_how_many_instances_are_in_use(shared: Shared) -> None:
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        assert shared.other.busy_elsewhere() == 4
+        bench.engine.gate.set()
+        await held
+        assert shared.other.busy_elsewhere() == 0
+
+    on_bench(body, wide_engine(), instances=2, team=shared.ours)
+
+
+@pytest.mark.parametrize(("busy", "at_once"), [(0, 2), (1, 1)])
+def test_images_run_beside_each_other_on_what_another_process_leaves_idle(
+    shared: Shared, busy: int, at_once: int
+) -> None:
+    async def body(bench: Bench) -> None:
+        shared.other.tell_busy(busy)
+        bench.engine.gate.clear()
+        tasks = await bench.submit_all(*(image() for _ in range(4)))
+        for _ in range(at_once):
+            await bench.engine_started()
+        await asyncio.sleep(0.05)
+        assert len(bench.engine.batches) == at_once
+        # One is handed over ahead, and keeps its place until it starts.
+        assert bench.places.held == 4 - at_once
+        bench.engine.gate.set()
+        await asyncio.gather(*tasks)
+        assert len(bench.engine.batches) == 4
+        assert bench.places.held == 0
+        assert shared.other.busy_elsewhere() == 0
+
+    on_bench(body, FakeEngine(max_batch=1), instances=1, ahead=1, team=shared.ours)
+
+
+def test_what_another_process_uses_keeps_no_image_from_this_ones_own_instances(
+    shared: Shared,
+) -> None:
+    async def body(bench: Bench) -> None:
+        shared.other.tell_busy(2)
+        await bench.infer(image())
+        assert bench.engine.ran_with == [1]
+
+    on_bench(body, FakeEngine(max_batch=1), instances=1, team=shared.ours)
+
+
+def test_what_is_borrowed_is_given_back_after_a_failure(shared: Shared) -> None:
+    async def body(bench: Bench) -> None:
+        bench.engine.error = RuntimeError("broken")
+        for _ in range(3):
+            with pytest.raises(ModelFailedError):
+                await bench.infer(image())
+        assert bench.engine.ran_with == [4, 4, 4]
+        assert shared.other.busy_elsewhere() == 0
+
+    on_bench(body, wide_engine(), instances=2, team=shared.ours)

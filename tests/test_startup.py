@@ -38,7 +38,8 @@ from test_engine import PretendingRuntime, SilentlyFallingRuntime, loaded, model
 @pytest.fixture
 def cpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     count: int = request.param
-    monkeypatch.setattr("service.startup.cpus_of_process", lambda workers: count // workers)
+    monkeypatch.setattr("service.cpus.usable_cpus", lambda: count)
+    monkeypatch.setattr("service.startup.usable_cpus", lambda: count)
     return count
 
 
@@ -58,7 +59,7 @@ def on_cpu(dynamic_size: bool = True) -> FakeEngine:
         (8, {}, 8, 1, [1, 2, 8]),
         (12, {}, 12, 1, [1, 3, 12]),
         (64, {}, 64, 1, [1, 4, 16, 64]),
-        (8, {"workers": 2}, 4, 1, [1, 4]),
+        (8, {"workers": 2}, 4, 1, [1, 2, 8]),
         (8, {"engine_instances": 2}, 2, 4, [1, 2]),
         (8, {"engine_threads": 2}, 4, 2, [1]),
         (2, {"engine_instances": 4}, 4, 1, [1, 2]),

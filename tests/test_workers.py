@@ -144,6 +144,35 @@ def test_a_server_of_two_that_are_ready_is_ready(lasting: Workers) -> None:
     assert httpx2.get(f"{lasting.server.url}/health/ready").status_code == 200
 
 
+def connections_of(pid: int) -> int:
+    """How many TCP connections a process has open."""
+    opened = {str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()}
+    lines = map(str.split, Path(f"/proc/{pid}/net/tcp").read_text().splitlines())
+    return sum(line[3] == "01" and f"socket:[{line[9]}]" in opened for line in lines)
+
+
+def test_connections_are_shared_evenly(workers: Workers) -> None:
+    clients = [httpx2.Client(base_url=workers.server.url, timeout=60) for _ in range(20)]
+    with contextlib.ExitStack() as opened:
+        for client in clients:
+            opened.enter_context(client)
+            assert client.get("/health/live").status_code == 200
+        few, many = sorted(connections_of(pid) for pid in workers.pids)
+        assert few + many == 20
+        assert many - few <= 2
+
+
+def test_a_worker_that_hangs_with_few_connections_keeps_none_from_the_others(
+    workers: Workers,
+) -> None:
+    first, _ = workers.pids
+    with contextlib.ExitStack() as opened, workers.only(first):
+        for _ in range(5):
+            client = opened.enter_context(httpx2.Client(base_url=workers.server.url, timeout=60))
+            assert client.get("/health/live").status_code == 200
+        assert connections_of(first) == 5
+
+
 def test_process_metrics_are_those_of_supervisor_and_workers(lasting: Workers) -> None:
     told = lasting.metrics()
     resident = sum(

@@ -1,0 +1,112 @@
+"""Taking connections from a port that several processes share, so that each has about as many."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+import structlog
+
+from service.team import Team
+
+# How long a process leaves a new connection to others that have fewer.
+COURTESY_S: Final = 0.002
+# How long it waits where it can open no more files, or has no memory for a connection.
+SHORTAGE_S: Final = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Acceptor:
+    """Takes connections one by one, and leaves each for a moment to processes that have fewer.
+
+    Who wakes up first would otherwise take all that a crowd opens at once, and keep them. What
+    nobody else has taken after the moment is taken after all: they may be busy, or hang.
+
+    Args:
+        listener: A bound socket that all processes have.
+        team: The processes.
+        make_protocol: What speaks on a connection.
+        connections: Those that speak on this process's connections now.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        team: Team,
+        make_protocol: Callable[[], asyncio.Protocol],
+        connections: AbstractSet[asyncio.Protocol],
+    ) -> None:
+        self._listener = listener
+        self._team = team
+        self._make_protocol = make_protocol
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._starting: dict[asyncio.Task[object], asyncio.Protocol] = {}
+        self._pause: asyncio.TimerHandle | None = None
+
+    def start(self, backlog: int) -> None:
+        """Listen, and take connections from now on; so many may wait for it."""
+        self._listener.setblocking(False)
+        self._listener.listen(backlog)
+        self.tell()
+        self._loop.add_reader(self._listener, self._offered)
+
+    async def stop(self) -> None:
+        """Take no more; those that were taken can speak then."""
+        if self._pause is None:
+            self._loop.remove_reader(self._listener)
+        else:
+            self._pause.cancel()
+        self._listener.close()
+        self._team.leave()
+        await asyncio.gather(*self._starting, return_exceptions=True)
+
+    def tell(self) -> None:
+        """Let the others know how many connections there are."""
+        self._team.tell_connections(self._count())
+
+    def _count(self) -> int:
+        new = sum(protocol not in self._connections for protocol in self._starting.values())
+        return len(self._connections) + new
+
+    def _offered(self) -> None:
+        fewest = self._team.fewest_connections_elsewhere()
+        if fewest is not None and fewest < self._count():
+            self._look_away(COURTESY_S)
+        else:
+            self._take()
+
+    def _look_away(self, seconds: float) -> None:
+        self._loop.remove_reader(self._listener)
+        self._pause = self._loop.call_later(seconds, self._look_again)
+
+    def _look_again(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener, self._offered)
+        self._take()
+
+    def _take(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # another process has it, or its client is gone
+        except OSError as error:
+            log.warning("no connection can be taken", reason=str(error))
+            self._look_away(SHORTAGE_S)
+            return
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        protocol = self._make_protocol()
+        task = self._loop.create_task(
+            self._loop.connect_accepted_socket(lambda: protocol, connection)
+        )
+        self._starting[task] = protocol
+        task.add_done_callback(self._started)
+        self.tell()
+
+    def _started(self, task: asyncio.Task[object]) -> None:
+        del self._starting[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("a client left at once", reason=str(error))
