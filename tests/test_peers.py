@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.peers import processes
 from benchmarks.peers.boxes import Agreement, Box, average_precision, compare, read_answer
-from benchmarks.peers.contenders import ours, peers
+from benchmarks.peers.contenders import alone, one_per_cpu, ours, peers
 from benchmarks.peers.environments import pins
 from benchmarks.peers.limit import OPTIONS, loops
 from benchmarks.peers.load import read_outcome, write_photo_list
@@ -22,7 +22,17 @@ from benchmarks.peers.plot import draw_latencies
 from benchmarks.peers.preparing import find_photos, letterbox_of, read_contract
 from benchmarks.peers.report import Report, to_markdown
 from benchmarks.peers.report import to_json as report_to_json
-from benchmarks.peers.results import ALL_CPUS, ONE_THREAD, OURS, WIDE, Goal, Run, goals, typical
+from benchmarks.peers.results import (
+    ALL_CPUS,
+    ALONE,
+    ONE_THREAD,
+    OURS,
+    WIDE,
+    Goal,
+    Run,
+    goals,
+    typical,
+)
 from benchmarks.peers.session import check_boxes, quietest
 from benchmarks.peers.table import remarks, results_table
 from model_export.coco import make_coco_set
@@ -82,7 +92,8 @@ def test_failed_requests_do_not_count_for_the_rate() -> None:
 
 
 def test_the_best_peer_is_neither_ours_nor_a_loop() -> None:
-    (first, *_) = typical([run(OURS, 300), run(ALL_CPUS, 900), run("a", 100)])
+    runs = [run(OURS, 300), run(ALONE, 200), run(ALL_CPUS, 900), run("a", 100)]
+    (first, *_) = typical(runs)
     assert first.of_best_peer == pytest.approx(3.0)
 
 
@@ -162,7 +173,7 @@ def test_errors_and_disturbed_runs_are_told() -> None:
 
 
 def report() -> Report:
-    contenders = (ours("model.onnx", ["--workers", "2"]), *peers(2))
+    contenders = (ours("model.onnx", one_per_cpu(2)), alone("model.onnx"), *peers(2))
     return Report(
         machine=describe(),
         model="tiny 1",

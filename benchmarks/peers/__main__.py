@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.peers.boxes import Box, average_precision
-from benchmarks.peers.contenders import Contender, ours, peers
+from benchmarks.peers.contenders import Contender, alone, one_per_cpu, ours, peers
 from benchmarks.peers.environments import ensure_environment, pins
 from benchmarks.peers.limit import Loop, loops
 from benchmarks.peers.load import find_wrk, write_photo_list
@@ -29,10 +29,11 @@ from benchmarks.peers.machine import describe
 from benchmarks.peers.plot import draw_latencies
 from benchmarks.peers.preparing import find_photos, letterbox_of, read_contract
 from benchmarks.peers.report import Report, to_json, to_markdown
-from benchmarks.peers.results import OURS
+from benchmarks.peers.results import ALONE, OURS, is_peer
 from benchmarks.peers.session import Plan, check_boxes, find_boxes, measure
 from model_export.coco import CocoSet, read_coco_set
 from model_export.errors import ModelExportError
+from service.cpus import usable_cpus
 from service.logs import configure_logs
 
 PEERS = tuple(peer.name for peer in peers(cpus=1))
@@ -63,8 +64,10 @@ def _compare(arguments: argparse.Namespace) -> Report:
     find_wrk()
     machine = describe()
     coco = read_coco_set(arguments.truth, arguments.photos) if arguments.truth else None
+    model = str(arguments.model.resolve())
     contenders = [
-        ours(str(arguments.model.resolve()), shlex.split(arguments.ours)),
+        ours(model, _flags(arguments)),
+        *([alone(model)] if arguments.ours is None else []),
         *(peer for peer in peers(machine.cpus) if peer.name in arguments.peers),
     ]
     turning = loops(machine.cpus)
@@ -72,7 +75,7 @@ def _compare(arguments: argparse.Namespace) -> Report:
     checked = plan if coco else replace(plan, photos=plan.photos[: arguments.checked])
     found = _find_all(contenders, checked, arguments, with_ours=coco is not None)
     reference = found.pop(SQUARE)
-    agreements = check_boxes(reference, {name: found[name] for name in found if name != OURS})
+    agreements = check_boxes(reference, {name: found[name] for name in found if is_peer(name)})
     runs = measure(contenders, turning, plan, _say)
     environments = {each.environment for each in contenders if each.environment}
     size = sum(photo.stat().st_size for photo in plan.photos) / len(plan.photos)
@@ -109,7 +112,7 @@ def _plan(
         model=arguments.model,
         peers_model=arguments.peers_model,
         contract=contract,
-        letterbox=letterbox_of(shlex.split(arguments.ours), contract),
+        letterbox=letterbox_of(_flags(arguments), contract),
         photos=photos,
         photo_list=write_photo_list(photos, arguments.output / "photos.txt"),
         connections=arguments.connections,
@@ -129,11 +132,11 @@ def _find_all(
     with_ours: bool,
 ) -> dict[str, dict[str, list[Box]]]:
     """What each finds in every photo, ours with square letterboxes too."""
-    flags = [*shlex.split(arguments.ours), "--letterbox", "square"]
+    flags = [*_flags(arguments), "--letterbox", "square"]
     square = ours(str(plan.model.resolve()), flags).renamed(SQUARE)
     found = {}
     for contender in (square, *contenders):
-        if contender.name != OURS or with_ours:
+        if contender.name != ALONE and (contender.name != OURS or with_ours):
             found[contender.name] = find_boxes(contender, plan)
             boxes = sum(map(len, found[contender.name].values()))
             _say(f"{contender.name}: {boxes} boxes in {len(plan.photos)} photos")
@@ -159,6 +162,12 @@ def _titles(contenders: Sequence[Contender], turning: Sequence[Loop]) -> dict[st
     return titles | {loop.name: loop.title for loop in turning}
 
 
+def _flags(arguments: argparse.Namespace) -> Sequence[str]:
+    """Those of ours."""
+    flags: str | None = arguments.ours
+    return one_per_cpu(usable_cpus()) if flags is None else shlex.split(flags)
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -173,7 +182,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--truth", type=Path, help="COCO annotations of them; adds AP")
     parser.add_argument("--checked", type=int, default=50, help="photos all must agree on")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
-    parser.add_argument("--ours", default="", help='more flags for ours: "--workers 2"')
+    parser.add_argument(
+        "--ours",
+        help="flags for ours (default: a process for each CPU, and beside it one for all)",
+    )
     parser.add_argument("--connections", type=int, nargs="+", default=(1, 2, 4, 8, 16, 32))
     parser.add_argument("--seconds", type=float, default=10, help="length of a run")
     parser.add_argument("--rounds", type=int, default=5)

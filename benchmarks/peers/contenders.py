@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from benchmarks.peers.official import CONFIDENCE, IOU
-from benchmarks.peers.results import OURS
+from benchmarks.peers.results import ALONE, OURS
 
 SERVERS: Final = "benchmarks.peers.servers"
 # What official.py does, asked of ours.
@@ -56,6 +56,16 @@ class Contender:
         return replace(self, name=name)
 
 
+def one_per_cpu(cpus: int) -> tuple[str, str]:
+    """The flags by which ours has a process for each CPU, as most peers do."""
+    return "--workers", str(cpus)
+
+
+def alone(model: str) -> Contender:
+    """This project's server with its defaults, which are one process."""
+    return replace(ours(model, ()), name=ALONE, title="ours, one process")
+
+
 def ours(model: str, flags: Sequence[str]) -> Contender:
     """This project's server, with its defaults but for the flags."""
     return Contender(
@@ -79,10 +89,15 @@ def peers(cpus: int) -> tuple[Contender, ...]:
     wide = f"one process, a `def` endpoint on its thread pool, one session of {cpus} threads"
     polling = f"{each}, batches of up to 8 of what is waiting, `fast_queue`"
     replicas = f"{cpus} replicas of one CPU and one ONNX Runtime thread, batches of up to 8"
-    many = ("--workers", str(cpus))
     return (
         _peer("fastapi-threads", "FastAPI, threads", UVICORN, (1, cpus), wide),
-        _peer("fastapi-processes", "FastAPI, processes", (*UVICORN, *many), (cpus, 1), each),
+        _peer(
+            "fastapi-processes",
+            "FastAPI, processes",
+            (*UVICORN, *one_per_cpu(cpus)),
+            (cpus, 1),
+            each,
+        ),
         _peer("litserve", "LitServe", LITSERVE, (cpus, 1), polling),
         _peer("bentoml", "BentoML", BENTOML, (cpus, 1), each),
         _peer("mosec", "mosec", MOSEC, (cpus, 1), f"{each}, one stage"),

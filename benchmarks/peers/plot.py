@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from benchmarks.peers.results import ALL_CPUS, OURS, Run, Typical, is_server, typical
+from benchmarks.peers.results import ALL_CPUS, ALONE, OURS, Run, Typical, is_server, typical
 
 OURS_COLOR = "#d62728"
 PEER_COLORS = ("#1f77b4", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f")
@@ -45,13 +45,15 @@ def _draw_servers(
     colors = iter(PEER_COLORS)
     for name in names:
         points = [entry for entry in entries if entry.contender == name]
-        color = OURS_COLOR if name == OURS else next(colors, "black")
+        mine = name in (OURS, ALONE)
+        color = OURS_COLOR if mine else next(colors, "black")
         axes.plot(
             [entry.rate for entry in points],
             [entry.p50_ms if quantile == "p50" else entry.p99_ms for entry in points],
             marker="o",
             markersize=4,
             linewidth=2.5 if name == OURS else 1.2,
+            linestyle="dashed" if name == ALONE else "solid",
             color=color,
             label=titles[name],
         )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 OURS: Final = "ours"
+# Ours too, with its defaults: one process.
+ALONE: Final = "ours-alone"
 # Loops in one process or one for each CPU, without HTTP: what no server of this pipeline passes.
 ONE_THREAD, WIDE, ALL_CPUS = "loop-1", "loop-wide", "loop-all"
 LOOPS: Final = (ONE_THREAD, WIDE, ALL_CPUS)
@@ -102,7 +104,7 @@ def is_server(contender: str) -> bool:
 
 def is_peer(contender: str) -> bool:
     """Whether this is somebody else's server."""
-    return is_server(contender) and contender != OURS
+    return is_server(contender) and contender not in (OURS, ALONE)
 
 
 def typical(runs: Iterable[Run]) -> list[Typical]:
