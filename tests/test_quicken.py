@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from model_export.adopt import AdoptRequest, adopt
 from model_export.onnx_network import OnnxNetwork, load_network
 from model_export.prove_axes import largest_difference
-from model_export.quicken import fold_focus, take_bytes
+from model_export.quicken import chain_pools, fold_focus, take_bytes
 from onnx_models import takers_of_input, tiny_yolox_model
 
 NAMES = ("red", "green", "blue")
@@ -168,6 +168,70 @@ def test_what_is_no_focus_stays(model: onnx.ModelProto) -> None:
     assert fold_focus(model, loaded(tiny_yolox_model())) is None
 
 
+def pooling_model(sides: tuple[int, ...], **attributes: Any) -> onnx.ModelProto:
+    """A tiny detector of a picture's maxima over squares of these sides, weighted and added up."""
+    nodes, parts = [], []
+    constants = []
+    for place, side in enumerate(sides):
+        around = {"kernel_shape": [side] * 2, "pads": [side // 2] * 4, "strides": [1, 1]}
+        weight = np.array(0.1 + 0.1 * place, np.float32)
+        constants.append(numpy_helper.from_array(weight, f"weight{place}"))
+        nodes += [
+            helper.make_node("MaxPool", ["images"], [f"pool{place}"], **(around | attributes)),
+            helper.make_node("Mul", [f"pool{place}", f"weight{place}"], [f"part{place}"]),
+        ]
+        parts.append(f"part{place}")
+    nodes.append(helper.make_node("Sum", parts, ["pooled"]))
+    model = tiny_yolox_model(dynamic_size=True)
+    for node in model.graph.node:
+        node.input[:] = ["pooled" if name == "images" else name for name in node.input]
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *rest])
+    model.graph.initializer.extend(constants)
+    return model
+
+
+def sides_of_pools(model: onnx.ModelProto) -> list[int]:
+    return [
+        attribute.ints[0]
+        for node in model.graph.node
+        if node.op_type == "MaxPool"
+        for attribute in node.attribute
+        if attribute.name == "kernel_shape"
+    ]
+
+
+@pytest.mark.parametrize("sides", [(5, 9, 13), (13, 5, 9), (3, 13), (5, 5, 9)])
+def test_larger_maxima_are_those_of_smaller_ones_to_the_last_bit(sides: tuple[int, ...]) -> None:
+    model = pooling_model(sides)
+    chained = chain_pools(model, loaded(model))
+    assert chained is not None
+    onnx.checker.check_model(chained)
+    assert sum(sides_of_pools(chained)) < sum(sides)
+    for size in ((64, 64), (32, 96)):
+        images = pictures(*size)
+        expected = loaded(model).run(images)
+        assert np.ptp(expected) > 0.1
+        np.testing.assert_array_equal(loaded(chained).run(images), expected)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        tiny_yolox_model(),
+        pooling_model((5,)),
+        pooling_model((5, 5)),
+        pooling_model((4, 8), pads=[1, 1, 2, 2]),
+        pooling_model((3, 5), dilations=[2, 2], pads=[4, 4, 4, 4]),
+        pooling_model((3, 5), auto_pad="SAME_UPPER", pads=[0, 0, 0, 0]),
+    ],
+    ids=["none", "one", "the same", "even sides", "dilation", "own padding"],
+)
+def test_what_is_not_pooled_over_squares_of_several_sizes_stays(model: onnx.ModelProto) -> None:
+    assert chain_pools(model, loaded(tiny_yolox_model())) is None
+
+
 def test_a_rewrite_that_gives_something_else_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +255,8 @@ def test_real_nano_is_quickened_and_agrees_on_a_photo(tmp_path: Path, shared_dat
     notes = adopt(source, output, AdoptRequest(tuple(map(str, range(80))))).notes
     assert any("bytes" in note for note in notes)
     assert any("Focus" in note for note in notes)
+    assert any("pooling" in note for note in notes)
+    assert sides_of_pools(onnx.load(output)) == [5, 5, 5]
     golden = np.load(shared_data / "golden" / "official_nano_dog.npz")
     letterboxed = golden["letterbox_u8_chw"].transpose(1, 2, 0)[np.newaxis]
     rows = load_network(output, RANGE).run(np.ascontiguousarray(letterboxed))
