@@ -12,6 +12,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import structlog
 
 from service.errors import DeadlineError, ModelFailedError
+from service.instances import Claim, Instances
 from service.metrics import Metrics
 from service.places import Place, Places
 from service.team import Team
@@ -85,19 +86,6 @@ class _Entry(Generic[Item, Result]):
             self.future.set_exception(DeadlineError("the deadline passed in the queue"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """The instances that a batch uses: this process's own, and those of others that were idle."""
-
-    own: int
-    borrowed: int
-
-    @property
-    def span(self) -> int:
-        """How many they are."""
-        return self.own + self.borrowed
-
-
 class Batcher(Generic[Item, Result]):
     """Forms a batch whenever an instance is free, from what is waiting at that moment.
 
@@ -131,15 +119,12 @@ class Batcher(Generic[Item, Result]):
         max_batch_delay_s: float = 0.0,
     ) -> None:
         self._runner = runner
-        self._instances = instances
         self._metrics = metrics
         self._max_batch_delay_s = max_batch_delay_s
         self._queue: deque[_Entry[Item, Result]] = deque()
-        # Below zero, so many batches wait for an instance: those that were handed over ahead, which
-        # hold their places until they start.
-        self._idle_instances = instances
-        self._team = team
-        self._borrowed = 0
+        # Of which those below zero are batches that were handed over ahead; these hold their places
+        # until they start.
+        self._instances = Instances(instances, team)
         self._ahead = ahead
         self._handed_over: deque[list[_Entry[Item, Result]]] = deque()
         self._wide_batches = 0
@@ -149,9 +134,8 @@ class Batcher(Generic[Item, Result]):
         self._dispatcher: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._threads = Threads(instances, "engine")
-        others = 0 if team is None else team.size - 1
         # Apart, so that what was handed over ahead waits for an instance of this process's own.
-        self._threads_for_borrowed = Threads(instances * others, "engine_borrowed")
+        self._threads_for_borrowed = Threads(self._instances.of_others, "engine_borrowed")
         metrics.batch_capacity.set(runner.max_batch)
         metrics.engine_instances.set(instances)
         self.failures_in_a_row = 0
@@ -184,7 +168,7 @@ class Batcher(Generic[Item, Result]):
             Exception: What the runner gave in the place of its result.
         """
         loop = asyncio.get_running_loop()
-        busy = self._idle_instances < 1
+        busy = self._instances.idle < 1
         entry: _Entry[Item, Result] = _Entry(
             place, item, deadline, time.monotonic(), busy, loop.create_future()
         )
@@ -203,7 +187,7 @@ class Batcher(Generic[Item, Result]):
             task.add_done_callback(self._running.discard)
         await asyncio.gather(*self._running)
 
-    async def _next_batch(self) -> tuple[list[_Entry[Item, Result]], _Claim] | None:
+    async def _next_batch(self) -> tuple[list[_Entry[Item, Result]], Claim] | None:
         """Wait until there is work for an idle instance; None means that it is time to end."""
         while True:
             self._drop_expired()
@@ -222,7 +206,9 @@ class Batcher(Generic[Item, Result]):
         """Seconds until a batch should start; None while nothing waits, or nothing is idle."""
         # A wide batch has the CPUs of others, who should not begin before it ends.
         ahead = 0 if self._wide_batches else self._ahead
-        if not self._queue or (self._idle_instances + ahead < 1 and not self._borrowable()):
+        if not self._queue or (
+            self._instances.idle + ahead < 1 and not self._instances.borrowable()
+        ):
             return None
         if self._places.closed or len(self._like_oldest()) >= self._runner.max_batch:
             return 0.0
@@ -235,33 +221,26 @@ class Batcher(Generic[Item, Result]):
             return [oldest]
         return [entry for entry in self._queue if self._runner.alike(oldest.item, entry.item)]
 
-    def _take(self) -> tuple[list[_Entry[Item, Result]], _Claim]:
+    def _take(self) -> tuple[list[_Entry[Item, Result]], Claim]:
         """Take the oldest entry and those like it, leaving a share to other idle instances."""
         alike = self._like_oldest()
         batch = alike[: min(self._runner.max_batch, self._share_of(len(alike)))]
         taken = set(map(id, batch))
         self._queue = deque(entry for entry in self._queue if id(entry) not in taken)
-        idle, borrowable = max(0, self._idle_instances), self._borrowable()
+        idle, borrowable = max(0, self._instances.idle), self._instances.borrowable()
         if idle + borrowable < 1:
             self._handed_over.append(batch)
-            claim = _Claim(1, 0)
+            claim = Claim(1, 0)
         else:
             _give_back_places(batch)
             span = self._fair_span(batch, idle + borrowable)
-            claim = _Claim(min(span, idle), max(0, span - idle))
+            claim = Claim(min(span, idle), max(0, span - idle))
         self._claim(claim)
         return batch, claim
 
     def _share_of(self, count: int) -> int:
         """How many of so many items to take, to leave as many to each other idle instance."""
-        return math.ceil(count / max(1, self._idle_instances))
-
-    def _borrowable(self) -> int:
-        """Instances of other processes that nobody uses at this moment."""
-        if self._team is None:
-            return 0
-        of_all, mine = self._instances * self._team.size, self._instances + self._borrowed
-        return max(0, of_all - mine - self._team.busy_elsewhere())
+        return math.ceil(count / max(1, self._instances.idle))
 
     def _fair_span(self, batch: list[_Entry[Item, Result]], idle: int) -> int:
         """How many of so many idle instances the batch gets, if each who waits is to have as many.
@@ -272,25 +251,16 @@ class Batcher(Generic[Item, Result]):
         fair = idle // (1 + self._places.held + returning)
         return max(span for span in self._runner.spans if span <= max(1, fair))
 
-    def _claim(self, claim: _Claim) -> None:
-        self._idle_instances -= claim.own
-        self._borrowed += claim.borrowed
+    def _claim(self, claim: Claim) -> None:
+        self._instances.take(claim)
         self._wide_batches += claim.span > 1
-        self._tell_team()
 
-    def _release(self, claim: _Claim) -> None:
-        self._idle_instances += claim.own
-        self._borrowed -= claim.borrowed
+    def _release(self, claim: Claim) -> None:
+        self._instances.give_back(claim)
         self._wide_batches -= claim.span > 1
-        self._tell_team()
         if claim.own and self._handed_over:
             _give_back_places(self._handed_over.popleft())
         self._changed.set()
-
-    def _tell_team(self) -> None:
-        if self._team is not None:
-            own = self._instances - max(0, self._idle_instances)
-            self._team.tell_busy(own + self._borrowed)
 
     def _drop_expired(self) -> None:
         now = time.monotonic()
@@ -303,7 +273,7 @@ class Batcher(Generic[Item, Result]):
             self._queue.remove(entry)
             entry.drop(self._metrics)
 
-    async def _run(self, batch: list[_Entry[Item, Result]], claim: _Claim) -> None:
+    async def _run(self, batch: list[_Entry[Item, Result]], claim: Claim) -> None:
         threads, span = self._threads if claim.own else self._threads_for_borrowed, claim.span
         try:
             wanted, results, times = await threads.start(lambda: self._call(batch, span))
@@ -352,7 +322,7 @@ class Batcher(Generic[Item, Result]):
             self.failures_in_a_row = 0
             self.last_success = ended
             self._metrics.batch_size.observe(len(batch))
-            seconds_each = seconds * span / len(batch) / self._instances
+            seconds_each = seconds * span / len(batch) / self._instances.count
             self._places.one_took(seconds_each)
         for entry, result in zip(batch, results, strict=True):
             if entry.future.done():
