@@ -21,8 +21,8 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from dashboards import DASHBOARDS, panels
-from prometheus import Prometheus
+from support.dashboards import DASHBOARDS, panels
+from support.prometheus import Prometheus
 
 mpl.use("agg")
 import matplotlib.pyplot as plt

@@ -1,6 +1,5 @@
 import asyncio
 import base64
-import contextlib
 import io
 import re
 import threading
@@ -14,28 +13,17 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import service.stages as stages_module
-from engines import CpuEngine, FakeEngine
-from pictures import plain
 from service.app import create_app
 from service.paths import InBatches, OneThread
 from service.schemas import DetectResponse
 from service.settings import Settings
+from support.client import PNG, as_json, as_multipart, as_raw, boxes, metric, problem, serving
+from support.engines import CpuEngine, FakeEngine
+from support.pictures import plain
 
-PNG = {"Content-Type": "image/png"}
 # What the fake engine finds in a 64 x 64 image of one grey: 8 px high, centred on (12, 12).
 TEXT_ONLY_FORM = b'--b\r\nContent-Disposition: form-data; name="iou"\r\n\r\n0.5\r\n--b--\r\n'
 GREY_128_BOX = {"x1": 5.99, "y1": 8.0, "x2": 18.01, "y2": 16.0}
-
-
-@contextlib.contextmanager
-def serving(engine: FakeEngine | None = None, **settings: Any) -> Iterator[TestClient]:
-    engine = engine or FakeEngine()
-    app = create_app(Settings(**settings), engine)
-    with TestClient(app, raise_server_exceptions=False) as client:
-        try:
-            yield client
-        finally:
-            engine.gate.set()
 
 
 @pytest.fixture(params=[FakeEngine, CpuEngine], ids=["in batches", "on one thread"])
@@ -44,44 +32,10 @@ def client(request: pytest.FixtureRequest) -> Iterator[TestClient]:
         yield client
 
 
-def problem(response: Any, status: int, slug: str) -> str:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    body = response.json()
-    assert set(body) == {"type", "title", "status", "detail", "request_id"}
-    assert body["type"] == f"urn:problem-type:yolox-serve:{slug}"
-    assert body["status"] == status
-    assert body["request_id"] == response.headers["x-request-id"]
-    return str(body["detail"])
-
-
 def provider(client: TestClient) -> str:
     name = client.app.state.running.model.provider  # type: ignore[attr-defined]
     assert isinstance(name, str)
     return name
-
-
-def metric(client: TestClient, line: str) -> float:
-    text = client.get("/metrics").text
-    found = re.search(rf"^{re.escape(line)} (\S+)$", text, re.MULTILINE)
-    return float(found.group(1)) if found else 0.0
-
-
-def boxes(response: Any) -> list[Any]:
-    assert response.status_code == 200, response.text
-    return [result["detections"] for result in response.json()["results"]]
-
-
-def as_raw(client: TestClient, content: bytes, query: str = "") -> Any:
-    return client.post(f"/detect{query}", content=content, headers=PNG)
-
-
-def as_multipart(client: TestClient, content: bytes, query: str = "") -> Any:
-    return client.post(f"/detect{query}", files={"images": ("a.png", content)})
-
-
-def as_json(client: TestClient, content: bytes, query: str = "") -> Any:
-    return client.post(f"/detect{query}", json={"images": [base64.b64encode(content).decode()]})
 
 
 FORMS = pytest.mark.parametrize("send", [as_raw, as_multipart, as_json])

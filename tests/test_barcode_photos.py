@@ -27,7 +27,7 @@ from model_export.barcode_photos import (
 )
 from model_export.errors import ModelExportError
 from model_export.evaluate import Found
-from scripts import benchmark
+from support.scripts import benchmark
 
 Box = tuple[float, float, float, float]
 TEXT = "hello, box"

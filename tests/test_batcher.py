@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines import CONTRACT, FakeEngine
 from service.batcher import Batcher, Outcome
 from service.errors import DeadlineError, DrainingError, ModelFailedError, QueueFullError
 from service.metrics import Metrics
 from service.paths import BatchRunner
 from service.places import Places
 from service.team import Team
+from support.engines import CONTRACT, FakeEngine
 
 Rows = Outcome[NDArray[np.floating]]
 

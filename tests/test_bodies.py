@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from pictures import plain
 from service.bodies import SLICE_BYTES
-from test_app import PNG, boxes, problem, serving
+from support.client import PNG, boxes, problem, serving
+from support.pictures import plain
 
 BOUNDARY = b"----f1c0"
 HEAD = b'Content-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'

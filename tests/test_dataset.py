@@ -27,7 +27,7 @@ from model_export.training.geometry import Picture, blank
 from model_export.training.image_files import ImageCache, checked_size, read_image
 from model_export.training.preview import with_boxes
 from model_export.training.recipe import Augmentation, Recipe
-from pictures import encode, photo_like
+from support.pictures import encode, photo_like
 
 Box = tuple[float, float, float, float]
 TURNED_LEFT = 6  # EXIF: shown after a quarter turn clockwise

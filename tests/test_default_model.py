@@ -30,10 +30,10 @@ from model_export.barcode_photos import (
 from model_export.evaluate import Found
 from model_export.local_detector import load_onnx
 from model_export.server_detector import ServerDetector
-from servers import Server
 from service.startup import DEFAULT_MODEL
+from support.project import ROOT
+from support.servers import Server
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 MATRIX = ("qr_code", "data_matrix", "aztec", "pdf417")

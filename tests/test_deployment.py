@@ -19,12 +19,12 @@ import jsonschema
 import pytest
 import yaml
 
-from dashboards import DASHBOARDS, MAY_BE_EMPTY, panels, queries, shown
 from service.gpus import GpuCollector
 from service.metrics import Metrics
 from service.settings import Device, Settings
+from support.dashboards import DASHBOARDS, MAY_BE_EMPTY, panels, queries, shown
+from support.project import ROOT
 
-ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"
 COMPOSE_FILES = [ROOT / f"docker-compose{name}.yml" for name in ("", ".gpu", ".secrets")]
 DOCKERFILES = [DOCKER / "service.Dockerfile", DOCKER / "model_export.Dockerfile"]

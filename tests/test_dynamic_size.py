@@ -17,8 +17,8 @@ from model_export.model.yolox import build
 from model_export.onnx_network import load_network
 from model_export.open_axes import narrow_windows
 from model_export.prove_axes import other_sizes
-from onnx_models import tiny_yolox_model
 from service.core.contract import ModelContract
+from support.onnx_models import tiny_yolox_model
 
 # After what scores are, and batches.
 SIZE_NOTE = 2

@@ -8,37 +8,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from numpy.typing import NDArray
 
-from model_export.onnx_file import save_with_contract
-from onnx_models import tiny_yolox_model
-from service.core.contract import InputSpec, ModelContract
+from service.core.contract import InputSpec
 from service.core.pack import pack_images
 from service.cpus import usable_cpus
-from service.engine import CpuShares, OnnxEngine
+from service.engine import CpuShares
 from service.errors import StartupError
 from service.runtime import share_out, tensorrt_options
 from service.settings import Device
-
-NAMES = ("red", "green", "blue")
-RNG = np.random.default_rng(0)
-IMAGES: NDArray[np.uint8] = RNG.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-
-
-def model_file(
-    folder: Path, model: onnx.ModelProto | None = None, names: tuple[str, ...] = NAMES, **spec: Any
-) -> Path:
-    fields = {"name": "images", "height": 64, "width": 64, "layout": "NCHW", "dtype": "float32"}
-    contract = ModelContract("tiny", "1", InputSpec(**(fields | spec)), names)
-    path = folder / "tiny.onnx"
-    save_with_contract(model or tiny_yolox_model(), contract, path)
-    return path
-
-
-def loaded(path: Path, **options: Any) -> OnnxEngine:
-    engine = OnnxEngine(path, **({"device": "cpu"} | options))
-    engine.load()
-    return engine
+from support.model_files import IMAGES, NAMES, loaded, model_file
+from support.onnx_models import tiny_yolox_model
+from support.runtimes import PretendingRuntime, SilentlyFallingRuntime
 
 
 def test_engine_gives_one_set_of_raw_rows_per_image(tmp_path: Path) -> None:
@@ -176,27 +156,6 @@ def test_a_device_that_the_runtime_lacks_is_refused(tmp_path: Path, device: Any)
         loaded(model_file(tmp_path), device=device)
 
 
-class SilentlyFallingRuntime:
-    """An ONNX Runtime with CUDA in it, on a machine without a GPU: it falls to the CPU."""
-
-    def __init__(self) -> None:
-        self._real = onnxruntime
-        self.SessionOptions = onnxruntime.SessionOptions
-        self.asked: Any = None
-        self.available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-        self.preloaded = False
-
-    def get_available_providers(self) -> list[str]:
-        return self.available
-
-    def preload_dlls(self) -> None:
-        self.preloaded = True
-
-    def InferenceSession(self, path: str, options: Any, providers: Any) -> Any:  # noqa: N802
-        self.asked = providers
-        return self._real.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
 @pytest.fixture
 def falling_runtime(monkeypatch: pytest.MonkeyPatch) -> SilentlyFallingRuntime:
     runtime = SilentlyFallingRuntime()
@@ -250,42 +209,6 @@ def test_auto_tries_the_gpu_and_reports_what_it_took(
     engine = loaded(model_file(tmp_path), device="auto")
     assert falling_runtime.asked[0][0] == "CUDAExecutionProvider"
     assert engine.provider == "CPUExecutionProvider"
-
-
-class PretendingSession:
-    """A session on the CPU that says it runs on CUDA."""
-
-    def __init__(self, session: Any, ran: list[tuple[int, int]], provider: str) -> None:
-        self._session = session
-        self._ran = ran
-        self._provider = provider
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
-    def get_providers(self) -> list[str]:
-        return [self._provider]
-
-    def run_with_iobinding(self, binding: Any) -> None:
-        self._session.run_with_iobinding(binding)
-        self._ran.append((id(self), binding.get_outputs()[0].shape()[0]))
-
-
-class PretendingRuntime(SilentlyFallingRuntime):
-    """An ONNX Runtime that seems to run on a GPU; keeps what each session was opened with."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.limits: list[str | None] = []
-        self.ran: list[tuple[int, int]] = []
-        self.sessions_with_room = 100
-
-    def InferenceSession(self, path: str, options: Any, providers: Any) -> Any:  # noqa: N802
-        self.limits.append(providers[0][1].get("gpu_mem_limit"))
-        session = super().InferenceSession(path, options, providers)
-        room = len(self.limits) <= self.sessions_with_room
-        provider = "CUDAExecutionProvider" if room else "CPUExecutionProvider"
-        return PretendingSession(session, self.ran, provider)
 
 
 @pytest.fixture

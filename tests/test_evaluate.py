@@ -27,12 +27,12 @@ from model_export.server_detector import MAX_TRIES, MAX_WAIT_S, ServerDetector, 
 from model_export.training.annotations import AnnotatedImage, read_annotations, read_voc
 from model_export.training.examples import check_images
 from model_export.training.validation_set import coco_set
-from onnx_models import tiny_yolox_model
-from pictures import plain
 from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_candidates
 from service.core.letterbox import LetterboxMode, letterbox
 from service.core.suppress import DetectionOptions, suppress
+from support.onnx_models import tiny_yolox_model
+from support.pictures import plain
 
 # Image file content -> boxes (class, score, x1, y1, x2, y2), as the stub server finds them.
 PERFECT = {

@@ -1,14 +1,13 @@
 """The pictures beside the README's request hold symbols that an independent decoder reads."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 
 from model_export.barcode_photos import decode
+from support.project import ROOT
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.mark.parametrize(("name", "symbols"), [("parcel", 3), ("shelf", 6), ("ticket", 2)])

@@ -29,9 +29,10 @@ from model_export.model.blocks import SILU
 from model_export.model.csp_darknet import Focus
 from model_export.model.head import DecoupledHead
 from model_export.model.yolox import YOLOX, build
-from onnx_models import takers_of_input
 from service.core.contract import InputSpec, ModelContract, Provenance, Recommended
 from service.startup import DEFAULT_MODEL
+from support.onnx_models import takers_of_input
+from support.project import ROOT
 
 SQUARE = InputSpec("images", 64, 64)
 CONTRACT = ModelContract("toy", "1", SQUARE, ("red", "green", "blue"))
@@ -442,5 +443,5 @@ def test_describing_the_command_needs_no_torch() -> None:
         "export.add_arguments(argparse.ArgumentParser());"
         "sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
     )
-    root = Path(__file__).parents[1]
+    root = ROOT
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

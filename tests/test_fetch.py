@@ -14,8 +14,8 @@ from model_export.download import MAX_RESUMES
 from model_export.errors import ModelExportError
 from model_export.fetch import RELEASES, Release, fetch, is_fetched
 from model_export.onnx_network import load_network
-from onnx_models import tiny_yolox_model
 from service.core.contract import ModelContract
+from support.onnx_models import tiny_yolox_model
 
 CONTENT = tiny_yolox_model(batch=1, activation="probabilities").SerializeToString()
 SUM = hashlib.sha256(CONTENT).hexdigest()

@@ -3,17 +3,16 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-PROJECT = Path(__file__).parents[1]
+from support.project import ROOT
 
 
 def test_every_way_to_the_model_is_measured_and_compared_with_the_first() -> None:
-    model = PROJECT / "service" / "models" / "barcodes.onnx"
+    model = ROOT / "service" / "models" / "barcodes.onnx"
     arguments = ["--model", model, "--device", "cpu", "--batch", "2", "--workers", "1"]
     arguments += ["--connections", "2", "--seconds", "2"]
     done = subprocess.run(
-        [sys.executable, PROJECT / "benchmarks" / "gpu.py", *arguments],
+        [sys.executable, ROOT / "benchmarks" / "gpu.py", *arguments],
         capture_output=True,
         text=True,
         check=False,

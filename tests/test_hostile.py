@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from scripts import benchmark
 from service.core.suppress import DetectionOptions
+from support.scripts import benchmark
 
 hostile = benchmark("hostile")
 

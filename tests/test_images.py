@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pictures import encode, photo_like, plain
 from service.core.letterbox import letterbox
 from service.errors import (
     InvalidImageError,
@@ -18,6 +17,7 @@ from service.errors import (
     UnsupportedTypeError,
 )
 from service.images import read_image
+from support.pictures import encode, photo_like, plain
 
 MANY = 10**7
 PHOTO = photo_like(60, 40)

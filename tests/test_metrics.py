@@ -2,16 +2,16 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from prometheus_client.metrics_core import Metric
 
-from engines import FakeEngine
-from pictures import plain
 from service.metrics import Metrics
-from test_app import as_raw, metric, serving
+from support.client import as_raw, metric, serving
+from support.engines import FakeEngine
+from support.pictures import plain
+from support.project import ROOT
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 TABLE = README.partition("## Metrics")[2].partition("\n## ")[0]
 # They exist only where the model runs on a GPU; tests/test_gpus.py has them.
 GPU_METRICS = {

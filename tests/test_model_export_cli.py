@@ -10,8 +10,8 @@ import pytest
 
 from model_export import __main__ as cli
 from model_export.commands import adopt
-from onnx_models import tiny_yolox_model
 from service.core.contract import ModelContract
+from support.onnx_models import tiny_yolox_model
 
 COMMANDS = ("fetch", "adopt", "export", "preview", "evaluate")
 

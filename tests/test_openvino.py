@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from onnx_models import tiny_yolox_model
-from servers import Server
 from service.engine import CpuShares, OnnxEngine
 from service.errors import StartupError
 from service.openvino import OPENVINO, add_openvino, openvino_cpu, openvino_options
 from service.runtime import CPU
 from service.settings import Settings
 from service.startup import engine_instances, letterbox_mode, load_engine, on_one_thread
-from test_engine import IMAGES, loaded, model_file
-from test_startup import dynamic_model
+from support.model_files import IMAGES, dynamic_model, loaded, model_file
+from support.onnx_models import tiny_yolox_model
+from support.project import ROOT
+from support.servers import Server
 
 needs_plugin = pytest.mark.skipif(
     find_spec("onnxruntime_ep_openvino") is None, reason="onnxruntime-ep-openvino is not installed"
@@ -101,7 +101,7 @@ def test_a_part_that_it_cannot_run_is_not_left_to_another_provider(tmp_path: Pat
 
 @needs_plugin
 def test_a_server_finds_with_it_what_it_finds_without() -> None:
-    photo = (Path(__file__).parents[1] / "examples" / "parcel.jpg").read_bytes()
+    photo = (ROOT / "examples" / "parcel.jpg").read_bytes()
     found = []
     for device, provider in (("cpu", CPU), ("openvino", OPENVINO)):
         server = Server("--device", device)

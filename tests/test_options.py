@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from engines import LOGIT_NEVER, FakeEngine
-from pictures import plain
-from test_app import boxes, problem, serving
+from support.client import boxes, problem, serving
+from support.engines import LOGIT_NEVER, FakeEngine
+from support.pictures import plain
 
 # Low enough that nothing is lost to it, however an option decays a score.
 CONFIDENCE = 0.1

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from scripts import benchmark
 from service.app import create_app
 from service.settings import Settings
+from support.scripts import benchmark
 
 overhead, servers = benchmark("overhead"), benchmark("overhead_servers")
 

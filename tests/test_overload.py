@@ -1,16 +1,15 @@
 """The overload benchmark: what its sender sends, and what it makes of the answers."""
 
-from pathlib import Path
-
 import pytest
 
-from scripts import benchmark
-from servers import Server
+from support.project import ROOT
+from support.scripts import benchmark
+from support.servers import Server
 
 overload = benchmark("overload")
 
 HEAD = "offset,response-time,status-code"
-PHOTO = Path(__file__).parents[1] / "examples" / "parcel.jpg"
+PHOTO = ROOT / "examples" / "parcel.jpg"
 TABLE = f"""{HEAD}
 0.1000,0.5000,200
 4.0000,2.5000,200

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from onnx_models import tiny_yolox_model
-from pictures import plain
-from servers import Server
-from test_engine import model_file
+from support.model_files import model_file
+from support.onnx_models import tiny_yolox_model
+from support.pictures import plain
+from support.project import ROOT
+from support.servers import Server
 
-ROOT = Path(__file__).parents[1]
 BUILT_FROM = [".gitignore", "LICENSE", "README.md", "pyproject.toml"]
 
 FAKE_PYTHON = """#!/bin/sh

@@ -37,10 +37,10 @@ from model_export.training.recipe import augmentation_for
 from model_export.training.records import EpochRecord, RunShape, StepRecord
 from model_export.training.stop import StopRequest, stop_on_signals
 from model_export.training.trainer import Job, train
+from support.project import ROOT
 
 CPU = torch.device("cpu")
 ALONE = Team(CPU)
-ROOT = Path(__file__).parents[1]
 # An epoch is one step: every step is the end of an epoch, at which the losses are told.
 BATCH = 8
 STEPS = 3

@@ -10,8 +10,6 @@ import pytest
 
 import service.places as places_module
 import service.stages as stages_module
-from engines import CONTRACT, CpuEngine, FakeEngine
-from pictures import plain
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidImageError, QueueFullError
 from service.metrics import Metrics
@@ -21,6 +19,8 @@ from service.places import Places
 from service.settings import Settings
 from service.stages import ImageSource, Job, Stages
 from service.startup import make_detector, on_one_thread
+from support.engines import CONTRACT, CpuEngine, FakeEngine
+from support.pictures import plain
 
 STAGES = Stages(CONTRACT, "square", 1_000_000)
 

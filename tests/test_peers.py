@@ -38,12 +38,12 @@ from benchmarks.peers.table import remarks, results_table
 from model_export.coco import make_coco_set
 from model_export.errors import ModelExportError
 from model_export.onnx_file import save_with_contract
-from onnx_models import tiny_yolox_model
-from pictures import encode, photo_like
 from service.core.contract import InputSpec, ModelContract
 from service.core.letterbox import letterbox
 from service.core.postprocess import find_objects
 from service.engine import OnnxEngine
+from support.onnx_models import tiny_yolox_model
+from support.pictures import encode, photo_like
 
 NAMES = ("red", "green", "blue")
 BOX = Box(1, 0.9, (10.0, 10.0, 50.0, 50.0))

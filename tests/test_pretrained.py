@@ -27,7 +27,7 @@ from model_export.training.optimizer import sgd
 from model_export.training.pretrained import Loaded, initialise
 from model_export.training.recipe import Augmentation, Recipe
 from model_export.training.statistics import carries_statistics, restore_statistics
-from pictures import photo_like
+from support.pictures import photo_like
 
 State = dict[str, Tensor]
 SIZE, CLASSES = 128, 3

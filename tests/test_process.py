@@ -15,10 +15,10 @@ from pathlib import Path
 import onnx
 import pytest
 
-from onnx_models import tiny_yolox_model
-from pictures import plain
-from servers import SIGINT, SIGTERM, Server, failed_start, server
-from test_engine import model_file
+from support.model_files import model_file
+from support.onnx_models import tiny_yolox_model
+from support.pictures import plain
+from support.servers import SIGINT, SIGTERM, Server, failed_start, server
 
 PNG = {"Content-Type": "image/png"}
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import yaml
 
-from dashboards import DASHBOARDS, DOCKER, MAY_BE_EMPTY, queries, shown
-from onnx_models import tiny_yolox_model
-from pictures import plain
-from prometheus import CONFIG, Prometheus, tool
-from servers import Server, server
 from service.metrics import SECONDS
-from test_engine import model_file
+from support.dashboards import DASHBOARDS, DOCKER, MAY_BE_EMPTY, queries, shown
+from support.model_files import model_file
+from support.onnx_models import tiny_yolox_model
+from support.pictures import plain
+from support.prometheus import CONFIG, Prometheus, tool
+from support.servers import Server, server
 
 # In the middle of their buckets, so that a client's own few milliseconds change no bucket.
 UNEVEN_ENGINE = """

@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 
 import service.protocol as protocol_module
 from service.protocol import REFUSES, BoundedHttpProtocol
-from test_app import serving
+from support.client import serving
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -12,7 +12,7 @@ from model_export.adopt import AdoptRequest, adopt
 from model_export.onnx_network import OnnxNetwork, load_network
 from model_export.prove_axes import largest_difference
 from model_export.quicken import chain_pools, fold_focus, take_bytes
-from onnx_models import takers_of_input, tiny_yolox_model
+from support.onnx_models import takers_of_input, tiny_yolox_model
 
 NAMES = ("red", "green", "blue")
 RANGE = (0.0, 255.0)

@@ -23,12 +23,12 @@ from model_export.export import export
 from model_export.local_detector import checkpoint_detector, onnx_detector
 from model_export.model.yolox import build
 from model_export.server_detector import ServerDetector
-from servers import Server, server
 from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_boxes
 from service.core.letterbox import letterbox
 from service.core.suppress import DetectionOptions
 from service.images import read_image
+from support.servers import Server, server
 
 # How the official evaluation measures, for this process and for a server.
 COCO_OPTIONS = DetectionOptions(

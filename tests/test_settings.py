@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +6,9 @@ from pydantic import ValidationError
 
 from service.__main__ import main
 from service.settings import Settings
+from support.project import ROOT
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 TABLE = README.partition("## Settings")[2].partition("\n## ")[0]
 NAMES = sorted(Settings.model_fields)
 

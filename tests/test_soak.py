@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from scripts import benchmark
-from servers import Server
+from support.scripts import benchmark
+from support.servers import Server
 
 soak = benchmark("soak")
 

@@ -12,9 +12,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines import CONTRACT, FakeEngine
-from onnx_models import tiny_yolox_model
-from pictures import plain
 from service.core.letterbox import fit_to_model
 from service.core.suppress import DetectionOptions
 from service.engine import OnnxEngine
@@ -32,7 +29,10 @@ from service.startup import (
     spans_of_engine,
     threads_of_engine,
 )
-from test_engine import PretendingRuntime, SilentlyFallingRuntime, loaded, model_file
+from support.engines import CONTRACT, FakeEngine
+from support.model_files import dynamic_model, loaded, model_file
+from support.pictures import plain
+from support.runtimes import PretendingRuntime, SilentlyFallingRuntime
 
 
 @pytest.fixture
@@ -89,11 +89,6 @@ def test_rectangles_are_for_models_of_dynamic_size_on_a_cpu() -> None:
     assert letterbox_mode(Settings(), FakeEngine()) == "square"
     assert letterbox_mode(Settings(letterbox="square"), on_cpu()) == "square"
     assert letterbox_mode(Settings(letterbox="rectangle"), FakeEngine()) == "rectangle"
-
-
-def dynamic_model(folder: Path) -> Path:
-    """A file of 64 x 96 pixels, or any other size."""
-    return model_file(folder, tiny_yolox_model(dynamic_size=True), width=96, dynamic_size=True)
 
 
 @pytest.fixture

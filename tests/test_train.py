@@ -20,8 +20,8 @@ from model_export.model.yolox import build
 from model_export.training.config import DataSource, DrawnBarcodes, TrainingConfig
 from model_export.training.recipe import augmentation_for
 from model_export.training.run_folder import RunFolder
-from servers import server
 from service.core.contract import ModelContract
+from support.servers import server
 
 TINY = (
     *("--size", "64", "--batch-size", "4", "--multiscale", "0", "--workers", "0"),

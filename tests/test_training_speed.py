@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts import benchmark
+from support.scripts import benchmark
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from onnx_models import tiny_yolox_model
-from pictures import plain
-from servers import SIGINT, SIGTERM, Server, failed_start, server
-from test_engine import model_file
+from support.model_files import model_file
+from support.onnx_models import tiny_yolox_model
+from support.pictures import plain
+from support.servers import SIGINT, SIGTERM, Server, failed_start, server
 
 WORKERS = ("--workers", "2", "--drain-grace-s", "0")
 DETECTED = 'yolox_requests_total{endpoint="/detect",status="200"}'

@@ -16,7 +16,9 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-CONFIG = Path(__file__).parents[1] / "docker" / "prometheus"
+from support.project import ROOT
+
+CONFIG = ROOT / "docker" / "prometheus"
 
 
 def tool(name: str) -> str:

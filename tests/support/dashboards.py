@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-DOCKER = Path(__file__).parents[1] / "docker"
+from support.project import ROOT
+
+DOCKER = ROOT / "docker"
 DASHBOARDS = sorted((DOCKER / "grafana" / "dashboards").glob("*.json"))
 # A panel without data is a fault, unless its description says when there is none.
 MAY_BE_EMPTY = "May be empty: "

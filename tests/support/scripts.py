@@ -2,11 +2,12 @@
 
 import importlib
 import sys
-from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+from support.project import ROOT
+
+FOLDER = ROOT / "benchmarks"
 
 
 def benchmark(name: str) -> ModuleType:

@@ -1,0 +1,62 @@
+"""Stand-ins for an ONNX Runtime with CUDA, on machines without a GPU."""
+
+from typing import Any
+
+import onnxruntime
+
+
+class SilentlyFallingRuntime:
+    """An ONNX Runtime with CUDA in it, on a machine without a GPU: it falls to the CPU."""
+
+    def __init__(self) -> None:
+        self._real = onnxruntime
+        self.SessionOptions = onnxruntime.SessionOptions
+        self.asked: Any = None
+        self.available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        self.preloaded = False
+
+    def get_available_providers(self) -> list[str]:
+        return self.available
+
+    def preload_dlls(self) -> None:
+        self.preloaded = True
+
+    def InferenceSession(self, path: str, options: Any, providers: Any) -> Any:  # noqa: N802
+        self.asked = providers
+        return self._real.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+class PretendingSession:
+    """A session on the CPU that says it runs on CUDA."""
+
+    def __init__(self, session: Any, ran: list[tuple[int, int]], provider: str) -> None:
+        self._session = session
+        self._ran = ran
+        self._provider = provider
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def get_providers(self) -> list[str]:
+        return [self._provider]
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        self._session.run_with_iobinding(binding)
+        self._ran.append((id(self), binding.get_outputs()[0].shape()[0]))
+
+
+class PretendingRuntime(SilentlyFallingRuntime):
+    """An ONNX Runtime that seems to run on a GPU; keeps what each session was opened with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits: list[str | None] = []
+        self.ran: list[tuple[int, int]] = []
+        self.sessions_with_room = 100
+
+    def InferenceSession(self, path: str, options: Any, providers: Any) -> Any:  # noqa: N802
+        self.limits.append(providers[0][1].get("gpu_mem_limit"))
+        session = super().InferenceSession(path, options, providers)
+        room = len(self.limits) <= self.sessions_with_room
+        provider = "CUDAExecutionProvider" if room else "CPUExecutionProvider"
+        return PretendingSession(session, self.ran, provider)
