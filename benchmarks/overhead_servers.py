@@ -18,9 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.app import create_app
 from service.core.contract import InputSpec, ModelContract
-from service.logs import configure_logs
-from service.metrics import Metrics
-from service.processes import FOLDER_VARIABLE, write_metrics_as
+from service.observe.logs import configure_logs
+from service.observe.metrics import Metrics
+from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
 from service.server import SharedPort, run, uvicorn_config
 from service.settings import Settings
 from service.team import TEAM_FILE, Team

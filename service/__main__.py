@@ -5,7 +5,7 @@ import sys
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
-from service.logs import configure_logs
+from service.observe.logs import configure_logs
 from service.settings import Settings
 from service.supervisor import supervise
 
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     if settings.workers > 1:
         return supervise(settings, sys.argv[1:] if arguments is None else arguments)
     # The supervisor of workers neither needs nor loads what serves.
-    from service.metrics import Metrics  # noqa: PLC0415
+    from service.observe.metrics import Metrics  # noqa: PLC0415
     from service.server import serve  # noqa: PLC0415
 
     return serve(settings, Metrics())

@@ -24,8 +24,9 @@ from service.errors import (
     ServiceError,
     UnauthorizedError,
 )
-from service.gpus import watch_gpus
-from service.metrics import Metrics
+from service.observe.gpus import watch_gpus
+from service.observe.metrics import Metrics
+from service.observe.telemetry import Telemetry
 from service.protocol import REFUSES, Refuses
 from service.routes import Running, check_key_of, detection, router
 from service.runtime import ON_CPU
@@ -33,7 +34,6 @@ from service.schemas import ModelRef, Problem
 from service.settings import Settings
 from service.startup import default_options, load_engine, make_detector
 from service.team import Team
-from service.telemetry import Telemetry
 
 # Requests have ended by then; only an engine, or a decoder on its thread, that hangs keeps it busy.
 STOP_TIMEOUT_S: Final = 5.0

@@ -13,7 +13,7 @@ import structlog
 
 from service.errors import DeadlineError, ModelFailedError
 from service.instances import Claim, Instances
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.places import Place, Places
 from service.team import Team
 from service.threads import Threads

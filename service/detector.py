@@ -17,7 +17,7 @@ from service.core.contract import ModelContract
 from service.core.decode import Detections
 from service.core.suppress import DetectionOptions
 from service.errors import ClientLeftError, DeadlineError, ServiceError
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.paths import Path
 from service.picture import Artists, Easel, PictureType, draw_detections
 from service.places import Arrival, Place, Places

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from service.errors import DrainingError, QueueFullError, ServiceError
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 
 # A body that takes longer is slow, and keeps no room free for itself.
 PROMPT_S: Final = 0.25

@@ -27,7 +27,7 @@ from service.errors import (
     ServiceError,
     UnauthorizedError,
 )
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.picture import PictureType, wanted_picture
 from service.schemas import (
     DetectJson,

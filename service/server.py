@@ -21,7 +21,7 @@ from service.acceptor import Acceptor
 from service.app import create_app
 from service.cpus import let_threads_finish
 from service.errors import StartupError
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.protocol import BoundedHttpProtocol
 from service.settings import Settings
 from service.startup import load_engine

@@ -14,7 +14,7 @@ from service.cpus import cpus_of_process, usable_cpus
 from service.detector import Detector
 from service.engine import CpuShares, Engine, OnnxEngine
 from service.errors import StartupError
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.paths import BatchRunner, InBatches, OneThread, OneThreadRunner
 from service.picture import Artists
 from service.places import Places

@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from service.processes import FOLDER_VARIABLE, forget_gauges, write_process_ids
+from service.observe.process_group import FOLDER_VARIABLE, forget_gauges, write_process_ids
 from service.settings import Settings
 from service.team import TEAM_FILE, Team
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic_settings import CliApp
 
-from service.logs import configure_logs
-from service.metrics import Metrics
-from service.processes import FOLDER_VARIABLE, write_metrics_as
+from service.observe.logs import configure_logs
+from service.observe.metrics import Metrics
+from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
 from service.server import SharedPort, serve
 from service.settings import Settings
 from service.team import TEAM_FILE, Team

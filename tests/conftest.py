@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.logs import configure_logs
+from service.observe.logs import configure_logs
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

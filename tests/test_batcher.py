@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.batcher import Batcher, Outcome
 from service.errors import DeadlineError, DrainingError, ModelFailedError, QueueFullError
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.paths import BatchRunner
 from service.places import Places
 from service.team import Team

@@ -19,8 +19,8 @@ import jsonschema
 import pytest
 import yaml
 
-from service.gpus import GpuCollector
-from service.metrics import Metrics
+from service.observe.gpus import GpuCollector
+from service.observe.metrics import Metrics
 from service.settings import Device, Settings
 from support.dashboards import DASHBOARDS, MAY_BE_EMPTY, panels, queries, shown
 from support.project import ROOT

@@ -12,7 +12,7 @@ import service.places as places_module
 import service.stages as stages_module
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidImageError, QueueFullError
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.paths import OneThreadRunner
 from service.picture import Artists, Easel
 from service.places import Places

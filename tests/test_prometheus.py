@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from service.metrics import SECONDS
+from service.observe.metrics import SECONDS
 from support.dashboards import DASHBOARDS, DOCKER, MAY_BE_EMPTY, queries, shown
 from support.model_files import model_file
 from support.onnx_models import tiny_yolox_model

@@ -16,7 +16,7 @@ from service.core.letterbox import fit_to_model
 from service.core.suppress import DetectionOptions
 from service.engine import OnnxEngine
 from service.errors import StartupError
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 from service.runtime import CPU, CUDA, TENSORRT
 from service.settings import Settings
 from service.stages import ImageSource

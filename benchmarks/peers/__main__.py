@@ -34,7 +34,7 @@ from benchmarks.peers.session import Plan, check_boxes, find_boxes, measure
 from model_export.coco import CocoSet, read_coco_set
 from model_export.errors import ModelExportError
 from service.cpus import usable_cpus
-from service.logs import configure_logs
+from service.observe.logs import configure_logs
 
 PEERS = tuple(peer.name for peer in peers(cpus=1))
 # Ours, in the form in which it should find what the others do.

@@ -32,7 +32,7 @@ from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 from service.engine import CpuShares, OnnxEngine
 from service.images import read_image
-from service.logs import configure_logs
+from service.observe.logs import configure_logs
 
 OPTIONS: Final = DetectionOptions(
     confidence=CONFIDENCE, score_by="joint", nms="hard", iou=IOU, class_agnostic=False

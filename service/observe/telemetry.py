@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 
 BugHandler = Callable[[Request, Exception], Response]
 

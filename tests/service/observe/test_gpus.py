@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.gpus import watch_gpus
+from service.observe.gpus import watch_gpus
 
 
 class NotSupportedError(Exception):

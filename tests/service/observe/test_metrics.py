@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from prometheus_client.metrics_core import Metric
 
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 from support.client import as_raw, metric, serving
 from support.engines import FakeEngine
 from support.pictures import plain

@@ -15,7 +15,7 @@ from prometheus_client import (
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from service.processes import ProcessGroupCollector
+from service.observe.process_group import ProcessGroupCollector
 
 M = TypeVar("M", bound=MetricWrapperBase)
 

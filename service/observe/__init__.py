@@ -1,0 +1,1 @@
+"""What operators see: metrics, log lines, GPUs, and what is recorded of each request."""
