@@ -25,7 +25,7 @@ from service.core.contract import InputSpec, ModelContract, NmsMethod
 from service.core.letterbox import letterbox
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
-from service.images import read_image
+from service.imaging.read import read_image
 
 SIDES = (416, 640)
 CLASSES = 80

@@ -36,7 +36,7 @@ from pathlib import Path
 from overhead_servers import MOST_BOXES, SIDE, Answer, Floor, Processes, Service, serving
 from PIL import Image
 
-from service.images import read_image
+from service.imaging.read import read_image
 
 KINDS = ("bmp", "jpeg")
 FILE_BYTES = 64 * 1024

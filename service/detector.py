@@ -17,9 +17,9 @@ from service.core.contract import ModelContract
 from service.core.decode import Detections
 from service.core.suppress import DetectionOptions
 from service.errors import ClientLeftError, DeadlineError, ServiceError
+from service.imaging.draw import Artists, Easel, PictureType, draw_detections
 from service.observe.metrics import Metrics
 from service.paths import Path
-from service.picture import Artists, Easel, PictureType, draw_detections
 from service.places import Arrival, Place, Places
 from service.stages import DetectedImage, ImageSource, Job, StageSeconds
 

@@ -27,8 +27,8 @@ from service.errors import (
     ServiceError,
     UnauthorizedError,
 )
+from service.imaging.draw import PictureType, wanted_picture
 from service.observe.metrics import Metrics
-from service.picture import PictureType, wanted_picture
 from service.schemas import (
     DetectJson,
     DetectQuery,

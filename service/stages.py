@@ -15,7 +15,7 @@ from service.core.letterbox import Letterbox, LetterboxMode, fit_to_model
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidImageError
-from service.images import read_image
+from service.imaging.read import read_image
 
 Pixels = NDArray[np.uint8]
 RawRows = NDArray[np.floating]

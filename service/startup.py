@@ -14,9 +14,9 @@ from service.cpus import cpus_of_process, usable_cpus
 from service.detector import Detector
 from service.engine import CpuShares, Engine, OnnxEngine
 from service.errors import StartupError
+from service.imaging.draw import Artists
 from service.observe.metrics import Metrics
 from service.paths import BatchRunner, InBatches, OneThread, OneThreadRunner
-from service.picture import Artists
 from service.places import Places
 from service.runtime import CUDA, ON_CPU
 from service.settings import Settings

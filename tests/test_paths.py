@@ -12,9 +12,9 @@ import service.places as places_module
 import service.stages as stages_module
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidImageError, QueueFullError
+from service.imaging.draw import Artists, Easel
 from service.observe.metrics import Metrics
 from service.paths import OneThreadRunner
-from service.picture import Artists, Easel
 from service.places import Places
 from service.settings import Settings
 from service.stages import ImageSource, Job, Stages
@@ -236,7 +236,7 @@ def test_no_stage_keeps_the_event_loop(
 
 
 def test_a_large_image_is_decoded_under_the_lock_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.images.LARGE_PIXELS", 64 * 64)
+    monkeypatch.setattr("service.imaging.read.LARGE_PIXELS", 64 * 64)
     lock = MagicMock()
     stages = Stages(CONTRACT, "square", 1_000_000, large_image=lock)
     stages.prepare(job(plain()))

@@ -27,7 +27,7 @@ from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_boxes
 from service.core.letterbox import letterbox
 from service.core.suppress import DetectionOptions
-from service.images import read_image
+from service.imaging.read import read_image
 from support.servers import Server, server
 
 # How the official evaluation measures, for this process and for a server.

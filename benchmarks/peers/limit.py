@@ -31,7 +31,7 @@ from service.core.letterbox import LetterboxMode, fit_to_model
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 from service.engine import CpuShares, OnnxEngine
-from service.images import read_image
+from service.imaging.read import read_image
 from service.observe.logs import configure_logs
 
 OPTIONS: Final = DetectionOptions(

@@ -16,7 +16,7 @@ from service.errors import (
     TooLargeError,
     UnsupportedTypeError,
 )
-from service.images import read_image
+from service.imaging.read import read_image
 from support.pictures import encode, photo_like, plain
 
 MANY = 10**7
@@ -202,7 +202,7 @@ def test_whatever_a_decoder_raises_is_an_invalid_image(monkeypatch: pytest.Monke
     def broken(*_: object) -> None:
         raise RuntimeError("segment 3 is missing")
 
-    monkeypatch.setattr("service.images._decode", broken)
+    monkeypatch.setattr("service.imaging.read._decode", broken)
     with pytest.raises(InvalidImageError, match="segment 3"):
         pixels_of(plain())
 

@@ -1,0 +1,1 @@
+"""Image files to pixels, and pixels with boxes to image files."""
