@@ -32,8 +32,8 @@ from overload import EXAMPLE, SENDER, Answers, read_answers, serving
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.core.pack import pack_images
-from service.engine import OnnxEngine
-from service.runtime import Session, choose_providers, import_runtime, open_session
+from service.engine.onnx_engine import OnnxEngine
+from service.engine.onnx_sessions import Session, choose_providers, import_runtime, open_session
 from service.settings import Device
 
 GOAL: Final = 0.9

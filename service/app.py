@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.bodies import BodyMemory, describe_errors
-from service.engine import Engine
+from service.engine.onnx_engine import Engine
+from service.engine.onnx_sessions import ON_CPU
 from service.errors import (
     ClientLeftError,
     InvalidOptionError,
@@ -29,7 +30,6 @@ from service.observe.metrics import Metrics
 from service.observe.telemetry import Telemetry
 from service.protocol import REFUSES, Refuses
 from service.routes import Running, check_key_of, detection, router
-from service.runtime import ON_CPU
 from service.schemas import ModelRef, Problem
 from service.settings import Settings
 from service.startup import default_options, load_engine, make_detector

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.batcher import Batcher
-from service.engine import Engine
+from service.engine.onnx_engine import Engine
 from service.places import Place
 from service.stages import DetectedImage, Job, Stages, StageSeconds
 from service.threads import Threads

@@ -12,13 +12,13 @@ from service.core.letterbox import LetterboxMode
 from service.core.suppress import DetectionOptions, with_recommended
 from service.cpus import cpus_of_process, usable_cpus
 from service.detector import Detector
-from service.engine import CpuShares, Engine, OnnxEngine
+from service.engine.onnx_engine import CpuShares, Engine, OnnxEngine
+from service.engine.onnx_sessions import CUDA, ON_CPU
 from service.errors import StartupError
 from service.imaging.draw import Artists
 from service.observe.metrics import Metrics
 from service.paths import BatchRunner, InBatches, OneThread, OneThreadRunner
 from service.places import Places
-from service.runtime import CUDA, ON_CPU
 from service.settings import Settings
 from service.stages import Stages
 from service.team import Team

@@ -41,7 +41,7 @@ from model_export.onnx_file import save_with_contract
 from service.core.contract import InputSpec, ModelContract
 from service.core.letterbox import letterbox
 from service.core.postprocess import find_objects
-from service.engine import OnnxEngine
+from service.engine.onnx_engine import OnnxEngine
 from support.onnx_models import tiny_yolox_model
 from support.pictures import encode, photo_like
 

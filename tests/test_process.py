@@ -158,7 +158,7 @@ def test_onnxruntime_is_kept_from_reporting_to_its_maker(model: Path, tmp_path: 
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     code = (
-        "import sys; from pathlib import Path; from service.engine import OnnxEngine\n"
+        "import sys; from pathlib import Path; from service.engine.onnx_engine import OnnxEngine\n"
         "OnnxEngine(Path(sys.argv[1])).load()"
     )
     subprocess.run([sys.executable, "-c", code, str(model)], env=environment, check=True)
@@ -177,7 +177,7 @@ def read_image(*arguments, **options):
 stages.read_image = read_image
 """
 HANGING_ENGINE = """
-import threading, service.engine as engine
+import threading, service.engine.onnx_engine as engine
 real, warm = engine.OnnxEngine.infer, []
 def infer(self, images, span):
     # The start's two: the warming and the first probe.

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from service.core.letterbox import fit_to_model
 from service.core.suppress import DetectionOptions
-from service.engine import OnnxEngine
+from service.engine.onnx_engine import OnnxEngine
+from service.engine.onnx_sessions import CPU, CUDA, TENSORRT
 from service.errors import StartupError
 from service.observe.metrics import Metrics
-from service.runtime import CPU, CUDA, TENSORRT
 from service.settings import Settings
 from service.stages import ImageSource
 from service.startup import (
@@ -127,7 +127,7 @@ def test_rectangles_on_cuda_are_warned_of(
     mode: Any,
     warnings: int,
 ) -> None:
-    monkeypatch.setattr("service.engine.import_runtime", PretendingRuntime)
+    monkeypatch.setattr("service.engine.onnx_engine.import_runtime", PretendingRuntime)
     model = dynamic_model(tmp_path)
     load_engine(Settings(model=model, device="cuda", letterbox=mode, max_batch_size=1))
     assert capsys.readouterr().err.count("at each change of shape") == warnings
@@ -169,7 +169,7 @@ def test_a_gpu_is_told_what_the_settings_say(
 ) -> None:
     runtime = SilentlyFallingRuntime()
     runtime.available = [TENSORRT, CUDA, CPU]
-    monkeypatch.setattr("service.engine.import_runtime", lambda: runtime)
+    monkeypatch.setattr("service.engine.onnx_engine.import_runtime", lambda: runtime)
     settings = Settings(
         model=model_file(tmp_path),
         device="tensorrt",

@@ -30,7 +30,7 @@ from model_export.errors import ModelExportError
 from service.core.letterbox import LetterboxMode, fit_to_model
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
-from service.engine import CpuShares, OnnxEngine
+from service.engine.onnx_engine import CpuShares, OnnxEngine
 from service.imaging.read import read_image
 from service.observe.logs import configure_logs
 

@@ -9,7 +9,7 @@ from pydantic_settings import CliApp
 from model_export.errors import ModelExportError
 from service.core.contract import ModelContract
 from service.core.letterbox import LetterboxMode
-from service.engine import OnnxEngine
+from service.engine.onnx_engine import OnnxEngine
 from service.errors import StartupError
 from service.settings import Settings
 

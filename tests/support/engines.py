@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.contract import InputSpec, ModelContract
-from service.runtime import CPU
+from service.engine.onnx_sessions import CPU
 
 CONTRACT = ModelContract(
     name="fake",

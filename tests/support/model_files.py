@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from model_export.onnx_file import save_with_contract
 from service.core.contract import InputSpec, ModelContract
-from service.engine import OnnxEngine
+from service.engine.onnx_engine import OnnxEngine
 from support.onnx_models import tiny_yolox_model
 
 NAMES = ("red", "green", "blue")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.runtime import CPU, CUDA, TENSORRT, choose_providers
+from service.engine.onnx_sessions import CPU, CUDA, TENSORRT, choose_providers
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda", "tensorrt"])

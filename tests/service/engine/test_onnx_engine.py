@@ -12,9 +12,9 @@ import pytest
 from service.core.contract import InputSpec
 from service.core.pack import pack_images
 from service.cpus import usable_cpus
-from service.engine import CpuShares
+from service.engine.onnx_engine import CpuShares
+from service.engine.onnx_sessions import share_out, tensorrt_options
 from service.errors import StartupError
-from service.runtime import share_out, tensorrt_options
 from service.settings import Device
 from support.model_files import IMAGES, NAMES, loaded, model_file
 from support.onnx_models import tiny_yolox_model
@@ -159,7 +159,7 @@ def test_a_device_that_the_runtime_lacks_is_refused(tmp_path: Path, device: Any)
 @pytest.fixture
 def falling_runtime(monkeypatch: pytest.MonkeyPatch) -> SilentlyFallingRuntime:
     runtime = SilentlyFallingRuntime()
-    monkeypatch.setattr("service.engine.import_runtime", lambda: runtime)
+    monkeypatch.setattr("service.engine.onnx_engine.import_runtime", lambda: runtime)
     return runtime
 
 
@@ -214,7 +214,7 @@ def test_auto_tries_the_gpu_and_reports_what_it_took(
 @pytest.fixture
 def pretending_runtime(monkeypatch: pytest.MonkeyPatch) -> PretendingRuntime:
     runtime = PretendingRuntime()
-    monkeypatch.setattr("service.engine.import_runtime", lambda: runtime)
+    monkeypatch.setattr("service.engine.onnx_engine.import_runtime", lambda: runtime)
     return runtime
 
 
@@ -252,7 +252,8 @@ def test_on_cuda_pixels_and_rows_lie_in_locked_memory_that_is_used_again(
 ) -> None:
     locked: list[int] = []
     monkeypatch.setattr(
-        "service.engine.page_locker", lambda: lambda memory: locked.append(memory.nbytes)
+        "service.engine.onnx_engine.page_locker",
+        lambda: lambda memory: locked.append(memory.nbytes),
     )
     engine = loaded(model_file(tmp_path), device="cuda", max_batch=4)
     expected = engine.infer([*IMAGES]).copy()
@@ -271,7 +272,9 @@ def test_threads_that_wait_for_a_gpu_sleep(
     sleeps: int,
 ) -> None:
     calls: list[str] = []
-    monkeypatch.setattr("service.engine.sleep_while_waiting", lambda: calls.append("sleep"))
+    monkeypatch.setattr(
+        "service.engine.onnx_engine.sleep_while_waiting", lambda: calls.append("sleep")
+    )
     pretending_runtime.sessions_with_room = 99 if device == "cuda" else 0
     loaded(model_file(tmp_path), device=device)
     assert len(calls) == sleeps

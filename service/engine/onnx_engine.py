@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 
 from service.core.contract import ModelContract
 from service.core.pack import pack_images
-from service.cuda import sleep_while_waiting
-from service.errors import StartupError
-from service.graph import HALF, ONNX_DTYPES, read_contract
-from service.host_memory import HostMemory, page_locker
-from service.openvino import OPENVINO, add_openvino, openvino_options
-from service.runtime import (
+from service.engine.contract_check import HALF, ONNX_DTYPES, read_contract
+from service.engine.cuda_runtime import sleep_while_waiting
+from service.engine.host_memory import HostMemory, page_locker
+from service.engine.onnx_sessions import (
     ASKED_PROVIDER,
     CPU,
     CUDA,
@@ -32,6 +30,8 @@ from service.runtime import (
     share_out,
     tensorrt_options,
 )
+from service.engine.openvino import OPENVINO, add_openvino, openvino_options
+from service.errors import StartupError
 from service.settings import Device
 
 Pixels = NDArray[np.uint8]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.cuda import sleep_while_waiting
+from service.engine.cuda_runtime import sleep_while_waiting
 
 
 class CudaRuntime:
@@ -22,12 +22,12 @@ def test_threads_are_to_sleep_and_a_refusal_is_only_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int, said: bool
 ) -> None:
     library = CudaRuntime(code)
-    monkeypatch.setattr("service.cuda.cuda_runtime", lambda: library)
+    monkeypatch.setattr("service.engine.cuda_runtime.cuda_runtime", lambda: library)
     sleep_while_waiting()
     assert library.flags == [4]
     assert ("keep a CPU busy" in capsys.readouterr().err) == said
 
 
 def test_without_the_library_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.cuda.CUDA_RUNTIMES", ("libnone.so.0",))
+    monkeypatch.setattr("service.engine.cuda_runtime.CUDA_RUNTIMES", ("libnone.so.0",))
     sleep_while_waiting()

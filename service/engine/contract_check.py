@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Final
 
 from service.core.contract import ContractError, InputDtype, ModelContract
+from service.engine.onnx_sessions import Session
 from service.errors import StartupError
-from service.runtime import Session
 
 HALF: Final = "tensor(float16)"
 ONNX_DTYPES: Final[dict[str, InputDtype]] = {

@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Any, Final
 
 from service.core.contract import InputSpec
+from service.engine.openvino import OPENVINO, openvino_cpu
 from service.errors import StartupError
-from service.openvino import OPENVINO, openvino_cpu
 from service.settings import Device
 
 CPU: Final = "CPUExecutionProvider"

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from service.engine import CpuShares, OnnxEngine
+from service.engine.onnx_engine import CpuShares, OnnxEngine
+from service.engine.onnx_sessions import CPU
+from service.engine.openvino import OPENVINO, add_openvino, openvino_cpu, openvino_options
 from service.errors import StartupError
-from service.openvino import OPENVINO, add_openvino, openvino_cpu, openvino_options
-from service.runtime import CPU
 from service.settings import Settings
 from service.startup import engine_instances, letterbox_mode, load_engine, on_one_thread
 from support.model_files import IMAGES, dynamic_model, loaded, model_file
@@ -123,7 +123,7 @@ def test_who_lacks_the_plugin_is_told_what_to_install(
 ) -> None:
     plain = SimpleNamespace(get_available_providers=lambda: ["CPUExecutionProvider"])
     monkeypatch.setitem(sys.modules, "onnxruntime_ep_openvino", None)
-    monkeypatch.setattr("service.engine.import_runtime", lambda: plain)
+    monkeypatch.setattr("service.engine.onnx_engine.import_runtime", lambda: plain)
     with pytest.raises(StartupError, match=r"'openvino' was asked for.*yolox-serve\[openvino\]"):
         OnnxEngine(model_file(tmp_path), device="openvino").load()
 

@@ -10,7 +10,7 @@ import numpy as np
 import structlog
 from numpy.typing import DTypeLike, NDArray
 
-from service.cuda import cuda_runtime
+from service.engine.cuda_runtime import cuda_runtime
 
 log = structlog.get_logger(__name__)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.host_memory import HostMemory, page_locker
+from service.engine.host_memory import HostMemory, page_locker
 
 
 class Locks:
@@ -61,7 +61,7 @@ def test_memory_that_cannot_be_locked_serves_all_the_same(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     library = CudaRuntime()
-    monkeypatch.setattr("service.host_memory.cuda_runtime", lambda: library)
+    monkeypatch.setattr("service.engine.host_memory.cuda_runtime", lambda: library)
     memory = HostMemory(page_locker())
     held = memory.take((3, 3), np.uint8)
     assert capsys.readouterr().err == ""
@@ -74,7 +74,7 @@ def test_memory_that_cannot_be_locked_serves_all_the_same(
 def test_without_cuda_s_library_memory_is_used_again_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.cuda.CUDA_RUNTIMES", ("libnone.so.0",))
+    monkeypatch.setattr("service.engine.cuda_runtime.CUDA_RUNTIMES", ("libnone.so.0",))
     memory = HostMemory(page_locker())
     place = address(memory.take((5,), np.float32))
     assert address(memory.take((5,), np.float32)) == place

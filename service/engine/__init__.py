@@ -1,0 +1,1 @@
+"""A model file to raw rows, on the device that was asked for."""
