@@ -21,9 +21,9 @@ from service.core.contract import InputSpec, ModelContract
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
+from service.queue.cpu_sharing import TEAM_FILE, Team
 from service.server import SharedPort, run, uvicorn_config
 from service.settings import Settings
-from service.team import TEAM_FILE, Team
 
 SIDE = 64
 BOXES_A_ROW, MOST_BOXES = 4, 16

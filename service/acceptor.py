@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from service.team import Team
+from service.queue.cpu_sharing import Team
 
 # How long a process leaves a new connection to others that have fewer.
 COURTESY_S: Final = 0.002

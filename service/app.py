@@ -29,11 +29,11 @@ from service.observe.gpus import watch_gpus
 from service.observe.metrics import Metrics
 from service.observe.telemetry import Telemetry
 from service.protocol import REFUSES, Refuses
+from service.queue.cpu_sharing import Team
 from service.routes import Running, check_key_of, detection, router
 from service.schemas import ModelRef, Problem
 from service.settings import Settings
 from service.startup import default_options, load_engine, make_detector
-from service.team import Team
 
 # Requests have ended by then; only an engine, or a decoder on its thread, that hangs keeps it busy.
 STOP_TIMEOUT_S: Final = 5.0

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import structlog
 
-from service.batcher import Batcher, is_past
 from service.core.contract import ModelContract
 from service.core.decode import Detections
 from service.core.suppress import DetectionOptions
@@ -20,7 +19,8 @@ from service.errors import ClientLeftError, DeadlineError, ServiceError
 from service.imaging.draw import Artists, Easel, PictureType, draw_detections
 from service.observe.metrics import Metrics
 from service.paths import Path
-from service.places import Arrival, Place, Places
+from service.queue.admission import Arrival, Place, Places
+from service.queue.batcher import Batcher, is_past
 from service.stages import DetectedImage, ImageSource, Job, StageSeconds
 
 FAILURES_UNTIL_UNREADY: Final = 3

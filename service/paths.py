@@ -8,11 +8,11 @@ from typing import Final, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.batcher import Batcher
 from service.engine.onnx_engine import Engine
-from service.places import Place
+from service.queue.admission import Place
+from service.queue.batcher import Batcher
+from service.queue.threads import Threads
 from service.stages import DetectedImage, Job, Stages, StageSeconds
-from service.threads import Threads
 
 Pixels = NDArray[np.uint8]
 RawRows = NDArray[np.floating]

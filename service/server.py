@@ -23,10 +23,10 @@ from service.cpus import let_threads_finish
 from service.errors import StartupError
 from service.observe.metrics import Metrics
 from service.protocol import BoundedHttpProtocol
+from service.queue.cpu_sharing import Team
+from service.queue.threads import any_at_work
 from service.settings import Settings
 from service.startup import load_engine
-from service.team import Team
-from service.threads import any_at_work
 
 # Balancers keep idle connections for a minute, as a rule. A server that closes them sooner does so,
 # now and then, just as the next request is on its way.

@@ -6,7 +6,6 @@ from typing import Final
 
 import structlog
 
-from service.batcher import Batcher
 from service.core.contract import ModelContract
 from service.core.letterbox import LetterboxMode
 from service.core.suppress import DetectionOptions, with_recommended
@@ -18,10 +17,11 @@ from service.errors import StartupError
 from service.imaging.draw import Artists
 from service.observe.metrics import Metrics
 from service.paths import BatchRunner, InBatches, OneThread, OneThreadRunner
-from service.places import Places
+from service.queue.admission import Places
+from service.queue.batcher import Batcher
+from service.queue.cpu_sharing import Team
 from service.settings import Settings
 from service.stages import Stages
-from service.team import Team
 
 # The barcode detector that comes with the package; its card lies beside it.
 DEFAULT_MODEL: Final = Path(__file__).with_name("models") / "barcodes.onnx"

@@ -18,8 +18,8 @@ from typing import Final
 import structlog
 
 from service.observe.process_group import FOLDER_VARIABLE, forget_gauges, write_process_ids
+from service.queue.cpu_sharing import TEAM_FILE, Team
 from service.settings import Settings
-from service.team import TEAM_FILE, Team
 
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0

@@ -12,9 +12,9 @@ from pydantic_settings import CliApp
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
+from service.queue.cpu_sharing import TEAM_FILE, Team
 from service.server import SharedPort, serve
 from service.settings import Settings
-from service.team import TEAM_FILE, Team
 
 STARTED = b"s"
 

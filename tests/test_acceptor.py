@@ -11,7 +11,7 @@ import pytest
 
 from service import acceptor as module
 from service.acceptor import Acceptor
-from service.team import Team
+from service.queue.cpu_sharing import Team
 
 # Long enough that it is seen on a machine that others share.
 COURTESY_S = 0.3

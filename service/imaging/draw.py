@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from service.core.decode import Detections
 from service.errors import NotAcceptableError
-from service.threads import Threads
+from service.queue.threads import Threads
 
 PictureType = Literal["image/png", "image/jpeg"]
 

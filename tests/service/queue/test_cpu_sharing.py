@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from service.team import Team
+from service.queue.cpu_sharing import Team
 
 
 @pytest.fixture

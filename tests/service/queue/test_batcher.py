@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.batcher import Batcher, Outcome
 from service.errors import DeadlineError, DrainingError, ModelFailedError, QueueFullError
 from service.observe.metrics import Metrics
 from service.paths import BatchRunner
-from service.places import Places
-from service.team import Team
+from service.queue.admission import Places
+from service.queue.batcher import Batcher, Outcome
+from service.queue.cpu_sharing import Team
 from support.engines import CONTRACT, FakeEngine
 
 Rows = Outcome[NDArray[np.floating]]

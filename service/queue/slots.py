@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from service.team import Team
+from service.queue.cpu_sharing import Team
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from service.threads import Threads, any_at_work
+from service.queue.threads import Threads, any_at_work
 
 
 def test_results_and_errors_come_back() -> None:

@@ -12,11 +12,11 @@ from typing import Final, Generic, Protocol, TypeVar
 import structlog
 
 from service.errors import DeadlineError, ModelFailedError
-from service.instances import Claim, Instances
 from service.observe.metrics import Metrics
-from service.places import Place, Places
-from service.team import Team
-from service.threads import Threads
+from service.queue.admission import Place, Places
+from service.queue.cpu_sharing import Team
+from service.queue.slots import Claim, Instances
+from service.queue.threads import Threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -1,0 +1,1 @@
+"""Admission, batching, and the threads and slots that batches run on."""
