@@ -19,9 +19,9 @@ from service.errors import (
     TooLargeError,
     UnsupportedTypeError,
 )
+from service.pipeline.stages import ImageSource
 from service.schemas import DetectJson, DetectQuery
 from service.settings import Settings
-from service.stages import ImageSource
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

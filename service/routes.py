@@ -17,7 +17,6 @@ from starlette.types import Receive, Scope, Send
 
 from service.bodies import BodyMemory, read_options, read_request
 from service.core.suppress import DetectionOptions
-from service.detector import Detector
 from service.errors import (
     ClientLeftError,
     DeadlineError,
@@ -29,6 +28,8 @@ from service.errors import (
 )
 from service.imaging.draw import PictureType, wanted_picture
 from service.observe.metrics import Metrics
+from service.pipeline.detector import Detector
+from service.pipeline.stages import DetectedImage, ImageSource
 from service.schemas import (
     DetectJson,
     DetectQuery,
@@ -42,7 +43,6 @@ from service.schemas import (
     timing_ms,
 )
 from service.settings import Settings
-from service.stages import DetectedImage, ImageSource
 
 T = TypeVar("T")
 Outcomes = list[DetectedImage | ServiceError]

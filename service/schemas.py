@@ -13,7 +13,7 @@ from service.core.contract import LEAST_SIGMA, MOST_SIGMA, ModelContract, NmsMet
 from service.core.decode import Detections
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidOptionError, ServiceError
-from service.stages import DetectedImage, StageSeconds
+from service.pipeline.stages import DetectedImage, StageSeconds
 
 STAGES: Final = tuple(field.name for field in dataclasses.fields(StageSeconds))
 

@@ -10,18 +10,18 @@ from service.core.contract import ModelContract
 from service.core.letterbox import LetterboxMode
 from service.core.suppress import DetectionOptions, with_recommended
 from service.cpus import cpus_of_process, usable_cpus
-from service.detector import Detector
 from service.engine.onnx_engine import CpuShares, Engine, OnnxEngine
 from service.engine.onnx_sessions import CUDA, ON_CPU
 from service.errors import StartupError
 from service.imaging.draw import Artists
 from service.observe.metrics import Metrics
-from service.paths import BatchRunner, InBatches, OneThread, OneThreadRunner
+from service.pipeline.detector import Detector
+from service.pipeline.stages import Stages
+from service.pipeline.ways import BatchRunner, InBatches, OneThread, OneThreadRunner
 from service.queue.admission import Places
 from service.queue.batcher import Batcher
 from service.queue.cpu_sharing import Team
 from service.settings import Settings
-from service.stages import Stages
 
 # The barcode detector that comes with the package; its card lies beside it.
 DEFAULT_MODEL: Final = Path(__file__).with_name("models") / "barcodes.onnx"

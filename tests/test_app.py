@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-import service.stages as stages_module
+import service.pipeline.stages as stages_module
 from service.app import create_app
-from service.paths import InBatches, OneThread
+from service.pipeline.ways import InBatches, OneThread
 from service.schemas import DetectResponse
 from service.settings import Settings
 from support.client import PNG, as_json, as_multipart, as_raw, boxes, metric, problem, serving
@@ -795,7 +795,7 @@ def test_a_thin_picture_is_drawn_and_one_too_long_for_jpeg_refused(client: TestC
 
 def test_a_picture_keeps_to_the_deadline(client: TestClient, monkeypatch: Any) -> None:
     gate = threading.Event()
-    monkeypatch.setattr("service.detector.draw_detections", lambda *_: gate.wait(30))
+    monkeypatch.setattr("service.pipeline.detector.draw_detections", lambda *_: gate.wait(30))
     headers = PNG | {"Accept": "image/png"}
     response = client.post("/detect?timeout_ms=200", content=plain(), headers=headers)
     problem(response, 504, "deadline-passed")

@@ -166,7 +166,7 @@ def test_onnxruntime_is_kept_from_reporting_to_its_maker(model: Path, tmp_path: 
 
 
 HANGING_DECODER = """
-import threading, service.stages as stages
+import threading, service.pipeline.stages as stages
 real, probed = stages.read_image, []
 def read_image(*arguments, **options):
     # The start's one: what makes the server ready.

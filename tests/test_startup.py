@@ -18,8 +18,8 @@ from service.engine.onnx_engine import OnnxEngine
 from service.engine.onnx_sessions import CPU, CUDA, TENSORRT
 from service.errors import StartupError
 from service.observe.metrics import Metrics
+from service.pipeline.stages import ImageSource
 from service.settings import Settings
-from service.stages import ImageSource
 from service.startup import (
     engine_instances,
     letterbox_mode,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.errors import DeadlineError, DrainingError, ModelFailedError, QueueFullError
 from service.observe.metrics import Metrics
-from service.paths import BatchRunner
+from service.pipeline.ways import BatchRunner
 from service.queue.admission import Places
 from service.queue.batcher import Batcher, Outcome
 from service.queue.cpu_sharing import Team

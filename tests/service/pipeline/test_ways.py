@@ -8,16 +8,16 @@ from unittest.mock import MagicMock
 
 import pytest
 
+import service.pipeline.stages as stages_module
 import service.queue.admission as places_module
-import service.stages as stages_module
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidImageError, QueueFullError
 from service.imaging.draw import Artists, Easel
 from service.observe.metrics import Metrics
-from service.paths import OneThreadRunner
+from service.pipeline.stages import ImageSource, Job, Stages
+from service.pipeline.ways import OneThreadRunner
 from service.queue.admission import Places
 from service.settings import Settings
-from service.stages import ImageSource, Job, Stages
 from service.startup import make_detector, on_one_thread
 from support.engines import CONTRACT, CpuEngine, FakeEngine
 from support.pictures import plain

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.onnx_engine import Engine
+from service.pipeline.stages import DetectedImage, Job, Stages, StageSeconds
 from service.queue.admission import Place
 from service.queue.batcher import Batcher
 from service.queue.threads import Threads
-from service.stages import DetectedImage, Job, Stages, StageSeconds
 
 Pixels = NDArray[np.uint8]
 RawRows = NDArray[np.floating]

@@ -18,10 +18,10 @@ from service.core.suppress import DetectionOptions
 from service.errors import ClientLeftError, DeadlineError, ServiceError
 from service.imaging.draw import Artists, Easel, PictureType, draw_detections
 from service.observe.metrics import Metrics
-from service.paths import Path
+from service.pipeline.stages import DetectedImage, ImageSource, Job, StageSeconds
+from service.pipeline.ways import Path
 from service.queue.admission import Arrival, Place, Places
 from service.queue.batcher import Batcher, is_past
-from service.stages import DetectedImage, ImageSource, Job, StageSeconds
 
 FAILURES_UNTIL_UNREADY: Final = 3
 
