@@ -16,8 +16,8 @@ import uvicorn
 from numpy.typing import NDArray
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.app import create_app
 from service.core.contract import InputSpec, ModelContract
+from service.http.app import create_app
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as

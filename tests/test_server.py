@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.app import create_app
+from service.http.app import create_app
 from service.server import uvicorn_config
 from service.settings import Settings
 

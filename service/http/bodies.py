@@ -19,8 +19,8 @@ from service.errors import (
     TooLargeError,
     UnsupportedTypeError,
 )
+from service.http.schemas import DetectJson, DetectQuery
 from service.pipeline.stages import ImageSource
-from service.schemas import DetectJson, DetectQuery
 from service.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
-from service.bodies import BodyMemory, describe_errors
 from service.engine.onnx_engine import Engine
 from service.engine.onnx_sessions import ON_CPU
 from service.errors import (
@@ -25,13 +24,14 @@ from service.errors import (
     ServiceError,
     UnauthorizedError,
 )
+from service.http.bodies import BodyMemory, describe_errors
+from service.http.protocol import REFUSES, Refuses
+from service.http.routes import Running, check_key_of, detection, router
+from service.http.schemas import ModelRef, Problem
 from service.observe.gpus import watch_gpus
 from service.observe.metrics import Metrics
 from service.observe.telemetry import Telemetry
-from service.protocol import REFUSES, Refuses
 from service.queue.cpu_sharing import Team
-from service.routes import Running, check_key_of, detection, router
-from service.schemas import ModelRef, Problem
 from service.settings import Settings
 from service.startup import default_options, load_engine, make_detector
 

@@ -13,9 +13,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import service.pipeline.stages as stages_module
-from service.app import create_app
+from service.http.app import create_app
+from service.http.schemas import DetectResponse
 from service.pipeline.ways import InBatches, OneThread
-from service.schemas import DetectResponse
 from service.settings import Settings
 from support.client import PNG, as_json, as_multipart, as_raw, boxes, metric, problem, serving
 from support.engines import CpuEngine, FakeEngine
@@ -319,7 +319,7 @@ def test_a_bug_is_a_500_without_its_secrets(client: TestClient, monkeypatch: Any
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("the password is swordfish")
 
-    monkeypatch.setattr("service.routes.read_request", broken)
+    monkeypatch.setattr("service.http.routes.read_request", broken)
     detail = problem(as_raw(client, plain()), 500, "internal-error")
     assert "swordfish" not in detail
     assert client.get("/health/live").status_code == 200

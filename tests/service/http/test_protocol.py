@@ -14,8 +14,8 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-import service.protocol as protocol_module
-from service.protocol import REFUSES, BoundedHttpProtocol
+import service.http.protocol as protocol_module
+from service.http.protocol import REFUSES, BoundedHttpProtocol
 from support.client import serving
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n"

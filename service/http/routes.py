@@ -15,7 +15,6 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from prometheus_client.exposition import choose_encoder
 from starlette.types import Receive, Scope, Send
 
-from service.bodies import BodyMemory, read_options, read_request
 from service.core.suppress import DetectionOptions
 from service.errors import (
     ClientLeftError,
@@ -26,11 +25,8 @@ from service.errors import (
     ServiceError,
     UnauthorizedError,
 )
-from service.imaging.draw import PictureType, wanted_picture
-from service.observe.metrics import Metrics
-from service.pipeline.detector import Detector
-from service.pipeline.stages import DetectedImage, ImageSource
-from service.schemas import (
+from service.http.bodies import BodyMemory, read_options, read_request
+from service.http.schemas import (
     DetectJson,
     DetectQuery,
     DetectResponse,
@@ -42,6 +38,10 @@ from service.schemas import (
     answer_json,
     timing_ms,
 )
+from service.imaging.draw import PictureType, wanted_picture
+from service.observe.metrics import Metrics
+from service.pipeline.detector import Detector
+from service.pipeline.stages import DetectedImage, ImageSource
 from service.settings import Settings
 
 T = TypeVar("T")

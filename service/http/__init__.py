@@ -1,0 +1,1 @@
+"""HTTP: the application, its routes, bodies, answers and limits."""
