@@ -21,8 +21,8 @@ from service.http.app import create_app
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
+from service.process.server import SharedPort, run, uvicorn_config
 from service.queue.cpu_sharing import TEAM_FILE, Team
-from service.server import SharedPort, run, uvicorn_config
 from service.settings import Settings
 
 SIDE = 64

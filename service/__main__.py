@@ -6,8 +6,8 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
 from service.observe.logs import configure_logs
+from service.process.supervisor import supervise
 from service.settings import Settings
-from service.supervisor import supervise
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         return supervise(settings, sys.argv[1:] if arguments is None else arguments)
     # The supervisor of workers neither needs nor loads what serves.
     from service.observe.metrics import Metrics  # noqa: PLC0415
-    from service.server import serve  # noqa: PLC0415
+    from service.process.server import serve  # noqa: PLC0415
 
     return serve(settings, Metrics())
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from service import acceptor as module
-from service.acceptor import Acceptor
+from service.process import acceptor as module
+from service.process.acceptor import Acceptor
 from service.queue.cpu_sharing import Team
 
 # Long enough that it is seen on a machine that others share.

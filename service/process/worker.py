@@ -1,4 +1,4 @@
-"""`python -m service.worker`: one of several processes of a server; its supervisor starts it."""
+"""`python -m service.process.worker`: one of several processes of a server; its supervisor starts it."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ from pydantic_settings import CliApp
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
+from service.process.server import SharedPort, serve
 from service.queue.cpu_sharing import TEAM_FILE, Team
-from service.server import SharedPort, serve
 from service.settings import Settings
 
 STARTED = b"s"

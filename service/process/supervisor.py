@@ -120,7 +120,7 @@ class Supervisor:
         """Start a worker, in a group of its own: the terminal's Ctrl-C goes to the supervisor."""
         ours, theirs = socket.socketpair()
         fds = [self._listener.fileno(), theirs.fileno()]
-        command = [sys.executable, "-m", "service.worker", *map(str, fds), str(place)]
+        command = [sys.executable, "-m", "service.process.worker", *map(str, fds), str(place)]
         with theirs:
             process = subprocess.Popen(  # noqa: S603 - our own module, with our own flags
                 [*command, *self._arguments],

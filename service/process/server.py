@@ -17,12 +17,12 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from service.acceptor import Acceptor
 from service.cpus import let_threads_finish
 from service.errors import StartupError
 from service.http.app import create_app
 from service.http.protocol import BoundedHttpProtocol
 from service.observe.metrics import Metrics
+from service.process.acceptor import Acceptor
 from service.queue.cpu_sharing import Team
 from service.queue.threads import any_at_work
 from service.settings import Settings

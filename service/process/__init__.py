@@ -1,0 +1,1 @@
+"""Server processes: start, signals, drain, workers and their connections."""
