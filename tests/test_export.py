@@ -29,8 +29,8 @@ from model_export.model.blocks import SILU
 from model_export.model.csp_darknet import Focus
 from model_export.model.head import DecoupledHead
 from model_export.model.yolox import YOLOX, build
+from service.build import DEFAULT_MODEL
 from service.core.contract import InputSpec, ModelContract, Provenance, Recommended
-from service.startup import DEFAULT_MODEL
 from support.onnx_models import takers_of_input
 from support.project import ROOT
 

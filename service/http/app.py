@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
+from service.build import default_options, load_engine, make_detector
 from service.engine.onnx_engine import Engine
 from service.engine.onnx_sessions import ON_CPU
 from service.errors import (
@@ -33,7 +34,6 @@ from service.observe.metrics import Metrics
 from service.observe.telemetry import Telemetry
 from service.queue.cpu_sharing import Team
 from service.settings import Settings
-from service.startup import default_options, load_engine, make_detector
 
 # Requests have ended by then; only an engine, or a decoder on its thread, that hangs keeps it busy.
 STOP_TIMEOUT_S: Final = 5.0

@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from service.build import load_engine
 from service.cpus import let_threads_finish
 from service.errors import StartupError
 from service.http.app import create_app
@@ -26,7 +27,6 @@ from service.process.acceptor import Acceptor
 from service.queue.cpu_sharing import Team
 from service.queue.threads import any_at_work
 from service.settings import Settings
-from service.startup import load_engine
 
 # Balancers keep idle connections for a minute, as a rule. A server that closes them sooner does so,
 # now and then, just as the next request is on its way.

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from service.build import engine_instances, letterbox_mode, load_engine, on_one_thread
 from service.engine.onnx_engine import CpuShares, OnnxEngine
 from service.engine.onnx_sessions import CPU
 from service.engine.openvino import OPENVINO, add_openvino, openvino_cpu, openvino_options
 from service.errors import StartupError
 from service.settings import Settings
-from service.startup import engine_instances, letterbox_mode, load_engine, on_one_thread
 from support.model_files import IMAGES, dynamic_model, loaded, model_file
 from support.onnx_models import tiny_yolox_model
 from support.project import ROOT

@@ -824,7 +824,7 @@ def test_hanging_decoders_make_the_server_unready(
         gate.wait(30)
         return read_image(*arguments, **options)
 
-    monkeypatch.setattr("service.startup.cpus_of_process", lambda _workers: 1)
+    monkeypatch.setattr("service.build.cpus_of_process", lambda _workers: 1)
     with serving(engine, ready_window_s=0.3, **threads) as client:
         monkeypatch.setattr(stages_module, "read_image", hang)
         problem(as_raw(client, plain(), "?timeout_ms=50"), 504, "deadline-passed")

@@ -10,6 +10,7 @@ import pytest
 
 import service.pipeline.stages as stages_module
 import service.queue.admission as places_module
+from service.build import make_detector, on_one_thread
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidImageError, QueueFullError
 from service.imaging.draw import Artists, Easel
@@ -18,7 +19,6 @@ from service.pipeline.stages import ImageSource, Job, Stages
 from service.pipeline.ways import OneThreadRunner
 from service.queue.admission import Places
 from service.settings import Settings
-from service.startup import make_detector, on_one_thread
 from support.engines import CONTRACT, CpuEngine, FakeEngine
 from support.pictures import plain
 
@@ -31,7 +31,7 @@ def job(content: bytes) -> Job:
 
 @pytest.fixture
 def eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.startup.cpus_of_process", lambda _workers: 8)
+    monkeypatch.setattr("service.build.cpus_of_process", lambda _workers: 8)
 
 
 @pytest.mark.usefixtures("eight_cpus")

@@ -130,7 +130,7 @@ def test_without_a_model_the_embedded_one_is_served(
     monkeypatch.delenv("YOLOX_MODEL", raising=False)
     if variable is not None:
         monkeypatch.setenv("YOLOX_MODEL", variable)
-    here = f"import pathlib, service.startup as s; s.DEFAULT_MODEL = pathlib.Path({str(model)!r})"
+    here = f"import pathlib, service.build as s; s.DEFAULT_MODEL = pathlib.Path({str(model)!r})"
     running = Server(*arguments, sabotage=here)
     try:
         assert running.client.get("/model").json()["contract"]["name"] == "tiny"

@@ -30,7 +30,7 @@ from model_export.barcode_photos import (
 from model_export.evaluate import Found
 from model_export.local_detector import load_onnx
 from model_export.server_detector import ServerDetector
-from service.startup import DEFAULT_MODEL
+from service.build import DEFAULT_MODEL
 from support.project import ROOT
 from support.servers import Server
 

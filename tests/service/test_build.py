@@ -12,15 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.core.letterbox import fit_to_model
-from service.core.suppress import DetectionOptions
-from service.engine.onnx_engine import OnnxEngine
-from service.engine.onnx_sessions import CPU, CUDA, TENSORRT
-from service.errors import StartupError
-from service.observe.metrics import Metrics
-from service.pipeline.stages import ImageSource
-from service.settings import Settings
-from service.startup import (
+from service.build import (
     engine_instances,
     letterbox_mode,
     load_engine,
@@ -29,6 +21,14 @@ from service.startup import (
     spans_of_engine,
     threads_of_engine,
 )
+from service.core.letterbox import fit_to_model
+from service.core.suppress import DetectionOptions
+from service.engine.onnx_engine import OnnxEngine
+from service.engine.onnx_sessions import CPU, CUDA, TENSORRT
+from service.errors import StartupError
+from service.observe.metrics import Metrics
+from service.pipeline.stages import ImageSource
+from service.settings import Settings
 from support.engines import CONTRACT, FakeEngine
 from support.model_files import dynamic_model, loaded, model_file
 from support.pictures import plain
@@ -39,7 +39,7 @@ from support.runtimes import PretendingRuntime, SilentlyFallingRuntime
 def cpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     count: int = request.param
     monkeypatch.setattr("service.cpus.usable_cpus", lambda: count)
-    monkeypatch.setattr("service.startup.usable_cpus", lambda: count)
+    monkeypatch.setattr("service.build.usable_cpus", lambda: count)
     return count
 
 
