@@ -1,4 +1,4 @@
-"""`python -m service.process.worker`: one of several processes of a server; its supervisor starts it."""
+"""`python -m service.process.worker`: one of several processes of a server."""
 
 import os
 import signal
