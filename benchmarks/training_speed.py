@@ -22,8 +22,9 @@ from model_export.commands.argument_types import natural, positive, training_siz
 from model_export.errors import ModelExportError
 from model_export.model.variants import VARIANTS
 from model_export.model.yolox import YOLOX, build
+from model_export.samples.batches import BatchPlan
+from model_export.samples.recipe import augmentation_for
 from model_export.training.annotations import read_annotations
-from model_export.training.batches import BatchPlan
 from model_export.training.dataset import Batch, TrainingSamples, training_batches
 from model_export.training.ema import WeightAverage
 from model_export.training.examples import Examples, check_images
@@ -31,7 +32,6 @@ from model_export.training.image_files import ImageCache
 from model_export.training.learner import Learner
 from model_export.training.loss import PRESETS, DetectionLoss
 from model_export.training.optimizer import sgd
-from model_export.training.recipe import augmentation_for
 
 LIMIT = 0.85
 BLOCK = 5

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from model_export.errors import ModelExportError
-from model_export.training.geometry import Picture
+from model_export.samples.geometry import Picture
 
 # Tells our files from those of others, which are not to be overwritten.
 DESCRIPTION: Final = "Drawn by `python -m model_export demo-data`"

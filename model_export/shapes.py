@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_export.backdrops import backdrop, random_bgr
-from model_export.training.geometry import CORNER_BITS, Picture
+from model_export.samples.geometry import CORNER_BITS, Picture
 
 CLASS_NAMES: Final = ("circle", "square", "triangle")
 

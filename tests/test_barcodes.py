@@ -19,10 +19,10 @@ from model_export.barcodes.scene import draw_scene
 from model_export.barcodes.scenes import BarcodeScenes
 from model_export.barcodes.surfaces import surface
 from model_export.barcodes.symbols import CLASS_NAMES, KINDS, Kind, Symbol
-from model_export.training.augment import augment
+from model_export.samples.augment import augment
+from model_export.samples.geometry import Picture
+from model_export.samples.recipe import Augmentation, Recipe
 from model_export.training.dataset import TrainingSamples
-from model_export.training.geometry import Picture
-from model_export.training.recipe import Augmentation, Recipe
 
 F = zxingcpp.BarcodeFormat
 

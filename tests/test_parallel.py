@@ -24,6 +24,7 @@ from model_export.coco import METRIC_NAMES, Metrics
 from model_export.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
 from model_export.model.yolox import YOLOX, build
+from model_export.samples.recipe import augmentation_for
 from model_export.training.annotations import read_annotations
 from model_export.training.boxes import Targets
 from model_export.training.config import DataSource, Machine, PresetName, TrainingConfig
@@ -33,7 +34,6 @@ from model_export.training.learner import Learner
 from model_export.training.loss import PRESETS, DetectionLoss
 from model_export.training.optimizer import sgd
 from model_export.training.parallel import SharedBatchNorm, Team, team
-from model_export.training.recipe import augmentation_for
 from model_export.training.records import EpochRecord, RunShape, StepRecord
 from model_export.training.stop import StopRequest, stop_on_signals
 from model_export.training.trainer import Job, train

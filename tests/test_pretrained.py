@@ -18,6 +18,7 @@ from model_export.model.csp_darknet import CSPDarknet
 from model_export.model.head import CoupledHead, DecoupledHead
 from model_export.model.pafpn import PAFPN
 from model_export.model.yolox import YOLOX, build
+from model_export.samples.recipe import Augmentation, Recipe
 from model_export.training.annotations import read_coco
 from model_export.training.boxes import Targets, pad_targets
 from model_export.training.dataset import Batch, TrainingSamples, collate
@@ -25,7 +26,6 @@ from model_export.training.examples import Examples, check_images
 from model_export.training.loss import YOLOX_RELEASE, DetectionLoss
 from model_export.training.optimizer import sgd
 from model_export.training.pretrained import Loaded, initialise
-from model_export.training.recipe import Augmentation, Recipe
 from model_export.training.statistics import carries_statistics, restore_statistics
 from support.pictures import photo_like
 

@@ -19,8 +19,9 @@ from model_export.coco import METRIC_NAMES, Metrics
 from model_export.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
 from model_export.model.yolox import build
+from model_export.samples.batches import BatchPlan
+from model_export.samples.recipe import Recipe, augmentation_for
 from model_export.training.annotations import read_annotations
-from model_export.training.batches import BatchPlan
 from model_export.training.boxes import Targets
 from model_export.training.config import DataSource, DrawnBarcodes, Machine, TrainingConfig
 from model_export.training.dataset import Batch
@@ -30,7 +31,6 @@ from model_export.training.learner import Learner, arithmetic
 from model_export.training.loss import PRESETS, DetectionLoss
 from model_export.training.optimizer import sgd
 from model_export.training.parallel import Team
-from model_export.training.recipe import Recipe, augmentation_for
 from model_export.training.records import EpochRecord, RunShape, StepRecord
 from model_export.training.snapshot import Progress, Trainee, best_epoch, save_weights
 from model_export.training.stop import StopRequest, stop_on_signals

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.training.geometry import translation
+from model_export.samples.geometry import translation
 
 Random = np.random.Generator
 # (h, w) uint8: 0 for one colour, 255 for another.

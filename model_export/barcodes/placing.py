@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model_export.barcodes.patterns import Blend
 from model_export.barcodes.surfaces import Pixels
-from model_export.training.geometry import CORNER_BITS, Matrix, scaling, translation
+from model_export.samples.geometry import CORNER_BITS, Matrix, scaling, translation
 
 Random = np.random.Generator
 # (P, 2) float64: x, y.

@@ -20,7 +20,7 @@ from model_export.barcodes.surfaces import (
     surface,
 )
 from model_export.barcodes.symbols import Symbol, random_symbol
-from model_export.training.geometry import Picture
+from model_export.samples.geometry import Picture
 
 Random = np.random.Generator
 

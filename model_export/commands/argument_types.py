@@ -4,8 +4,8 @@ import argparse
 import re
 from pathlib import Path
 
+from model_export.samples.recipe import SIZE_STEP
 from model_export.training.config import DrawnBarcodes
-from model_export.training.recipe import SIZE_STEP
 from service.core.contract import LEAST_SIGMA, MOST_SIGMA
 
 

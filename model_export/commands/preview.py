@@ -13,8 +13,8 @@ from model_export.commands.argument_types import (
 from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
 from model_export.errors import ModelExportError
 from model_export.model.variants import VARIANTS, usual_size
+from model_export.samples.recipe import Recipe
 from model_export.training.config import DataSource
-from model_export.training.recipe import Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     # Only here, so that `--help` does not wait for OpenCV.
     from PIL import Image  # noqa: PLC0415
 
-    from model_export.training.augment import augment  # noqa: PLC0415
+    from model_export.samples.augment import augment  # noqa: PLC0415
     from model_export.training.preview import sheet  # noqa: PLC0415
     from model_export.training.sources import read_source  # noqa: PLC0415
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from model_export.errors import ModelExportError
 from model_export.model.variants import Variant
+from model_export.samples.recipe import Augmentation, augmentation_for
 from model_export.training.config import DrawnBarcodes
-from model_export.training.recipe import Augmentation, augmentation_for
 
 # Argument to field of `Augmentation`.
 FIELDS: Final = {

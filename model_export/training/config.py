@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from model_export.errors import ModelExportError
 from model_export.model.variants import HeadKind, Variant
-from model_export.training.recipe import SIZE_STEP, Augmentation, least_training_size
+from model_export.samples.recipe import SIZE_STEP, Augmentation, least_training_size
 from service.core.contract import BoxCoding
 
 PresetName = Literal["article", "yolox"]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from model_export.training.geometry import Picture, blank
+from model_export.samples.geometry import Picture, blank
 
 # Pixels between two pictures of a sheet.
 GAP: Final = 4

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model_export.coco import Metrics
 from model_export.errors import ModelExportError
 from model_export.model.yolox import YOLOX
-from model_export.training.batches import BatchPlan
+from model_export.samples.batches import BatchPlan
 from model_export.training.config import Machine, TrainingConfig
 from model_export.training.dataset import TrainingSamples, training_batches
 from model_export.training.ema import WeightAverage

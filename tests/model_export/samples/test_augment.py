@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
-from model_export.training.augment import augment
-from model_export.training.color import jitter_hsv
-from model_export.training.geometry import (
+from model_export.samples.augment import augment
+from model_export.samples.color import jitter_hsv
+from model_export.samples.geometry import (
     Picture,
     blank,
     flip,
@@ -28,8 +28,8 @@ from model_export.training.geometry import (
     scaling,
     translation,
 )
-from model_export.training.mosaic import mix_up, mosaic, moved
-from model_export.training.recipe import Augmentation, Recipe, augmentation_for, training_size
+from model_export.samples.mosaic import mix_up, mosaic, moved
+from model_export.samples.recipe import Augmentation, Recipe, augmentation_for, training_size
 from service.core.letterbox import letterbox
 
 TOLERANCE = 1.25

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.training.recipe import Augmentation
+from model_export.samples.recipe import Augmentation
 
 Matrix = NDArray[np.float64]
 Boxes = NDArray[np.float32]

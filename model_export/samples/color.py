@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.training.recipe import Augmentation
+from model_export.samples.recipe import Augmentation
 
 # Steps of a byte per unit of the settings, whose hue is in units of 2 degrees.
 HSV_UNITS: Final = (256 / 180, 1, 1)

@@ -5,10 +5,10 @@ from typing import Protocol
 
 import numpy as np
 
-from model_export.training.color import jitter_hsv
-from model_export.training.geometry import Picture, flip, in_view, scaling
-from model_export.training.mosaic import mix_up, mosaic, moved
-from model_export.training.recipe import Augmentation, Recipe
+from model_export.samples.color import jitter_hsv
+from model_export.samples.geometry import Picture, flip, in_view, scaling
+from model_export.samples.mosaic import mix_up, mosaic, moved
+from model_export.samples.recipe import Augmentation, Recipe
 from service.core.letterbox import letterbox
 
 

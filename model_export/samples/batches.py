@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from model_export.training.recipe import Recipe, training_size
+from model_export.samples.recipe import Recipe, training_size
 
 # Keeps the random stream of orders apart from those of samples and sizes with the same seed.
 ORDER_STREAM: Final = 0x0D

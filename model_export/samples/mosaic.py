@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.training.geometry import (
+from model_export.samples.geometry import (
     Matrix,
     Picture,
     blank,
@@ -18,7 +18,7 @@ from model_export.training.geometry import (
     translation,
     visible,
 )
-from model_export.training.recipe import Augmentation
+from model_export.samples.recipe import Augmentation
 
 
 def mosaic(
