@@ -19,16 +19,16 @@ from pathlib import Path
 import torch
 
 from model_export.commands.argument_types import natural, positive, training_size
+from model_export.data.annotations import read_annotations
+from model_export.data.examples import Examples, check_images
+from model_export.data.image_files import ImageCache
 from model_export.errors import ModelExportError
 from model_export.model.variants import VARIANTS
 from model_export.model.yolox import YOLOX, build
 from model_export.samples.batches import BatchPlan
 from model_export.samples.recipe import augmentation_for
-from model_export.training.annotations import read_annotations
 from model_export.training.dataset import Batch, TrainingSamples, training_batches
 from model_export.training.ema import WeightAverage
-from model_export.training.examples import Examples, check_images
-from model_export.training.image_files import ImageCache
 from model_export.training.learner import Learner
 from model_export.training.loss import PRESETS, DetectionLoss
 from model_export.training.optimizer import sgd

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from model_export.adopt import AdoptRequest, adopt
-from model_export.class_names import COCO_CLASS_NAMES
+from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.download import DownloadError, Progress, RemoteFile, download
 from model_export.errors import ModelExportError
 from model_export.onnx_network import load_network

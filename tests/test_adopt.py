@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from model_export.adopt import AdoptRequest, adopt, default_name
-from model_export.class_names import COCO_CLASS_NAMES
+from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
 from service.core.contract import METADATA_KEY, ModelContract, Provenance, Recommended
 from support.onnx_models import tiny_yolox_model

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from model_export.adopt import Adoption, AdoptRequest, adopt
 from model_export.checkpoint import load_weights
-from model_export.class_names import COCO_CLASS_NAMES
+from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.model.yolox import build
 from model_export.onnx_network import load_network
 from model_export.open_axes import narrow_windows

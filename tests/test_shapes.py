@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from model_export import shapes
 from model_export.backdrops import backdrop
 from model_export.commands import demo_data
+from model_export.data.annotations import read_annotations
+from model_export.data.examples import Examples, check_images
 from model_export.demo_data import shapes as subject_of_shapes
 from model_export.demo_data import write_demo_data
 from model_export.errors import ModelExportError
@@ -29,8 +31,6 @@ from model_export.shapes import (
     draw_scene,
     visible_masks,
 )
-from model_export.training.annotations import read_annotations
-from model_export.training.examples import Examples, check_images
 
 HEIGHT, WIDTH = 96, 128
 MARGIN = 64

@@ -8,8 +8,8 @@ import numpy as np
 
 from model_export.barcodes.scene import draw_scene
 from model_export.barcodes.symbols import CLASS_NAMES
+from model_export.data.image_files import ImageCache
 from model_export.samples.geometry import Picture
-from model_export.training.image_files import ImageCache
 
 # Keeps what is trained on apart from the files of `demo-data` with the same seed.
 TRAINING_STREAM: Final = 0xBA

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from model_export.class_names import read_class_names
 from model_export.commands.argument_types import fraction, gaussian_width, positive, size
+from model_export.data.class_names import read_class_names
 from model_export.errors import ModelExportError
 from model_export.measuring import MEASURING
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Final, get_args
 
-from model_export.class_names import read_class_names
 from model_export.commands.argument_types import size
 from model_export.commands.contract_arguments import (
     add_least_side_argument,
@@ -14,6 +13,7 @@ from model_export.commands.contract_arguments import (
     provenance,
     recommended,
 )
+from model_export.data.class_names import read_class_names
 from model_export.digest import short_digest
 from model_export.errors import ModelExportError
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size

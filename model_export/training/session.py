@@ -8,12 +8,12 @@ from rich.console import Console
 
 from model_export.checkpoint import load_weights
 from model_export.coco import Metrics
+from model_export.data.image_files import ImageCache
 from model_export.digest import short_digest
 from model_export.export import export
 from model_export.model.yolox import YOLOX, build
 from model_export.training.board import Board
 from model_export.training.config import DrawnBarcodes, Machine, TrainingConfig
-from model_export.training.image_files import ImageCache
 from model_export.training.parallel import Team
 from model_export.training.pretrained import initialise
 from model_export.training.progress import ProgressBar

@@ -1,8 +1,8 @@
 """From where a configuration says data are to data that can be trained on."""
 
-from model_export.training.annotations import read_annotations
+from model_export.data.annotations import read_annotations
+from model_export.data.examples import TrainingData, check_images
 from model_export.training.config import DataSource, DrawnBarcodes
-from model_export.training.examples import TrainingData, check_images
 
 
 def read_source(source: DataSource | DrawnBarcodes, seed: int) -> TrainingData:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from model_export.adopt import AdoptRequest, adopt
 from model_export.checkpoint import load_weights
-from model_export.class_names import COCO_CLASS_NAMES
 from model_export.coco import measure, read_coco_set
+from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.evaluate import detect_all
 from model_export.export import export
 from model_export.local_detector import checkpoint_detector, onnx_detector

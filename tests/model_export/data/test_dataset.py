@@ -18,14 +18,14 @@ import torch
 from PIL import Image
 
 from model_export.commands import preview
+from model_export.data.annotations import read_annotations, read_coco, read_voc
+from model_export.data.examples import Examples, check_images
+from model_export.data.image_files import ImageCache, checked_size, read_image
 from model_export.errors import ModelExportError
 from model_export.samples.batches import BatchPlan
 from model_export.samples.geometry import Picture, blank
 from model_export.samples.recipe import Augmentation, Recipe
-from model_export.training.annotations import read_annotations, read_coco, read_voc
 from model_export.training.dataset import Batch, TrainingSamples, training_batches
-from model_export.training.examples import Examples, check_images
-from model_export.training.image_files import ImageCache, checked_size, read_image
 from model_export.training.preview import with_boxes
 from support.pictures import encode, photo_like
 

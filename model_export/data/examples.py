@@ -11,11 +11,11 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model_export.data.annotations import AnnotatedImage, Annotations
+from model_export.data.image_files import ImageCache, checked_size, read_image
 from model_export.errors import ModelExportError
 from model_export.samples.augment import PictureSource
 from model_export.samples.geometry import Picture
-from model_export.training.annotations import AnnotatedImage, Annotations
-from model_export.training.image_files import ImageCache, checked_size, read_image
 
 # So many faults or boxes are named in full.
 MOST_NAMED: Final = 10

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from model_export.coco import CocoBox, CocoSet, make_coco_set
-from model_export.training.annotations import AnnotatedImage
+from model_export.data.annotations import AnnotatedImage
 
 
 def coco_set(images: Sequence[AnnotatedImage], class_names: Sequence[str]) -> CocoSet:

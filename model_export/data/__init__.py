@@ -1,0 +1,1 @@
+"""Annotated images on disk, read and checked."""
