@@ -23,6 +23,7 @@ from model_export.data.annotations import read_annotations
 from model_export.data.examples import Examples, check_images
 from model_export.data.image_files import ImageCache
 from model_export.errors import ModelExportError
+from model_export.loss.loss import PRESETS, DetectionLoss
 from model_export.model.variants import VARIANTS
 from model_export.model.yolox import YOLOX, build
 from model_export.samples.batches import BatchPlan
@@ -30,7 +31,6 @@ from model_export.samples.recipe import augmentation_for
 from model_export.training.dataset import Batch, TrainingSamples, training_batches
 from model_export.training.ema import WeightAverage
 from model_export.training.learner import Learner
-from model_export.training.loss import PRESETS, DetectionLoss
 from model_export.training.optimizer import sgd
 
 LIMIT = 0.85

@@ -15,15 +15,15 @@ from model_export.checkpoint import load_weights
 from model_export.data.annotations import read_coco
 from model_export.data.examples import Examples, check_images
 from model_export.errors import ModelExportError
+from model_export.loss.boxes import Targets, pad_targets
+from model_export.loss.loss import YOLOX_RELEASE, DetectionLoss
 from model_export.model.blocks import BATCH_NORM_EPSILON, ConvBlock
 from model_export.model.csp_darknet import CSPDarknet
 from model_export.model.head import CoupledHead, DecoupledHead
 from model_export.model.pafpn import PAFPN
 from model_export.model.yolox import YOLOX, build
 from model_export.samples.recipe import Augmentation, Recipe
-from model_export.training.boxes import Targets, pad_targets
 from model_export.training.dataset import Batch, TrainingSamples, collate
-from model_export.training.loss import YOLOX_RELEASE, DetectionLoss
 from model_export.training.optimizer import sgd
 from model_export.training.pretrained import Loaded, initialise
 from model_export.training.statistics import carries_statistics, restore_statistics

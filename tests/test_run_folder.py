@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from model_export.coco import METRIC_NAMES, RECALLS, Metrics
 from model_export.errors import ModelExportError
+from model_export.loss.boxes import pad_targets
 from model_export.training.board import LONGEST_SIDE, Board
-from model_export.training.boxes import pad_targets
 from model_export.training.plots import plot_ap, plot_losses, plot_precision_recall
 from model_export.training.progress import ProgressBar
 from model_export.training.records import (

@@ -20,15 +20,15 @@ from model_export.data.annotations import read_annotations
 from model_export.data.examples import CheckedImages, check_images
 from model_export.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
+from model_export.loss.boxes import Targets
+from model_export.loss.loss import PRESETS, DetectionLoss
 from model_export.model.yolox import build
 from model_export.samples.batches import BatchPlan
 from model_export.samples.recipe import Recipe, augmentation_for
-from model_export.training.boxes import Targets
 from model_export.training.config import DataSource, DrawnBarcodes, Machine, TrainingConfig
 from model_export.training.dataset import Batch
 from model_export.training.ema import WeightAverage
 from model_export.training.learner import Learner, arithmetic
-from model_export.training.loss import PRESETS, DetectionLoss
 from model_export.training.optimizer import sgd
 from model_export.training.parallel import Team
 from model_export.training.records import EpochRecord, RunShape, StepRecord

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from model_export.loss.boxes import NO_OBJECT, Targets
 from model_export.samples.geometry import Picture
-from model_export.training.boxes import NO_OBJECT, Targets
 from model_export.training.preview import sheet
 from model_export.training.records import EpochRecord, RunShape, StepRecord
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from model_export.errors import ModelExportError
+from model_export.loss.boxes import Targets, pad_targets
 from model_export.samples.augment import PictureSource, augment
 from model_export.samples.batches import BatchPlan
 from model_export.samples.recipe import Augmentation, Recipe
-from model_export.training.boxes import Targets, pad_targets
 
 
 class Sample(NamedTuple):

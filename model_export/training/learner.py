@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from model_export.loss.loss import DetectionLoss
 from model_export.training.config import Precision
 from model_export.training.dataset import Batch
-from model_export.training.loss import DetectionLoss
 from model_export.training.meter import loss_tensor
 
 DTYPES: Final[dict[str, torch.dtype]] = {

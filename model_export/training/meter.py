@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor
 
-from model_export.training.loss import LossParts
+from model_export.loss.loss import LossParts
 from model_export.training.parallel import Team
 from model_export.training.records import LossValues
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from torch import Tensor
 
 from model_export.coco import Metrics
-from model_export.training.boxes import Targets
+from model_export.loss.boxes import Targets
 from model_export.training.records import EpochRecord, LossValues, RunShape, StepRecord
 
 

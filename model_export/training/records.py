@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from model_export.coco import Metrics
-from model_export.training.boxes import Targets
+from model_export.loss.boxes import Targets
 
 
 @dataclass(frozen=True, slots=True)

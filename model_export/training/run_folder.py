@@ -15,7 +15,7 @@ from torch import Tensor
 from model_export.coco import METRIC_NAMES, Metrics
 from model_export.errors import ModelExportError
 from model_export.files import write_atomically
-from model_export.training.boxes import Targets
+from model_export.loss.boxes import Targets
 from model_export.training.plots import plot_ap, plot_losses, plot_precision_recall
 from model_export.training.records import EpochRecord, LossValues, RunShape, StepRecord
 

@@ -16,13 +16,13 @@ from model_export.coco import Metrics
 from model_export.data.examples import TrainingData
 from model_export.data.image_files import ImageCache
 from model_export.errors import ModelExportError
+from model_export.loss.loss import PRESETS, DetectionLoss
 from model_export.model.yolox import YOLOX
 from model_export.samples.batches import BatchPlan
 from model_export.training.config import Machine, TrainingConfig
 from model_export.training.dataset import TrainingSamples, training_batches
 from model_export.training.ema import WeightAverage
 from model_export.training.learner import Learner, arithmetic
-from model_export.training.loss import PRESETS, DetectionLoss
 from model_export.training.meter import Meter
 from model_export.training.optimizer import sgd
 from model_export.training.parallel import Team

@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from model_export.training.boxes import (
+from model_export.loss.boxes import (
     NO_OBJECT,
     STRIDES,
     Anchors,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model_export.training.assign import MOST_PER_TRUTH, Assignment, assign
-from model_export.training.boxes import (
+from model_export.loss.assign import MOST_PER_TRUTH, Assignment, assign
+from model_export.loss.boxes import (
     NO_OBJECT,
     STRIDES,
     Anchors,

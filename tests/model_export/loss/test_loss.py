@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_export.model.head import DecoupledHead
-from model_export.training.assign import assign
-from model_export.training.boxes import (
+from model_export.loss.assign import assign
+from model_export.loss.boxes import (
     NO_OBJECT,
     Targets,
     anchors_on,
@@ -21,7 +20,7 @@ from model_export.training.boxes import (
     iou,
     pad_targets,
 )
-from model_export.training.loss import (
+from model_export.loss.loss import (
     ARTICLE,
     PRESETS,
     YOLOX_RELEASE,
@@ -29,6 +28,7 @@ from model_export.training.loss import (
     LossParts,
     PresetName,
 )
+from model_export.model.head import DecoupledHead
 from service.core.contract import BoxCoding
 
 CPU = torch.device("cpu")

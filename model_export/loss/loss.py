@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model_export.training.assign import Assignment, assign
-from model_export.training.boxes import (
+from model_export.loss.assign import Assignment, assign
+from model_export.loss.boxes import (
     NO_OBJECT,
     Anchors,
     Targets,
