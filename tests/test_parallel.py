@@ -28,13 +28,13 @@ from model_export.errors import ModelExportError
 from model_export.loss.boxes import Targets
 from model_export.loss.loss import PRESETS, DetectionLoss
 from model_export.model.yolox import YOLOX, build
+from model_export.report.events import EpochRecord, RunShape, StepRecord
 from model_export.samples.recipe import augmentation_for
 from model_export.training.config import DataSource, Machine, PresetName, TrainingConfig
 from model_export.training.dataset import Batch
 from model_export.training.learner import Learner
 from model_export.training.optimizer import sgd
 from model_export.training.parallel import SharedBatchNorm, Team, team
-from model_export.training.records import EpochRecord, RunShape, StepRecord
 from model_export.training.stop import StopRequest, stop_on_signals
 from model_export.training.trainer import Job, train
 from support.project import ROOT

@@ -17,9 +17,9 @@ from model_export.coco import Metrics
 from model_export.commands.sample_arguments import augmentation
 from model_export.demo_data import barcodes, shapes, write_demo_data
 from model_export.model.yolox import build
+from model_export.report.run_folder import RunFolder
 from model_export.samples.recipe import augmentation_for
 from model_export.training.config import DataSource, DrawnBarcodes, TrainingConfig
-from model_export.training.run_folder import RunFolder
 from service.core.contract import ModelContract
 from support.servers import server
 

@@ -23,6 +23,7 @@ from model_export.errors import ModelExportError
 from model_export.loss.boxes import Targets
 from model_export.loss.loss import PRESETS, DetectionLoss
 from model_export.model.yolox import build
+from model_export.report.events import EpochRecord, RunShape, StepRecord
 from model_export.samples.batches import BatchPlan
 from model_export.samples.recipe import Recipe, augmentation_for
 from model_export.training.config import DataSource, DrawnBarcodes, Machine, TrainingConfig
@@ -31,7 +32,6 @@ from model_export.training.ema import WeightAverage
 from model_export.training.learner import Learner, arithmetic
 from model_export.training.optimizer import sgd
 from model_export.training.parallel import Team
-from model_export.training.records import EpochRecord, RunShape, StepRecord
 from model_export.training.snapshot import Progress, Trainee, best_epoch, save_weights
 from model_export.training.stop import StopRequest, stop_on_signals
 from model_export.training.trainer import Job, batch_plan, train, training_samples

@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
     # Only here, so that `--help` does not wait for OpenCV.
     from PIL import Image  # noqa: PLC0415
 
+    from model_export.report.sheets import sheet  # noqa: PLC0415
     from model_export.samples.augment import augment  # noqa: PLC0415
-    from model_export.training.preview import sheet  # noqa: PLC0415
     from model_export.training.sources import read_source  # noqa: PLC0415
 
     source = arguments.data

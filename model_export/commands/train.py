@@ -29,7 +29,7 @@ from model_export.training.config import (
 from service.core.contract import BoxCoding
 
 if TYPE_CHECKING:
-    from model_export.training.run_folder import RunFolder
+    from model_export.report.run_folder import RunFolder
 
 # Of a run of 300 epochs; shorter ones have proportionally less, as far as the release goes.
 LONGEST_CLOSING: Final = 15
@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> None:
     # Only here, so that `--help` and the other commands do not wait for torch.
     from rich.console import Console  # noqa: PLC0415
 
+    from model_export.report.run_folder import RunFolder  # noqa: PLC0415
     from model_export.training.parallel import team  # noqa: PLC0415
-    from model_export.training.run_folder import RunFolder  # noqa: PLC0415
     from model_export.training.session import Session  # noqa: PLC0415
     from model_export.training.stop import stop_on_signals  # noqa: PLC0415
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from model_export.loss.loss import LossParts
+from model_export.report.events import LossValues
 from model_export.training.parallel import Team
-from model_export.training.records import LossValues
 
 
 class Meter:

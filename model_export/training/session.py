@@ -12,13 +12,13 @@ from model_export.data.image_files import ImageCache
 from model_export.digest import short_digest
 from model_export.export import export
 from model_export.model.yolox import YOLOX, build
-from model_export.training.board import Board
+from model_export.report.events import EpochRecord, Watcher, Watchers
+from model_export.report.progress import ProgressBar
+from model_export.report.run_folder import Best, Ledger, RunFolder
+from model_export.report.tensorboard import Board
 from model_export.training.config import DrawnBarcodes, Machine, TrainingConfig
 from model_export.training.parallel import Team
 from model_export.training.pretrained import initialise
-from model_export.training.progress import ProgressBar
-from model_export.training.records import EpochRecord, Watcher, Watchers
-from model_export.training.run_folder import Best, Ledger, RunFolder
 from model_export.training.snapshot import best_epoch
 from model_export.training.sources import read_source
 from model_export.training.statistics import STATISTICS_IMAGES, restore_statistics

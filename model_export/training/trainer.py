@@ -18,6 +18,7 @@ from model_export.data.image_files import ImageCache
 from model_export.errors import ModelExportError
 from model_export.loss.loss import PRESETS, DetectionLoss
 from model_export.model.yolox import YOLOX
+from model_export.report.events import EpochRecord, RunShape, StepRecord, Watcher
 from model_export.samples.batches import BatchPlan
 from model_export.training.config import Machine, TrainingConfig
 from model_export.training.dataset import TrainingSamples, training_batches
@@ -26,7 +27,6 @@ from model_export.training.learner import Learner, arithmetic
 from model_export.training.meter import Meter
 from model_export.training.optimizer import sgd
 from model_export.training.parallel import Team
-from model_export.training.records import EpochRecord, RunShape, StepRecord, Watcher
 from model_export.training.schedule import Schedule
 from model_export.training.snapshot import Progress, Trainee, save_weights
 from model_export.training.statistics import refresh_statistics

@@ -22,11 +22,11 @@ from model_export.data.annotations import read_annotations, read_coco, read_voc
 from model_export.data.examples import Examples, check_images
 from model_export.data.image_files import ImageCache, checked_size, read_image
 from model_export.errors import ModelExportError
+from model_export.report.sheets import with_boxes
 from model_export.samples.batches import BatchPlan
 from model_export.samples.geometry import Picture, blank
 from model_export.samples.recipe import Augmentation, Recipe
 from model_export.training.dataset import Batch, TrainingSamples, training_batches
-from model_export.training.preview import with_boxes
 from support.pictures import encode, photo_like
 
 Box = tuple[float, float, float, float]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model_export.coco import Metrics
 from model_export.loss.boxes import Targets
-from model_export.training.records import EpochRecord, LossValues, RunShape, StepRecord
+from model_export.report.events import EpochRecord, LossValues, RunShape, StepRecord
 
 
 class ProgressBar:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from model_export.coco import RECALLS, Metrics
 from model_export.files import write_atomically
-from model_export.training.records import EpochRecord, LossValues
+from model_export.report.events import EpochRecord, LossValues
 
 # Inches and dots per inch: 1200 x 750 pixels.
 SIZE: Final = (8.0, 5.0)

@@ -17,10 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from model_export.coco import METRIC_NAMES, RECALLS, Metrics
 from model_export.errors import ModelExportError
 from model_export.loss.boxes import pad_targets
-from model_export.training.board import LONGEST_SIDE, Board
-from model_export.training.plots import plot_ap, plot_losses, plot_precision_recall
-from model_export.training.progress import ProgressBar
-from model_export.training.records import (
+from model_export.report.events import (
     EpochRecord,
     LossValues,
     RunShape,
@@ -28,7 +25,10 @@ from model_export.training.records import (
     Watcher,
     Watchers,
 )
-from model_export.training.run_folder import Best, Ledger, RunFolder
+from model_export.report.plots import plot_ap, plot_losses, plot_precision_recall
+from model_export.report.progress import ProgressBar
+from model_export.report.run_folder import Best, Ledger, RunFolder
+from model_export.report.tensorboard import LONGEST_SIDE, Board
 
 CLASSES = ("cat, small", "猫 $x_1$")
 SHAPE = RunShape(epochs=4, epoch_steps=5, first_step=0, batch_size=2)

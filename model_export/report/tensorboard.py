@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from model_export.loss.boxes import NO_OBJECT, Targets
+from model_export.report.events import EpochRecord, RunShape, StepRecord
+from model_export.report.sheets import sheet
 from model_export.samples.geometry import Picture
-from model_export.training.preview import sheet
-from model_export.training.records import EpochRecord, RunShape, StepRecord
 
 # Pictures are shown from every so many epochs, so many in a row and in all, no side longer than so
 # many pixels: a megabyte or so each time.

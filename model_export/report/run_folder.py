@@ -16,8 +16,8 @@ from model_export.coco import METRIC_NAMES, Metrics
 from model_export.errors import ModelExportError
 from model_export.files import write_atomically
 from model_export.loss.boxes import Targets
-from model_export.training.plots import plot_ap, plot_losses, plot_precision_recall
-from model_export.training.records import EpochRecord, LossValues, RunShape, StepRecord
+from model_export.report.events import EpochRecord, LossValues, RunShape, StepRecord
+from model_export.report.plots import plot_ap, plot_losses, plot_precision_recall
 
 # The first columns of metrics.csv; the losses in the order of `LossValues`. Epochs count from 1.
 LOSS_COLUMNS: Final = (

@@ -1,0 +1,1 @@
+"""What a training tells the people who watch it."""
