@@ -18,7 +18,7 @@ from model_export.checkpoint import read_state_dict
 from model_export.coco import METRIC_NAMES, Metrics
 from model_export.data.annotations import read_annotations
 from model_export.data.examples import CheckedImages, check_images
-from model_export.demo_data import shapes, write_demo_data
+from model_export.drawing.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
 from model_export.loss.boxes import Targets
 from model_export.loss.loss import PRESETS, DetectionLoss

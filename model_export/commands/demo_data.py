@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Draw and write the pictures, and say which files list them."""
     # Only here, so that `--help` does not wait for OpenCV.
-    from model_export.demo_data import barcodes, shapes, write_demo_data  # noqa: PLC0415
+    from model_export.drawing.demo_data import barcodes, shapes, write_demo_data  # noqa: PLC0415
 
     if arguments.subject == "shapes":
         subject = shapes(arguments.size, arguments.seed)

@@ -17,7 +17,7 @@ def read_source(source: DataSource | DrawnBarcodes, seed: int) -> TrainingData:
     """
     if isinstance(source, DrawnBarcodes):
         # Only here: drawing needs packages that other trainings do without.
-        from model_export.barcodes.scenes import BarcodeScenes  # noqa: PLC0415
+        from model_export.drawing.barcodes.scenes import BarcodeScenes  # noqa: PLC0415
 
         return BarcodeScenes(source.pictures, seed)
     return check_images(read_annotations(source.path, source.images, split=source.split))

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.barcodes.decoys import decoy
-from model_export.barcodes.labels import Label, bare, label, magnified
-from model_export.barcodes.optics import compressed, photographed
-from model_export.barcodes.placing import Placement, Points, place
-from model_export.barcodes.surfaces import (
+from model_export.drawing.barcodes.decoys import decoy
+from model_export.drawing.barcodes.labels import Label, bare, label, magnified
+from model_export.drawing.barcodes.optics import compressed, photographed
+from model_export.drawing.barcodes.placing import Placement, Points, place
+from model_export.drawing.barcodes.surfaces import (
     Pixels,
     ink_color,
     page,
@@ -19,7 +19,7 @@ from model_export.barcodes.surfaces import (
     patterned,
     surface,
 )
-from model_export.barcodes.symbols import Symbol, random_symbol
+from model_export.drawing.barcodes.symbols import Symbol, random_symbol
 from model_export.samples.geometry import Picture
 
 Random = np.random.Generator

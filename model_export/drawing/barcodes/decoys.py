@@ -6,7 +6,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from model_export.barcodes.surfaces import Pixels, ink_color, page, paper_color, patterned
+from model_export.drawing.barcodes.surfaces import Pixels, ink_color, page, paper_color, patterned
 
 Random = np.random.Generator
 

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.barcodes.patterns import Blend
-from model_export.barcodes.surfaces import Pixels
+from model_export.drawing.barcodes.patterns import Blend
+from model_export.drawing.barcodes.surfaces import Pixels
 from model_export.samples.geometry import CORNER_BITS, Matrix, scaling, translation
 
 Random = np.random.Generator

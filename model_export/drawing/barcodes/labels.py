@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.barcodes import lettering
-from model_export.barcodes.patterns import Blend
-from model_export.barcodes.surfaces import Pixels, ink_color, paper_color, stamp
-from model_export.barcodes.symbols import LINEAR, QR_CODE, Modules, Symbol
+from model_export.drawing.barcodes import lettering
+from model_export.drawing.barcodes.patterns import Blend
+from model_export.drawing.barcodes.surfaces import Pixels, ink_color, paper_color, stamp
+from model_export.drawing.barcodes.symbols import LINEAR, QR_CODE, Modules, Symbol
 
 Random = np.random.Generator
 

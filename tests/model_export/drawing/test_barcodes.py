@@ -11,14 +11,14 @@ import zxingcpp
 from numpy.typing import NDArray
 
 from model_export.__main__ import main
-from model_export.barcodes import labels, scene, symbols
-from model_export.barcodes.decoys import decoy
-from model_export.barcodes.labels import bare, label, magnified
-from model_export.barcodes.placing import Placement, place
-from model_export.barcodes.scene import draw_scene
-from model_export.barcodes.scenes import BarcodeScenes
-from model_export.barcodes.surfaces import surface
-from model_export.barcodes.symbols import CLASS_NAMES, KINDS, Kind, Symbol
+from model_export.drawing.barcodes import labels, scene, symbols
+from model_export.drawing.barcodes.decoys import decoy
+from model_export.drawing.barcodes.labels import bare, label, magnified
+from model_export.drawing.barcodes.placing import Placement, place
+from model_export.drawing.barcodes.scene import draw_scene
+from model_export.drawing.barcodes.scenes import BarcodeScenes
+from model_export.drawing.barcodes.surfaces import surface
+from model_export.drawing.barcodes.symbols import CLASS_NAMES, KINDS, Kind, Symbol
 from model_export.samples.augment import augment
 from model_export.samples.geometry import Picture
 from model_export.samples.recipe import Augmentation, Recipe

@@ -6,9 +6,9 @@ from typing import Final
 
 import numpy as np
 
-from model_export.barcodes.scene import draw_scene
-from model_export.barcodes.symbols import CLASS_NAMES
 from model_export.data.image_files import ImageCache
+from model_export.drawing.barcodes.scene import draw_scene
+from model_export.drawing.barcodes.symbols import CLASS_NAMES
 from model_export.samples.geometry import Picture
 
 # Keeps what is trained on apart from the files of `demo-data` with the same seed.

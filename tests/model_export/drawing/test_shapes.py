@@ -15,15 +15,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model_export import shapes
-from model_export.backdrops import backdrop
 from model_export.commands import demo_data
 from model_export.data.annotations import read_annotations
 from model_export.data.examples import Examples, check_images
-from model_export.demo_data import shapes as subject_of_shapes
-from model_export.demo_data import write_demo_data
-from model_export.errors import ModelExportError
-from model_export.shapes import (
+from model_export.drawing import shapes
+from model_export.drawing.backdrops import backdrop
+from model_export.drawing.demo_data import shapes as subject_of_shapes
+from model_export.drawing.demo_data import write_demo_data
+from model_export.drawing.shapes import (
     CLASS_NAMES,
     LEAST_VISIBLE,
     Shape,
@@ -31,6 +30,7 @@ from model_export.shapes import (
     draw_scene,
     visible_masks,
 )
+from model_export.errors import ModelExportError
 
 HEIGHT, WIDTH = 96, 128
 MARGIN = 64
@@ -258,5 +258,5 @@ def test_drawing_data_needs_neither_torch_nor_pycocotools() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names = set(done.stdout.split())
-    assert {"model_export.shapes", "model_export.barcodes.scene"} <= names
+    assert {"model_export.drawing.shapes", "model_export.drawing.barcodes.scene"} <= names
     assert names.isdisjoint({"torch", "pycocotools", "rich", "onnx", "onnxruntime"})

@@ -9,8 +9,8 @@ import numpy as np
 import skimage
 from numpy.typing import NDArray
 
-from model_export.barcodes import lettering
-from model_export.barcodes.patterns import Blend, pattern
+from model_export.drawing.barcodes import lettering
+from model_export.drawing.barcodes.patterns import Blend, pattern
 
 Random = np.random.Generator
 # (h, w, 3) uint8, BGR.

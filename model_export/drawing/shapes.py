@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.backdrops import backdrop, random_bgr
+from model_export.drawing.backdrops import backdrop, random_bgr
 from model_export.samples.geometry import CORNER_BITS, Picture
 
 CLASS_NAMES: Final = ("circle", "square", "triangle")

@@ -50,15 +50,15 @@ class _Box(TypedDict):
 def shapes(size: int, seed: int) -> Subject:
     """Circles, squares and triangles, on pictures of this size in pixels."""
     # Only the subject that is asked for is loaded: barcodes need packages of their own.
-    from model_export.shapes import CLASS_NAMES, draw_scene  # noqa: PLC0415
+    from model_export.drawing.shapes import CLASS_NAMES, draw_scene  # noqa: PLC0415
 
     return Subject(CLASS_NAMES, lambda number: draw_scene(seed, number, size, size))
 
 
 def barcodes(seed: int) -> Subject:
     """Scenes as the detector of barcodes learns from, but none of its own."""
-    from model_export.barcodes.scene import draw_scene  # noqa: PLC0415
-    from model_export.barcodes.symbols import CLASS_NAMES  # noqa: PLC0415
+    from model_export.drawing.barcodes.scene import draw_scene  # noqa: PLC0415
+    from model_export.drawing.barcodes.symbols import CLASS_NAMES  # noqa: PLC0415
 
     return Subject(CLASS_NAMES, lambda number: draw_scene(np.random.default_rng((seed, number))))
 

@@ -1,0 +1,1 @@
+"""Pictures that the project draws itself, with exact boxes."""
