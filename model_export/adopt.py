@@ -8,11 +8,11 @@ import onnx
 
 from model_export.digest import short_digest
 from model_export.errors import ModelExportError
-from model_export.onnx_file import save_with_contract
-from model_export.onnx_network import OnnxNetwork, load_network
-from model_export.probe import STRIDES, Probe, probe_network
-from model_export.prove_axes import ProvenAxes, prove_axes
-from model_export.quicken import Quickened, quicken
+from model_export.graphs.network import OnnxNetwork, load_network
+from model_export.graphs.onnx_file import save_with_contract
+from model_export.graphs.probe import STRIDES, Probe, probe_network
+from model_export.graphs.prove_axes import ProvenAxes, prove_axes
+from model_export.graphs.simplify import Quickened, quicken
 from service.core.contract import (
     METADATA_KEY,
     BoxCoding,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from model_export.errors import ModelExportError
-from model_export.onnx_network import Images, OnnxNetwork, Rows, load_network
+from model_export.graphs.network import Images, OnnxNetwork, Rows, load_network
 from service.core.contract import ModelContract
 
 

@@ -14,12 +14,12 @@ from onnxscript import opset18 as opset
 from torch import Tensor, nn
 from torch.export import Dim
 
-from model_export.compact import compacted
 from model_export.compare import FLOAT16_TOLERANCE, FLOAT32_TOLERANCE, Difference, compare
 from model_export.errors import ModelExportError
 from model_export.fold import folded
+from model_export.graphs.half_weights import compacted
+from model_export.graphs.onnx_file import save_with_contract
 from model_export.model.yolox import YOLOX
-from model_export.onnx_file import save_with_contract
 from service.core.contract import InputDtype, Layout, ModelContract
 
 # From 19 on there is a newer Resize, which onnxruntime 1.24 still moves from CUDA to the CPU (onnx

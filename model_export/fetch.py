@@ -10,7 +10,7 @@ from model_export.adopt import AdoptRequest, adopt
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.download import DownloadError, Progress, RemoteFile, download
 from model_export.errors import ModelExportError
-from model_export.onnx_network import load_network
+from model_export.graphs.network import load_network
 from service.core.contract import ContractError, ModelContract, Provenance
 
 RELEASE_URL: Final = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"

@@ -86,7 +86,7 @@ def load_onnx(path: Path) -> tuple[Network, ModelContract]:
         ModelExportError: The file cannot be loaded, or carries no contract.
     """
     # Only here, so that a checkpoint needs no onnxruntime, and a file no torch.
-    from model_export.onnx_network import load_network  # noqa: PLC0415
+    from model_export.graphs.network import load_network  # noqa: PLC0415
 
     loaded = load_network(path, (0.0, 255.0))
     try:

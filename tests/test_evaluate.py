@@ -24,8 +24,8 @@ from model_export.data.examples import check_images
 from model_export.data.validation_set import coco_set
 from model_export.errors import ModelExportError
 from model_export.evaluate import Found, detect_all
+from model_export.graphs.onnx_file import save_with_contract
 from model_export.local_detector import LocalDetector, onnx_detector
-from model_export.onnx_file import save_with_contract
 from model_export.server_detector import MAX_TRIES, MAX_WAIT_S, ServerDetector, connect
 from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_candidates

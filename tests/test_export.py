@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from model_export import export as export_module
 from model_export.commands import export as export_command
-from model_export.compact import LEAST_VALUES
 from model_export.compare import FLOAT32_TOLERANCE, Difference, sample_images
 from model_export.errors import ModelExportError
 from model_export.export import export
 from model_export.fold import folded
+from model_export.graphs.half_weights import LEAST_VALUES
 from model_export.model.blocks import SILU
 from model_export.model.csp_darknet import Focus
 from model_export.model.head import DecoupledHead

@@ -13,7 +13,7 @@ from model_export.__main__ import main
 from model_export.download import MAX_RESUMES
 from model_export.errors import ModelExportError
 from model_export.fetch import RELEASES, Release, fetch, is_fetched
-from model_export.onnx_network import load_network
+from model_export.graphs.network import load_network
 from service.core.contract import ModelContract
 from support.onnx_models import tiny_yolox_model
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from model_export.onnx_file import save_with_contract
+from model_export.graphs.onnx_file import save_with_contract
 from service.core.contract import InputSpec, ModelContract
 from service.engine.onnx_engine import OnnxEngine
 from support.onnx_models import tiny_yolox_model

@@ -6,7 +6,7 @@ from typing import Final, Literal
 import numpy as np
 
 from model_export.errors import ModelExportError
-from model_export.onnx_network import Images, OnnxNetwork, Rows
+from model_export.graphs.network import Images, OnnxNetwork, Rows
 from service.core.contract import ScoreActivation
 from service.core.decode import anchor_grid
 

@@ -22,10 +22,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from model_export.errors import ModelExportError
-from model_export.onnx_graph import constants_of, copy_without_shapes
-from model_export.onnx_network import OnnxNetwork, load_network
-from model_export.probe import Probe
-from model_export.prove_axes import ProvenAxes, largest_difference, other_sizes
+from model_export.graphs.edit import constants_of, copy_without_shapes
+from model_export.graphs.network import OnnxNetwork, load_network
+from model_export.graphs.probe import Probe
+from model_export.graphs.prove_axes import ProvenAxes, largest_difference, other_sizes
 
 Constants = Mapping[str, onnx.TensorProto]
 Kernel = NDArray[np.floating[Any]]

@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from model_export.onnx_graph import constants_of, copy_without_shapes
-from model_export.onnx_network import ImageInput
+from model_export.graphs.edit import constants_of, copy_without_shapes
+from model_export.graphs.network import ImageInput
 
 IMAGE_AXES: Final = {"NCHW": {2: "height", 3: "width"}, "NHWC": {1: "height", 2: "width"}}
 

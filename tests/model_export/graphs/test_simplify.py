@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from model_export.adopt import AdoptRequest, adopt
-from model_export.onnx_network import OnnxNetwork, load_network
-from model_export.prove_axes import largest_difference
-from model_export.quicken import chain_pools, fold_focus, take_bytes
+from model_export.graphs.network import OnnxNetwork, load_network
+from model_export.graphs.prove_axes import largest_difference
+from model_export.graphs.simplify import chain_pools, fold_focus, take_bytes
 from support.onnx_models import takers_of_input, tiny_yolox_model
 
 NAMES = ("red", "green", "blue")
@@ -244,7 +244,7 @@ def test_a_rewrite_that_gives_something_else_is_not_kept(
 
     source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
     onnx.save(tiny_yolox_model(), source)
-    monkeypatch.setattr("model_export.quicken.take_bytes", spoiled)
+    monkeypatch.setattr("model_export.graphs.simplify.take_bytes", spoiled)
     adoption = adopt(source, output, AdoptRequest(NAMES))
     assert adoption.contract.input.dtype == "float32"
     assert not any("bytes" in note for note in adoption.notes)

@@ -15,9 +15,9 @@ import onnx
 from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
-from model_export.onnx_network import Images, OnnxNetwork, Rows, load_network
-from model_export.open_axes import narrow_windows, open_batch_axis, open_size_axes
-from model_export.probe import STRIDES, Probe, check_rows
+from model_export.graphs.network import Images, OnnxNetwork, Rows, load_network
+from model_export.graphs.open_axes import narrow_windows, open_batch_axis, open_size_axes
+from model_export.graphs.probe import STRIDES, Probe, check_rows
 from service.core.decode import anchor_grid
 
 # Difference allowed between rows that ought to be the same, relative above 1: they may be summed in

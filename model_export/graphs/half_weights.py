@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from model_export.errors import ModelExportError
-from model_export.onnx_graph import copy_without_shapes
+from model_export.graphs.edit import copy_without_shapes
 
 # Smaller tensors are left as they are: a cast would take the bytes that it saves.
 LEAST_VALUES: Final = 256

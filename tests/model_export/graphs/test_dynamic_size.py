@@ -13,10 +13,10 @@ from onnx import helper, numpy_helper
 from model_export.adopt import Adoption, AdoptRequest, adopt
 from model_export.checkpoint import load_weights
 from model_export.data.class_names import COCO_CLASS_NAMES
+from model_export.graphs.network import load_network
+from model_export.graphs.open_axes import narrow_windows
+from model_export.graphs.prove_axes import other_sizes
 from model_export.model.yolox import build
-from model_export.onnx_network import load_network
-from model_export.open_axes import narrow_windows
-from model_export.prove_axes import other_sizes
 from service.core.contract import ModelContract
 from support.onnx_models import tiny_yolox_model
 

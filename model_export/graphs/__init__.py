@@ -1,0 +1,1 @@
+"""ONNX graphs: read, edited, run and proven."""
