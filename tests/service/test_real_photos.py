@@ -19,7 +19,7 @@ from model_export.checkpoint import load_weights
 from model_export.coco import measure, read_coco_set
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.evaluate import detect_all
-from model_export.export import export
+from model_export.exporting.export import export
 from model_export.local_detector import checkpoint_detector, onnx_detector
 from model_export.model.yolox import build
 from model_export.server_detector import ServerDetector

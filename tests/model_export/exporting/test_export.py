@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from model_export import export as export_module
 from model_export.commands import export as export_command
-from model_export.compare import FLOAT32_TOLERANCE, Difference, sample_images
 from model_export.errors import ModelExportError
-from model_export.export import export
-from model_export.fold import folded
+from model_export.exporting import export as export_module
+from model_export.exporting.compare import FLOAT32_TOLERANCE, Difference, sample_images
+from model_export.exporting.export import export
+from model_export.exporting.fold import folded
 from model_export.graphs.half_weights import LEAST_VALUES
 from model_export.model.blocks import SILU
 from model_export.model.csp_darknet import Focus

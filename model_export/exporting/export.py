@@ -14,9 +14,9 @@ from onnxscript import opset18 as opset
 from torch import Tensor, nn
 from torch.export import Dim
 
-from model_export.compare import FLOAT16_TOLERANCE, FLOAT32_TOLERANCE, Difference, compare
 from model_export.errors import ModelExportError
-from model_export.fold import folded
+from model_export.exporting.compare import FLOAT16_TOLERANCE, FLOAT32_TOLERANCE, Difference, compare
+from model_export.exporting.fold import folded
 from model_export.graphs.half_weights import compacted
 from model_export.graphs.onnx_file import save_with_contract
 from model_export.model.yolox import YOLOX
