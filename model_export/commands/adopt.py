@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Adopt the file, and print where it went."""
     # Only here, so that `--help` and the other commands need neither onnx nor onnxruntime.
-    from model_export.adopt import AdoptRequest, adopt, default_name  # noqa: PLC0415
+    from model_export.adoption.adopt import AdoptRequest, adopt, default_name  # noqa: PLC0415
     from model_export.data.class_names import read_class_names  # noqa: PLC0415
 
     name = arguments.name or default_name(arguments.file)

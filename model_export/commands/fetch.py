@@ -35,8 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
     # Only here, so that `--help` and the other commands need none of these packages.
     from platformdirs import user_cache_path  # noqa: PLC0415
 
+    from model_export.adoption.fetch import RELEASE_URL, RELEASES, fetch, is_fetched  # noqa: PLC0415
     from model_export.errors import ModelExportError  # noqa: PLC0415
-    from model_export.fetch import RELEASE_URL, RELEASES, fetch, is_fetched  # noqa: PLC0415
 
     release = RELEASES[arguments.model]
     cache = user_cache_path("yolox-serve", appauthor=False)

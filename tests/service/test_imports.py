@@ -22,4 +22,4 @@ def test_the_core_loads_nothing_but_numpy_and_opencv() -> None:
 
 
 def test_fetching_and_adopting_never_need_torch() -> None:
-    assert "torch" not in loaded_by("import model_export.__main__, model_export.fetch")
+    assert "torch" not in loaded_by("import model_export.__main__, model_export.adoption.fetch")

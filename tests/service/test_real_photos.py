@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from model_export.adopt import AdoptRequest, adopt
+from model_export.adoption.adopt import AdoptRequest, adopt
 from model_export.checkpoint import load_weights
 from model_export.coco import measure, read_coco_set
 from model_export.data.class_names import COCO_CLASS_NAMES

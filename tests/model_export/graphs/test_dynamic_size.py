@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from onnx import helper, numpy_helper
 
-from model_export.adopt import Adoption, AdoptRequest, adopt
+from model_export.adoption.adopt import Adoption, AdoptRequest, adopt
 from model_export.checkpoint import load_weights
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.graphs.network import load_network

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from model_export.adopt import AdoptRequest, adopt
+from model_export.adoption.adopt import AdoptRequest, adopt
 from model_export.graphs.network import OnnxNetwork, load_network
 from model_export.graphs.prove_axes import largest_difference
 from model_export.graphs.simplify import chain_pools, fold_focus, take_bytes

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from model_export.__main__ import main
-from model_export.download import MAX_RESUMES
+from model_export.adoption.download import MAX_RESUMES
+from model_export.adoption.fetch import RELEASES, Release, fetch, is_fetched
 from model_export.errors import ModelExportError
-from model_export.fetch import RELEASES, Release, fetch, is_fetched
 from model_export.graphs.network import load_network
 from service.core.contract import ModelContract
 from support.onnx_models import tiny_yolox_model
@@ -248,7 +248,7 @@ def test_another_model_is_not_taken_for_the_release(mirror: Mirror, output: Path
 @pytest.fixture
 def command(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs `fetch nano`, with the small test file in the place of the released one."""
-    monkeypatch.setattr("model_export.fetch.RELEASES", {"nano": RELEASE})
+    monkeypatch.setattr("model_export.adoption.fetch.RELEASES", {"nano": RELEASE})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("YOLOX_RELEASE_URL", mirror.url)
     return lambda *arguments: main(["fetch", *arguments])

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from model_export.adopt import AdoptRequest, adopt, default_name
+from model_export.adoption.adopt import AdoptRequest, adopt, default_name
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
 from service.core.contract import METADATA_KEY, ModelContract, Provenance, Recommended

@@ -1,0 +1,1 @@
+"""Third-party and released files: fetched, checked, and given a contract."""
