@@ -34,7 +34,9 @@ import numpy as np
 from barcode_sheet import draw_sheet
 from numpy.typing import NDArray
 
-from model_export.barcode_photos import (
+from model_export.commands.argument_types import fraction
+from model_export.errors import ModelExportError
+from model_export.measure.barcode_photos import (
     Photo,
     PhotoOutcome,
     Reader,
@@ -45,11 +47,9 @@ from model_export.barcode_photos import (
     read_photos,
     tally,
 )
-from model_export.commands.argument_types import fraction
-from model_export.errors import ModelExportError
-from model_export.evaluate import Detector, Found
-from model_export.local_detector import LocalDetector, Network, load_onnx
-from model_export.server_detector import ServerDetector, connect
+from model_export.measure.evaluate import Detector, Found
+from model_export.measure.local_detector import LocalDetector, Network, load_onnx
+from model_export.measure.server_detector import ServerDetector, connect
 from service.core.contract import NmsMethod, ScoreBy
 from service.core.suppress import DetectionOptions, with_recommended
 

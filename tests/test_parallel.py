@@ -20,13 +20,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model_export.coco import METRIC_NAMES, Metrics
 from model_export.data.annotations import read_annotations
 from model_export.data.examples import check_images
 from model_export.drawing.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
 from model_export.loss.boxes import Targets
 from model_export.loss.loss import PRESETS, DetectionLoss
+from model_export.measure.coco import METRIC_NAMES, Metrics
 from model_export.model.yolox import YOLOX, build
 from model_export.report.events import EpochRecord, RunShape, StepRecord
 from model_export.samples.recipe import augmentation_for

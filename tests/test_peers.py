@@ -35,9 +35,9 @@ from benchmarks.peers.results import (
 )
 from benchmarks.peers.session import check_boxes, quietest
 from benchmarks.peers.table import remarks, results_table
-from model_export.coco import make_coco_set
 from model_export.errors import ModelExportError
 from model_export.graphs.onnx_file import save_with_contract
+from model_export.measure.coco import make_coco_set
 from service.core.contract import InputSpec, ModelContract
 from service.core.letterbox import letterbox
 from service.core.postprocess import find_objects

@@ -31,8 +31,8 @@ from benchmarks.peers.preparing import find_photos, letterbox_of, read_contract
 from benchmarks.peers.report import Report, to_json, to_markdown
 from benchmarks.peers.results import ALONE, OURS, is_peer
 from benchmarks.peers.session import Plan, check_boxes, find_boxes, measure
-from model_export.coco import CocoSet, read_coco_set
 from model_export.errors import ModelExportError
+from model_export.measure.coco import CocoSet, read_coco_set
 from service.cpus import usable_cpus
 from service.observe.logs import configure_logs
 

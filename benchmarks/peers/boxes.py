@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from model_export.coco import CocoResult, CocoSet, measure
 from model_export.errors import ModelExportError
+from model_export.measure.coco import CocoResult, CocoSet, measure
 from service.core.suppress import iou_with
 
 # A box this close to the confidence asked for may fall on either side of it.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from model_export.commands.argument_types import fraction, gaussian_width, positive, size
 from model_export.data.class_names import read_class_names
 from model_export.errors import ModelExportError
-from model_export.measuring import MEASURING
+from model_export.measure.published_options import MEASURING
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
 from service.core.contract import (
     BoxCoding,
@@ -26,8 +26,8 @@ from service.core.letterbox import LetterboxMode
 from service.core.suppress import DetectionOptions
 
 if TYPE_CHECKING:
-    from model_export.coco import Metrics
-    from model_export.evaluate import Detector
+    from model_export.measure.coco import Metrics
+    from model_export.measure.evaluate import Detector
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,8 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Measure, print the metrics, and write the files asked for."""
     # Only here, so that `--help` and the other commands need none of these packages.
-    from model_export.coco import measure, read_coco_set  # noqa: PLC0415
-    from model_export.evaluate import detect_all  # noqa: PLC0415
+    from model_export.measure.coco import measure, read_coco_set  # noqa: PLC0415
+    from model_export.measure.evaluate import detect_all  # noqa: PLC0415
 
     coco = read_coco_set(arguments.annotations, arguments.images)
     for path in (arguments.output, arguments.metrics):
@@ -92,13 +92,13 @@ def _detector(arguments: argparse.Namespace) -> Iterator["Detector"]:
     if arguments.server:
         if arguments.letterbox:
             raise ModelExportError("how images are fitted is the server's setting; see its --help")
-        from model_export.server_detector import ServerDetector, connect  # noqa: PLC0415
+        from model_export.measure.server_detector import ServerDetector, connect  # noqa: PLC0415
 
         api_key = arguments.api_key or os.environ.get("YOLOX_API_KEY")
         with connect(arguments.server, api_key) as client:
             yield ServerDetector(client, _query(arguments))
     elif arguments.model:
-        from model_export.local_detector import onnx_detector  # noqa: PLC0415
+        from model_export.measure.local_detector import onnx_detector  # noqa: PLC0415
 
         options = DetectionOptions(**_options(arguments))
         yield onnx_detector(arguments.model, options, arguments.letterbox)
@@ -107,7 +107,7 @@ def _detector(arguments: argparse.Namespace) -> Iterator["Detector"]:
 
 
 def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
-    from model_export.local_detector import checkpoint_detector  # noqa: PLC0415
+    from model_export.measure.local_detector import checkpoint_detector  # noqa: PLC0415
 
     if arguments.variant is None:
         raise ModelExportError("--weights needs --variant: which network are they of?")

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from model_export.coco import CocoBox, CocoSet, make_coco_set
 from model_export.data.annotations import AnnotatedImage
+from model_export.measure.coco import CocoBox, CocoSet, make_coco_set
 
 
 def coco_set(images: Sequence[AnnotatedImage], class_names: Sequence[str]) -> CocoSet:
-    """The set that `model_export.coco.measure` compares detections with.
+    """The set that `model_export.measure.coco.measure` compares detections with.
 
     Category ids count from 1 in the order of the classes. Crowds are no more among the boxes, so
     that detections of them count as wrong; and areas, which tell small from large, are those of

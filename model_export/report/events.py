@@ -6,8 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from model_export.coco import Metrics
 from model_export.loss.boxes import Targets
+from model_export.measure.coco import Metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from model_export.coco import RECALLS, Metrics
 from model_export.files import write_atomically
+from model_export.measure.coco import RECALLS, Metrics
 from model_export.report.events import EpochRecord, LossValues
 
 # Inches and dots per inch: 1200 x 750 pixels.

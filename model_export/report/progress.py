@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from model_export.coco import Metrics
 from model_export.loss.boxes import Targets
+from model_export.measure.coco import Metrics
 from model_export.report.events import EpochRecord, LossValues, RunShape, StepRecord
 
 

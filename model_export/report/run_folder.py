@@ -12,10 +12,10 @@ from typing import Final
 
 from torch import Tensor
 
-from model_export.coco import METRIC_NAMES, Metrics
 from model_export.errors import ModelExportError
 from model_export.files import write_atomically
 from model_export.loss.boxes import Targets
+from model_export.measure.coco import METRIC_NAMES, Metrics
 from model_export.report.events import EpochRecord, LossValues, RunShape, StepRecord
 from model_export.report.plots import plot_ap, plot_losses, plot_precision_recall
 

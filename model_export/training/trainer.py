@@ -12,11 +12,11 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from model_export.coco import Metrics
 from model_export.data.examples import TrainingData
 from model_export.data.image_files import ImageCache
 from model_export.errors import ModelExportError
 from model_export.loss.loss import PRESETS, DetectionLoss
+from model_export.measure.coco import Metrics
 from model_export.model.yolox import YOLOX
 from model_export.report.events import EpochRecord, RunShape, StepRecord, Watcher
 from model_export.samples.batches import BatchPlan

@@ -6,14 +6,14 @@ from typing import Final
 
 from torch import nn
 
-from model_export.coco import CocoSet, Metrics, measure, read_coco_set
 from model_export.data.annotations import read_annotations
 from model_export.data.examples import check_images
 from model_export.data.validation_set import coco_set
 from model_export.errors import ModelExportError
-from model_export.evaluate import detect_all
-from model_export.local_detector import LocalDetector, torch_network
-from model_export.measuring import MEASURING
+from model_export.measure.coco import CocoSet, Metrics, measure, read_coco_set
+from model_export.measure.evaluate import detect_all
+from model_export.measure.local_detector import LocalDetector, torch_network
+from model_export.measure.published_options import MEASURING
 from model_export.training.config import DataSource
 from service.core.contract import ModelContract
 

@@ -15,7 +15,7 @@ import zxingcpp
 from numpy.typing import NDArray
 from zxingcpp import BarcodeFormat
 
-from model_export.barcode_photos import (
+from model_export.measure.barcode_photos import (
     GROWTH,
     Photo,
     Reader,
@@ -27,9 +27,9 @@ from model_export.barcode_photos import (
     read_photos,
     tally,
 )
-from model_export.evaluate import Found
-from model_export.local_detector import load_onnx
-from model_export.server_detector import ServerDetector
+from model_export.measure.evaluate import Found
+from model_export.measure.local_detector import load_onnx
+from model_export.measure.server_detector import ServerDetector
 from service.build import DEFAULT_MODEL
 from support.project import ROOT
 from support.servers import Server

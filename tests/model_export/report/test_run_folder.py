@@ -14,9 +14,9 @@ from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from model_export.coco import METRIC_NAMES, RECALLS, Metrics
 from model_export.errors import ModelExportError
 from model_export.loss.boxes import pad_targets
+from model_export.measure.coco import METRIC_NAMES, RECALLS, Metrics
 from model_export.report.events import (
     EpochRecord,
     LossValues,

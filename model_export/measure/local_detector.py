@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
-from model_export.evaluate import Found
+from model_export.measure.evaluate import Found
 from model_export.model.variants import HeadKind, Variant
 from service.core.contract import ContractError, ModelContract
 from service.core.letterbox import LetterboxMode, fit_to_model

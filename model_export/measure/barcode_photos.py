@@ -11,9 +11,9 @@ import numpy as np
 import zxingcpp
 from numpy.typing import NDArray
 
-from model_export.coco import CocoSet, read_coco_set
 from model_export.errors import ModelExportError
-from model_export.evaluate import Detector, Found
+from model_export.measure.coco import CocoSet, read_coco_set
+from model_export.measure.evaluate import Detector, Found
 from service.core.suppress import iou_with
 
 Pixels = NDArray[np.uint8]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from model_export.coco import CocoResult, CocoSet
 from model_export.errors import ModelExportError
+from model_export.measure.coco import CocoResult, CocoSet
 
 
 @dataclass(frozen=True, slots=True)

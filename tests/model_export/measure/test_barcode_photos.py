@@ -10,7 +10,8 @@ import pytest
 import zxingcpp
 from numpy.typing import NDArray
 
-from model_export.barcode_photos import (
+from model_export.errors import ModelExportError
+from model_export.measure.barcode_photos import (
     Photo,
     PhotoOutcome,
     Reader,
@@ -25,8 +26,7 @@ from model_export.barcode_photos import (
     read_photos,
     tally,
 )
-from model_export.errors import ModelExportError
-from model_export.evaluate import Found
+from model_export.measure.evaluate import Found
 from support.scripts import benchmark
 
 Box = tuple[float, float, float, float]

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 import httpx2
 
 from model_export.errors import ModelExportError
-from model_export.evaluate import Found
+from model_export.measure.evaluate import Found
 
 T = TypeVar("T")
 

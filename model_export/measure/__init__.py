@@ -1,0 +1,1 @@
+"""How well a detector does on annotated images."""
