@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model_export.checkpoint import load_weights
 from model_export.data.annotations import read_coco
 from model_export.data.examples import Examples, check_images
 from model_export.errors import ModelExportError
 from model_export.loss.boxes import Targets, pad_targets
 from model_export.loss.loss import YOLOX_RELEASE, DetectionLoss
 from model_export.model.blocks import BATCH_NORM_EPSILON, ConvBlock
+from model_export.model.checkpoint import load_weights
 from model_export.model.csp_darknet import CSPDarknet
 from model_export.model.head import CoupledHead, DecoupledHead
 from model_export.model.pafpn import PAFPN

@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model_export.checkpoint import read_state_dict
 from model_export.data.annotations import read_annotations
 from model_export.data.examples import CheckedImages, check_images
 from model_export.drawing.demo_data import shapes, write_demo_data
@@ -22,6 +21,7 @@ from model_export.errors import ModelExportError
 from model_export.loss.boxes import Targets
 from model_export.loss.loss import PRESETS, DetectionLoss
 from model_export.measure.coco import METRIC_NAMES, Metrics
+from model_export.model.checkpoint import read_state_dict
 from model_export.model.yolox import build
 from model_export.report.events import EpochRecord, RunShape, StepRecord
 from model_export.samples.batches import BatchPlan

@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Export, say how far onnxruntime and torch are apart, and print where the file went."""
     # Only here, so that `--help` and the other commands do not wait for torch.
-    from model_export.checkpoint import load_weights  # noqa: PLC0415
     from model_export.exporting.export import export  # noqa: PLC0415
+    from model_export.model.checkpoint import load_weights  # noqa: PLC0415
     from model_export.model.yolox import build  # noqa: PLC0415
 
     if arguments.output.is_dir():

@@ -123,7 +123,7 @@ def checkpoint_detector(
     Raises:
         ModelExportError: The weights cannot be read, or are of another network.
     """
-    from model_export.checkpoint import load_weights  # noqa: PLC0415
+    from model_export.model.checkpoint import load_weights  # noqa: PLC0415
     from model_export.model.yolox import build  # noqa: PLC0415
 
     model = build(variant, contract.num_classes, head).eval()

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model_export.checkpoint import (
+from model_export.errors import ModelExportError
+from model_export.model.checkpoint import (
     class_count,
     difference_in_kind,
     difference_in_names,
     read_state_dict,
     shapes_of,
 )
-from model_export.errors import ModelExportError
 from model_export.model.head import CoupledHead
 from model_export.model.variants import HeadKind
 from model_export.model.yolox import YOLOX
@@ -67,7 +67,7 @@ def initialise(model: YOLOX, path: Path) -> Loaded:
 
     Args:
         model: The model, untrained.
-        path: Whatever `model_export.checkpoint.read_state_dict` reads.
+        path: Whatever `model_export.model.checkpoint.read_state_dict` reads.
 
     Raises:
         ModelExportError: The file cannot be read, or its weights are another model's; the model

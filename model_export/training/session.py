@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from rich.console import Console
 
-from model_export.checkpoint import load_weights
 from model_export.data.image_files import ImageCache
 from model_export.digest import short_digest
 from model_export.exporting.export import export
 from model_export.measure.coco import Metrics
+from model_export.model.checkpoint import load_weights
 from model_export.model.yolox import YOLOX, build
 from model_export.report.events import EpochRecord, Watcher, Watchers
 from model_export.report.progress import ProgressBar

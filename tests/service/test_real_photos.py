@@ -15,13 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 from model_export.adoption.adopt import AdoptRequest, adopt
-from model_export.checkpoint import load_weights
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.exporting.export import export
 from model_export.measure.coco import measure, read_coco_set
 from model_export.measure.evaluate import detect_all
 from model_export.measure.local_detector import checkpoint_detector, onnx_detector
 from model_export.measure.server_detector import ServerDetector
+from model_export.model.checkpoint import load_weights
 from model_export.model.yolox import build
 from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_boxes

@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import helper, numpy_helper
 
 from model_export.adoption.adopt import Adoption, AdoptRequest, adopt
-from model_export.checkpoint import load_weights
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.graphs.network import load_network
 from model_export.graphs.open_axes import narrow_windows
 from model_export.graphs.prove_axes import other_sizes
+from model_export.model.checkpoint import load_weights
 from model_export.model.yolox import build
 from service.core.contract import ModelContract
 from support.onnx_models import tiny_yolox_model

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_export.checkpoint import load_weights, read_state_dict
 from model_export.errors import ModelExportError
+from model_export.model.checkpoint import load_weights, read_state_dict
 from model_export.model.yolox import YOLOX, build
 
 
