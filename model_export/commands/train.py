@@ -17,10 +17,10 @@ from model_export.commands.argument_types import (
 )
 from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
 from model_export.errors import InterruptedRunError, ModelExportError
+from model_export.loss.presets import PRESET_NAMES
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
 from model_export.training.config import (
     PRECISIONS,
-    PRESET_NAMES,
     DataSource,
     DrawnBarcodes,
     Machine,

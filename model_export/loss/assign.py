@@ -20,7 +20,7 @@ from model_export.loss.boxes import (
     iou,
     take_rows,
 )
-from model_export.training.config import CENTER_RADIUS
+from model_export.loss.presets import CENTER_RADIUS
 from service.core.contract import BoxCoding
 
 MOST_PER_TRUTH: Final = 10

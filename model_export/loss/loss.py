@@ -20,7 +20,7 @@ from model_export.loss.boxes import (
     iou,
     take_rows,
 )
-from model_export.training.config import CENTER_RADIUS, PresetName
+from model_export.loss.presets import CENTER_RADIUS, PresetName
 from service.core.contract import BoxCoding
 
 

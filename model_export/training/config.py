@@ -8,15 +8,11 @@ from typing import Final, Literal, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from model_export.errors import ModelExportError
+from model_export.loss.presets import CENTER_RADIUS, PresetName
 from model_export.model.variants import HeadKind, Variant
 from model_export.samples.recipe import SIZE_STEP, Augmentation, least_training_size
 from service.core.contract import BoxCoding
 
-PresetName = Literal["article", "yolox"]
-PRESET_NAMES: Final[tuple[PresetName, ...]] = get_args(PresetName)
-
-# In strides. The paper's text has 2.5, or anywhere inside the box; the released code has this.
-CENTER_RADIUS: Final = 1.5
 # As many as torch takes.
 SEEDS: Final = 2**63
 Precision = Literal["auto", "float32", "bfloat16", "float16"]

@@ -8,12 +8,12 @@ from torch import nn
 
 from model_export.data.annotations import read_annotations
 from model_export.data.examples import check_images
-from model_export.data.validation_set import coco_set
 from model_export.errors import ModelExportError
 from model_export.measure.coco import CocoSet, Metrics, measure, read_coco_set
 from model_export.measure.evaluate import detect_all
 from model_export.measure.local_detector import LocalDetector, torch_network
 from model_export.measure.published_options import MEASURING
+from model_export.measure.validation_set import coco_set
 from model_export.training.config import DataSource
 from service.core.contract import ModelContract
 

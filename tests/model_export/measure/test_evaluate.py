@@ -20,13 +20,13 @@ from model_export.__main__ import main
 from model_export.data.annotations import AnnotatedImage, read_annotations, read_voc
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.data.examples import check_images
-from model_export.data.validation_set import coco_set
 from model_export.errors import ModelExportError
 from model_export.graphs.onnx_file import save_with_contract
 from model_export.measure.coco import RECALLS, CocoResult, CocoSet, Metrics, measure, read_coco_set
 from model_export.measure.evaluate import Found, detect_all
 from model_export.measure.local_detector import LocalDetector, onnx_detector
 from model_export.measure.server_detector import MAX_TRIES, MAX_WAIT_S, ServerDetector, connect
+from model_export.measure.validation_set import coco_set
 from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_candidates
 from service.core.letterbox import LetterboxMode, letterbox

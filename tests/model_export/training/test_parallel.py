@@ -26,11 +26,12 @@ from model_export.drawing.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
 from model_export.loss.boxes import Targets
 from model_export.loss.loss import PRESETS, DetectionLoss
+from model_export.loss.presets import PresetName
 from model_export.measure.coco import METRIC_NAMES, Metrics
 from model_export.model.yolox import YOLOX, build
 from model_export.report.events import EpochRecord, RunShape, StepRecord
 from model_export.samples.recipe import augmentation_for
-from model_export.training.config import DataSource, Machine, PresetName, TrainingConfig
+from model_export.training.config import DataSource, Machine, TrainingConfig
 from model_export.training.dataset import Batch
 from model_export.training.learner import Learner
 from model_export.training.optimizer import sgd
