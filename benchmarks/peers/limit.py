@@ -30,7 +30,8 @@ from model_export.errors import ModelExportError
 from service.core.letterbox import LetterboxMode, fit_to_model
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
-from service.engine.onnx_engine import CpuShares, OnnxEngine
+from service.engine.base import CpuShares
+from service.engine.onnx_cpu import OnnxCpuEngine
 from service.imaging.read import read_image
 from service.observe.logs import configure_logs
 
@@ -124,7 +125,7 @@ def _as_run(loop: Loop, turns: list[Turns], turn: int, foreign: float) -> Run:
 
 def _detector(model: Path, threads: int, mode: LetterboxMode) -> Callable[[bytes], int]:
     """From the bytes of a photo to how many objects it has, by the parts of the service."""
-    engine = OnnxEngine(model, device="cpu", shares=CpuShares(threads))
+    engine = OnnxCpuEngine(model, shares=CpuShares(threads))
     engine.load()
     contract = engine.contract
     spec = contract.input

@@ -9,7 +9,7 @@ from pydantic_settings import CliApp
 from model_export.errors import ModelExportError
 from service.core.contract import ModelContract
 from service.core.letterbox import LetterboxMode
-from service.engine.onnx_engine import OnnxEngine
+from service.engine.onnx_cpu import OnnxCpuEngine
 from service.errors import StartupError
 from service.settings import Settings
 
@@ -61,7 +61,7 @@ def letterbox_of(flags: Sequence[str], contract: ModelContract) -> LetterboxMode
 
 
 def _contract_of(model: Path) -> ModelContract:
-    engine = OnnxEngine(model, device="cpu")
+    engine = OnnxCpuEngine(model)
     try:
         engine.load()
     except StartupError as error:

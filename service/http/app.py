@@ -14,8 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.build import default_options, load_engine, make_detector
-from service.engine.onnx_engine import Engine
-from service.engine.onnx_sessions import ON_CPU
+from service.engine.base import Engine
 from service.errors import (
     ClientLeftError,
     InvalidOptionError,
@@ -162,7 +161,7 @@ def _assemble(settings: Settings, metrics: Metrics, engine: Engine, team: Team |
     model = ModelRef(name=contract.name, version=contract.version, provider=engine.provider)
     metrics.model_info.labels(contract.name, contract.version, engine.provider).set(1)
     metrics.provider_mismatch.set(engine.provider != engine.wanted_provider)
-    if engine.provider not in ON_CPU:
+    if not engine.on_cpu:
         watch_gpus(metrics.registry)
     if not metrics.shared:
         metrics.ready.set_function(lambda: float(detector.unready_reason() is None))

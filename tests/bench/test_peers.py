@@ -41,7 +41,7 @@ from model_export.measure.coco import make_coco_set
 from service.core.contract import InputSpec, ModelContract
 from service.core.letterbox import letterbox
 from service.core.postprocess import find_objects
-from service.engine.onnx_engine import OnnxEngine
+from service.engine.onnx_cpu import OnnxCpuEngine
 from support.onnx_models import tiny_yolox_model
 from support.pictures import encode, photo_like
 
@@ -294,7 +294,7 @@ def test_the_official_pipeline_finds_what_the_service_does(
     tmp_path: Path, width: int, height: int
 ) -> None:
     model = tiny_model(tmp_path)
-    engine = OnnxEngine(model, device="cpu")
+    engine = OnnxCpuEngine(model)
     engine.load()
     official = OfficialDetector(model, height=64, width=64, threads=1)
     pictures = [photo_like(width, height, seed) for seed in range(5)]
