@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -70,8 +72,21 @@ def load_engine(settings: Settings) -> LoadableEngine:
     return engine
 
 
+@asynccontextmanager
+async def warming_the_rest(settings: Settings, engine: Engine) -> AsyncIterator[None]:
+    """Warm the input sizes beside the whole one while requests are served, then stop doing so."""
+    if not isinstance(engine, LoadableEngine):
+        yield
+        return
+    task = asyncio.create_task(warm_the_rest(settings, engine))
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
 async def warm_the_rest(settings: Settings, engine: LoadableEngine) -> None:
-    """Run the other input sizes once, while requests are served, where that makes them quicker."""
+    """Run the other input sizes once, where that makes later calls quicker."""
     sizes = engine.cold_sizes(likely_sizes(engine.contract, letterbox_mode(settings, engine))[1:])
     told = time.monotonic()
     for done, size in enumerate(sizes):

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
-from service.build import default_options, load_engine, make_detector
+from service.build import default_options, load_engine, make_detector, warming_the_rest
 from service.engine.base import Engine
 from service.errors import (
     ClientLeftError,
@@ -27,7 +27,7 @@ from service.errors import (
 from service.http.bodies import BodyMemory, describe_errors
 from service.http.protocol import REFUSES, Refuses
 from service.http.routes import Running, check_key_of, detection, router
-from service.http.schemas import ModelRef, Problem
+from service.http.schemas import EngineInfo, ModelRef, Problem
 from service.observe.gpus import watch_gpus
 from service.observe.metrics import Metrics
 from service.observe.telemetry import Telemetry
@@ -68,7 +68,7 @@ def create_app(
             loaded = await asyncio.to_thread(load_engine, settings)
         app.state.running = running = _assemble(settings, counted, loaded, team)
         await running.detector.start()
-        async with _counted_as_serving(running):
+        async with _counted_as_serving(running), warming_the_rest(settings, loaded):
             yield {REFUSES: _refuses(app, running)}
         await _stop(app, running)
 
@@ -160,6 +160,7 @@ def _assemble(settings: Settings, metrics: Metrics, engine: Engine, team: Team |
     contract = engine.contract
     model = ModelRef(name=contract.name, version=contract.version, provider=engine.provider)
     metrics.model_info.labels(contract.name, contract.version, engine.provider).set(1)
+    metrics.engine_info.labels(engine.provider, engine.precision, str(engine.threads)).set(1)
     metrics.provider_mismatch.set(engine.provider != engine.wanted_provider)
     if not engine.on_cpu:
         watch_gpus(metrics.registry)
@@ -172,6 +173,7 @@ def _assemble(settings: Settings, metrics: Metrics, engine: Engine, team: Team |
         default_options(settings, contract),
         BodyMemory(settings.max_buffered_bytes),
         model,
+        EngineInfo(provider=engine.provider, precision=engine.precision, threads=engine.threads),
     )
 
 

@@ -30,6 +30,7 @@ from service.http.schemas import (
     DetectJson,
     DetectQuery,
     DetectResponse,
+    EngineInfo,
     Health,
     Limits,
     ModelInfo,
@@ -61,6 +62,7 @@ class Running:
     defaults: DetectionOptions
     body_memory: BodyMemory
     model: ModelRef
+    engine: EngineInfo
 
 
 # Plain functions among dependencies are run on threads.
@@ -287,6 +289,7 @@ async def model(running: RunningService) -> ModelInfo:
     return ModelInfo(
         contract=detector.contract,
         provider=running.model.provider,
+        engine=running.engine,
         device=settings.device,
         limits=Limits(**{name: getattr(settings, name) for name in Limits.model_fields}),
         defaults={name: defaults[name] for name in defaults if name in DetectQuery.model_fields},

@@ -148,11 +148,20 @@ class Limits(BaseModel):
     request_timeout_ms: int
 
 
+class EngineInfo(BaseModel):
+    """The engine that runs the model."""
+
+    provider: str = Field(description="The execution provider that the model really runs on")
+    precision: str = Field(description="The number format that it multiplies in")
+    threads: int = Field(description="CPU threads of one call, where others run beside it")
+
+
 class ModelInfo(BaseModel):
     """The answer of `GET /model`."""
 
     contract: ModelContract
     provider: str
+    engine: EngineInfo
     device: str = Field(description="What was asked for")
     limits: Limits
     defaults: dict[str, str | bool | int | float] = Field(
