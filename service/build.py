@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from service.core.contract import ModelContract
-from service.core.letterbox import LetterboxMode, likely_sizes
+from service.core.letterbox import LetterboxMode, likely_sizes, promised_sizes
 from service.core.suppress import DetectionOptions, with_recommended
 from service.cpus import cpus_of_process, usable_cpus
 from service.engine.base import CUDA, CpuShares, Engine, LoadableEngine
@@ -67,9 +67,19 @@ def load_engine(settings: Settings) -> LoadableEngine:
     mode = letterbox_mode(settings, engine)
     if (mode, engine.provider) == ("rectangle", CUDA):
         log.warning("CUDA plans all convolutions anew at each change of shape; squares are quicker")
-    engine.warm((contract.input.height, contract.input.width))
+    engine.warm(first_size(contract, mode, on_cpu=engine.on_cpu))
     log.info("model", name=contract.name, version=contract.version, file=str(path))
     return engine
+
+
+def first_size(contract: ModelContract, mode: LetterboxMode, *, on_cpu: bool) -> tuple[int, int]:
+    """The network (height, width) that is run before anything else, to see that the model can.
+
+    On a CPU the smallest tells as much; the probe that makes a server ready runs the whole size. A
+    GPU plans at the first call, for each batch width.
+    """
+    sizes = promised_sizes(contract, mode) if on_cpu else likely_sizes(contract, mode)
+    return sizes[0]
 
 
 @asynccontextmanager

@@ -68,28 +68,20 @@ class OnnxCpuEngine:
         self._output_dtype = np.dtype(ONNX_DTYPES[output.type])
 
     def warm(self, size: tuple[int, int]) -> None:
-        """Run each batch width and span once with inputs of this (height, width) in pixels.
+        """Run each batch width once with inputs of this (height, width) in pixels.
 
         Raises:
             StartupError: The model cannot run, or its output is not the promised one.
         """
         for batch in sorted({1, self.max_batch} if self._contract.input.batch is None else {1}):
             images = grey(self._contract, size, self._contract.input.batch or batch)
-            for span in self.spans:
-                try:
-                    self._warm(images, span)
-                except StartupError:
-                    raise
-                except Exception as error:  # ONNX Runtime's errors share no base of their own
-                    raise StartupError(f"{self._path}: the model cannot run: {error}") from error
-
-    def _warm(self, images: Pixels, span: int) -> None:
-        if span == 1:
-            # Bound outputs have the promised shape; this one has the graph's own.
             tensor = {self._contract.input.name: packed([*images], self._contract)}
-            (raw,) = self._sessions[1].run(None, tensor)
+            try:
+                # Bound outputs have the promised shape; these rows have the graph's own.
+                (raw,) = self._sessions[1].run(None, tensor)
+            except Exception as error:  # ONNX Runtime's errors share no base of their own
+                raise StartupError(f"{self._path}: the model cannot run: {error}") from error
             check_rows(raw, images, self._contract, str(self._path))
-        self.infer([*images], span)
 
     def cold_sizes(self, sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:  # noqa: ARG002
         """None: on the CPU the first call of a size takes 1 to 4 % longer than later ones."""

@@ -5,13 +5,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from service.core.contract import InputDtype, InputSpec, ModelContract
 from service.engine.base import CPU, CUDA, TENSORRT, see_model_file
 from service.engine.contract_check import GraphFacts, read_contract
 from service.errors import StartupError
-from service.settings import Device
+
+if TYPE_CHECKING:
+    # Reading it takes as long as all other imports of a measurement together.
+    from service.settings import Device
 
 HALF: Final = "tensor(float16)"
 ONNX_DTYPES: Final[dict[str, InputDtype]] = {
@@ -47,7 +50,7 @@ def import_runtime() -> ModuleType:
 
 
 def choose_providers(
-    device: Device, available: Sequence[str], *, gpu_memory_limit_mb: int | None = None
+    device: "Device", available: Sequence[str], *, gpu_memory_limit_mb: int | None = None
 ) -> Providers:
     """The provider that a device stands for, what it may leave work to, and their options.
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from service.build import (
     engine_instances,
@@ -26,6 +25,7 @@ from service.core.letterbox import fit_to_model, likely_sizes, promised_sizes
 from service.core.suppress import DetectionOptions
 from service.engine.base import CPU, CUDA, TENSORRT
 from service.engine.onnx_cpu import OnnxCpuEngine
+from service.engine.onnx_gpu import OnnxGpuEngine
 from service.errors import StartupError
 from service.observe.metrics import Metrics
 from service.pipeline.stages import ImageSource
@@ -94,28 +94,34 @@ def test_rectangles_are_for_models_of_dynamic_size_on_a_cpu() -> None:
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int, int]]:
-    """Batch, height, width and span of all that engines run."""
-    calls: list[tuple[int, int, int, int]] = []
-    infer = OnnxCpuEngine.infer
+def warmed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The (height, width) that engines are warmed with."""
+    sizes: list[tuple[int, int]] = []
+    warm = OnnxCpuEngine.warm
 
-    def noted(engine: OnnxCpuEngine, images: Sequence[NDArray[np.uint8]], span: int = 1) -> Any:
-        batch, (height, width, _) = len(images), images[0].shape
-        calls.append((batch, height, width, span))
-        return infer(engine, images, span)
+    def noted(engine: OnnxCpuEngine, size: tuple[int, int]) -> None:
+        sizes.append(size)
+        warm(engine, size)
 
-    monkeypatch.setattr(OnnxCpuEngine, "infer", noted)
-    return calls
+    monkeypatch.setattr(OnnxCpuEngine, "warm", noted)
+    return sizes
 
 
-@pytest.mark.parametrize("mode", ["square", "rectangle"])
-@pytest.mark.parametrize("cpus", [4], indirect=True)
-@pytest.mark.usefixtures("cpus")
-def test_before_anybody_asks_the_whole_size_runs_once_with_every_span(
-    tmp_path: Path, ran: list[Any], mode: Any
+@pytest.mark.parametrize(("mode", "size"), [("square", (64, 96)), ("rectangle", (32, 96))])
+def test_before_anybody_asks_the_smallest_size_runs_once_on_a_cpu(
+    tmp_path: Path, warmed: list[tuple[int, int]], mode: Any, size: tuple[int, int]
 ) -> None:
     load_engine(Settings(model=dynamic_model(tmp_path), device="cpu", letterbox=mode))
-    assert sorted(ran) == [(1, 64, 96, span) for span in (1, 4)]
+    assert warmed == [size]
+
+
+def test_a_gpu_runs_the_whole_size_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+    monkeypatch.setattr(OnnxGpuEngine, "warm", lambda _, size: sizes.append(size))
+    use_runtime(monkeypatch, PretendingRuntime())
+    model = dynamic_model(tmp_path)
+    load_engine(Settings(model=model, device="cuda", letterbox="rectangle", max_batch_size=1))
+    assert sizes == [(64, 96)]
 
 
 @pytest.mark.parametrize(("mode", "sizes"), [("square", 0), ("rectangle", 3)])

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from service.engine import choose
 from service.engine.base import CPU, OPENVINO
-from service.engine.measure import Measured, differences, measure, scene
+from service.engine.measure import Measured, differences, measure, scene, size_to_measure
 from support.engines import CONTRACT, LOGIT_SURE
 from support.model_files import dynamic_model, loaded, model_file
 
@@ -127,6 +128,20 @@ def test_a_photo_s_size_is_measured_for_rectangles_and_the_whole_for_squares(
     for mode in ("rectangle", "square"):
         measure(dynamic_model(tmp_path), mode, threads=1, seconds=0)  # type: ignore[arg-type]
     assert sizes[0] != sizes[1] == (64, 96)
+
+
+def test_a_large_input_is_measured_on_a_smaller_one_of_its_shape() -> None:
+    def size(height: int, width: int, *, dynamic_size: bool) -> tuple[int, int]:
+        spec = replace(CONTRACT.input, height=height, width=width, dynamic_size=dynamic_size)
+        return size_to_measure(replace(CONTRACT, input=spec), None)
+
+    assert size(416, 416, dynamic_size=True) == (320, 416)
+    assert size(416, 416, dynamic_size=False) == (416, 416)
+    assert size(1088, 1920, dynamic_size=False) == (1088, 1920)
+    height, width = size(1088, 1920, dynamic_size=True)
+    assert height % 32 == width % 32 == 0
+    assert 0.75 * 416 * 416 < height * width <= 416 * 416
+    assert width / height == pytest.approx(4 / 3, abs=0.15)
 
 
 def rows_of(objectness: float, width: float) -> Any:
