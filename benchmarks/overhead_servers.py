@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.core.contract import InputSpec, ModelContract
+from service.engine.base import Precision
 from service.http.app import create_app
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
@@ -45,6 +46,9 @@ class FreeEngine:
     """
 
     provider = wanted_provider = "FreeExecutionProvider"
+    on_cpu = False
+    precision: Precision = "f32"
+    threads = 1
     contract = CONTRACT
     max_batch = 16
     spans: Sequence[int] = (1,)
