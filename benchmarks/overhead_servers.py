@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.core.contract import InputSpec, ModelContract
 from service.engine.base import Precision
 from service.http.app import create_app
+from service.http.connection.door import OpenDoor
+from service.http.exchange import Exchange
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
@@ -106,7 +108,8 @@ class Floor:
     def __call__(self, listener: socket.socket, place: int | None, started: Event) -> None:
         """Serve until a signal."""
         del place
-        config = uvicorn_config(answering(self.answer), Settings())
+        door = OpenDoor(Exchange(Metrics()))
+        config = uvicorn_config(answering(self.answer), Settings(), door)
         _AnnouncingServer(config, started).run([listener])
 
 
