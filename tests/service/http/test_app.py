@@ -330,6 +330,9 @@ def test_model_page_tells_contract_provider_limits_and_defaults(client: TestClie
     assert body["contract"]["class_names"] == ["cat", "dog", "owl"]
     assert body["contract"]["box_coding"] == "yolox"
     assert body["provider"] == provider(client)
+    assert body["engine"] == {"provider": provider(client), "precision": "f32", "threads": 1}
+    labels = f'{{precision="f32",provider="{provider(client)}",threads="1"}}'
+    assert metric(client, f"yolox_engine_info{labels}") == 1
     assert body["device"] == "auto"
     assert body["limits"]["max_images_per_request"] == 32
     assert body["defaults"] == {
