@@ -20,16 +20,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.peers.boxes import Box, average_precision
 from benchmarks.peers.contenders import Contender, alone, one_per_cpu, ours, peers
-from benchmarks.peers.environments import ensure_environment, pins
+from benchmarks.peers.host.environments import ensure_environment, pins
+from benchmarks.peers.host.load import find_wrk, write_photo_list
+from benchmarks.peers.host.machine import describe
+from benchmarks.peers.inputs.preparing import find_photos, letterbox_of, read_contract
 from benchmarks.peers.limit import Loop, loops
-from benchmarks.peers.load import find_wrk, write_photo_list
-from benchmarks.peers.machine import describe
-from benchmarks.peers.plot import draw_latencies
-from benchmarks.peers.preparing import find_photos, letterbox_of, read_contract
-from benchmarks.peers.report import Report, to_json, to_markdown
-from benchmarks.peers.results import ALONE, OURS, is_peer
+from benchmarks.peers.outcome.boxes import Box, average_precision
+from benchmarks.peers.outcome.plot import draw_latencies
+from benchmarks.peers.outcome.report import Report, to_json, to_markdown
+from benchmarks.peers.outcome.results import ALONE, OURS, is_peer
 from benchmarks.peers.session import Plan, check_boxes, find_boxes, measure
 from model_export.errors import ModelExportError
 from model_export.measure.coco import CocoSet, read_coco_set

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from benchmarks.peers.official import CONFIDENCE, IOU
-from benchmarks.peers.results import ALONE, OURS
+from benchmarks.peers.outcome.results import ALONE, OURS
 
 SERVERS: Final = "benchmarks.peers.servers"
 # What official.py does, asked of ours.

@@ -21,11 +21,11 @@ from typing import Final
 import cv2
 import numpy as np
 
-from benchmarks.peers.load import Load
-from benchmarks.peers.machine import cpu_times, foreign_share
+from benchmarks.peers.host.load import Load
+from benchmarks.peers.host.machine import cpu_times, foreign_share
+from benchmarks.peers.host.processes import pss_mib
 from benchmarks.peers.official import CONFIDENCE, IOU
-from benchmarks.peers.processes import pss_mib
-from benchmarks.peers.results import ALL_CPUS, ONE_THREAD, WIDE, Run
+from benchmarks.peers.outcome.results import ALL_CPUS, ONE_THREAD, WIDE, Run
 from model_export.errors import ModelExportError
 from service.core.letterbox import LetterboxMode, fit_to_model
 from service.core.postprocess import find_objects

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from benchmarks.peers.boxes import Agreement, Box, compare, read_answer
 from benchmarks.peers.contenders import Contender
+from benchmarks.peers.host.load import Load, run_load, run_wrk
+from benchmarks.peers.host.processes import RunningServer
 from benchmarks.peers.limit import Loop, run_loop
-from benchmarks.peers.load import Load, run_load, run_wrk
-from benchmarks.peers.processes import RunningServer
-from benchmarks.peers.results import DISTURBED, Run
+from benchmarks.peers.outcome.boxes import Agreement, Box, compare, read_answer
+from benchmarks.peers.outcome.results import DISTURBED, Run
 from model_export.errors import ModelExportError
 from service.core.contract import ModelContract
 from service.core.letterbox import LetterboxMode

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.peers import processes
-from benchmarks.peers.boxes import Agreement, Box, average_precision, compare, read_answer
 from benchmarks.peers.contenders import alone, one_per_cpu, ours, peers
-from benchmarks.peers.environments import pins
+from benchmarks.peers.host import processes
+from benchmarks.peers.host.environments import pins
+from benchmarks.peers.host.load import read_outcome, write_photo_list
+from benchmarks.peers.host.machine import CpuTimes, describe, foreign_share
+from benchmarks.peers.inputs.preparing import find_photos, letterbox_of, read_contract
 from benchmarks.peers.limit import OPTIONS, loops
-from benchmarks.peers.load import read_outcome, write_photo_list
-from benchmarks.peers.machine import CpuTimes, describe, foreign_share
 from benchmarks.peers.official import OfficialDetector, to_json
-from benchmarks.peers.plot import draw_latencies
-from benchmarks.peers.preparing import find_photos, letterbox_of, read_contract
-from benchmarks.peers.report import Report, to_markdown
-from benchmarks.peers.report import to_json as report_to_json
-from benchmarks.peers.results import (
+from benchmarks.peers.outcome.boxes import Agreement, Box, average_precision, compare, read_answer
+from benchmarks.peers.outcome.plot import draw_latencies
+from benchmarks.peers.outcome.report import Report, to_markdown
+from benchmarks.peers.outcome.report import to_json as report_to_json
+from benchmarks.peers.outcome.results import (
     ALL_CPUS,
     ALONE,
     ONE_THREAD,
@@ -33,8 +33,8 @@ from benchmarks.peers.results import (
     goals,
     typical,
 )
+from benchmarks.peers.outcome.table import remarks, results_table
 from benchmarks.peers.session import check_boxes, quietest
-from benchmarks.peers.table import remarks, results_table
 from model_export.errors import ModelExportError
 from model_export.graphs.onnx_file import save_with_contract
 from model_export.measure.coco import make_coco_set

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from benchmarks.peers.boxes import LEAST_IOU, LEAST_SCORE, Agreement
 from benchmarks.peers.contenders import Contender
-from benchmarks.peers.machine import Machine
+from benchmarks.peers.host.machine import Machine
 from benchmarks.peers.official import CONFIDENCE
-from benchmarks.peers.results import Run, goals, typical
-from benchmarks.peers.table import goals_list, remarks, results_table
+from benchmarks.peers.outcome.boxes import LEAST_IOU, LEAST_SCORE, Agreement
+from benchmarks.peers.outcome.results import Run, goals, typical
+from benchmarks.peers.outcome.table import goals_list, remarks, results_table
 
 METHOD: Final = (
     "Closed loop by wrk (one thread, keep-alive, raw JPEG bodies) on the same machine, so that its "

@@ -9,7 +9,7 @@ from typing import Final
 
 from model_export.errors import ModelExportError
 
-REQUIREMENTS: Final = Path(__file__).with_name("requirements")
+REQUIREMENTS: Final = Path(__file__).parents[1] / "requirements"
 STAMP: Final = "installed.txt"
 
 

@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from benchmarks.peers.results import ALL_CPUS, ALONE, OURS, Run, Typical, is_server, typical
+from benchmarks.peers.outcome.results import ALL_CPUS, ALONE, OURS, Run, Typical, is_server, typical
 
 OURS_COLOR = "#d62728"
 PEER_COLORS = ("#1f77b4", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f")

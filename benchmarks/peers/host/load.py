@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.peers.machine import cpu_times, foreign_share
-from benchmarks.peers.processes import RunningServer
-from benchmarks.peers.results import Run
+from benchmarks.peers.host.machine import cpu_times, foreign_share
+from benchmarks.peers.host.processes import RunningServer
+from benchmarks.peers.outcome.results import Run
 from model_export.errors import ModelExportError
 
 SCRIPT: Final = Path(__file__).with_name("cycle.lua")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from benchmarks.peers.results import (
+from benchmarks.peers.outcome.results import (
     ALL_CPUS,
     DISTURBED,
     Goal,
