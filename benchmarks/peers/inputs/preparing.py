@@ -1,4 +1,4 @@
-"""What a comparison needs of its inputs, seen to before anything long begins."""
+"""What a comparison needs of its model and photos, checked before anything long begins."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,35 +7,37 @@ from typing import Final
 from pydantic_settings import CliApp
 
 from model_export.errors import ModelExportError
+from model_export.measure.local_detector import load_onnx
 from service.core.contract import ModelContract
 from service.core.letterbox import LetterboxMode
-from service.engine.onnx_engine import OnnxEngine
-from service.errors import StartupError
+from service.errors import ServiceError
+from service.imaging.read import read_image
 from service.settings import Settings
 
 JPEG_SUFFIXES: Final = (".jpg", ".jpeg")
 
 
-def read_contract(peers_model: Path, model: Path) -> ModelContract:
-    """The contract of a model that the peers' pipeline, which is the official one, can serve.
-
-    Args:
-        peers_model: The model.
-        model: The same weights, in any form.
+def read_contract(model: Path) -> ModelContract:
+    """The contract that a model file carries.
 
     Raises:
-        ModelExportError: One of them cannot be loaded, or is of another form or other weights.
+        ModelExportError: The file cannot be loaded, or has no contract.
     """
-    contract, ours = _contract_of(peers_model), _contract_of(model)
-    problems = [what for is_wrong, what in _needs(contract) if is_wrong]
-    if problems:
-        raise ModelExportError(f"{peers_model}: the peers' pipeline needs {', '.join(problems)}")
-    if (ours.name, ours.version) != (contract.name, contract.version):
+    return load_onnx(model)[1]
+
+
+def check_same_weights(model: Path, other: Path) -> None:
+    """See that two files were made of the same weights.
+
+    Raises:
+        ModelExportError: Their contracts differ in name or version.
+    """
+    ours, theirs = read_contract(model), read_contract(other)
+    if (ours.name, ours.version) != (theirs.name, theirs.version):
         raise ModelExportError(
-            f"{model} is {ours.name} {ours.version}, and {peers_model} {contract.name} "
-            f"{contract.version}; adopt both of one file"
+            f"{model} is {ours.name} {ours.version}, and {other} {theirs.name} {theirs.version}; "
+            "adopt both of one file"
         )
-    return contract
 
 
 def find_photos(source: Path | Sequence[Path]) -> list[Path]:
@@ -53,6 +55,33 @@ def find_photos(source: Path | Sequence[Path]) -> list[Path]:
     return photos
 
 
+def comparable_photos(photos: Sequence[Path], contract: ModelContract, limit: int) -> list[Path]:
+    """The photos on which boxes can be compared.
+
+    Our server decodes a JPEG that is far larger than the network's input in fewer pixels, which
+    moves boxes a little. The peers do not.
+
+    Args:
+        photos: JPEG files.
+        contract: The model's.
+        limit: How many photos to return at most.
+
+    Raises:
+        ModelExportError: There are none.
+    """
+    fit = (contract.input.height, contract.input.width)
+    chosen: list[Path] = []
+    for photo in photos:
+        if len(chosen) < limit and _is_decoded_whole(photo, fit):
+            chosen.append(photo)
+    if not chosen:
+        raise ModelExportError(
+            f"boxes cannot be compared: every photo is so much larger than {fit[0]}x{fit[1]} that "
+            "our server decodes it in fewer pixels; give --photos of less than four times that side"
+        )
+    return chosen
+
+
 def letterbox_of(flags: Sequence[str], contract: ModelContract) -> LetterboxMode:
     """How our server, with these flags and on a CPU, fits images into the network's input."""
     settings = CliApp.run(Settings, cli_args=list(flags))
@@ -60,24 +89,9 @@ def letterbox_of(flags: Sequence[str], contract: ModelContract) -> LetterboxMode
     return settings.letterbox or usual
 
 
-def _contract_of(model: Path) -> ModelContract:
-    engine = OnnxEngine(model, device="cpu")
+def _is_decoded_whole(photo: Path, fit: tuple[int, int]) -> bool:
     try:
-        engine.load()
-    except StartupError as error:
-        raise ModelExportError(str(error)) from error
-    return engine.contract
-
-
-def _needs(contract: ModelContract) -> list[tuple[bool, str]]:
-    image = contract.input
-    return [
-        (image.batch is not None, "any batch size"),
-        (image.layout != "NCHW" or image.dtype != "float32", "float32 images as NCHW"),
-        (image.color_order != "BGR", "BGR images"),
-        (image.value_range != (0.0, 255.0), "values of 0 to 255"),
-        (image.pad_value != 114, "padding of 114"),
-        (contract.strides != (8, 16, 32), "strides of 8, 16 and 32"),
-        (contract.box_coding != "yolox", "the box coding of YOLOX"),
-        (contract.score_activation != "probabilities", "scores that are probabilities"),
-    ]
+        image = read_image(photo.read_bytes(), Settings().max_image_pixels, fit=fit)
+    except ServiceError as error:
+        raise ModelExportError(f"{photo}: {error.detail}") from error
+    return image.pixels.shape[:2] == (image.height, image.width)
