@@ -67,7 +67,7 @@ def run_comparison(arguments: Arguments, say: Say) -> Report:
     return Report(
         machine=machine,
         model=_describe_model(arguments.model, contract, peers_model),
-        engines=measured.engines or [engine],
+        engines=measured.engines or {OURS: [engine]},
         photos=len(plan.photos),
         photo_kb=sum(photo.stat().st_size for photo in plan.photos) / len(plan.photos) / 1000,
         seconds=plan.seconds,

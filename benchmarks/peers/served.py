@@ -3,10 +3,14 @@
 import http.client
 import json
 from dataclasses import dataclass
+from typing import Final
 
 from benchmarks.peers.host.processes import RunningServer
 from model_export.errors import ModelExportError
 from service.settings import Device
+
+# What ONNX Runtime's names of its own providers end with.
+EXECUTION_PROVIDER: Final = "ExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,11 @@ class Engine:
         return next((device for device in devices if device in known), "cpu")
 
     def __str__(self) -> str:
-        name = self.name or "ONNX Runtime"
-        precision = self.precision or "precision not stated"
-        threads = f", threads {self.threads}" if self.threads else ""
-        return f"{name} ({self.provider}), {precision}{threads}"
+        is_onnx = self.provider.endswith(EXECUTION_PROVIDER)
+        name = self.name or ("ONNX Runtime" if is_onnx else None)
+        runtime = f"{name} ({self.provider})" if name else self.provider
+        threads = f", threads: {self.threads}" if self.threads else ""
+        return f"{runtime}, {self.precision or 'precision not stated'}{threads}"
 
     def differs_from(self, other: "Engine") -> bool:
         """Whether the two differ in anything that both state, the number of threads aside."""
@@ -66,20 +71,23 @@ def ask_engine(server: RunningServer) -> Engine:
 def read_engine(body: bytes) -> Engine:
     """The engine in an answer to `GET /model`.
 
+    Its facts are fields of the answer, or of an object `engine` in it.
+
     Raises:
         ModelExportError: The answer names no provider.
     """
     try:
         content = json.loads(body)
-        provider = str(content["provider"])
-    except (ValueError, LookupError, TypeError) as error:
+        engine = content.get("engine")
+        facts = engine if isinstance(engine, dict) else content
+        return Engine(
+            str(facts.get("provider") or content["provider"]),
+            name=engine if isinstance(engine, str) else None,
+            precision=_text(facts.get("precision")),
+            threads=_text(facts.get("threads")),
+        )
+    except (ValueError, LookupError, AttributeError) as error:
         raise ModelExportError(f"GET /model names no provider: {body[:200]!r}") from error
-    return Engine(
-        provider,
-        name=_text(content.get("engine")),
-        precision=_text(content.get("precision")),
-        threads=_text(content.get("threads")),
-    )
 
 
 def _text(value: object) -> str | None:

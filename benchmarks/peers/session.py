@@ -13,7 +13,7 @@ from benchmarks.peers.host.load import Load, run_load, run_wrk
 from benchmarks.peers.host.processes import RunningServer
 from benchmarks.peers.loops import Loop, run_loop
 from benchmarks.peers.outcome.boxes import EXACT, Agreement, Box, Tolerance, compare, read_answer
-from benchmarks.peers.outcome.results import DISTURBED, OURS, Run
+from benchmarks.peers.outcome.results import DISTURBED, OURS, Run, is_peer
 from benchmarks.peers.served import Engine, ask_engine
 from model_export.errors import ModelExportError
 
@@ -67,11 +67,11 @@ class Measured:
 
     Attributes:
         runs: All runs.
-        engines: What our server stated in each round.
+        engines: What our server stated in each round, in each of its forms.
     """
 
     runs: list[Run]
-    engines: list[Engine]
+    engines: dict[str, list[Engine]]
 
 
 @contextlib.contextmanager
@@ -150,17 +150,18 @@ def measure(
         ModelExportError: A contender fails.
     """
     load = Load(plan.photo_list, plan.seconds)
-    measured = Measured([], [])
+    measured = Measured([], {})
     for turn in range(plan.rounds):
         # So that no contender always runs first, or always after the same other one.
         first = turn % max(1, len(contenders))
         for contender in (*contenders[first:], *contenders[:first]):
             with serving(contender, plan) as server:
-                engine = ask_engine(server) if contender.name == OURS else None
+                if not is_peer(contender.name):
+                    measured.engines.setdefault(contender.name, []).append(ask_engine(server))
                 _keep(_runs_of(contender, server, plan, load, turn), measured, say)
-            if engine is not None:
+            if contender.name == OURS:
                 # Behind the server whose limit they are, and with the engine that it chose.
-                measured.engines.append(engine)
+                engine = measured.engines[OURS][-1]
                 _keep(_runs_of_loops(loops, engine, plan, load, turn), measured, say)
     return measured
 

@@ -34,7 +34,11 @@ OPENVINO = Engine("OpenVINO", name="openvino", precision="bf16", threads="1")
 def test_engine_precision_and_threads_are_read_where_the_server_states_them() -> None:
     stated = {"provider": "OpenVINO", "engine": "openvino", "precision": "bf16", "threads": 1}
     assert read_engine(json.dumps(stated).encode()) == OPENVINO
-    assert str(OPENVINO) == "openvino (OpenVINO), bf16, threads 1"
+    assert str(OPENVINO) == "openvino (OpenVINO), bf16, threads: 1"
+    nested = {"provider": "p", "engine": {"provider": "OpenVINO", "precision": "f32", "threads": 2}}
+    found = read_engine(json.dumps(nested).encode())
+    assert found == Engine("OpenVINO", precision="f32", threads="2")
+    assert str(found) == "OpenVINO, f32, threads: 2"
     assert read_engine(b'{"provider": "CPUExecutionProvider"}') == ON_CPU
     assert str(ON_CPU) == "ONNX Runtime (CPUExecutionProvider), precision not stated"
 
@@ -193,7 +197,8 @@ def test_loops_run_behind_our_server_with_the_engine_of_that_round(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     happened: list[tuple[str, str]] = []
-    engines = iter([OPENVINO, ON_CPU])
+    # Ours, one process; then, in the second round, the other way round.
+    engines = iter([OPENVINO, ON_CPU, ON_CPU, ON_CPU])
 
     @contextlib.contextmanager
     def serving(*_: object) -> Iterator[Served]:
@@ -221,5 +226,5 @@ def test_loops_run_behind_our_server_with_the_engine_of_that_round(
     second = [("server", OURS), ("server", "ends"), ("loop", "cpu")]
     other = [("server", ALONE), ("server", "ends")]
     assert happened == [*first, *other, *other, *second]
-    assert measured.engines == [OPENVINO, ON_CPU]
+    assert measured.engines == {OURS: [OPENVINO, ON_CPU], ALONE: [ON_CPU, ON_CPU]}
     assert [run.round for run in measured.runs] == [0, 1]

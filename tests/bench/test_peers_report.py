@@ -132,6 +132,8 @@ def test_goals_are_about_the_largest_load_where_the_usual_ones_are_missing() -> 
 
 # Table, report, plot
 
+OPENVINO = Engine("OpenVINO", name="openvino", precision="bf16", threads="1")
+ON_CPU = Engine("CPUExecutionProvider", precision="f32")
 TITLES = {OURS: "ours", "a": "A server", ONE_THREAD: "loop", ALL_CPUS: "loops"}
 RUNS = [
     *(run(OURS, 150 + c, connections=c) for c in (1, 8, 32)),
@@ -173,7 +175,7 @@ def report() -> Report:
     return Report(
         machine=describe(),
         model=MeasuredModel("t.onnx", "tiny", "1", 64, 96, True, ["sigmoids inside"], 1e-7),
-        engines=[Engine("OpenVINO", name="openvino", precision="bf16", threads="1")] * 2,
+        engines={OURS: [OPENVINO, OPENVINO], ALONE: [ON_CPU]},
         photos=3,
         photo_kb=150,
         seconds=1,
@@ -203,7 +205,8 @@ def test_the_report_names_model_cpu_and_engine() -> None:
     text = to_markdown(replace(report(), machine=machine))
     assert "- Model: t.onnx (tiny 1), 64x96 or other sizes" in text
     assert "- CPU: 2 x Fast 9 (amx_bf16)" in text
-    assert text.count("openvino (OpenVINO), bf16, threads 1") == 1
+    assert "- Engine of ours and of the loops: openvino (OpenVINO), bf16, threads: 1\n" in text
+    assert "- Engine of ours, one process: ONNX Runtime (CPUExecutionProvider), f32\n" in text
     assert "their file has sigmoids inside, and rows that differ by 1.0e-07 at most" in text
     assert "| t.onnx, 64x96 | req/s c=1 |" in text
     plain = to_markdown(replace(report(), machine=replace(machine, flags=())))
@@ -213,14 +216,13 @@ def test_the_report_names_model_cpu_and_engine() -> None:
 def test_the_json_names_model_cpu_and_engine() -> None:
     content = json.loads(report_to_json(report()))
     assert content["model"] | {"file": "t.onnx", "version": "1", "width": 96} == content["model"]
-    assert content["engines"][0]["precision"] == "bf16"
+    assert content["engines"][OURS][0]["precision"] == "bf16"
     assert content["machine"].keys() >= {"cpu", "flags"}
 
 
 def test_rounds_on_different_engines_are_told() -> None:
-    engines = [Engine("OpenVINO", precision="bf16"), Engine("CPUExecutionProvider")]
-    text = to_markdown(replace(report(), engines=engines))
-    assert "bf16; in other rounds ONNX Runtime (CPUExecutionProvider), precision not" in text
+    text = to_markdown(replace(report(), engines={OURS: [OPENVINO, ON_CPU, OPENVINO]}))
+    assert "threads: 1; in other rounds ONNX Runtime (CPUExecutionProvider), f32\n" in text
 
 
 def test_boxes_that_nobody_finds_are_no_proof() -> None:

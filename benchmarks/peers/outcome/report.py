@@ -9,7 +9,7 @@ from benchmarks.peers.contenders import Contender
 from benchmarks.peers.host.machine import BFLOAT16_FLAGS, Machine
 from benchmarks.peers.official import CONFIDENCE
 from benchmarks.peers.outcome.boxes import Agreement
-from benchmarks.peers.outcome.results import Run, goals, typical
+from benchmarks.peers.outcome.results import ALONE, OURS, Run, goals, typical
 from benchmarks.peers.outcome.table import goals_list, remarks, results_table
 from benchmarks.peers.served import Engine
 
@@ -58,8 +58,8 @@ class Report:
     Attributes:
         machine: The machine that it ran on.
         model: The model.
-        engines: What our server stated in each round; without rounds, what it stated when boxes
-            were compared.
+        engines: What our server stated in each round, in each of its forms; without rounds, what
+            it stated when boxes were compared.
         photos: How many photos were sent in turn.
         photo_kb: Their mean size, in 1000 bytes.
         seconds: Length of a run.
@@ -75,7 +75,7 @@ class Report:
 
     machine: Machine
     model: MeasuredModel
-    engines: Sequence[Engine]
+    engines: Mapping[str, Sequence[Engine]]
     photos: int
     photo_kb: float
     seconds: float
@@ -124,9 +124,8 @@ def _where(report: Report) -> str:
     facts = {
         "Model": f"{model.file} ({model.name} {model.version}), {size}",
         "CPU": f"{machine.cpus} x {machine.cpu} ({flags})",
-        "Engine of ours and of the loops": "; in other rounds ".join(
-            dict.fromkeys(map(str, report.engines))
-        ),
+        "Engine of ours and of the loops": _engines(report, OURS),
+        "Engine of ours, one process": _engines(report, ALONE),
         "Engine of the peers": f"ONNX Runtime (CPUExecutionProvider); {_form(model)}",
         "Machine": f"{machine.memory_gib:g} GiB, {machine.system}, Python {machine.python}, "
         f"{machine.date}",
@@ -134,7 +133,11 @@ def _where(report: Report) -> str:
         f"{report.rounds}, with runs of {report.seconds:g} s; letterboxes of ours: "
         f"{report.letterbox}, of the others: square",
     }
-    return "\n".join(f"- {name}: {text}" for name, text in facts.items())
+    return "\n".join(f"- {name}: {text}" for name, text in facts.items() if text)
+
+
+def _engines(report: Report, contender: str) -> str:
+    return "; in other rounds ".join(dict.fromkeys(map(str, report.engines.get(contender, ()))))
 
 
 def _form(model: MeasuredModel) -> str:
