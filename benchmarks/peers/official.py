@@ -22,6 +22,9 @@ Floats = NDArray[np.float32]
 
 CONFIDENCE: Final = 0.3
 IOU: Final = 0.45
+# Most boxes that enter suppression, and most that leave it: the defaults of our server.
+MOST_CANDIDATES: Final = 1000
+MOST_BOXES: Final = 300
 WHOLE_RANGE: Final = (0.0, 255.0)
 # Where the file says of itself how to feed and read it.
 METADATA_KEY: Final = "yolox_contract"
@@ -144,8 +147,8 @@ class OfficialDetector:
         class_ids = scores.argmax(axis=1)
         best = scores[np.arange(len(scores)), class_ids]
         confident = np.flatnonzero(best >= CONFIDENCE)
-        confident = confident[np.argsort(-best[confident], kind="stable")]
-        kept = confident[_hard_nms(boxes[confident], class_ids[confident])]
+        confident = confident[np.argsort(-best[confident], kind="stable")][:MOST_CANDIDATES]
+        kept = confident[_hard_nms(boxes[confident], class_ids[confident])][:MOST_BOXES]
         limits = np.array([prepared.width, prepared.height] * 2, np.float32)
         clipped = np.clip(boxes[kept] / np.float32(prepared.ratio), 0, limits)
         # Boxes in the border have nothing left.

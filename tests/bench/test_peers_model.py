@@ -81,6 +81,19 @@ def test_the_official_pipeline_finds_what_the_service_does(
     assert agreement.least_iou > 0.99
 
 
+def test_the_official_pipeline_stops_at_as_many_boxes_as_the_service(tmp_path: Path) -> None:
+    model = tiny_model_file(tmp_path, height=256, width=256)
+    made = make_peers_model(model, tmp_path / "peers.onnx")
+    # White all over: every cell finds something.
+    picture = encode(np.full((256, 256, 3), 255, np.uint8))
+    (answer,) = OfficialDetector(made.path, threads=1).detect([picture])
+    mine = ours(model, [picture])["0"]
+    assert len(answer.detections) == len(mine)
+    assert [round(box.score, 4) for box in answer.detections] == [
+        round(box.score, 4) for box in mine
+    ]
+
+
 def test_the_official_pipeline_refuses_what_is_no_image(tmp_path: Path) -> None:
     made = make_peers_model(tiny_model_file(tmp_path), tmp_path / "peers.onnx")
     with pytest.raises(ValueError, match="cannot be decoded"):

@@ -26,7 +26,7 @@ from benchmarks.peers.outcome.results import (
     goals,
     typical,
 )
-from benchmarks.peers.outcome.table import goals_list, remarks, results_table
+from benchmarks.peers.outcome.table import goals_list, remarks, results_table, shown_loads
 from benchmarks.peers.served import Engine
 from benchmarks.peers.session import quietest
 
@@ -153,6 +153,15 @@ def test_the_table_has_rates_ratios_and_latencies_of_each_load() -> None:
     assert table["ours"][:4] == ["151.0 (1.51)", "158.0 (1.58)", "182.0 (1.82)", "5.0 / 15.0"]
     assert table["A server"][0] == "100.0 (1.00)"
     assert table["ours"][-2:] == ["10.0", "100"]
+
+
+@pytest.mark.parametrize(
+    ("measured", "shown"), [((1, 2, 8, 32), [1, 8, 32]), ((1, 2, 4), [1, 4]), ((1,), [1])]
+)
+def test_the_table_has_the_usual_loads_and_those_that_goals_are_about(
+    measured: tuple[int, ...], shown: list[int]
+) -> None:
+    assert shown_loads([run(OURS, 100, connections=c) for c in measured]) == shown
 
 
 def test_a_loop_stands_where_it_is_a_limit() -> None:

@@ -68,7 +68,10 @@ def run_load(
     outcome = run_wrk(f"http://127.0.0.1:{server.port}{path}", load, connections)
     contender_s, after = server.cpu_seconds() - contender_before, cpu_times()
     if outcome.requests <= outcome.errors:
-        raise ModelExportError(f"{contender} gave no good answer at c={connections}")
+        raise ModelExportError(
+            f"{contender} gave no good answer at c={connections}: {outcome.errors} errors and no "
+            f"other answer within {outcome.seconds:.1f} s; --seconds makes runs longer"
+        )
     return Run(
         contender=contender,
         round=turn,

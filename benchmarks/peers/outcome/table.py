@@ -11,6 +11,7 @@ from benchmarks.peers.outcome.results import (
     Typical,
     goals,
     is_server,
+    loads_under_goals,
     typical,
 )
 
@@ -49,9 +50,10 @@ def goals_list(runs: Sequence[Run]) -> str:
 
 
 def shown_loads(runs: Iterable[Run]) -> list[int]:
-    """The loads that the table shows: the usual ones that were measured, else all."""
+    """The loads that the table shows: the usual ones that were measured, and those under goals."""
+    runs = list(runs)
     measured = {run.connections for run in runs if is_server(run.contender)}
-    return [load for load in SHOWN_LOADS if load in measured] or sorted(measured)
+    return sorted(measured & {*SHOWN_LOADS, *loads_under_goals(runs)}) or sorted(measured)
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
