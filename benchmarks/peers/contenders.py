@@ -1,14 +1,14 @@
-"""Which servers are compared, and with which settings."""
+"""The servers that are compared, and their settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from benchmarks.peers.official import CONFIDENCE, IOU
-from benchmarks.peers.results import ALONE, OURS
+from benchmarks.peers.outcome.results import ALONE, OURS
 
 SERVERS: Final = "benchmarks.peers.servers"
-# What official.py does, asked of ours.
+# Asks our server for what official.py does.
 QUERY: Final = f"confidence={CONFIDENCE}&score_by=joint&nms=hard&iou={IOU}&class_agnostic=false"
 
 UVICORN: Final = (
@@ -34,12 +34,12 @@ class Contender:
     Attributes:
         name: Its name at the command line and in the results.
         title: Its name in the table.
-        environment: Whose requirements it needs; None is the environment of this process.
-        arguments: What follows the interpreter; `{port}` stands for the port.
-        path: Where it takes images, options included.
-        workers: How many it is told to have.
-        threads: ONNX Runtime's, of each worker.
-        settings: How it is set up and why, for people to read.
+        environment: Name of its requirement file; None for the environment of this process.
+        arguments: Arguments of the interpreter, in which `{port}` stands for the port.
+        path: Path that takes images, options included.
+        workers: Number of workers.
+        threads: ONNX Runtime's threads in each worker.
+        settings: How it is set up, for people to read.
     """
 
     name: str
@@ -57,17 +57,17 @@ class Contender:
 
 
 def one_per_cpu(cpus: int) -> tuple[str, str]:
-    """The flags by which ours has a process for each CPU, as most peers do."""
+    """The flags by which our server has a process for each CPU, as most peers have."""
     return "--workers", str(cpus)
 
 
 def alone(model: str) -> Contender:
-    """This project's server with its defaults, which are one process."""
+    """This project's server with its defaults: one process."""
     return replace(ours(model, ()), name=ALONE, title="ours, one process")
 
 
 def ours(model: str, flags: Sequence[str]) -> Contender:
-    """This project's server, with its defaults but for the flags."""
+    """This project's server with some flags."""
     return Contender(
         name=OURS,
         title="ours",
@@ -84,7 +84,7 @@ def ours(model: str, flags: Sequence[str]) -> Contender:
 
 
 def peers(cpus: int) -> tuple[Contender, ...]:
-    """The others, each as its documentation has it for a machine of so many CPUs."""
+    """The other servers, set up for a number of CPUs as their documentation recommends."""
     each = f"{cpus} workers (one for each CPU) of one ONNX Runtime thread"
     wide = f"one process, a `def` endpoint on its thread pool, one session of {cpus} threads"
     polling = f"{each}, batches of up to 8 of what is waiting, `fast_queue`"
@@ -108,7 +108,7 @@ def peers(cpus: int) -> tuple[Contender, ...]:
 def _peer(
     name: str, title: str, arguments: tuple[str, ...], shape: tuple[int, int], settings: str
 ) -> Contender:
-    """A peer in the environment that its name begins with; its shape is workers and threads."""
+    """A peer whose name begins with its environment's; `shape` is its workers and threads."""
     workers, threads = shape
     environment = name.partition("-")[0]
     return Contender(name, title, environment, arguments, "/detect", workers, threads, settings)

@@ -1,62 +1,45 @@
-"""What the pipeline of our server does without a server: a loop, or one on each CPU.
+"""A loop over photos without HTTP, or one on each CPU: what our pipeline reaches without a server.
 
-Run as a program, it measures one such loop and prints what came of it as a line of JSON, so that
-the process which compares stays small.
+The loop has the server's own stages and the server's own engine, which `service.build` makes from
+the server's settings. `--plain` puts an ONNX Runtime session with its defaults in the engine's
+place. The outcome is printed as a line of JSON.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+from pydantic_settings import CliApp
 
-from benchmarks.peers.load import Load
-from benchmarks.peers.machine import cpu_times, foreign_share
+from benchmarks.peers.host.processes import pss_mib
 from benchmarks.peers.official import CONFIDENCE, IOU
-from benchmarks.peers.processes import pss_mib
-from benchmarks.peers.results import ALL_CPUS, ONE_THREAD, WIDE, Run
-from model_export.errors import ModelExportError
-from service.core.letterbox import LetterboxMode, fit_to_model
-from service.core.postprocess import find_objects
+from benchmarks.peers.served import Engine
+from service.build import letterbox_mode, load_engine
+from service.core.contract import ModelContract
+from service.core.pack import pack_images
 from service.core.suppress import DetectionOptions
-from service.engine.base import CpuShares
-from service.engine.onnx_cpu import OnnxCpuEngine
-from service.imaging.read import read_image
 from service.observe.logs import configure_logs
+from service.pipeline.stages import ImageSource, Job, Stages
+from service.settings import Device, Settings
 
+# What the peers do.
 OPTIONS: Final = DetectionOptions(
     confidence=CONFIDENCE, score_by="joint", nms="hard", iou=IOU, class_agnostic=False
 )
-MOST_PIXELS: Final = 50_000_000
-WARM_UP: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Loop:
-    """How to turn.
-
-    Attributes:
-        name: Its name in the results.
-        title: Its name in the table.
-        processes: How many turn side by side.
-        threads: ONNX Runtime's, of each.
-    """
-
-    name: str
-    title: str
-    processes: int
-    threads: int
+CPU_PROVIDER: Final = "CPUExecutionProvider"
+# As long as servers are warmed up: engines prepare themselves for the sizes that are sent most.
+WARM_UP_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,114 +47,144 @@ class Turns:
     """What one process did.
 
     Attributes:
-        latencies_ms: Of each photo.
-        seconds: How long it turned.
-        cpu_s: CPU time of it, all threads together.
-        memory_mib: Proportional set size at its end.
+        engine: The engine that it ran.
+        latencies_ms: Time of each photo.
+        seconds: Duration of the whole loop.
+        cpu_s: CPU time of all threads.
+        memory_mib: Proportional set size at the end.
     """
 
+    engine: Engine
     latencies_ms: list[float]
     seconds: float
     cpu_s: float
     memory_mib: float
 
 
-def loops(cpus: int) -> tuple[Loop, ...]:
-    """The limits of a machine of so many CPUs."""
-    return (
-        Loop(ONE_THREAD, "loop, 1 thread", 1, 1),
-        Loop(WIDE, f"loop, session of {cpus} threads", 1, cpus),
-        Loop(ALL_CPUS, f"loops, {cpus} processes", cpus, 1),
+class PlainEngine:
+    """A session of ONNX Runtime as its users have it, in the shape of the server's engine.
+
+    Args:
+        settings: They name the model and the number of threads.
+    """
+
+    on_cpu = True
+    provider = wanted_provider = CPU_PROVIDER
+    max_batch = 1
+    spans = (1,)
+
+    def __init__(self, settings: Settings) -> None:
+        # Only here: the loops of the server's own engine leave the runtime to that engine.
+        import onnxruntime  # noqa: PLC0415
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = settings.engine_threads
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            str(settings.model), options, providers=[CPU_PROVIDER]
+        )
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.contract = ModelContract.from_metadata(metadata)
+
+    def infer(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        span: int = 1,  # noqa: ARG002 - of the protocol
+    ) -> NDArray[np.floating]:
+        """Run (H, W, 3) uint8 BGR network inputs; gives (N, A, 4 + 1 + C) raw rows."""
+        spec = self.contract.input
+        batch = np.stack([*images] * (spec.batch or 1))
+        rows = self._session.run(None, {spec.name: pack_images(batch, spec)})[0]
+        return np.asarray(rows)[: len(images)]
+
+
+def loop_settings(
+    flags: Sequence[str], model: Path, device: Device, threads: int, processes: int
+) -> Settings:
+    """The server's settings, but for one engine that runs one image at a time on some threads.
+
+    Args:
+        flags: The flags of the server.
+        model: The model file.
+        device: The device of the server's engine.
+        threads: Threads of the engine.
+        processes: How many such engines run side by side, each on its share of the CPUs.
+    """
+    served = CliApp.run(Settings, cli_args=list(flags))
+    return served.model_copy(
+        update={
+            "model": model,
+            "device": device,
+            "workers": processes,
+            "engine_instances": 1,
+            "engine_threads": threads,
+        }
     )
 
 
-def run_loop(loop: Loop, model: Path, mode: LetterboxMode, load: Load, turn: int) -> Run:
-    """Measure a loop in processes of its own.
+def make_detector(settings: Settings, *, plain: bool) -> tuple[Callable[[bytes], int], Engine]:
+    """A function from an image's bytes to the number of its boxes, and the engine in it.
 
     Raises:
-        ModelExportError: It fails.
+        StartupError: The model cannot be served so.
     """
-    command = [sys.executable, "-m", "benchmarks.peers.limit", "--model", str(model)]
-    command += ["--photos", str(load.photo_list), "--seconds", str(load.seconds)]
-    command += ["--processes", str(loop.processes), "--threads", str(loop.threads)]
-    command += ["--letterbox", mode]
-    before = cpu_times()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        raise ModelExportError(f"the {loop.title} failed: {done.stderr.strip()[-2000:]}")
-    turns = [Turns(**entry) for entry in json.loads(done.stdout)]
-    # Its processes are our children, and have ended.
-    return _as_run(loop, turns, turn, foreign_share(before, cpu_times(), 0.0))
-
-
-def _as_run(loop: Loop, turns: list[Turns], turn: int, foreign: float) -> Run:
-    latencies = np.concatenate([each.latencies_ms for each in turns])
-    p50, p90, p99 = np.percentile(latencies, [50, 90, 99]).tolist()
-    return Run(
-        contender=loop.name,
-        round=turn,
-        connections=loop.processes,
-        requests=len(latencies),
-        seconds=max(each.seconds for each in turns),
-        errors=0,
-        p50_ms=p50,
-        p90_ms=p90,
-        p99_ms=p99,
-        cpu_ms=1000 * sum(each.cpu_s for each in turns) / len(latencies),
-        memory_mib=sum(each.memory_mib for each in turns),
-        foreign_share=foreign,
-    )
-
-
-def _detector(model: Path, threads: int, mode: LetterboxMode) -> Callable[[bytes], int]:
-    """From the bytes of a photo to how many objects it has, by the parts of the service."""
-    engine = OnnxCpuEngine(model, shares=CpuShares(threads))
-    engine.load()
-    contract = engine.contract
-    spec = contract.input
+    engine = PlainEngine(settings) if plain else load_engine(settings)
+    mode = letterbox_mode(settings, engine)
+    stages = Stages(engine.contract, mode, settings.max_image_pixels)
 
     def detect(content: bytes) -> int:
-        photo = read_image(content, MOST_PIXELS, fit=(spec.height, spec.width))
-        size = photo.height, photo.width
-        canvas, way_back = fit_to_model(photo.pixels, contract, mode, size)
-        raw = engine.infer(canvas[np.newaxis])[0]
-        return len(find_objects(raw, way_back, contract, OPTIONS))
+        job = Job(ImageSource(content), OPTIONS)
+        prepared = stages.prepare(job)
+        return len(stages.find(job, prepared, engine.infer([prepared.tensor])[0]))
 
-    return detect
+    precision = getattr(engine, "precision", None)
+    return detect, Engine(engine.provider, precision=precision and str(precision))
 
 
 def _turn(arguments: argparse.Namespace, ready: Connection) -> None:
-    """One process: get ready, wait for the word, turn, and tell."""
-    configure_logs("console", "warning")
+    """One process: get ready, wait for the start, loop, and report."""
+    configure_logs("console", "error")
     cv2.setNumThreads(arguments.threads)
-    detect = _detector(arguments.model, arguments.threads, arguments.letterbox)
+    settings = loop_settings(
+        arguments.flags,
+        arguments.model,
+        arguments.device,
+        arguments.threads,
+        arguments.processes,
+    )
+    detect, engine = make_detector(settings, plain=arguments.plain)
     photos = [Path(line).read_bytes() for line in arguments.photos.read_text().splitlines()]
-    for photo in photos[:WARM_UP]:
-        detect(photo)
+    _repeat(detect, photos, WARM_UP_S)
     ready.send(None)
     ready.recv()
+    cpu_started = time.process_time()
+    latencies = _repeat(detect, photos, arguments.seconds)
+    cpu_s = time.process_time() - cpu_started
+    ready.send(Turns(engine, latencies, sum(latencies) / 1000, cpu_s, pss_mib(os.getpid())))
+
+
+def _repeat(detect: Callable[[bytes], int], photos: Sequence[bytes], seconds: float) -> list[float]:
+    """Take the photos in turn for some time; gives the time of each in ms."""
     latencies = []
-    cpu_started, started = time.process_time(), time.perf_counter()
-    now = started
+    started = now = time.perf_counter()
     for photo in cycle(photos):
-        if now - started >= arguments.seconds:
+        if now - started >= seconds:
             break
         detect(photo)
         before, now = now, time.perf_counter()
         latencies.append(1000 * (now - before))
-    cpu_s = time.process_time() - cpu_started
-    ready.send(Turns(latencies, now - started, cpu_s, pss_mib(os.getpid())))
+    return latencies
 
 
 def main() -> None:
-    """Turn, and print the `Turns` of each process."""
+    """Run the loops, and print the `Turns` of each process."""
     arguments = _arguments()
     context = multiprocessing.get_context("spawn")
     ends = []
     for _ in range(arguments.processes):
         here, there = context.Pipe()
         context.Process(target=_turn, args=(arguments, there), daemon=True).start()
-        # Else a process that dies would be waited for.
+        # Without this, a process that dies would be waited for.
         there.close()
         ends.append(here)
     for end in ends:
@@ -183,12 +196,16 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--photos", type=Path, required=True, help="a list of files")
-    parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--letterbox", choices=("square", "rectangle"), default="square")
+    parser.add_argument("--model", type=Path, required=True, help="ONNX file with a contract")
+    parser.add_argument("--photos", type=Path, required=True, help="a file that lists JPEG files")
+    parser.add_argument("--seconds", type=float, default=5, help="duration (%(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="side by side (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of each engine (%(default)s)")
+    parser.add_argument("--device", choices=get_args(Device), default="cpu", help="(%(default)s)")
+    parser.add_argument(
+        "--plain", action="store_true", help="a plain ONNX Runtime session, not our engine"
+    )
+    parser.add_argument("flags", nargs="*", help="our server's flags, behind `--`")
     return parser.parse_args()
 
 

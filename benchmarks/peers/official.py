@@ -1,11 +1,12 @@
 """The pipeline that users copy: YOLOX's own pre- and postprocessing, in OpenCV and numpy.
 
-Every peer serves this one, so that the frameworks differ and their boxes do not. It needs nothing
-of this project, and runs in the environment of a peer.
+All peers serve this pipeline, so that only the frameworks differ, and not their boxes. It imports
+nothing of this project, because it runs in the environment of a peer.
 """
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,8 +22,38 @@ Floats = NDArray[np.float32]
 
 CONFIDENCE: Final = 0.3
 IOU: Final = 0.45
-PAD_VALUE: Final = 114
-STRIDES: Final = (8, 16, 32)
+# Most boxes that enter suppression, and most that leave it: the defaults of our server.
+MOST_CANDIDATES: Final = 1000
+MOST_BOXES: Final = 300
+WHOLE_RANGE: Final = (0.0, 255.0)
+# Where the file says of itself how to feed and read it.
+METADATA_KEY: Final = "yolox_contract"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """How to feed a model, and how to read its rows.
+
+    Attributes:
+        input_name: The graph's input: (N, 3, H, W) float32.
+        height: H, in pixels.
+        width: W, in pixels.
+        color_order: BGR or RGB.
+        value_range: What pixel values 0 and 255 become.
+        pad_value: Pixel value (0-255) of the border.
+        strides: Pixels per cell of each level.
+        box_coding: `yolox`: centre, in cells. `anchor_point`: top-left corner, in pixels from the
+            cell's centre. Sizes are logarithms of strides in both.
+    """
+
+    input_name: str
+    height: int
+    width: int
+    color_order: str
+    value_range: tuple[float, float]
+    pad_value: int
+    strides: tuple[int, ...]
+    box_coding: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +77,7 @@ class Prepared:
     """A letterboxed image.
 
     Attributes:
-        tensor: (3, H, W) float32, BGR, 0 to 255.
+        tensor: (3, H, W) float32, in the model's colour order and value range.
         ratio: Network pixels per image pixel.
         width: Width of the image in pixels.
         height: Height of the image in pixels.
@@ -59,16 +90,15 @@ class Prepared:
 
 
 class OfficialDetector:
-    """A YOLOX file in ONNX Runtime with the pipeline round it.
+    """A YOLOX file in ONNX Runtime, with the pipeline around it.
 
     Args:
-        path: The model: (N, 3, H, W) float32 in, scores already probabilities.
-        height: Network height in pixels.
-        width: Network width in pixels.
+        path: The model. It takes (N, 3, H, W) float32, gives probabilities for scores, and carries
+            a contract.
         threads: Threads of one call.
     """
 
-    def __init__(self, path: Path, *, height: int, width: int, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -76,13 +106,12 @@ class OfficialDetector:
         self._session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        self._input_name: str = self._session.get_inputs()[0].name
-        self._height, self._width = height, width
-        # As in the network: several workers would otherwise each take all the CPUs.
+        self._model = _read_model(self._session.get_modelmeta().custom_metadata_map)
+        # As many as the network: several workers would otherwise take all the CPUs each.
         cv2.setNumThreads(threads)
 
     def prepare(self, content: bytes) -> Prepared:
-        """Decode an image file, and fit it into the network's input, top-left.
+        """Decode an image file, and fit it into the top left of the network's input.
 
         Raises:
             ValueError: The image cannot be decoded.
@@ -90,36 +119,41 @@ class OfficialDetector:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             raise ValueError("the image cannot be decoded")
+        model = self._model
         height, width = image.shape[:2]
-        ratio = min(self._height / height, self._width / width)
+        ratio = min(model.height / height, model.width / width)
         fit_height, fit_width = int(height * ratio), int(width * ratio)
-        canvas = np.full((self._height, self._width, 3), PAD_VALUE, np.uint8)
+        canvas = np.full((model.height, model.width, 3), model.pad_value, np.uint8)
         canvas[:fit_height, :fit_width] = cv2.resize(
             image, (fit_width, fit_height), interpolation=cv2.INTER_LINEAR
         )
+        if model.color_order == "RGB":
+            canvas = canvas[:, :, ::-1]
         tensor = np.ascontiguousarray(canvas.transpose(2, 0, 1), dtype=np.float32)
+        if model.value_range != WHOLE_RANGE:
+            low, high = model.value_range
+            tensor = tensor * np.float32((high - low) / 255) + np.float32(low)
         return Prepared(tensor, ratio, width, height)
 
     def infer(self, tensors: list[Floats]) -> Floats:
         """Run a batch of (3, H, W) tensors; gives (N, A, 5 + C) raw rows."""
-        rows = self._session.run(None, {self._input_name: np.stack(tensors)})[0]
+        rows = self._session.run(None, {self._model.input_name: np.stack(tensors)})[0]
         return np.asarray(rows, dtype=np.float32)
 
     def finish(self, rows: Floats, prepared: Prepared) -> OfficialAnswer:
         """Decode the (A, 5 + C) rows of one image, filter and suppress them."""
-        cells, strides = _grid(self._height, self._width)
-        centres = (rows[:, :2] + cells) * strides
-        halves = np.exp(rows[:, 2:4]) * strides / 2
-        boxes = np.concatenate([centres - halves, centres + halves], axis=1)
+        boxes = _decode(rows[:, :4], self._model)
         scores = rows[:, 4:5] * rows[:, 5:]
         class_ids = scores.argmax(axis=1)
         best = scores[np.arange(len(scores)), class_ids]
         confident = np.flatnonzero(best >= CONFIDENCE)
-        confident = confident[np.argsort(-best[confident], kind="stable")]
-        kept = confident[_hard_nms(boxes[confident], class_ids[confident])]
+        confident = confident[np.argsort(-best[confident], kind="stable")][:MOST_CANDIDATES]
+        kept = confident[_hard_nms(boxes[confident], class_ids[confident])][:MOST_BOXES]
         limits = np.array([prepared.width, prepared.height] * 2, np.float32)
-        boxes = np.clip(boxes[kept] / np.float32(prepared.ratio), 0, limits)
-        return _answer(boxes, best[kept], class_ids[kept])
+        clipped = np.clip(boxes[kept] / np.float32(prepared.ratio), 0, limits)
+        # Boxes in the border have nothing left.
+        visible = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        return _answer(clipped[visible], best[kept[visible]], class_ids[kept[visible]])
 
     def detect(self, contents: list[bytes]) -> list[OfficialAnswer]:
         """What is found in some image files, run as one batch.
@@ -136,12 +170,9 @@ class OfficialDetector:
 
 
 def from_environment() -> OfficialDetector:
-    """The detector that a peer is to serve; it is warm."""
+    """The detector that a peer serves, warmed up."""
     detector = OfficialDetector(
-        Path(os.environ["PEER_MODEL"]),
-        height=int(os.environ["PEER_HEIGHT"]),
-        width=int(os.environ["PEER_WIDTH"]),
-        threads=int(os.environ["PEER_THREADS"]),
+        Path(os.environ["PEER_MODEL"]), threads=int(os.environ["PEER_THREADS"])
     )
     blank = np.zeros((64, 64, 3), np.uint8)
     detector.detect([cv2.imencode(".jpg", blank)[1].tobytes()])
@@ -149,25 +180,51 @@ def from_environment() -> OfficialDetector:
 
 
 def port() -> int:
-    """Where a peer is to listen."""
+    """The port that a peer listens on."""
     return int(os.environ["PEER_PORT"])
 
 
 def workers() -> int:
-    """How many workers a peer is to have."""
+    """How many workers a peer has."""
     return int(os.environ["PEER_WORKERS"])
 
 
 def to_json(answer: OfficialAnswer) -> bytes:
-    """The body of an answer, for frameworks that leave that to the user."""
+    """The body of an answer, for frameworks that leave the JSON to their users."""
     return json.dumps(asdict(answer)).encode()
 
 
+def _read_model(metadata: Mapping[str, str]) -> Model:
+    contract = json.loads(metadata[METADATA_KEY])
+    spec = contract["input"]
+    return Model(
+        input_name=spec["name"],
+        height=spec["height"],
+        width=spec["width"],
+        color_order=spec["color_order"],
+        value_range=tuple(spec["value_range"]),
+        pad_value=spec["pad_value"],
+        strides=tuple(contract["strides"]),
+        box_coding=contract["box_coding"],
+    )
+
+
+def _decode(raw: Floats, model: Model) -> Floats:
+    """From (A, 4) raw values to corners in network pixels."""
+    cells, strides = _grid(model.height, model.width, model.strides)
+    sizes = np.exp(raw[:, 2:]) * strides
+    if model.box_coding == "yolox":
+        top_left = (raw[:, :2] + cells) * strides - sizes / 2
+    else:
+        top_left = raw[:, :2] + (cells + np.float32(0.5)) * strides
+    return np.concatenate([top_left, top_left + sizes], axis=1)
+
+
 @lru_cache(maxsize=1)
-def _grid(height: int, width: int) -> tuple[Floats, Floats]:
+def _grid(height: int, width: int, levels: tuple[int, ...]) -> tuple[Floats, Floats]:
     """The cells (A, 2) as column and row, and their strides (A, 1)."""
     cells, strides = [], []
-    for stride in STRIDES:
+    for stride in levels:
         rows, columns = np.mgrid[: height // stride, : width // stride]
         cells.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
         strides.append(np.full((rows.size, 1), stride))
@@ -175,7 +232,7 @@ def _grid(height: int, width: int) -> tuple[Floats, Floats]:
 
 
 def _hard_nms(boxes: Floats, class_ids: NDArray[np.intp]) -> list[int]:
-    """Rows to keep of (K, 4) corners, best first; only boxes of one class compete."""
+    """The rows of (K, 4) corners to keep, best first; only boxes of one class compete."""
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     remaining = np.arange(len(boxes))
     kept: list[int] = []

@@ -1,4 +1,4 @@
-"""The comparison itself: every contender in turn, alone on the machine, round after round."""
+"""The comparison itself: one contender after another, alone on the machine, round after round."""
 
 import contextlib
 import http.client
@@ -8,20 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from benchmarks.peers.boxes import Agreement, Box, compare, read_answer
 from benchmarks.peers.contenders import Contender
-from benchmarks.peers.limit import Loop, run_loop
-from benchmarks.peers.load import Load, run_load, run_wrk
-from benchmarks.peers.processes import RunningServer
-from benchmarks.peers.results import DISTURBED, Run
+from benchmarks.peers.host.load import Load, run_load, run_wrk
+from benchmarks.peers.host.processes import RunningServer
+from benchmarks.peers.loops import Loop, run_loop
+from benchmarks.peers.outcome.boxes import EXACT, Agreement, Box, Tolerance, compare, read_answer
+from benchmarks.peers.outcome.results import DISTURBED, OURS, Run, is_peer
+from benchmarks.peers.served import Engine, ask_engine
 from model_export.errors import ModelExportError
-from service.core.contract import ModelContract
-from service.core.letterbox import LetterboxMode
 
 ROOT: Final = Path(__file__).parents[2]
 WARM_UP_S: Final = 2.0
 WARM_UP_CONNECTIONS: Final = 8
-# A measurement is nobody's usage, and reporting it would be part of it.
+# Reports to the makers would be part of what is measured.
 UNTRACKED: Final = {
     "ORT_DISABLE_TELEMETRY": "1",
     "BENTOML_DO_NOT_TRACK": "True",
@@ -36,27 +35,25 @@ class Plan:
     """What to measure with.
 
     Attributes:
-        model: The ONNX file that ours serves, and the loops run.
-        peers_model: The same network as the peers serve it.
-        contract: What that promises.
-        letterbox: How our server, and so the loops, fit images into the network's input.
+        model: The ONNX file that our server serves and the loops run.
+        peers_model: The file that the peers serve.
+        flags: The flags of our server.
         photos: JPEG files.
-        photo_list: A file that names them.
-        connections: The loads, in requests in flight.
+        photo_list: A file that lists them.
+        concurrency: The loads, in requests in flight.
         seconds: Length of a run.
-        rounds: How many turns each contender gets.
+        rounds: How often each contender is measured.
         repeats: How often a run that others disturb is repeated at most.
         interpreters: Contender to its Python.
-        logs: A folder for what the servers say.
+        logs: The folder for the servers' logs.
     """
 
     model: Path
     peers_model: Path
-    contract: ModelContract
-    letterbox: LetterboxMode
+    flags: Sequence[str]
     photos: Sequence[Path]
     photo_list: Path
-    connections: Sequence[int]
+    concurrency: Sequence[int]
     seconds: float
     rounds: int
     repeats: int
@@ -64,19 +61,29 @@ class Plan:
     logs: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What some rounds gave.
+
+    Attributes:
+        runs: All runs.
+        engines: What our server stated in each round, in each of its forms.
+    """
+
+    runs: list[Run]
+    engines: dict[str, list[Engine]]
+
+
 @contextlib.contextmanager
 def serving(contender: Contender, plan: Plan) -> Iterator[RunningServer]:
-    """A server that answers, for as long as it is needed.
+    """A server that answers, for as long as the context lasts.
 
     Raises:
         ModelExportError: It does not start.
     """
-    spec = plan.contract.input
     environment = UNTRACKED | {
         "PYTHONPATH": str(ROOT),
         "PEER_MODEL": str(plan.peers_model.resolve()),
-        "PEER_HEIGHT": str(spec.height),
-        "PEER_WIDTH": str(spec.width),
         "PEER_WORKERS": str(contender.workers),
         "PEER_THREADS": str(contender.threads),
     }
@@ -93,36 +100,39 @@ def serving(contender: Contender, plan: Plan) -> Iterator[RunningServer]:
         server.stop()
 
 
-def find_boxes(contender: Contender, plan: Plan) -> dict[str, list[Box]]:
-    """What a server finds in each of the photos, by the file's name.
+def find_boxes(
+    contender: Contender, server: RunningServer, photos: Sequence[Path]
+) -> dict[str, list[Box]]:
+    """The boxes that a running server finds in each photo, by the file's name.
 
     Raises:
-        ModelExportError: It does not start, or does not answer properly.
+        ModelExportError: The server does not answer properly.
     """
     found = {}
-    with serving(contender, plan) as server:
-        for photo in plan.photos:
-            try:
-                status, body = server.post(contender.path, photo.read_bytes())
-            except (OSError, http.client.HTTPException) as error:
-                raise ModelExportError(f"{contender.name} fails at {photo}: {error!r}") from error
-            if status != http.client.OK:
-                raise ModelExportError(f"{contender.name} answers {photo} with {status}: {body!r}")
-            found[photo.name] = read_answer(body)
+    for photo in photos:
+        try:
+            status, body = server.post(contender.path, photo.read_bytes())
+        except (OSError, http.client.HTTPException) as error:
+            raise ModelExportError(f"{contender.name} fails at {photo}: {error!r}") from error
+        if status != http.client.OK:
+            raise ModelExportError(f"{contender.name} answers {photo} with {status}: {body!r}")
+        found[photo.name] = read_answer(body)
     return found
 
 
 def check_boxes(
-    reference: Mapping[str, Sequence[Box]], found: Mapping[str, Mapping[str, Sequence[Box]]]
+    reference: Mapping[str, Sequence[Box]],
+    found: Mapping[str, Mapping[str, Sequence[Box]]],
+    tolerance: Tolerance = EXACT,
 ) -> dict[str, Agreement]:
-    """Each contender's agreement with the reference.
+    """How well each contender agrees with the reference, in the photos of the reference.
 
     Raises:
-        ModelExportError: One finds something else; the first differences follow.
+        ModelExportError: One finds other boxes; the message has the first differences.
     """
-    agreements = {name: compare(reference, boxes) for name, boxes in found.items()}
+    agreements = {name: compare(reference, found[name], tolerance) for name in found}
     for name, agreement in agreements.items():
-        if agreement.differences:
+        if not agreement.holds:
             first = "\n".join(agreement.differences[:5])
             raise ModelExportError(
                 f"{name} finds other boxes than ours does with square letterboxes, "
@@ -133,43 +143,59 @@ def check_boxes(
 
 def measure(
     contenders: Sequence[Contender], loops: Sequence[Loop], plan: Plan, say: Say
-) -> list[Run]:
-    """All runs; in each round the next contender begins.
+) -> Measured:
+    """All runs. Each round begins with the next contender.
 
     Raises:
         ModelExportError: A contender fails.
     """
     load = Load(plan.photo_list, plan.seconds)
-    runs = []
+    measured = Measured([], {})
     for turn in range(plan.rounds):
-        # Nobody always runs first, or always after the same one.
+        # So that no contender always runs first, or always after the same other one.
         first = turn % max(1, len(contenders))
-        for loop in loops:
-            once = partial(run_loop, loop, plan.model, plan.letterbox, load, turn)
-            runs.append(quietest(once, plan.repeats))
-            say(_line(runs[-1]))
         for contender in (*contenders[first:], *contenders[:first]):
-            for run in _runs_of(contender, plan, load, turn):
-                runs.append(run)
-                say(_line(run))
-    return runs
+            with serving(contender, plan) as server:
+                if not is_peer(contender.name):
+                    measured.engines.setdefault(contender.name, []).append(ask_engine(server))
+                _keep(_runs_of(contender, server, plan, load, turn), measured, say)
+            if contender.name == OURS:
+                # Behind the server whose limit they are, and with the engine that it chose.
+                engine = measured.engines[OURS][-1]
+                _keep(_runs_of_loops(loops, engine, plan, load, turn), measured, say)
+    return measured
 
 
-def _runs_of(contender: Contender, plan: Plan, load: Load, turn: int) -> Iterator[Run]:
-    with serving(contender, plan) as server:
-        url = f"http://127.0.0.1:{server.port}{contender.path}"
-        run_wrk(url, Load(load.photo_list, WARM_UP_S), WARM_UP_CONNECTIONS)
-        for connections in plan.connections:
-            once = partial(
-                run_load,
-                server,
-                contender.path,
-                load,
-                contender=contender.name,
-                turn=turn,
-                connections=connections,
-            )
-            yield quietest(once, plan.repeats)
+def _keep(runs: Iterator[Run], measured: Measured, say: Say) -> None:
+    for run in runs:
+        measured.runs.append(run)
+        say(_line(run))
+
+
+def _runs_of(
+    contender: Contender, server: RunningServer, plan: Plan, load: Load, turn: int
+) -> Iterator[Run]:
+    url = f"http://127.0.0.1:{server.port}{contender.path}"
+    run_wrk(url, Load(load.photo_list, WARM_UP_S), WARM_UP_CONNECTIONS)
+    for connections in plan.concurrency:
+        once = partial(
+            run_load,
+            server,
+            contender.path,
+            load,
+            contender=contender.name,
+            turn=turn,
+            connections=connections,
+        )
+        yield quietest(once, plan.repeats)
+
+
+def _runs_of_loops(
+    loops: Sequence[Loop], engine: Engine, plan: Plan, load: Load, turn: int
+) -> Iterator[Run]:
+    for loop in loops:
+        once = partial(run_loop, loop, plan.model, plan.flags, engine, load, turn)
+        yield quietest(once, plan.repeats)
 
 
 def quietest(once: Callable[[], Run], repeats: int) -> Run:
@@ -177,7 +203,7 @@ def quietest(once: Callable[[], Run], repeats: int) -> Run:
 
     Args:
         once: Does one run.
-        repeats: How many more to try at most.
+        repeats: How many more runs to try at most.
     """
     best = once()
     for _ in range(repeats):

@@ -1,7 +1,7 @@
 """FastAPI alone: a plain endpoint, which FastAPI runs on its thread pool.
 
-Its two shapes are one process whose session has a thread for each CPU, and a process for each CPU
-whose sessions have one thread.
+It is measured twice: as one process whose session has a thread for each CPU, and as a process for
+each CPU whose session has one thread.
 """
 
 from typing import Annotated

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-not-found, misc"
-"""LitServe: a worker for each CPU, each with batches of what is waiting."""
+"""LitServe: a worker for each CPU, which takes batches of the waiting requests."""
 
 from typing import Annotated
 

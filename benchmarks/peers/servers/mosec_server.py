@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-not-found, misc"
-"""mosec: one stage with a worker process for each CPU behind its web server of its own."""
+"""mosec: one stage with a worker process for each CPU, behind mosec's web server."""
 
 import mosec
 

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-not-found, attr-defined, misc, untyped-decorator"
-"""Ray Serve: a replica for each CPU, each with batches of what comes within Ray's wait."""
+"""Ray Serve: a replica for each CPU, which takes batches of the requests within Ray's wait."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ class Detector:
 
 
 if __name__ == "__main__":
-    # Ray's workers would else give way to everything else on the machine, wrk included.
+    # By default Ray's workers give way to all other processes, wrk included.
     os.environ[NICENESS] = "0"
     ray.init(num_cpus=workers(), include_dashboard=False, logging_level=logging.ERROR)
     serve.start(http_options={"host": "127.0.0.1", "port": port()}, logging_config=QUIET)

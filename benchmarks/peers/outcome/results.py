@@ -1,4 +1,4 @@
-"""What was measured, and what follows from it: medians, ratios of a round, goals."""
+"""What was measured, and what follows from it: medians, ratios within a round, and goals."""
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping
@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from typing import Final
 
 OURS: Final = "ours"
-# Ours too, with its defaults: one process.
+# Our server with its defaults: one process.
 ALONE: Final = "ours-alone"
-# Loops in one process or one for each CPU, without HTTP: what no server of this pipeline passes.
+# Loops without HTTP, in one process or in one per CPU. No server of this pipeline can be quicker.
 ONE_THREAD, WIDE, ALL_CPUS = "loop-1", "loop-wide", "loop-all"
-LOOPS: Final = (ONE_THREAD, WIDE, ALL_CPUS)
+# The same as `ALL_CPUS`, with a plain ONNX Runtime session instead of the server's engine.
+PLAIN: Final = "loop-plain"
+LOOPS: Final = (ONE_THREAD, WIDE, ALL_CPUS, PLAIN)
+FULL_LOOPS: Final = (ALL_CPUS, PLAIN)
 
 LEAST_LEAD: Final = 1.5
 LEAST_SHARE_OF_LIMIT: Final = 0.92
 MOST_OVERHEAD_MS: Final = 1.5
+# The loads, in requests in flight, that the goals are about.
 LOADED: Final = (8, 32)
-# A run of which others took more of the CPU says little.
+# A run says little if others took more of the CPU.
 DISTURBED: Final = 0.05
 
 
@@ -25,18 +29,18 @@ class Run:
     """One load on one contender.
 
     Attributes:
-        contender: Its name.
-        round: In which round, from 0.
-        connections: Requests in flight; of a loop, how many turn side by side.
-        requests: How many were answered, errors included.
-        seconds: How long it took.
-        errors: Answers other than 200, and requests without one.
+        contender: Name of the server or loop.
+        round: Number of the round, from 0.
+        connections: Requests in flight; for a loop, how many loops run side by side.
+        requests: Requests answered, errors included.
+        seconds: Duration.
+        errors: Answers other than 200, and requests without an answer.
         p50_ms: Median latency.
-        p90_ms: 90th percentile of it.
-        p99_ms: 99th percentile of it.
-        cpu_ms: CPU time of all the contender's processes, of each request.
+        p90_ms: 90th percentile of the latency.
+        p99_ms: 99th percentile of the latency.
+        cpu_ms: CPU time per request, of all the contender's processes.
         memory_mib: Proportional set size of those processes at the end of the load.
-        foreign_share: How much of the machine's CPU time others took, 0 to 1.
+        foreign_share: Share of the machine's CPU time that others took, 0 to 1.
     """
 
     contender: str
@@ -60,12 +64,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Typical:
-    """The medians over the rounds of one contender at one load; attributes as in `Run`.
+    """Medians over the rounds of one contender at one load; other attributes are those of `Run`.
 
     Attributes:
         rate: Good answers a second.
-        of_best_peer: Its rate over that of the fastest peer of the same round; None without peers.
-        errors: Of all rounds together.
+        of_best_peer: Rate over that of the fastest peer in the same round; None without peers.
+        memory_mib: The largest of all rounds.
+        errors: The sum of all rounds.
     """
 
     contender: str
@@ -82,23 +87,23 @@ class Typical:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Something to reach, and what was reached.
+    """A figure that the comparison is about, and the limit that it should keep.
 
     Attributes:
-        text: What it is.
+        text: What the figure is.
         value: What was measured.
-        limit: What it is held to.
-        met: Whether it is kept.
+        limit: The limit; None where there is no goal.
+        met: Whether the limit is kept; None likewise.
     """
 
     text: str
     value: float
-    limit: float
-    met: bool
+    limit: float | None = None
+    met: bool | None = None
 
 
 def is_server(contender: str) -> bool:
-    """Whether this is no loop."""
+    """Whether this is a server and no loop."""
     return contender not in LOOPS
 
 
@@ -108,7 +113,7 @@ def is_peer(contender: str) -> bool:
 
 
 def typical(runs: Iterable[Run]) -> list[Typical]:
-    """The medians of each contender at each load, in the order in which they first ran."""
+    """The medians of each contender at each load, in the order of their first runs."""
     runs = list(runs)
     groups: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
@@ -118,23 +123,33 @@ def typical(runs: Iterable[Run]) -> list[Typical]:
 
 
 def goals(runs: Iterable[Run]) -> list[Goal]:
-    """The goals that the runs have the numbers for."""
+    """The goals, and other ratios of interest, for which the runs have the numbers."""
     runs = list(runs)
+    best = _best_peers(runs)
+    limits = _by_round(runs, ALL_CPUS, None, lambda run: run.rate)
+    plain = _by_round(runs, PLAIN, None, lambda run: run.rate)
     found: list[Goal] = []
-    for connections in LOADED:
-        best = {at: rate for (at, load), rate in _best_peers(runs).items() if load == connections}
+    for connections in loads_under_goals(runs):
         ours = _by_round(runs, OURS, connections, lambda run: run.rate)
-        limits = _by_round(runs, ALL_CPUS, None, lambda run: run.rate)
-        lead = _median_ratio(ours, best)
-        found += _at_least(f"rate at c={connections} over the best peer's", lead, LEAST_LEAD)
+        peers = {at: rate for (at, load), rate in best.items() if load == connections}
+        rate = f"rate at c={connections} over"
+        found += _at_least(f"{rate} the best peer's", _median_ratio(ours, peers), LEAST_LEAD)
         share = _median_ratio(ours, limits)
-        text = f"rate at c={connections} over that of loops on all CPUs"
-        found += _at_least(text, share, LEAST_SHARE_OF_LIMIT)
+        found += _at_least(f"{rate} that of loops on all CPUs", share, LEAST_SHARE_OF_LIMIT)
+        to_plain = _median_ratio(ours, plain)
+        if to_plain is not None:
+            found.append(Goal(f"{rate} that of loops on plain ONNX Runtime", to_plain))
     overhead = _overhead_ms(runs)
     if overhead is not None:
         text = "p50 at c=1 less that of the quicker loop, in ms"
         found.append(Goal(text, overhead, MOST_OVERHEAD_MS, overhead <= MOST_OVERHEAD_MS))
     return found
+
+
+def loads_under_goals(runs: Iterable[Run]) -> list[int]:
+    """The loads of `LOADED` that ours had; else the largest that it had, if that is above 1."""
+    loads = {run.connections for run in runs if run.contender == OURS and run.connections > 1}
+    return [load for load in LOADED if load in loads] or sorted(loads)[-1:]
 
 
 def _typical(group: list[Run], best: Mapping[tuple[int, int], float]) -> Typical:
@@ -170,7 +185,7 @@ def _best_peers(runs: Iterable[Run]) -> dict[tuple[int, int], float]:
 def _by_round(
     runs: Iterable[Run], contender: str, connections: int | None, read: Callable[[Run], float]
 ) -> dict[int, float]:
-    """Round to a number of a contender's run in it; any load where none is named."""
+    """A number of a contender's run in each round, at one load or at any."""
     return {
         run.round: read(run)
         for run in runs
@@ -179,7 +194,7 @@ def _by_round(
 
 
 def _median_ratio(over: Mapping[int, float], under: Mapping[int, float]) -> float | None:
-    """The median over the rounds that both have."""
+    """The median over the rounds that both have; None without any."""
     ratios = [over[at] / under[at] for at in over if under.get(at)]
     return statistics.median(ratios) if ratios else None
 

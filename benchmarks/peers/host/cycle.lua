@@ -1,5 +1,5 @@
--- wrk -s cycle.lua URL -- LIST: sends the photos that LIST names, one after another, and says in one
--- line of JSON what came of it. Latencies are in ms.
+-- wrk -s cycle.lua URL -- LIST: sends the photos that LIST names, one after another, and prints the
+-- outcome as one line of JSON. Latencies are in ms.
 
 local requests, at = {}, 0
 

@@ -1,4 +1,4 @@
-"""A closed loop of requests by wrk: so many in flight, each followed by the next."""
+"""A closed loop of requests by wrk: their number in flight is fixed."""
 
 import json
 import shutil
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.peers.machine import cpu_times, foreign_share
-from benchmarks.peers.processes import RunningServer
-from benchmarks.peers.results import Run
+from benchmarks.peers.host.machine import cpu_times, foreign_share
+from benchmarks.peers.host.processes import RunningServer
+from benchmarks.peers.outcome.results import Run
 from model_export.errors import ModelExportError
 
 SCRIPT: Final = Path(__file__).with_name("cycle.lua")
@@ -19,11 +19,11 @@ TIMEOUT: Final = "30s"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Which photos to send, and for how long.
+    """The photos to send, and how long to send them.
 
     Attributes:
-        photo_list: A file with the path of a JPEG on each line.
-        seconds: Length of a run.
+        photo_list: A file with the path of one JPEG per line.
+        seconds: Length of a run; wrk takes whole seconds.
     """
 
     photo_list: Path
@@ -32,7 +32,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class WrkOutcome:
-    """What wrk says of a run; attributes as in `Run`."""
+    """What wrk reports of a run; the attributes are those of `Run`."""
 
     requests: int
     seconds: float
@@ -59,16 +59,19 @@ def find_wrk() -> str:
 def run_load(
     server: RunningServer, path: str, load: Load, *, contender: str, turn: int, connections: int
 ) -> Run:
-    """Load a server that is ready, and see what that costs.
+    """Load a server that is ready, and measure what that costs.
 
     Raises:
-        ModelExportError: wrk fails, or not one request is answered.
+        ModelExportError: wrk fails, or no request is answered with 200.
     """
     before, contender_before = cpu_times(), server.cpu_seconds()
     outcome = run_wrk(f"http://127.0.0.1:{server.port}{path}", load, connections)
     contender_s, after = server.cpu_seconds() - contender_before, cpu_times()
     if outcome.requests <= outcome.errors:
-        raise ModelExportError(f"{contender} gave no good answer at c={connections}")
+        raise ModelExportError(
+            f"{contender} gave no good answer at c={connections}: {outcome.errors} errors and no "
+            f"other answer within {outcome.seconds:.1f} s; --seconds makes runs longer"
+        )
     return Run(
         contender=contender,
         round=turn,
@@ -86,13 +89,13 @@ def run_load(
 
 
 def run_wrk(url: str, load: Load, connections: int) -> WrkOutcome:
-    """One run of wrk, on one thread, which is far from busy.
+    """One run of wrk on one thread, which is far from busy.
 
     Raises:
         ModelExportError: wrk fails.
     """
     duration = f"{max(1, round(load.seconds))}s"
-    # One option each: a connection for each request in flight.
+    # One connection per request in flight.
     options = ["-t", "1", "-c", str(connections), "-d", duration, "--timeout", TIMEOUT]
     command = [find_wrk(), *options, "-s", str(SCRIPT), url, "--", str(load.photo_list)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
@@ -102,18 +105,18 @@ def run_wrk(url: str, load: Load, connections: int) -> WrkOutcome:
 
 
 def read_outcome(output: str) -> WrkOutcome:
-    """The last line of what wrk printed, which is the script's.
+    """The outcome in the last line that wrk printed, which is that of `cycle.lua`.
 
     Raises:
-        ModelExportError: It is not what the script writes.
+        ModelExportError: There is none.
     """
     try:
         return WrkOutcome(**json.loads(output.splitlines()[-1]))
     except (IndexError, ValueError, TypeError) as error:
-        raise ModelExportError(f"wrk did not say how it went: {output!r}") from error
+        raise ModelExportError(f"wrk printed no outcome: {output!r}") from error
 
 
 def write_photo_list(photos: Sequence[Path], path: Path) -> Path:
-    """A file for `Load.photo_list`."""
+    """Write the file for `Load.photo_list`."""
     path.write_text("".join(f"{photo.resolve()}\n" for photo in photos))
     return path

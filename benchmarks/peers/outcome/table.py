@@ -1,30 +1,32 @@
-"""The results as Markdown: a table, the goals, and how all of it was set up."""
+"""The results as Markdown: the table, the goals, and remarks on the runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from benchmarks.peers.results import (
-    ALL_CPUS,
+from benchmarks.peers.outcome.results import (
     DISTURBED,
+    FULL_LOOPS,
     Goal,
     Run,
     Typical,
     goals,
     is_server,
+    loads_under_goals,
     typical,
 )
 
 SHOWN_LOADS: Final = (1, 8, 32)
-# Whose CPU time the table has.
+# The load whose CPU time the table shows.
 BUSY_LOAD: Final = 8
 
 
-def results_table(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
+def results_table(runs: Sequence[Run], titles: Mapping[str, str], corner: str = "") -> str:
     """A row for each contender.
 
     Args:
         runs: All that was measured.
         titles: Contender to its name in the table, in the order of the rows.
+        corner: The text of the top left cell.
 
     Returns:
         Lines of Markdown; rates in requests a second, with the ratio to the best peer in
@@ -32,7 +34,7 @@ def results_table(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
     """
     cells = {(entry.contender, entry.connections): entry for entry in typical(runs)}
     loads = shown_loads(runs)
-    head = ["", *(f"req/s c={load}" for load in loads)]
+    head = [corner, *(f"req/s c={load}" for load in loads)]
     head += [*(f"p50 / p99 ms c={load}" for load in loads), "CPU ms/request", "memory MiB"]
     lines = [_line(head), _line(["---", *(["---:"] * (len(head) - 1))])]
     for name, title in titles.items():
@@ -48,13 +50,14 @@ def goals_list(runs: Sequence[Run]) -> str:
 
 
 def shown_loads(runs: Iterable[Run]) -> list[int]:
-    """The loads that the table shows: the usual ones, as far as some server had them."""
+    """The loads that the table shows: the usual ones that were measured, and those under goals."""
+    runs = list(runs)
     measured = {run.connections for run in runs if is_server(run.contender)}
-    return [load for load in SHOWN_LOADS if load in measured] or sorted(measured)
+    return sorted(measured & {*SHOWN_LOADS, *loads_under_goals(runs)}) or sorted(measured)
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
-    """What a reader should know of the runs: errors, and others at work on the machine."""
+    """What a reader should know of the runs: errors, and other work on the machine."""
     found = [
         f"{entry.contender} failed {entry.errors} times at c={entry.connections}"
         for entry in typical(runs)
@@ -71,8 +74,8 @@ def _row(entries: Sequence[Typical], loads: Sequence[int]) -> list[str]:
     at = {entry.connections: entry for entry in entries}
     timed = at
     if not is_server(entries[0].contender):
-        # The one that fills the machine is the limit of every load beyond 1, but not of a latency.
-        full = entries[0].contender == ALL_CPUS
+        # Loops on all CPUs limit the rate at every load beyond 1, but no latency.
+        full = entries[0].contender in FULL_LOOPS
         at = {load: entries[0] for load in loads if full == (load > 1)}
         timed = {} if full else at
     busiest = at.get(BUSY_LOAD) or entries[-1]
@@ -96,6 +99,8 @@ def _latency(entry: Typical | None) -> str:
 
 
 def _goal(goal: Goal) -> str:
+    if goal.limit is None:
+        return f"- {goal.text}: {goal.value:.2f} (no goal)"
     verdict = "met" if goal.met else "MISSED"
     return f"- {goal.text}: {goal.value:.2f}, goal {goal.limit:g}: {verdict}"
 

@@ -1,4 +1,4 @@
-"""The machine that is measured on: what it is, and how busy others keep it."""
+"""The machine that runs the comparison: what it is, and how busy others keep it."""
 
 import os
 import platform
@@ -11,17 +11,20 @@ from typing import Final
 from service.cpus import usable_cpus
 
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-# In the first line of /proc/stat: waiting for nothing, and for a disk.
+# Of the first line of /proc/stat: idle, and waiting for a disk.
 IDLE_FIELDS: Final = (3, 4)
+# What a CPU needs to multiply in bfloat16. Engines are chosen by it, and speeds depend on it.
+BFLOAT16_FLAGS: Final = ("avx512_bf16", "amx_bf16")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where the numbers come from.
+    """The machine that the numbers come from.
 
     Attributes:
-        cpu: Model of the processor.
-        cpus: How many of them this process may use.
+        cpu: The CPU's model name, as lscpu has it.
+        flags: Which of `BFLOAT16_FLAGS` the CPU has.
+        cpus: How many CPUs this process may use.
         memory_gib: Size of the memory.
         system: Kernel and its release.
         python: Version of the interpreter.
@@ -29,6 +32,7 @@ class Machine:
     """
 
     cpu: str
+    flags: tuple[str, ...]
     cpus: int
     memory_gib: float
     system: str
@@ -41,9 +45,9 @@ class CpuTimes:
     """CPU time so far, in seconds.
 
     Attributes:
-        busy: Of everything on the machine, other guests of its host included.
-        total: That there was, idle or not.
-        own: Of this process and its children that have ended.
+        busy: Time that anything used, other guests of the machine's host included.
+        total: Time that there was, idle or not.
+        own: Time that this process and its finished children used.
     """
 
     busy: float
@@ -54,8 +58,10 @@ class CpuTimes:
 def describe() -> Machine:
     """This machine."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    cpu, flags = read_cpu(Path("/proc/cpuinfo").read_text())
     return Machine(
-        cpu=_cpu_model(),
+        cpu=cpu,
+        flags=flags,
         cpus=usable_cpus(),
         memory_gib=round(pages / 2**30, 1),
         system=f"{platform.system()} {platform.release()}",
@@ -67,7 +73,7 @@ def describe() -> Machine:
 def cpu_times() -> CpuTimes:
     """The clocks as they stand."""
     first = Path("/proc/stat").read_text().splitlines()[0]
-    # The last two are already in those of users.
+    # The line's last two fields, time of guests, are part of the first two.
     fields = [int(field) / TICKS_PER_S for field in first.split()[1:9]]
     idle = sum(fields[i] for i in IDLE_FIELDS)
     usages = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -76,7 +82,7 @@ def cpu_times() -> CpuTimes:
 
 
 def foreign_share(before: CpuTimes, after: CpuTimes, contender_s: float) -> float:
-    """How much of the CPU time between two readings was neither ours nor the contender's.
+    """The share of CPU time between two readings that neither we nor the contender used.
 
     Args:
         before: The first reading.
@@ -84,14 +90,20 @@ def foreign_share(before: CpuTimes, after: CpuTimes, contender_s: float) -> floa
         contender_s: CPU time of the contender between them, in seconds.
 
     Returns:
-        0 to 1; the clocks tick in hundredths of a second, which a short time feels.
+        0 to 1. The clocks tick in hundredths of a second, so short times are inexact.
     """
     others = after.busy - before.busy - (after.own - before.own) - contender_s
     return min(1.0, max(0.0, others / max(after.total - before.total, 1e-9)))
 
 
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+def read_cpu(cpuinfo: str) -> tuple[str, tuple[str, ...]]:
+    """The CPU's model name and those of `BFLOAT16_FLAGS` that it has.
+
+    Args:
+        cpuinfo: The content of /proc/cpuinfo.
+    """
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    fields = {name.strip(): value.strip() for name, _, value in lines}
+    flags = fields.get("flags", "").split()
+    model = fields.get("model name") or platform.machine()
+    return model, tuple(flag for flag in BFLOAT16_FLAGS if flag in flags)

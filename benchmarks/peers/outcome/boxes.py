@@ -1,4 +1,4 @@
-"""Whether two servers find the same: their answers read, compared, and held to annotations."""
+"""The boxes of two servers: read from their answers, compared, and measured by annotations."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,36 @@ from model_export.errors import ModelExportError
 from model_export.measure.coco import CocoResult, CocoSet, measure
 from service.core.suppress import iou_with
 
-# A box this close to the confidence asked for may fall on either side of it.
-LEAST_SCORE: Final = 0.35
-LEAST_IOU: Final = 0.95
-MOST_SCORE_GAP: Final = 0.02
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What counts as the same box, and how many boxes may lack a partner.
+
+    Attributes:
+        least_score: Boxes below need no partner. They are so close to the confidence asked for that
+            either side may leave them out.
+        least_iou: The smallest overlap of two partners.
+        most_score_gap: The largest difference of their scores.
+        most_missing: The largest share of boxes without a partner, 0 to 1.
+    """
+
+    least_score: float
+    least_iou: float
+    most_score_gap: float
+    most_missing: float = 0.0
+
+
+# Of float32 on both sides, with arithmetic in another order.
+EXACT: Final = Tolerance(least_score=0.35, least_iou=0.95, most_score_gap=0.02)
+# Of fewer bits on one side. Scores move by up to 0.06, which at times changes which of two
+# overlapping boxes survives.
+REDUCED: Final = Tolerance(least_score=0.4, least_iou=0.8, most_score_gap=0.1, most_missing=0.03)
+FLOAT32: Final = ("f32", "fp32", "float32")
+
+
+def tolerance_of(precision: str | None) -> Tolerance:
+    """The tolerance for an engine of a precision; None is taken for float32."""
+    return EXACT if precision is None or precision in FLOAT32 else REDUCED
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +54,27 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How a server's boxes compare with those of another.
+    """How well the boxes of two servers agree.
 
     Attributes:
-        compared: How many boxes had to have a partner.
-        least_iou: The smallest overlap of two partners; 1 without any.
-        most_score_gap: The largest difference of their scores.
+        tolerance: What was allowed.
+        compared: How many boxes need a partner.
+        least_iou: The smallest overlap of two partners; 1 if there are none.
+        most_score_gap: The largest difference of two partners' scores.
         differences: A line for each box without a partner.
     """
+
+    tolerance: Tolerance
 
     compared: int
     least_iou: float
     most_score_gap: float
     differences: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether no more boxes lack a partner than may."""
+        return len(self.differences) <= self.tolerance.most_missing * self.compared
 
 
 def read_answer(body: bytes) -> list[Box]:
@@ -62,37 +96,36 @@ def read_answer(body: bytes) -> list[Box]:
 
 
 def compare(
-    reference: Mapping[str, Sequence[Box]], other: Mapping[str, Sequence[Box]]
+    reference: Mapping[str, Sequence[Box]],
+    other: Mapping[str, Sequence[Box]],
+    tolerance: Tolerance = EXACT,
 ) -> Agreement:
-    """Look for a partner of every clear box, both ways.
+    """Look for a partner of every clear box of either side on the other.
 
     Args:
-        reference: Photo to its boxes by one server.
-        other: The same photos by another.
-
-    Returns:
-        The agreement; partners have one class, an IoU of `LEAST_IOU` and scores that differ by
-        at most `MOST_SCORE_GAP`.
+        reference: The boxes that one server finds in each photo.
+        other: The boxes that another finds in the same photos, at least.
+        tolerance: What counts as a partner, besides the same class.
     """
     ious, gaps, differences = [1.0], [0.0], []
     compared = 0
     for photo, boxes in reference.items():
         for one, others, who in ((boxes, other[photo], "only there"), (other[photo], boxes, "new")):
-            for box in (box for box in one if box.score > LEAST_SCORE):
+            for box in (box for box in one if box.score > tolerance.least_score):
                 compared += 1
                 overlap, gap = _nearest(box, others)
-                if overlap < LEAST_IOU or gap > MOST_SCORE_GAP:
+                if overlap < tolerance.least_iou or gap > tolerance.most_score_gap:
                     differences.append(f"{photo}: {who}: {box}")
                 else:
                     ious.append(overlap)
                     gaps.append(gap)
-    return Agreement(compared, min(ious), max(gaps), tuple(differences))
+    return Agreement(tolerance, compared, min(ious), max(gaps), tuple(differences))
 
 
 def average_precision(
     coco: CocoSet, class_names: Sequence[str], found: Mapping[int, Sequence[Box]]
 ) -> float:
-    """COCO's AP of boxes by image id; of those that were confident enough to be answered.
+    """COCO's AP of the boxes in some answers, by image id.
 
     Raises:
         ModelExportError: No class of the model is among the annotations' categories.
@@ -110,7 +143,7 @@ def average_precision(
 
 
 def _nearest(box: Box, others: Sequence[Box]) -> tuple[float, float]:
-    """Overlap with the nearest box of its class, and the difference of their scores."""
+    """Overlap with the nearest box of the same class, and the difference of the two scores."""
     rivals = [other for other in others if other.class_id == box.class_id]
     if not rivals:
         return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""A virtual environment for each peer, made once and again when its requirements change."""
+"""A virtual environment for each peer, made once, and again when its requirements change."""
 
 import subprocess
 import sys
@@ -9,17 +9,17 @@ from typing import Final
 
 from model_export.errors import ModelExportError
 
-REQUIREMENTS: Final = Path(__file__).with_name("requirements")
+REQUIREMENTS: Final = Path(__file__).parents[1] / "requirements"
 STAMP: Final = "installed.txt"
 
 
 def ensure_environment(name: str, folder: Path, say: Callable[[str], None]) -> Path:
-    """The interpreter of a peer's environment, which is made or renewed if need be.
+    """The interpreter of a peer's environment, which is made or renewed if necessary.
 
     Args:
-        name: Which of the requirement files.
-        folder: Where environments are kept.
-        say: Told what takes long.
+        name: Name of a requirement file, without `.txt`.
+        folder: The folder of all environments.
+        say: Called before something takes long.
 
     Raises:
         ModelExportError: The packages cannot be installed.
@@ -38,7 +38,7 @@ def ensure_environment(name: str, folder: Path, say: Callable[[str], None]) -> P
 
 
 def pins(name: str) -> tuple[str, ...]:
-    """The packages of a requirement file, `name==version` each."""
+    """The packages of a requirement file, each as `name==version`."""
     return tuple((REQUIREMENTS / f"{name}.txt").read_text().split())
 
 

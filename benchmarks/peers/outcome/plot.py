@@ -1,4 +1,4 @@
-"""Latency against load, one line a server."""
+"""Latency against load, with one line per server."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,14 +7,14 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from benchmarks.peers.results import ALL_CPUS, ALONE, OURS, Run, Typical, is_server, typical
+from benchmarks.peers.outcome.results import ALL_CPUS, ALONE, OURS, Run, Typical, is_server, typical
 
 OURS_COLOR = "#d62728"
 PEER_COLORS = ("#1f77b4", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f")
 
 
 def draw_latencies(runs: Sequence[Run], titles: Mapping[str, str], path: Path) -> None:
-    """Draw p50 and p99 over the rate, a dot for each load, and the loops' limit.
+    """Draw p50 and p99 over the rate, with a dot per load, and the rate of the loops on all CPUs.
 
     Args:
         runs: All that was measured.

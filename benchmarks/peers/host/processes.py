@@ -1,4 +1,4 @@
-"""A contender's processes: started, found again, weighed and ended."""
+"""The processes of a contender: how they start, what they use, and how they end."""
 
 import contextlib
 import http.client
@@ -15,15 +15,16 @@ from typing import Final
 from model_export.errors import ModelExportError
 
 START_TIMEOUT_S: Final = 180.0
-# Some do not end at all when they are asked to.
+# Some servers ignore the request to end.
 STOP_TIMEOUT_S: Final = 6.0
 KILL_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.2
 REQUEST_TIMEOUT_S: Final = 30.0
-# Frameworks start daemons that leave the tree of their parent; what they inherit stays with them.
+# Frameworks start daemons that leave their parent's process tree, but keep its environment.
 MARK: Final = "PEER_MARK"
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-# In /proc/PID/stat, counted after the name: user and system time, of itself and of its dead.
+# Of /proc/PID/stat, counted after the name: user and system time of the process and of its children
+# that have ended.
 CPU_FIELDS: Final = slice(11, 15)
 
 
@@ -31,10 +32,10 @@ class RunningServer:
     """A server in processes of its own, on a free port of this machine.
 
     Args:
-        command: The program and its arguments; `{port}` in them becomes the port.
-        environment: Added to that of this process; `PEER_PORT` comes by itself.
-        folder: Where it runs.
-        log: Takes all that it says.
+        command: The program and its arguments, in which `{port}` stands for the port.
+        environment: Variables to add to those of this process; `PEER_PORT` is always there.
+        folder: Its working folder.
+        log: The file that takes its output.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class RunningServer:
             )
 
     def wait_until_it_answers(self, path: str, photo: bytes) -> None:
-        """Ask until the answer is 200.
+        """Send a photo until the answer is 200.
 
         Raises:
-            ModelExportError: It ended, or did not answer in time; the end of its log says more.
+            ModelExportError: The server ended, or did not answer in time. The message has the end
+                of its log.
         """
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
@@ -75,25 +77,34 @@ class RunningServer:
         """Status and body of the answer to one JPEG.
 
         Raises:
-            OSError: It cannot be reached.
-            http.client.HTTPException: What it says is not HTTP.
+            OSError: The server cannot be reached.
+            http.client.HTTPException: The answer is not HTTP.
         """
+        return self._request("POST", path, photo, {"Content-Type": "image/jpeg"})
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of the answer to a GET; raises as `post` does."""
+        return self._request("GET", path, None, {})
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT_S)
         with contextlib.closing(connection):
-            connection.request("POST", path, photo, {"Content-Type": "image/jpeg"})
+            connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
             return response.status, response.read()
 
     def cpu_seconds(self) -> float:
-        """CPU time so far of all its processes, those that ended included."""
+        """CPU time so far of all its processes, including those that have ended."""
         return sum(_cpu_seconds(pid) for pid in self._pids())
 
     def memory_mib(self) -> float:
-        """Proportional set size: what several of its processes share counts once."""
+        """Proportional set size: memory that several of its processes share counts once."""
         return sum(pss_mib(pid) for pid in self._pids())
 
     def stop(self) -> None:
-        """End it as an operator would, and what is left of it by force."""
+        """End it as an operator would, and then kill what is left of it."""
         self._process.terminate()
         if not self._ends_within(STOP_TIMEOUT_S):
             for pid in self._pids():
@@ -115,7 +126,7 @@ class RunningServer:
 
 
 def marked_pids(mark: str) -> Iterator[int]:
-    """The processes that were started with this mark in their environment."""
+    """The processes that have this mark in their environment."""
     wanted = f"{MARK}={mark}".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -125,7 +136,7 @@ def marked_pids(mark: str) -> Iterator[int]:
 
 
 def pss_mib(pid: int) -> float:
-    """Proportional set size of a process in MiB; 0 of one that has ended."""
+    """Proportional set size of a process in MiB; 0 if it has ended."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -134,7 +145,7 @@ def pss_mib(pid: int) -> float:
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on."""
+    """A TCP port that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -142,7 +153,7 @@ def free_port() -> int:
 
 def _cpu_seconds(pid: int) -> float:
     with contextlib.suppress(OSError):
-        # The name may hold spaces and parentheses of its own.
+        # The process name comes first, and may hold spaces and parentheses.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[CPU_FIELDS])) / TICKS_PER_S
     return 0.0
