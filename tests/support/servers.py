@@ -47,7 +47,12 @@ class Server:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        started = self.wait_for("Uvicorn running on ", "workers listen")
+        try:
+            started = self.wait_for("Uvicorn running on ", "workers listen")
+        except BaseException:
+            # A test that fails here leaves nothing for the next one to find.
+            self._end()
+            raise
         self.url = started.get("url") or started["event"].split()[3]
         self.client = httpx2.Client(base_url=self.url, timeout=60)
 
@@ -79,6 +84,9 @@ class Server:
     def close(self) -> None:
         """End it whatever its state."""
         self.client.close()
+        self._end()
+
+    def _end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(timeout=60)
