@@ -32,8 +32,9 @@ from overload import EXAMPLE, SENDER, Answers, read_answers, serving
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.core.pack import pack_images
-from service.engine.onnx_engine import OnnxEngine
-from service.engine.onnx_sessions import Session, choose_providers, import_runtime, open_session
+from service.engine.base import Engine
+from service.engine.choose import EngineOptions, open_engine
+from service.engine.onnx_runtime import Session, choose_providers, import_runtime, open_session
 from service.settings import Device
 
 GOAL: Final = 0.9
@@ -47,8 +48,8 @@ Batch = NDArray[np.uint8]
 def main() -> None:
     """Measure, and print a line for each."""
     arguments = _arguments()
-    engine = OnnxEngine(arguments.model, device=arguments.device, max_batch=arguments.batch)
-    engine.load()
+    options = EngineOptions(arguments.model, arguments.device, max_batch=arguments.batch)
+    engine = open_engine(options)
     spec = engine.contract.input
     print(f"{engine.contract.name} on {engine.provider}, {spec.height}x{spec.width}", flush=True)
     rng = np.random.default_rng(0)
@@ -62,7 +63,7 @@ def main() -> None:
         _measure_server(arguments, workers, limit)
 
 
-def _measure_calls(engine: OnnxEngine, images: Batch, arguments: argparse.Namespace) -> float:
+def _measure_calls(engine: Engine, images: Batch, arguments: argparse.Namespace) -> float:
     """Images a second of `session.run`; all ways to call the model are printed."""
     runtime = import_runtime()
     session = open_session(

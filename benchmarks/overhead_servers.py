@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.core.contract import InputSpec, ModelContract
+from service.engine.base import Precision
 from service.http.app import create_app
+from service.http.connection.door import OpenDoor
+from service.http.exchange import Exchange
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
@@ -45,6 +48,9 @@ class FreeEngine:
     """
 
     provider = wanted_provider = "FreeExecutionProvider"
+    on_cpu = False
+    precision: Precision = "f32"
+    threads = 1
     contract = CONTRACT
     max_batch = 16
     spans: Sequence[int] = (1,)
@@ -102,7 +108,8 @@ class Floor:
     def __call__(self, listener: socket.socket, place: int | None, started: Event) -> None:
         """Serve until a signal."""
         del place
-        config = uvicorn_config(answering(self.answer), Settings())
+        door = OpenDoor(Exchange(Metrics()))
+        config = uvicorn_config(answering(self.answer), Settings(), door)
         _AnnouncingServer(config, started).run([listener])
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Build the service's image without Docker, run it, and see that it does what it should.
 #
-#   docker/check-image.sh build cpu|openvino|gpu   build on a base made here; tell what layers weigh
+#   docker/check-image.sh build cpu|gpu   build on a base made here; tell what layers weigh
 #   docker/check-image.sh run MODEL                run it as a container would ("" : the model inside);
-#                                                  FLAVOUR=openvino runs that image instead of `cpu`
+#                                                  DEVICE=openvino or cpu pins the engine
 #
 # Needs root, buildah and debootstrap (Debian packages), and the package registries that pip and
 # debootstrap are set up for. WORK is where images are kept; BUILD_OPTIONS goes to `buildah bud`
@@ -86,7 +86,7 @@ run() {
   unshare --pid --fork --mount-proc="$root/proc" \
     chroot "$root" setpriv --reuid 10001 --regid 10001 --clear-groups --bounding-set=-all --inh-caps=-all \
     --no-new-privs /usr/bin/env -i -C /opt/app "${environment[@]}" \
-    YOLOX_HOST=127.0.0.1 YOLOX_PORT=$PORT YOLOX_MODEL="$model" YOLOX_DEVICE="$FLAVOUR" YOLOX_WORKERS="${WORKERS:-1}" \
+    YOLOX_HOST=127.0.0.1 YOLOX_PORT=$PORT YOLOX_MODEL="$model" YOLOX_DEVICE="${DEVICE:-auto}" YOLOX_WORKERS="${WORKERS:-1}" \
     python -m service 2>"$WORK/service.log" &
   server=$!
   check "$root" "$server" "${environment[@]}"
@@ -118,7 +118,7 @@ check() {
 }
 
 case "${1:-}" in
-  build) build "${2:?cpu, openvino or gpu}" ;;
+  build) build "${2:?cpu or gpu}" ;;
   run) run "${2-}" ;;
   *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

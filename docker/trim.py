@@ -14,10 +14,16 @@ from typing import Final
 UNUSED: Final = (
     # For other programs' C and C++: the Python module has a copy of its own inside.
     "onnxruntime/capi/libonnxruntime.so.*",
-    # OpenVINO for Intel's GPUs and NPUs, and the plugin's other names.
-    "onnxruntime_ep_openvino/cache.json",
-    "onnxruntime_ep_openvino/libonnxruntime_providers_openvino_plugin.so.*",
-    "onnxruntime_ep_openvino/libopenvino_intel_[gn]pu_plugin.so",
+    # OpenVINO for Intel's GPUs and NPUs, for other files than ONNX, and for other programs' C++.
+    "openvino/cmake",
+    "openvino/include",
+    "openvino/libs/cache.json",
+    "openvino/libs/libopenvino_auto*_plugin.so",
+    "openvino/libs/libopenvino_c.so.*",
+    "openvino/libs/libopenvino_hetero_plugin.so",
+    "openvino/libs/libopenvino_intel_[gn]pu_plugin.so",
+    "openvino/libs/libopenvino_[gijpt]*_frontend.so.*",
+    "openvino/tools",
     # Tools for making models.
     "onnxruntime/datasets",
     "onnxruntime/quantization",

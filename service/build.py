@@ -1,17 +1,21 @@
 """From settings to a loaded, warmed engine and the defaults it is served with."""
 
+import asyncio
 import dataclasses
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from service.core.contract import ModelContract
-from service.core.letterbox import LetterboxMode
+from service.core.letterbox import LetterboxMode, likely_sizes, promised_sizes
 from service.core.suppress import DetectionOptions, with_recommended
 from service.cpus import cpus_of_process, usable_cpus
-from service.engine.onnx_engine import CpuShares, Engine, OnnxEngine
-from service.engine.onnx_sessions import CUDA, ON_CPU
+from service.engine.base import CUDA, CpuShares, Engine, LoadableEngine
+from service.engine.choose import EngineOptions, open_engine
 from service.errors import StartupError
 from service.imaging.draw import Artists
 from service.observe.metrics import Metrics
@@ -29,37 +33,79 @@ OPTION_SETTINGS: Final = ("confidence", "score_by", "nms", "iou", "sigma", "clas
 
 SPAN_STEP: Final = 4
 GPU_INSTANCES: Final = 2
+PROGRESS_S: Final = 5.0
 
 log = structlog.get_logger(__name__)
 
 
-def load_engine(settings: Settings) -> OnnxEngine:
-    """Load the model that the settings name, else the embedded one; warm every size it promises.
+def load_engine(settings: Settings) -> LoadableEngine:
+    """Load the model that the settings name, else the embedded one, and run its whole size once.
 
     Raises:
         StartupError: There is no such file, it cannot be served, or not on the device asked for.
     """
     path = settings.model or DEFAULT_MODEL
-    engine = OnnxEngine(
-        path,
-        device=settings.device,
-        shares=CpuShares(
-            threads_of_engine(settings), cpu_instances(settings), spans_of_engine(settings)
-        ),
-        max_batch=settings.max_batch_size,
-        gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
-        tensorrt_cache=settings.tensorrt_cache,
+    shares = CpuShares(
+        threads_of_engine(settings), cpu_instances(settings), spans_of_engine(settings)
     )
-    engine.load()
+    engine = open_engine(
+        EngineOptions(
+            path,
+            device=settings.device,
+            shares=shares,
+            letterbox=settings.letterbox,
+            max_batch=settings.max_batch_size,
+            narrow_sizes=settings.engine_sizes,
+            choices=settings.engine_cache,
+            gpu_memory_limit_mb=settings.gpu_memory_limit_mb,
+            tensorrt_cache=settings.tensorrt_cache,
+        )
+    )
     contract = engine.contract
     if settings.letterbox == "rectangle" and not contract.input.dynamic_size:
         raise StartupError(f"{path} has a fixed size, and cannot do letterbox=rectangle")
     mode = letterbox_mode(settings, engine)
     if (mode, engine.provider) == ("rectangle", CUDA):
         log.warning("CUDA plans all convolutions anew at each change of shape; squares are quicker")
-    engine.warm(promised_sizes(contract, mode))
+    engine.warm(first_size(contract, mode, on_cpu=engine.on_cpu))
     log.info("model", name=contract.name, version=contract.version, file=str(path))
     return engine
+
+
+def first_size(contract: ModelContract, mode: LetterboxMode, *, on_cpu: bool) -> tuple[int, int]:
+    """The network (height, width) that is run before anything else, to see that the model can.
+
+    On a CPU the smallest tells as much; the probe that makes a server ready runs the whole size. A
+    GPU plans at the first call, for each batch width.
+    """
+    sizes = promised_sizes(contract, mode) if on_cpu else likely_sizes(contract, mode)
+    return sizes[0]
+
+
+@asynccontextmanager
+async def warming_the_rest(settings: Settings, engine: Engine) -> AsyncIterator[None]:
+    """Warm the input sizes beside the whole one while requests are served, then stop doing so."""
+    if not isinstance(engine, LoadableEngine):
+        yield
+        return
+    task = asyncio.create_task(warm_the_rest(settings, engine))
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def warm_the_rest(settings: Settings, engine: LoadableEngine) -> None:
+    """Run the other input sizes once, where that makes later calls quicker."""
+    sizes = engine.cold_sizes(likely_sizes(engine.contract, letterbox_mode(settings, engine))[1:])
+    told = time.monotonic()
+    for done, size in enumerate(sizes):
+        await asyncio.to_thread(engine.warm, size)
+        if time.monotonic() - told > PROGRESS_S:
+            log.info("warming input sizes", done=done + 1, sizes=len(sizes))
+            told = time.monotonic()
+    if sizes:
+        log.info("all input sizes are warm", sizes=len(sizes) + 1)
 
 
 def threads_of_engine(settings: Settings) -> int:
@@ -86,13 +132,12 @@ def letterbox_mode(settings: Settings, engine: Engine) -> LetterboxMode:
     """As asked; rectangles save a CPU time, and cost a GPU, which runs like shapes together."""
     if settings.letterbox is not None:
         return settings.letterbox
-    on_cpu = engine.provider in ON_CPU
-    return "rectangle" if on_cpu and engine.contract.input.dynamic_size else "square"
+    return "rectangle" if engine.on_cpu and engine.contract.input.dynamic_size else "square"
 
 
 def engine_instances(settings: Settings, engine: Engine) -> int:
     """Batches run at once: as asked, or one per CPU; on a GPU, one computes and one copies."""
-    if engine.provider in ON_CPU:
+    if engine.on_cpu:
         return cpu_instances(settings)
     return settings.engine_instances or GPU_INSTANCES
 
@@ -103,20 +148,9 @@ def cpu_instances(settings: Settings) -> int:
     return settings.engine_instances or max(1, cpus // threads_of_engine(settings))
 
 
-def promised_sizes(contract: ModelContract, mode: LetterboxMode) -> list[tuple[int, int]]:
-    """Every network (height, width) that a letterbox of this mode can make."""
-    height, width, step = contract.input.height, contract.input.width, max(contract.strides)
-    if mode == "square":
-        return [(height, width)]
-    least = contract.least_side
-    tall = {(height, narrow) for narrow in range(least, width + 1, step)}
-    wide = {(low, width) for low in range(least, height + 1, step)}
-    return sorted(tall | wide)
-
-
 def on_one_thread(settings: Settings, engine: Engine) -> bool:
     """Whether each image stays on one thread: where the CPUs run them one by one, a thread each."""
-    alone = engine.provider in ON_CPU and engine.max_batch == 1
+    alone = engine.on_cpu and engine.max_batch == 1
     return alone and settings.decode_threads is None and threads_of_engine(settings) == 1
 
 
@@ -132,7 +166,7 @@ def make_detector(
         team: The processes of the server, if it has several.
     """
     # What they share is the CPUs.
-    team = team if engine.provider in ON_CPU else None
+    team = team if engine.on_cpu else None
     mode, instances = letterbox_mode(settings, engine), engine_instances(settings, engine)
     stages = Stages(engine.contract, mode, settings.max_image_pixels)
     places = Places(settings.max_queue_images, metrics)

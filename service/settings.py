@@ -37,7 +37,8 @@ class Settings(BaseSettings):
         description="ONNX file with a model contract (unset or empty: the barcode detector inside)",
     )
     device: Device = Field(
-        "auto", description="Where to run; `auto` takes a GPU if it can and says what it took"
+        "auto",
+        description="Where to run; `auto` takes a GPU, else the engine that it measures as quicker",
     )
     engine_instances: int | None = Field(
         None, ge=1, le=64, description="Batches run at once (unset: one per CPU, or two on a GPU)"
@@ -47,6 +48,16 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description="Threads per running batch (unset: the CPUs, shared out among those who wait)",
+    )
+    engine_sizes: int = Field(
+        3,
+        ge=0,
+        le=64,
+        description="Most input sizes that OpenVINO compiles for themselves, 20 to 80 MB each",
+    )
+    engine_cache: Path | None = Field(
+        None,
+        description="Folder that keeps which engine was quicker (unset: measured at every start)",
     )
     gpu_memory_limit_mb: int | None = Field(
         None, ge=256, description="Bound of the GPU memory arenas in MiB (unset: none)"

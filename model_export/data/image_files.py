@@ -1,4 +1,4 @@
-"""Image files: whether they can be read at all, their pixels, and a cache of these."""
+"""Image files, decoded exactly as the server decodes them, and a cache of their pixels."""
 
 import hashlib
 import io
@@ -9,70 +9,76 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 
 from model_export.errors import ModelExportError
 from model_export.files import replacing
+from service.errors import ServiceError
+from service.imaging.read import Photo
+from service.imaging.read import read_image as read_as_server
 
-# Pillow checks the files and OpenCV reads them: formats that both know.
-FORMATS: Final = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-# EXIF orientations that exchange height and width.
-SIDEWAYS: Final = (5, 6, 7, 8)
-# How long numpy makes the header of an image in a .npy file.
+# Pillow opens no larger image: twice its MAX_IMAGE_PIXELS, half a gigabyte when decoded. The
+# server's own limit is lower, and a setting, because strangers send its images.
+MAX_PIXELS: Final = 178_956_970
+# Part of every cache key: raise it when the decoder gives other pixels for the same file.
+DECODER_VERSION: Final = 2
+# The header that numpy writes for an image in a .npy file has this length.
 HEADER_BYTES: Final = 128
 
 
-def checked_size(path: Path) -> tuple[int, int]:
-    """Read a whole image file, and give its height and width the right way up, in pixels.
+def decode_image(content: bytes, fit: tuple[int, int] | None = None) -> Photo:
+    """Decode the bytes of an image file exactly as the server does.
 
-    A header alone would not show a download that was cut, which is how files break most often. A
-    JPEG is decoded at an eighth of its size: every byte is read, at half the time of decoding it.
+    EXIF orientation is applied: boxes are drawn on what a person sees. Transparency is laid on
+    white.
+
+    Args:
+        content: The bytes of the file.
+        fit: (height, width) in pixels of the input that the image is for; a JPEG of more than four
+            times that size is decoded smaller. By default every pixel is decoded.
 
     Raises:
-        ModelExportError: The file is missing, cut short, or no image of a known format.
+        ModelExportError: The bytes are no image that the server would decode, or the image has more
+            than `MAX_PIXELS`.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            # Pillow turns TIFFs itself.
-            turned = image.format == "TIFF"
-            sideways = not turned and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
-            image.draft("RGB", (1, 1))
-            image.load()
-    except FileNotFoundError as error:
-        raise ModelExportError(f"{path} is missing") from error
-    # Pillow's parsers throw many kinds of errors at damaged files.
-    except (
-        *(OSError, ValueError, TypeError, SyntaxError, EOFError),
-        Image.DecompressionBombError,
-    ) as error:
-        raise ModelExportError(f"{path} is broken: {error}") from error
-    return (width, height) if sideways else (height, width)
+        return read_as_server(content, MAX_PIXELS, fit=fit)
+    except ServiceError as error:
+        raise ModelExportError(error.detail) from error
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Decode an image file the right way up.
-
-    EXIF orientation is applied, as COCO's common tools (those that read with OpenCV, and
-    Detectron2) and the service do: boxes are drawn on what a person sees. Transparency is left out.
-
-    Returns:
-        (h, w, 3) uint8, BGR.
+    """Decode an image file: (h, w, 3) uint8, BGR, upright.
 
     Raises:
-        ModelExportError: The file cannot be read.
+        ModelExportError: The file cannot be read; the message names it.
     """
+    return _read(path).pixels
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """The height and width of an image file in pixels, upright; the whole file is read.
+
+    The header alone would not reveal a download that was cut short, the commonest damage. A JPEG is
+    decoded at an eighth of its size: that reads every byte, in half the time of a full decode.
+
+    Raises:
+        ModelExportError: The file cannot be read; the message names it.
+    """
+    photo = _read(path, fit=(1, 1))
+    return photo.height, photo.width
+
+
+def _read(path: Path, fit: tuple[int, int] | None = None) -> Photo:
     try:
-        # Not `imread`, which takes no path outside of the code page on Windows.
-        image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error) as error:
+        return decode_image(path.read_bytes(), fit)
+    except FileNotFoundError as error:
+        raise ModelExportError(f"cannot read the image {path}: it is missing") from error
+    except OSError as error:
+        raise ModelExportError(f"cannot read the image {path}: {error.strerror}") from error
+    except ModelExportError as error:
         raise ModelExportError(f"cannot read the image {path}: {error}") from error
-    if image is None:
-        raise ModelExportError(f"cannot read the image {path}: it is broken or of another format")
-    return np.asarray(image, dtype=np.uint8)
 
 
 def _mapped(entry: Path) -> NDArray[np.uint8]:
@@ -150,7 +156,7 @@ class ImageCache:
             status = path.stat()
         except OSError as error:
             raise ModelExportError(f"cannot read the image {path}: {error.strerror}") from error
-        version = f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
+        version = f"{DECODER_VERSION} {path.absolute()} {status.st_size} {status.st_mtime_ns}"
         return self.folder / f"{hashlib.sha256(version.encode()).hexdigest()[:32]}.npy"
 
     def _write(self, entry: Path, image: NDArray[np.uint8]) -> None:

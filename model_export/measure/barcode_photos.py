@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 import zxingcpp
 from numpy.typing import NDArray
 
+from model_export.data.image_files import decode_image
 from model_export.errors import ModelExportError
 from model_export.measure.coco import CocoSet, read_coco_set
 from model_export.measure.evaluate import Detector, Found
@@ -148,7 +148,7 @@ def read_drawn(file: Path, reader: "Reader") -> list[Photo]:
 
 def _drawn_symbols(coco: CocoSet, image: int, path: Path, reader: "Reader") -> Iterator[Symbol]:
     try:
-        pixels = _pixels(path.read_bytes())
+        pixels = decode_image(path.read_bytes()).pixels
     except (OSError, ModelExportError) as error:
         raise ModelExportError(f"{path}: {error}") from error
     for entry in coco.truth.imgToAnns[image]:
@@ -218,19 +218,12 @@ def measure_photos(
     for photo in photos:
         try:
             content = photo.path.read_bytes()
-            found, pixels = tuple(detector.detect(content)), _pixels(content)
+            found, pixels = tuple(detector.detect(content)), decode_image(content).pixels
         except (OSError, ModelExportError) as error:
             raise ModelExportError(f"{photo.path}: {error}") from error
         outcomes.append(judge(photo, pixels, found, reader))
         on_photo()
     return outcomes
-
-
-def _pixels(content: bytes) -> Pixels:
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise ModelExportError("the image cannot be decoded")
-    return np.asarray(pixels, dtype=np.uint8)
 
 
 def judge(photo: Photo, pixels: Pixels, boxes: tuple[Found, ...], reader: Reader) -> PhotoOutcome:

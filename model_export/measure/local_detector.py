@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from model_export.data.image_files import decode_image
 from model_export.errors import ModelExportError
 from model_export.measure.evaluate import Found
 from model_export.model.variants import HeadKind, Variant
@@ -56,7 +56,10 @@ class LocalDetector:
         Raises:
             ModelExportError: The image cannot be decoded.
         """
-        canvas, way_back = fit_to_model(_decode(image), self._contract, self._mode)
+        spec = self._contract.input
+        photo = decode_image(image, (spec.height, spec.width))
+        size = photo.height, photo.width
+        canvas, way_back = fit_to_model(photo.pixels, self._contract, self._mode, size)
         raw = self._network(canvas[np.newaxis])[0]
         found = find_objects(raw, way_back, self._contract, self._options)
         rows = zip(found.class_ids, found.scores.tolist(), found.boxes_xyxy.tolist(), strict=True)
@@ -144,11 +147,3 @@ def torch_network(model: "nn.Module") -> Network:
         return rows
 
     return network
-
-
-def _decode(image: bytes) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8, BGR, the right way up, as the service reads it."""
-    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR) if image else None
-    if pixels is None:
-        raise ModelExportError("the image cannot be decoded")
-    return np.asarray(pixels, dtype=np.uint8)

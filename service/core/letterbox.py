@@ -1,7 +1,8 @@
 """Fit an image into the network's input without changing its shape, and find the way back."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import cv2
 import numpy as np
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from service.core.contract import ModelContract
 
 LetterboxMode = Literal["square", "rectangle"]
+
+# Width over height of photos, commonest first.
+PHOTO_ASPECTS: Final = (4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +121,36 @@ def letterbox(
     inside = canvas[:fit_height, :fit_width]
     cv2.resize(image, (fit_width, fit_height), dst=inside, interpolation=cv2.INTER_LINEAR)
     return canvas, Letterbox(ratio, image_height, image_width, height, width)
+
+
+def promised_sizes(contract: ModelContract, mode: LetterboxMode) -> list[tuple[int, int]]:
+    """Every network (height, width) in pixels that a letterbox of this mode can make."""
+    height, width, step = contract.input.height, contract.input.width, max(contract.strides)
+    if mode == "square":
+        return [(height, width)]
+    shortest = contract.least_side
+    tall = {(height, narrow) for narrow in range(shortest, width + 1, step)}
+    wide = {(low, width) for low in range(shortest, height + 1, step)}
+    return sorted(tall | wide)
+
+
+def likely_sizes(contract: ModelContract, mode: LetterboxMode) -> list[tuple[int, int]]:
+    """The promised (height, width): the whole size, then those of photos, then those nearest."""
+    whole = contract.input.height, contract.input.width
+    common = [_size_of(aspect, contract, mode) for aspect in PHOTO_ASPECTS]
+    rest = sorted(
+        promised_sizes(contract, mode),
+        key=lambda size: abs(math.log(size[0] / whole[0] * whole[1] / size[1])),
+    )
+    return list(dict.fromkeys([whole, *common, *rest]))
+
+
+def _size_of(aspect: float, contract: ModelContract, mode: LetterboxMode) -> tuple[int, int]:
+    """The network size of an image of this width over height."""
+    spec = contract.input
+    if mode == "square":
+        return spec.height, spec.width
+    rectangle = Rectangle(max(contract.strides), contract.least_side)
+    ratio = min(spec.height, spec.width / aspect)
+    height, width = rectangle.side(int(ratio)), rectangle.side(int(ratio * aspect))
+    return min(spec.height, height), min(spec.width, width)

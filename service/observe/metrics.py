@@ -100,6 +100,12 @@ class Metrics:
             "livemax",
             ("name", "version", "provider"),
         )
+        self.engine_info = self._gauge(
+            "yolox_engine_info",
+            "The engine that runs the model, its number format, and the CPU threads of a call.",
+            "livemax",
+            ("provider", "precision", "threads"),
+        )
         self.provider_mismatch = self._gauge(
             "yolox_provider_mismatch",
             "1 if the model runs on another provider than the device setting aims at, else 0.",

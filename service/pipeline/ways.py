@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.onnx_engine import Engine
+from service.engine.base import Engine
 from service.pipeline.stages import DetectedImage, Job, Stages, StageSeconds
 from service.queue.admission import Place
 from service.queue.batcher import Batcher

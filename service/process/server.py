@@ -1,5 +1,6 @@
 """One server process: it loads the model, serves until a signal, and drains."""
 
+import asyncio
 import gc
 import logging
 import math
@@ -10,18 +11,21 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
-from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from service.build import load_engine
 from service.cpus import let_threads_finish
 from service.errors import StartupError
-from service.http.app import create_app
-from service.http.protocol import BoundedHttpProtocol
+from service.http.app import Application, create_app
+from service.http.connection.door import Door
+from service.http.connection.early_refusal import RefusingConnection
+from service.http.connection.uvicorn_check import check_uvicorn
+from service.http.connection.uvicorn_hooks import HookedServer
 from service.observe.metrics import Metrics
 from service.process.acceptor import Acceptor
 from service.queue.cpu_sharing import Team
@@ -44,7 +48,7 @@ class SharedPort:
     team: Team
 
 
-class DrainingServer(uvicorn.Server):
+class DrainingServer(HookedServer):
     """On SIGTERM, first turns unready and refuses new work, and a grace later closes its port.
 
     Balancers that poll readiness can move on before connections are refused. Ctrl-C skips the
@@ -52,7 +56,7 @@ class DrainingServer(uvicorn.Server):
 
     Args:
         config: uvicorn's settings.
-        app: What is served.
+        refuse_new: Begins the drain; called in a signal's handler.
         grace_s: Time between SIGTERM and closing the port, in seconds.
         shared: The port, if other processes have it too; by default `config` says which to open.
         on_started: Called once, when connections are accepted.
@@ -61,67 +65,52 @@ class DrainingServer(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        app: FastAPI,
+        refuse_new: Callable[[], None],
         grace_s: float,
         shared: SharedPort | None = None,
         on_started: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(config)
-        self._app = app
+        super().__init__(config, listens=shared is None)
+        self._refuse_new = refuse_new
         self._grace_s = grace_s
         self._shared = shared
         self._acceptor: Acceptor | None = None
         self._on_started = on_started
         self._close_at: float | None = None
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, then listen."""
-        # To be given sockets, if only none, is to open none.
-        await super().startup([] if self._shared else sockets)
-        if self.started:
-            self._accept_shared()
-            # What is there now stays: no collection has to look at it again.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(OBJECTS_UNTIL_COLLECTION)
-            self._on_started()
+    def serving(self) -> None:
+        """Take connections from a shared port, and say that the server is up."""
+        if self._shared is not None:
+            listener, team = self._shared.listener, self._shared.team
+            self._acceptor = Acceptor(listener, team, self.new_connection, self.connections)
+            self._acceptor.start(self.config.backlog)
+        # What exists now stays, so that no collection has to look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(OBJECTS_UNTIL_COLLECTION)
+        self._on_started()
 
-    def _accept_shared(self) -> None:
-        """Take connections from a port that others have too."""
-        if self._shared is None:
-            return
-        state, app_state = self.server_state, self.lifespan.state
-        self._acceptor = Acceptor(
-            self._shared.listener,
-            self._shared.team,
-            lambda: BoundedHttpProtocol(self.config, state, app_state),
-            state.connections,
-        )
-        self._acceptor.start(self.config.backlog)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the port, finish what was asked, and stop the application."""
+    async def stopping(self) -> None:
+        """Take no more connections from a shared port."""
         if self._acceptor is not None:
             await self._acceptor.stop()
-        await super().shutdown(sockets)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the base's
-        """Begin to drain; called by the operating system's signal."""
+    def signalled(self, number: int) -> None:
+        """Begin to drain, or end a server that has not started."""
         if self._close_at is not None:
             os._exit(1)
         if not self.started:
             self.should_exit = True
             return
-        self._app.state.running.detector.refuse_new()
-        self._close_at = time.monotonic() + (self._grace_s if sig == signal.SIGTERM else 0)
+        self._refuse_new()
+        self._close_at = time.monotonic() + (self._grace_s if number == signal.SIGTERM else 0)
 
-    async def on_tick(self, counter: int) -> bool:
-        """Runs ten times a second; says whether it is time to close."""
-        if self._close_at is not None and time.monotonic() >= self._close_at:
-            self.should_exit = True
+    def ticked(self) -> bool:
+        """Tell the other processes how many connections there are; whether the grace is over."""
         if self._acceptor is not None:
             self._acceptor.tell()
-        return await super().on_tick(counter)
+        is_over = self._close_at is not None and time.monotonic() >= self._close_at
+        return is_over or super().ticked()
 
 
 def serve(
@@ -145,10 +134,11 @@ def serve(
     signal.signal(signal.SIGTERM, _end_before_started)
     let_threads_finish()
     try:
+        check_uvicorn()
         team = None if shared is None else shared.team
         app = create_app(settings, load_engine(settings), metrics, team)
     except StartupError as error:
-        # ONNX Runtime's own words may be of several lines.
+        # ONNX Runtime's messages may have several lines.
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 1
     except KeyboardInterrupt:
@@ -157,22 +147,23 @@ def serve(
 
 
 def run(
-    app: FastAPI,
+    app: Application,
     settings: Settings,
     shared: SharedPort | None = None,
     on_started: Callable[[], None] = lambda: None,
 ) -> int:
     """Serve an application until a signal; arguments and exit code are those of `serve`."""
-    config = uvicorn_config(app, settings)
-    server = DrainingServer(config, app, settings.drain_grace_s, shared, on_started)
+    config = uvicorn_config(app, settings, app)
+    refuse_new = app.running.detector.refuse_new
+    server = DrainingServer(config, refuse_new, settings.drain_grace_s, shared, on_started)
     try:
         server.run()
-    except SystemExit as end:  # uvicorn's word for a port that cannot be had; it has told the log
+    except SystemExit as end:  # uvicorn cannot have the port, and has logged why
         return int(end.code != 0)
-    if app.state.hung or any_at_work():
+    if app.hung or any_at_work():
         # The interpreter cannot end before a hanging engine, or a slow decoder, does.
         logging.shutdown()
-        os._exit(int(app.state.hung))
+        os._exit(int(app.hung))
     return 0
 
 
@@ -181,8 +172,14 @@ def _end_before_started(number: int, frame: FrameType | None) -> None:  # noqa: 
     sys.exit(0)
 
 
-def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
-    """How HTTP is spoken, whatever application answers."""
+def uvicorn_config(app: ASGIApp, settings: Settings, door: Door) -> uvicorn.Config:
+    """How HTTP is spoken, whatever application answers.
+
+    Args:
+        app: The application.
+        settings: All of them.
+        door: What refuses requests before the application sees them.
+    """
     return uvicorn.Config(
         app,
         host=settings.host,
@@ -192,7 +189,8 @@ def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         # Nothing here asks where a client is, or by which scheme it came.
         proxy_headers=False,
         server_header=False,
-        http=BoundedHttpProtocol,
+        # uvicorn calls it with its own arguments, once for each connection.
+        http=cast("type[asyncio.Protocol]", partial(RefusingConnection, door)),
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),

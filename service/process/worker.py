@@ -31,6 +31,9 @@ def main(listener_fd: str, channel_fd: str, place: str, *arguments: str) -> int:
     listener = socket.socket(fileno=int(listener_fd))
     channel = socket.socket(fileno=int(channel_fd))
     settings = CliApp.run(Settings, cli_args=list(arguments))
+    if settings.engine_cache is None:
+        # All workers run the engine that the first one measured as quicker.
+        settings = settings.model_copy(update={"engine_cache": Path(os.environ[FOLDER_VARIABLE])})
     configure_logs(settings.log_format, settings.log_level)
     write_metrics_as(int(place))
     folder = Path(os.environ[FOLDER_VARIABLE])

@@ -24,12 +24,12 @@ from support.servers import Server, server
 
 # In the middle of their buckets, so that a client's own few milliseconds change no bucket.
 UNEVEN_ENGINE = """
-import itertools, time, service.engine.onnx_engine as engine
-real, turns = engine.OnnxEngine.infer, itertools.count()
+import itertools, time, service.engine.onnx_cpu as engine
+real, turns = engine.OnnxCpuEngine.infer, itertools.count()
 def infer(self, images, span):
     time.sleep(0.4 if next(turns) % 20 == 19 else 0.12)
     return real(self, images)
-engine.OnnxEngine.infer = infer
+engine.OnnxCpuEngine.infer = infer
 """
 PANELS = [(panel["title"], panel) for dashboard in DASHBOARDS for panel in shown(dashboard)]
 RULES = [

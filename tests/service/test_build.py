@@ -10,29 +10,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from service.build import (
     engine_instances,
     letterbox_mode,
     load_engine,
     make_detector,
-    promised_sizes,
     spans_of_engine,
     threads_of_engine,
+    warm_the_rest,
 )
-from service.core.letterbox import fit_to_model
+from service.core.contract import ModelContract
+from service.core.letterbox import fit_to_model, likely_sizes, promised_sizes
 from service.core.suppress import DetectionOptions
-from service.engine.onnx_engine import OnnxEngine
-from service.engine.onnx_sessions import CPU, CUDA, TENSORRT
+from service.engine.base import CPU, CUDA, TENSORRT
+from service.engine.onnx_cpu import OnnxCpuEngine
+from service.engine.onnx_gpu import OnnxGpuEngine
 from service.errors import StartupError
 from service.observe.metrics import Metrics
 from service.pipeline.stages import ImageSource
 from service.settings import Settings
-from support.engines import CONTRACT, FakeEngine
+from support.engines import CONTRACT, CpuEngine, FakeEngine
 from support.model_files import dynamic_model, loaded, model_file
 from support.pictures import plain
-from support.runtimes import PretendingRuntime, SilentlyFallingRuntime
+from support.runtimes import PretendingRuntime, SilentlyFallingRuntime, use_runtime
 
 
 @pytest.fixture
@@ -47,6 +48,7 @@ def on_cpu(dynamic_size: bool = True) -> FakeEngine:
     spec = dataclasses.replace(CONTRACT.input, dynamic_size=dynamic_size)
     engine = FakeEngine(dataclasses.replace(CONTRACT, input=spec))
     engine.provider = CPU
+    engine.on_cpu = True
     return engine
 
 
@@ -92,31 +94,63 @@ def test_rectangles_are_for_models_of_dynamic_size_on_a_cpu() -> None:
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int, int]]:
-    """Batch, height, width and span of all that engines run."""
-    calls: list[tuple[int, int, int, int]] = []
-    infer = OnnxEngine.infer
+def warmed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The (height, width) that engines are warmed with."""
+    sizes: list[tuple[int, int]] = []
+    warm = OnnxCpuEngine.warm
 
-    def noted(engine: OnnxEngine, images: Sequence[NDArray[np.uint8]], span: int = 1) -> Any:
-        batch, (height, width, _) = len(images), images[0].shape
-        calls.append((batch, height, width, span))
-        return infer(engine, images, span)
+    def noted(engine: OnnxCpuEngine, size: tuple[int, int]) -> None:
+        sizes.append(size)
+        warm(engine, size)
 
-    monkeypatch.setattr(OnnxEngine, "infer", noted)
-    return calls
+    monkeypatch.setattr(OnnxCpuEngine, "warm", noted)
+    return sizes
 
 
-@pytest.mark.parametrize(
-    ("mode", "sizes"),
-    [("square", [(64, 96)]), ("rectangle", [(32, 96), (64, 32), (64, 64), (64, 96)])],
-)
-@pytest.mark.parametrize("cpus", [4], indirect=True)
-@pytest.mark.usefixtures("cpus")
-def test_every_size_is_warmed_with_every_span_before_anybody_asks(
-    tmp_path: Path, ran: list[Any], mode: Any, sizes: list[tuple[int, int]]
+@pytest.mark.parametrize(("mode", "size"), [("square", (64, 96)), ("rectangle", (32, 96))])
+def test_before_anybody_asks_the_smallest_size_runs_once_on_a_cpu(
+    tmp_path: Path, warmed: list[tuple[int, int]], mode: Any, size: tuple[int, int]
 ) -> None:
     load_engine(Settings(model=dynamic_model(tmp_path), device="cpu", letterbox=mode))
-    assert sorted(ran) == [(1, *size, span) for size in sizes for span in (1, 4)]
+    assert warmed == [size]
+
+
+def test_a_gpu_runs_the_whole_size_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+    monkeypatch.setattr(OnnxGpuEngine, "warm", lambda _, size: sizes.append(size))
+    use_runtime(monkeypatch, PretendingRuntime())
+    model = dynamic_model(tmp_path)
+    load_engine(Settings(model=model, device="cuda", letterbox="rectangle", max_batch_size=1))
+    assert sizes == [(64, 96)]
+
+
+@pytest.mark.parametrize(("mode", "sizes"), [("square", 0), ("rectangle", 3)])
+def test_sizes_that_start_cold_are_warmed_behind_the_start(
+    tmp_path: Path, mode: Any, sizes: int
+) -> None:
+    settings = Settings(model=dynamic_model(tmp_path), letterbox=mode)
+    contract = loaded(dynamic_model(tmp_path)).contract
+    engine = ColdEngine(contract)
+    asyncio.run(warm_the_rest(settings, engine))
+    assert len(engine.warmed) == sizes
+    assert set(engine.warmed) == set(promised_sizes(contract, mode)) - {(64, 96)}
+
+
+class ColdEngine(CpuEngine):
+    """Every size of it starts cold."""
+
+    def __init__(self, contract: ModelContract) -> None:
+        super().__init__(contract)
+        self.warmed: list[tuple[int, int]] = []
+
+    def load(self) -> None:
+        raise NotImplementedError
+
+    def warm(self, size: tuple[int, int]) -> None:
+        self.warmed.append(size)
+
+    def cold_sizes(self, sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+        return sizes
 
 
 @pytest.mark.parametrize(("mode", "warnings"), [("square", 0), ("rectangle", 1)])
@@ -127,18 +161,21 @@ def test_rectangles_on_cuda_are_warned_of(
     mode: Any,
     warnings: int,
 ) -> None:
-    monkeypatch.setattr("service.engine.onnx_engine.import_runtime", PretendingRuntime)
+    use_runtime(monkeypatch, PretendingRuntime())
     model = dynamic_model(tmp_path)
     load_engine(Settings(model=model, device="cuda", letterbox=mode, max_batch_size=1))
     assert capsys.readouterr().err.count("at each change of shape") == warnings
 
 
-def test_a_gpu_is_warmed_with_every_batch_that_it_will_run(tmp_path: Path, ran: list[Any]) -> None:
-    engine = loaded(dynamic_model(tmp_path), max_batch=6)
-    engine._provider = CUDA
-    sizes = [(64, 64), (64, 96)]
-    engine.warm(sizes)
-    assert sorted(ran) == [(batch, *size, 1) for batch in (1, 2, 4, 6) for size in sizes]
+def test_a_gpu_is_warmed_with_every_batch_that_it_will_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = PretendingRuntime()
+    use_runtime(monkeypatch, runtime)
+    engine = loaded(dynamic_model(tmp_path), device="cuda", max_batch=6)
+    engine.warm((64, 64))
+    assert [batch for _, batch in runtime.ran] == [1, 2, 4, 6]
+    assert engine.cold_sizes([(64, 32)]) == [(64, 32)]
 
 
 @pytest.mark.parametrize("least_side", [None, 64, 96])
@@ -152,13 +189,24 @@ def test_what_is_promised_is_what_letterboxes_make(least_side: int | None) -> No
     for mode in ("square", "rectangle"):
         made = {fit_to_model(image, contract, mode)[0].shape[:2] for image in images}
         assert promised_sizes(contract, mode) == sorted(made)
+        assert sorted(likely_sizes(contract, mode)) == sorted(made)
+
+
+def test_the_likeliest_sizes_are_the_whole_one_and_those_of_photos() -> None:
+    spec = dataclasses.replace(CONTRACT.input, height=416, width=416)
+    contract = dataclasses.replace(CONTRACT, input=spec)
+    whole, *photos = likely_sizes(contract, "rectangle")[:7]
+    assert whole == (416, 416)
+    assert photos == [(320, 416), (416, 320), (288, 416), (416, 288), (256, 416), (416, 256)]
+    assert likely_sizes(contract, "square") == [(416, 416)]
 
 
 @pytest.mark.parametrize("cpus", [8], indirect=True)
 @pytest.mark.usefixtures("cpus")
 def test_a_model_is_loaded_for_the_batches_and_cpus_of_the_settings(tmp_path: Path) -> None:
     path = model_file(tmp_path)
-    engine = load_engine(Settings(model=path, device="cpu", max_batch_size=4, engine_instances=2))
+    settings = Settings(model=path, device="cpu", max_batch_size=4, engine_instances=2)
+    engine: Any = load_engine(settings)
     assert (engine.max_batch, engine.spans) == (4, (1, 2))
     threads = [s.get_session_options().intra_op_num_threads for s in engine._sessions.values()]
     assert threads == [4, 8]
@@ -169,7 +217,7 @@ def test_a_gpu_is_told_what_the_settings_say(
 ) -> None:
     runtime = SilentlyFallingRuntime()
     runtime.available = [TENSORRT, CUDA, CPU]
-    monkeypatch.setattr("service.engine.onnx_engine.import_runtime", lambda: runtime)
+    use_runtime(monkeypatch, runtime)
     settings = Settings(
         model=model_file(tmp_path),
         device="tensorrt",

@@ -8,13 +8,12 @@ from service.__main__ import main
 from service.settings import Settings
 from support.project import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLE = README.partition("## Settings")[2].partition("\n## ")[0]
+TABLE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 NAMES = sorted(Settings.model_fields)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_setting_has_a_line_in_the_readme(name: str) -> None:
+def test_every_setting_is_documented(name: str) -> None:
     field = Settings.model_fields[name]
     assert field.description
     row = f"| `{name}` |"
@@ -22,7 +21,7 @@ def test_every_setting_has_a_line_in_the_readme(name: str) -> None:
     assert field.description.replace("|", "\\|") in line
 
 
-def test_the_readme_lists_no_setting_that_is_not_there() -> None:
+def test_the_documentation_lists_no_setting_that_is_not_there() -> None:
     assert sorted(re.findall(r"^\| `(\w+)` \|", TABLE, re.MULTILINE)) == NAMES
 
 

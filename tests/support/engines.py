@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.contract import InputSpec, ModelContract
-from service.engine.onnx_sessions import CPU
+from service.engine.base import CPU, Precision
 
 CONTRACT = ModelContract(
     name="fake",
@@ -28,6 +28,9 @@ class FakeEngine:
 
     provider = "FakeExecutionProvider"
     wanted_provider = "FakeExecutionProvider"
+    on_cpu = False
+    precision: Precision = "f32"
+    threads = 1
     spans: tuple[int, ...] = (1,)
 
     def __init__(self, contract: ModelContract = CONTRACT, max_batch: int = 8) -> None:
@@ -66,6 +69,7 @@ class CpuEngine(FakeEngine):
     """The same on a CPU: images one by one, each on one thread from its bytes to its boxes."""
 
     provider = wanted_provider = CPU
+    on_cpu = True
 
     def __init__(self, contract: ModelContract = CONTRACT) -> None:
         super().__init__(contract, max_batch=1)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from model_export.graphs.onnx_file import save_with_contract
 from service.core.contract import InputSpec, ModelContract
-from service.engine.onnx_engine import OnnxEngine
+from service.engine.base import LoadableEngine
+from service.engine.choose import EngineOptions, open_engine
 from support.onnx_models import tiny_yolox_model
 
 NAMES = ("red", "green", "blue")
@@ -27,10 +28,9 @@ def model_file(
     return path
 
 
-def loaded(path: Path, **options: Any) -> OnnxEngine:
-    engine = OnnxEngine(path, **({"device": "cpu"} | options))
-    engine.load()
-    return engine
+def loaded(path: Path, **options: Any) -> LoadableEngine:
+    """The engine that serves the file, on the CPU by ONNX Runtime unless told otherwise."""
+    return open_engine(EngineOptions(path, **({"device": "cpu"} | options)))
 
 
 def dynamic_model(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import onnxruntime
+import pytest
 
 
 class SilentlyFallingRuntime:
@@ -12,6 +13,7 @@ class SilentlyFallingRuntime:
         self._real = onnxruntime
         self.SessionOptions = onnxruntime.SessionOptions
         self.asked: Any = None
+        self.tried: list[str] = []
         self.available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
         self.preloaded = False
 
@@ -23,6 +25,7 @@ class SilentlyFallingRuntime:
 
     def InferenceSession(self, path: str, options: Any, providers: Any) -> Any:  # noqa: N802
         self.asked = providers
+        self.tried.append(providers[0][0])
         return self._real.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
@@ -60,3 +63,9 @@ class PretendingRuntime(SilentlyFallingRuntime):
         room = len(self.limits) <= self.sessions_with_room
         provider = "CUDAExecutionProvider" if room else "CPUExecutionProvider"
         return PretendingSession(session, self.ran, provider)
+
+
+def use_runtime(monkeypatch: pytest.MonkeyPatch, runtime: Any) -> None:
+    """Have every engine import this in the place of ONNX Runtime."""
+    for module in ("choose", "onnx_cpu", "onnx_gpu"):
+        monkeypatch.setattr(f"service.engine.{module}.import_runtime", lambda: runtime)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ import httpx2
 class Server:
     """`python -m service` on a free port, with its log read as it comes.
 
-    `sabotage` is code to run before it; `environment` is added to the one that tests run in.
+    `sabotage` is code to run before it; `environment` is added to the one that tests run in. The
+    device is the CPU by ONNX Runtime, whichever engine this CPU runs quicker, unless arguments say
+    otherwise.
     """
 
     def __init__(
@@ -26,7 +28,15 @@ class Server:
     ) -> None:
         code = f"{sabotage}\nimport sys, service.__main__ as m; sys.exit(m.main(sys.argv[1:]))"
         start = ["-c", code] if sabotage else ["-m", "service"]
-        command = [sys.executable, *start, "--port", "0", "--log-format", "json"]
+        command = [
+            sys.executable,
+            *start,
+            "--port",
+            "0",
+            "--log-format",
+            "json",
+            *device(arguments),
+        ]
         self.process = subprocess.Popen(
             [*command, *arguments],
             stderr=subprocess.PIPE,
@@ -37,7 +47,12 @@ class Server:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        started = self.wait_for("Uvicorn running on ", "workers listen")
+        try:
+            started = self.wait_for("Uvicorn running on ", "workers listen")
+        except BaseException:
+            # A test that fails here leaves nothing for the next one to find.
+            self._end()
+            raise
         self.url = started.get("url") or started["event"].split()[3]
         self.client = httpx2.Client(base_url=self.url, timeout=60)
 
@@ -69,6 +84,9 @@ class Server:
     def close(self) -> None:
         """End it whatever its state."""
         self.client.close()
+        self._end()
+
+    def _end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(timeout=60)
@@ -76,6 +94,11 @@ class Server:
         self._reader.join(timeout=60)
         if self.process.stderr is not None:
             self.process.stderr.close()
+
+
+def device(arguments: Sequence[str]) -> list[str]:
+    """The flags of the device, where the arguments name none."""
+    return [] if "--device" in arguments else ["--device", "cpu"]
 
 
 @contextlib.contextmanager
@@ -91,7 +114,7 @@ def server(model: Path, *arguments: str, sabotage: str = "") -> Iterator[Server]
 def failed_start(*arguments: str) -> tuple[int, str]:
     """Exit code and standard error of a server that should not start."""
     done = subprocess.run(
-        [sys.executable, "-m", "service", "--port", "0", *arguments],
+        [sys.executable, "-m", "service", "--port", "0", *device(arguments), *arguments],
         capture_output=True,
         text=True,
         check=False,

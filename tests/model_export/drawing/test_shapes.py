@@ -253,7 +253,7 @@ def test_the_command_refuses_numbers_that_cannot_be(
 
 def test_drawing_data_needs_neither_torch_nor_pycocotools() -> None:
     code = (
-        "import sys, model_export.commands.demo_data; from model_export import demo_data; "
+        "import sys, model_export.commands.demo_data; from model_export.drawing import demo_data; "
         "demo_data.shapes(64, 0); demo_data.barcodes(0); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -611,8 +611,8 @@ def test_an_onnx_file_finds_what_its_rows_say(tmp_path: Path, batch: int | None)
     assert detector.class_names() == ("red", "green", "blue")
     assert len(detector.detect(white)) == contract.num_cells(64, 64)
     assert detector.detect(black) == []
-    for broken in (b"", b"text"):
-        with pytest.raises(ModelExportError, match="decoded"):
+    for broken, complaint in ((b"", "empty"), (b"text", "accepted type"), (white[:60], "decoded")):
+        with pytest.raises(ModelExportError, match=complaint):
             detector.detect(broken)
 
 

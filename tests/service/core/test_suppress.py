@@ -72,11 +72,27 @@ def test_each_method_decays_by_its_own_formula(method: NmsMethod, decayed: float
     np.testing.assert_allclose(kept.scores, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["soft-mean", "soft-linear", "hard"])
-def test_overlap_at_or_below_the_threshold_decays_nothing(method: NmsMethod) -> None:
+USES_THRESHOLD = pytest.mark.parametrize("method", ["soft-mean", "soft-linear", "hard"])
+
+
+@USES_THRESHOLD
+def test_overlap_below_the_threshold_decays_nothing(method: NmsMethod) -> None:
     options = DetectionOptions(confidence=0.0, nms=method, iou=0.67)
     kept = suppress(detections(PAIR, [0.9, 0.8, 0.6]), options)
     np.testing.assert_allclose(kept.scores, [0.9, 0.8, 0.6])
+
+
+# A box and its upper half: intersection 50, union 100. Their IoU is 0.5 exactly, in any precision.
+HALVES = [[0, 0, 10, 10], [0, 0, 10, 5]]
+
+
+@USES_THRESHOLD
+def test_overlap_that_equals_the_threshold_decays_nothing(method: NmsMethod) -> None:
+    boxes = detections(HALVES, [0.9, 0.8])
+    equal = DetectionOptions(confidence=0.0, nms=method, iou=0.5)
+    np.testing.assert_array_equal(suppress(boxes, equal).scores, boxes.scores)
+    below = dataclasses.replace(equal, iou=float(np.nextafter(np.float32(0.5), np.float32(0))))
+    assert not np.array_equal(suppress(boxes, below).scores, boxes.scores)
 
 
 def test_classes_compete_only_when_agnostic() -> None:

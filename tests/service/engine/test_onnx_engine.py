@@ -12,13 +12,13 @@ import pytest
 from service.core.contract import InputSpec
 from service.core.pack import pack_images
 from service.cpus import usable_cpus
-from service.engine.onnx_engine import CpuShares
-from service.engine.onnx_sessions import share_out, tensorrt_options
+from service.engine.base import CpuShares
+from service.engine.onnx_runtime import share_out, tensorrt_options
 from service.errors import StartupError
 from service.settings import Device
 from support.model_files import IMAGES, NAMES, loaded, model_file
 from support.onnx_models import tiny_yolox_model
-from support.runtimes import PretendingRuntime, SilentlyFallingRuntime
+from support.runtimes import PretendingRuntime, SilentlyFallingRuntime, use_runtime
 
 
 def test_engine_gives_one_set_of_raw_rows_per_image(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_wider_call_has_more_threads_and_the_same_answer(tmp_path: Path) -> No
     assert engine.spans == (1, 2)
     threads = {
         span: session.get_session_options().intra_op_num_threads
-        for span, session in engine._sessions.items()
+        for span, session in engine._sessions.items()  # type: ignore[attr-defined]
     }
     assert threads == {1: 2, 2: 4}
     np.testing.assert_allclose(engine.infer(IMAGES, 2), engine.infer(IMAGES), atol=1e-5)
@@ -82,7 +82,7 @@ def test_a_cpu_takes_images_one_by_one_unless_told_otherwise(tmp_path: Path) -> 
 def test_a_batch_that_a_cpu_may_meet_is_tried_before_it_is_ready(tmp_path: Path) -> None:
     engine = loaded(model_file(tmp_path, tiny_yolox_model(batch=1)), max_batch=4)
     with pytest.raises(StartupError, match="cannot run"):
-        engine.warm([(64, 64)])
+        engine.warm((64, 64))
 
 
 def test_a_model_in_a_folder_that_is_closed_is_one_clear_error(
@@ -97,24 +97,24 @@ def test_a_model_in_a_folder_that_is_closed_is_one_clear_error(
 
 
 def test_provider_is_read_back_and_warming_runs(tmp_path: Path) -> None:
-    engine = loaded(model_file(tmp_path), device="auto")
+    engine = loaded(model_file(tmp_path), device="cpu")
     assert engine.provider == "CPUExecutionProvider"
-    engine.warm([(64, 64)])
+    engine.warm((64, 64))
 
 
 def test_output_of_another_shape_than_promised_stops_the_start(tmp_path: Path) -> None:
     engine = loaded(model_file(tmp_path, tiny_yolox_model(dynamic_size=True), height=96))
     contract = engine.contract
-    engine.warm([(96, 64)])
+    engine.warm((96, 64))
     object.__setattr__(contract, "strides", (8, 16))
     with pytest.raises(StartupError, match="promises"):
-        engine.warm([(96, 64)])
+        engine.warm((96, 64))
 
 
 def test_model_that_cannot_run_stops_the_start(tmp_path: Path) -> None:
     engine = loaded(model_file(tmp_path))
     with pytest.raises(StartupError, match="cannot run"):
-        engine.warm([(32, 32)])
+        engine.warm((32, 32))
 
 
 def test_file_without_contract_says_how_to_get_one(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_device_that_the_runtime_lacks_is_refused(tmp_path: Path, device: Any)
 @pytest.fixture
 def falling_runtime(monkeypatch: pytest.MonkeyPatch) -> SilentlyFallingRuntime:
     runtime = SilentlyFallingRuntime()
-    monkeypatch.setattr("service.engine.onnx_engine.import_runtime", lambda: runtime)
+    use_runtime(monkeypatch, runtime)
     return runtime
 
 
@@ -203,18 +203,20 @@ def test_tensorrt_engines_are_kept_only_where_told_and_shapes_follow_the_layout(
     assert fixed == {"trt_fp16_enable": "True"}
 
 
-def test_auto_tries_the_gpu_and_reports_what_it_took(
-    tmp_path: Path, falling_runtime: SilentlyFallingRuntime
+def test_auto_tries_the_gpu_and_says_loudly_that_it_fell_to_the_cpu(
+    tmp_path: Path, falling_runtime: SilentlyFallingRuntime, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = loaded(model_file(tmp_path), device="auto")
-    assert falling_runtime.asked[0][0] == "CUDAExecutionProvider"
+    assert falling_runtime.tried == ["CUDAExecutionProvider", "CPUExecutionProvider"]
     assert engine.provider == "CPUExecutionProvider"
+    assert engine.wanted_provider == "CUDAExecutionProvider"
+    assert "the GPU did not start" in capsys.readouterr().err
 
 
 @pytest.fixture
 def pretending_runtime(monkeypatch: pytest.MonkeyPatch) -> PretendingRuntime:
     runtime = PretendingRuntime()
-    monkeypatch.setattr("service.engine.onnx_engine.import_runtime", lambda: runtime)
+    use_runtime(monkeypatch, runtime)
     return runtime
 
 
@@ -225,7 +227,7 @@ def test_on_cuda_batches_are_padded_to_a_few_sizes_with_a_session_each(
     alone = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (expected,) = alone.run(None, {"images": IMAGES.transpose(0, 3, 1, 2).astype(np.float32)})
     engine = loaded(path, device="cuda", max_batch=12)
-    engine.warm([(64, 64)])
+    engine.warm((64, 64))
     assert [size for _, size in pretending_runtime.ran] == [1, 2, 4, 8, 12]
     session_of = {size: session for session, size in pretending_runtime.ran}
     assert len(set(session_of.values())) == 5
@@ -252,7 +254,7 @@ def test_on_cuda_pixels_and_rows_lie_in_locked_memory_that_is_used_again(
 ) -> None:
     locked: list[int] = []
     monkeypatch.setattr(
-        "service.engine.onnx_engine.page_locker",
+        "service.engine.onnx_gpu.page_locker",
         lambda: lambda memory: locked.append(memory.nbytes),
     )
     engine = loaded(model_file(tmp_path), device="cuda", max_batch=4)
@@ -273,7 +275,7 @@ def test_threads_that_wait_for_a_gpu_sleep(
 ) -> None:
     calls: list[str] = []
     monkeypatch.setattr(
-        "service.engine.onnx_engine.sleep_while_waiting", lambda: calls.append("sleep")
+        "service.engine.onnx_gpu.sleep_while_waiting", lambda: calls.append("sleep")
     )
     pretending_runtime.sessions_with_room = 99 if device == "cuda" else 0
     loaded(model_file(tmp_path), device=device)
@@ -309,9 +311,9 @@ def test_a_bound_of_gpu_memory_below_the_weights_stops_the_start(tmp_path: Path)
 
 def test_a_missing_runtime_is_one_clear_line() -> None:
     code = (
-        "import sys; sys.modules['onnxruntime'] = None\n"
+        "import sys; sys.modules['onnxruntime'] = sys.modules['openvino'] = None\n"
         "from service.__main__ import main\n"
-        "sys.exit(main(['--model', 'x.onnx']))"
+        "sys.exit(main([]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1

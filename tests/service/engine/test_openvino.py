@@ -1,22 +1,21 @@
-"""OpenVINO's provider; its plugin has wheels for x86-64 alone."""
+"""OpenVINO as an engine of its own: the rows, the sizes that it compiles, and what is refused."""
 
-import json
 import sys
-from collections.abc import Callable
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from numpy.typing import NDArray
 
 from service.build import engine_instances, letterbox_mode, load_engine, on_one_thread
-from service.engine.onnx_engine import CpuShares, OnnxEngine
-from service.engine.onnx_sessions import CPU
-from service.engine.openvino import OPENVINO, add_openvino, openvino_cpu, openvino_options
+from service.engine.base import CPU, OPENVINO, CpuShares
+from service.engine.narrow_sizes import CALLS_UNTIL_COMPILED, TIMES_AS_OFTEN, NarrowSizes
+from service.engine.openvino import OpenVinoEngine
+from service.engine.openvino_model import CompiledModel, OpenVinoModel, multiplies_in_bf16
 from service.errors import StartupError
 from service.settings import Settings
 from support.model_files import IMAGES, dynamic_model, loaded, model_file
@@ -24,82 +23,126 @@ from support.onnx_models import tiny_yolox_model
 from support.project import ROOT
 from support.servers import Server
 
-needs_plugin = pytest.mark.skipif(
-    find_spec("onnxruntime_ep_openvino") is None, reason="onnxruntime-ep-openvino is not installed"
+needs_openvino = pytest.mark.skipif(
+    find_spec("openvino") is None, reason="the package openvino is not installed"
 )
 # bfloat16 keeps 8 bits of what is added up to logits between -10 and 10.
 ATOL = 0.06
+RTOL = 0.02
 JPEG = {"Content-Type": "image/jpeg"}
 
 
-@needs_plugin
+def images_of(sizes: list[tuple[int, int]], times: int) -> list[NDArray[np.uint8]]:
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes * times]
+
+
+@needs_openvino
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
-def test_rows_are_those_of_the_cpu_provider(tmp_path: Path, layout: Any, dtype: Any) -> None:
-    path = model_file(
-        tmp_path, tiny_yolox_model(dtype=dtype, layout=layout), dtype=dtype, layout=layout
-    )
+def test_rows_are_those_of_onnx_runtime(tmp_path: Path, layout: Any, dtype: Any) -> None:
+    model = tiny_yolox_model(dtype=dtype, layout=layout)
+    path = model_file(tmp_path, model, dtype=dtype, layout=layout)
     engine = loaded(path, device="openvino")
     assert engine.provider == engine.wanted_provider == OPENVINO
-    raw = engine.infer(IMAGES)
+    raw = engine.infer([*IMAGES])
     assert raw.shape == (3, engine.contract.num_cells(64, 64), 8)
-    np.testing.assert_allclose(raw, loaded(path).infer(IMAGES), atol=ATOL, rtol=0.02)
+    np.testing.assert_allclose(raw, loaded(path).infer([*IMAGES]), atol=ATOL, rtol=RTOL)
 
 
-@needs_plugin
-def test_threads_and_spans_share_one_engine(tmp_path: Path) -> None:
+@needs_openvino
+def test_a_fixed_batch_is_filled_up_and_the_filling_cut_off(tmp_path: Path) -> None:
+    path = model_file(tmp_path, tiny_yolox_model(batch=2), batch=2)
+    engine = loaded(path, device="openvino", narrow_sizes=1)
+    assert engine.max_batch == 2
+    engine.warm((64, 64))
+    both = engine.infer([*IMAGES[:2]])
+    alone = engine.infer([IMAGES[0]])
+    assert len(alone) == 1
+    np.testing.assert_allclose(alone[0], both[0], atol=ATOL, rtol=RTOL)
+
+
+@needs_openvino
+def test_calls_of_any_size_and_span_run_side_by_side(tmp_path: Path) -> None:
     path = dynamic_model(tmp_path)
-    engine = loaded(path, device="openvino", shares=CpuShares(1, 2, [1, 2]))
-    assert engine.spans == (1, 2)
-    sizes = [(64, 96), (64, 32), (32, 96)]
-    random = np.random.default_rng(0)
-    images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes * 8]
+    engine = loaded(path, device="openvino", shares=CpuShares(1, 2, [1, 2]), narrow_sizes=2)
+    assert list(engine.spans) == [1, 2]
+    images = images_of([(64, 96), (64, 32), (32, 96)], times=40)
     reference = loaded(path)
     expected = [reference.infer([image]) for image in images]
     for span in engine.spans:
         with ThreadPoolExecutor(4) as threads:
             found = list(threads.map(lambda image: engine.infer([image], span), images))  # noqa: B023
         for mine, theirs in zip(found, expected, strict=True):
-            np.testing.assert_allclose(mine, theirs, atol=ATOL, rtol=0.02)
+            np.testing.assert_allclose(mine, theirs, atol=ATOL, rtol=RTOL)
 
 
-@needs_plugin
+@needs_openvino
+def test_a_size_that_a_crowd_sends_is_compiled_for_itself(tmp_path: Path) -> None:
+    engine = OpenVinoEngine(dynamic_model(tmp_path), shares=CpuShares(1, 2, [1, 2]), narrow_sizes=1)
+    engine.load()
+    (image,) = images_of([(32, 96)], times=1)
+    expected = engine.infer([image], 2)
+    for _ in range(CALLS_UNTIL_COMPILED):
+        engine.infer([image], 2)
+    assert engine._narrow.find((32, 96)) is None
+    for _ in range(CALLS_UNTIL_COMPILED):
+        engine.infer([image])
+    engine._narrow.wait()
+    narrow = engine._narrow.find((32, 96))
+    assert isinstance(narrow, CompiledModel)
+    assert narrow.threads == 2
+    np.testing.assert_allclose(engine.infer([image]), expected, atol=ATOL, rtol=RTOL)
+
+
+@needs_openvino
+def test_precision_threads_and_provider_are_read_back(tmp_path: Path) -> None:
+    path = model_file(tmp_path)
+    engine = loaded(path, device="openvino", shares=CpuShares(1, 3, [1, 3]))
+    assert engine.precision in ("f32", "bf16")
+    compiled = OpenVinoModel(path).compile((64, 64), streams=3, threads=2)
+    assert compiled.precision == engine.precision
+    assert compiled.threads <= 6
+
+
+@needs_openvino
 def test_the_settings_treat_it_as_a_cpu(tmp_path: Path) -> None:
     settings = Settings(model=dynamic_model(tmp_path), device="openvino")
     engine = load_engine(settings)
+    assert engine.on_cpu
     assert engine.max_batch == 1
     assert letterbox_mode(settings, engine) == "rectangle"
     assert engine_instances(settings, engine) == engine.spans[-1]
     assert on_one_thread(settings, engine)
 
 
-@needs_plugin
-def test_a_part_that_it_cannot_run_is_not_left_to_another_provider(tmp_path: Path) -> None:
-    model = tiny_yolox_model()
-    # Determinants are nothing that OpenVINO has; times zero, they leave the rows as they are.
-    (cast,) = (node for node in model.graph.node if node.output[0] == "output")
-    rows, (at, node) = cast.input[0], (list(model.graph.node).index(cast), helper.make_node)
-    for name, values in {"from": [0, 0], "to": [2, 2], "axes": [1, 2]}.items():
-        model.graph.initializer.append(numpy_helper.from_array(np.array(values), name))
-    zero = numpy_helper.from_array(np.zeros((1, 1, 1), np.float32), "zero")
-    model.graph.initializer.append(zero)
-    extra = [
-        node("Slice", [rows, "from", "to", "axes"], ["corner"]),
-        node("Det", ["corner"], ["determinants"]),
-        node("ReduceSum", ["determinants"], ["sum"], keepdims=0),
-        node("Mul", ["sum", "zero"], ["nothing"]),
-        node("Add", [rows, "nothing"], ["same"]),
-    ]
-    for step in reversed(extra):
-        model.graph.node.insert(at, step)
-    cast.input[0] = "same"
-    path = model_file(tmp_path, model)
-    assert loaded(path).infer(IMAGES).shape[0] == 3
-    with pytest.raises(StartupError, match=r"cannot be loaded.*fallback"):
-        loaded(path, device="openvino")
+@needs_openvino
+def test_a_file_that_it_cannot_read_or_run_stops_the_start(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    with pytest.raises(StartupError, match=r"broken\.onnx cannot be loaded by OpenVINO"):
+        loaded(broken, device="openvino")
+    with pytest.raises(StartupError, match="there is no model file"):
+        loaded(tmp_path / "nowhere.onnx", device="openvino")
 
 
-@needs_plugin
+@needs_openvino
+def test_an_output_of_another_shape_than_promised_stops_the_start(tmp_path: Path) -> None:
+    path = model_file(tmp_path, tiny_yolox_model(dynamic_size=True), height=96, dynamic_size=True)
+    engine = loaded(path, device="openvino")
+    engine.warm((96, 64))
+    object.__setattr__(engine.contract, "strides", (8, 16))
+    with pytest.raises(StartupError, match="promises"):
+        engine.warm((96, 64))
+
+
+@needs_openvino
+def test_a_contract_that_contradicts_the_graph_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="8 values a row"):
+        loaded(model_file(tmp_path, names=("one", "two")), device="openvino")
+
+
+@needs_openvino
 def test_a_server_finds_with_it_what_it_finds_without() -> None:
     photo = (ROOT / "examples" / "parcel.jpg").read_bytes()
     found = []
@@ -118,46 +161,95 @@ def test_a_server_finds_with_it_what_it_finds_without() -> None:
         assert mine["box"] == pytest.approx(theirs["box"], abs=3)
 
 
-def test_who_lacks_the_plugin_is_told_what_to_install(
+def test_a_missing_package_is_told_with_the_extra_that_brings_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = SimpleNamespace(get_available_providers=lambda: ["CPUExecutionProvider"])
-    monkeypatch.setitem(sys.modules, "onnxruntime_ep_openvino", None)
-    monkeypatch.setattr("service.engine.onnx_engine.import_runtime", lambda: plain)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(StartupError, match=r"'openvino' was asked for.*yolox-serve\[openvino\]"):
-        OnnxEngine(model_file(tmp_path), device="openvino").load()
+        loaded(model_file(tmp_path), device="openvino")
 
 
-def _runtime(register: Callable[..., None], devices: list[Any]) -> Any:
-    return SimpleNamespace(
-        get_available_providers=lambda: ["CPUExecutionProvider"],
-        register_execution_provider_library=register,
-        get_ep_devices=lambda: devices,
-    )
+@pytest.mark.parametrize(
+    ("flags", "capabilities", "expected"),
+    [
+        ("flags\t\t: fpu avx512_bf16 amx_tile", ["FP32", "BF16"], True),
+        ("flags\t\t: fpu avx2 avx512f", ["FP32", "BF16"], False),
+        ("flags\t\t: fpu avx512_bf16", ["FP32"], False),
+        ("Features\t: fp asimd bf16", ["FP32", "BF16"], True),
+        ("processor\t: 0", ["FP32", "BF16"], True),
+        (None, ["FP32", "BF16"], True),
+    ],
+)
+def test_bfloat16_is_for_cpus_that_multiply_in_it(
+    tmp_path: Path, flags: str | None, capabilities: list[str], expected: bool
+) -> None:
+    description = tmp_path / "cpuinfo"
+    if flags is not None:
+        description.write_text(f"model name\t: some CPU\n{flags}\n")
+    assert multiplies_in_bf16(capabilities, description) is expected
 
 
-def test_a_plugin_that_does_not_load_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: str) -> None:
-        raise RuntimeError("needs another API version")
+class Compiler:
+    """Compiles nothing, and keeps for what it was asked."""
 
-    plugin = SimpleNamespace(get_library_path=lambda: "plugin.so")
-    monkeypatch.setitem(sys.modules, "onnxruntime_ep_openvino", plugin)
-    with pytest.raises(StartupError, match=f"{OPENVINO} cannot be loaded: needs another"):
-        add_openvino(_runtime(refuse, []))
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
 
-
-def test_of_its_devices_the_cpu_is_taken_or_none() -> None:
-    def device(name: str, kind: str) -> Any:
-        return SimpleNamespace(ep_name=name, ep_metadata={"ov_device": kind})
-
-    cpu = device(OPENVINO, "CPU")
-    others = [device(OPENVINO, "GPU"), device("CPUExecutionProvider", "CPU")]
-    assert openvino_cpu(_runtime(print, [*others, cpu])) == [cpu]
-    with pytest.raises(StartupError, match="knows no CPU"):
-        openvino_cpu(_runtime(print, others))
+    def __call__(self, size: tuple[int, int]) -> str:
+        self.asked.append(size)
+        assert self.gate.wait(30)
+        if size[0] == 13:
+            raise RuntimeError("cannot")
+        return f"model of {size}"
 
 
-def test_it_gets_the_threads_of_all_calls_together() -> None:
-    (properties,) = json.loads(openvino_options(calls=4, threads=2)["load_config"]).values()
-    assert properties["NUM_STREAMS"] == "4"
-    assert properties["INFERENCE_NUM_THREADS"] == "8"
+def called(sizes: NarrowSizes[str], size: tuple[int, int], times: int) -> None:
+    for _ in range(times):
+        sizes.find(size)
+    sizes.wait()
+
+
+def test_only_so_many_sizes_are_compiled_and_a_far_commoner_one_takes_a_place() -> None:
+    compiler = Compiler()
+    sizes = NarrowSizes(2, compiler)
+    called(sizes, (1, 1), CALLS_UNTIL_COMPILED - 1)
+    assert compiler.asked == []
+    called(sizes, (1, 1), 1)
+    called(sizes, (2, 2), CALLS_UNTIL_COMPILED + 10)
+    assert compiler.asked == [(1, 1), (2, 2)]
+    called(sizes, (3, 3), TIMES_AS_OFTEN * CALLS_UNTIL_COMPILED)
+    assert compiler.asked == [(1, 1), (2, 2)]
+    called(sizes, (3, 3), 1)
+    assert compiler.asked[-1] == (3, 3)
+    assert sizes.find((3, 3)) == "model of (3, 3)"
+    assert sizes.find((2, 2)) == "model of (2, 2)"
+    assert sizes.find((1, 1)) is None
+
+
+def test_calls_go_on_while_a_size_is_compiled() -> None:
+    compiler = Compiler()
+    compiler.gate.clear()
+    sizes = NarrowSizes(2, compiler)
+    for _ in range(CALLS_UNTIL_COMPILED + 5):
+        assert sizes.find((1, 1)) is None
+    assert len(compiler.asked) == 1
+    compiler.gate.set()
+    sizes.wait()
+    assert sizes.find((1, 1)) == "model of (1, 1)"
+
+
+def test_a_size_that_cannot_be_compiled_is_tried_once() -> None:
+    compiler = Compiler()
+    sizes = NarrowSizes(2, compiler)
+    called(sizes, (13, 13), 3 * CALLS_UNTIL_COMPILED)
+    assert compiler.asked == [(13, 13)]
+    called(sizes, (2, 2), CALLS_UNTIL_COMPILED)
+    assert compiler.asked == [(13, 13), (2, 2)]
+
+
+def test_no_size_is_compiled_where_none_may_be() -> None:
+    compiler = Compiler()
+    called(NarrowSizes(0, compiler), (1, 1), 3 * CALLS_UNTIL_COMPILED)
+    assert compiler.asked == []

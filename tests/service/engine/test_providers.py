@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from service.engine.onnx_sessions import CPU, CUDA, TENSORRT, choose_providers
+from service.engine.base import CPU, CUDA, TENSORRT
+from service.engine.onnx_runtime import choose_providers
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda", "tensorrt"])

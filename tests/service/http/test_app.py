@@ -13,8 +13,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import service.pipeline.stages as stages_module
+from service.http.answers import DetectResponse
 from service.http.app import create_app
-from service.http.schemas import DetectResponse
 from service.pipeline.ways import InBatches, OneThread
 from service.settings import Settings
 from support.client import PNG, as_json, as_multipart, as_raw, boxes, metric, problem, serving
@@ -33,7 +33,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[TestClient]:
 
 
 def provider(client: TestClient) -> str:
-    name = client.app.state.running.model.provider  # type: ignore[attr-defined]
+    name = client.app.running.model.provider  # type: ignore[attr-defined]
     assert isinstance(name, str)
     return name
 
@@ -319,7 +319,7 @@ def test_a_bug_is_a_500_without_its_secrets(client: TestClient, monkeypatch: Any
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("the password is swordfish")
 
-    monkeypatch.setattr("service.http.routes.read_request", broken)
+    monkeypatch.setattr("service.http.detect.Endpoint._read", broken)
     detail = problem(as_raw(client, plain()), 500, "internal-error")
     assert "swordfish" not in detail
     assert client.get("/health/live").status_code == 200
@@ -330,6 +330,9 @@ def test_model_page_tells_contract_provider_limits_and_defaults(client: TestClie
     assert body["contract"]["class_names"] == ["cat", "dog", "owl"]
     assert body["contract"]["box_coding"] == "yolox"
     assert body["provider"] == provider(client)
+    assert body["engine"] == {"provider": provider(client), "precision": "f32", "threads": 1}
+    labels = f'{{precision="f32",provider="{provider(client)}",threads="1"}}'
+    assert metric(client, f"yolox_engine_info{labels}") == 1
     assert body["device"] == "auto"
     assert body["limits"]["max_images_per_request"] == 32
     assert body["defaults"] == {
@@ -421,7 +424,7 @@ ONE_BY_ONE = pytest.mark.parametrize(
 
 
 def on_expected_path(client: TestClient, engine: FakeEngine) -> bool:
-    path = client.app.state.running.detector._path  # type: ignore[attr-defined]
+    path = client.app.running.detector._path  # type: ignore[attr-defined]
     return isinstance(path, OneThread if isinstance(engine, CpuEngine) else InBatches)
 
 
@@ -537,7 +540,7 @@ def test_draining_server_refuses_new_work_and_finishes_what_it_has() -> None:
         engine.started = threading.Semaphore(0)
         accepted = Crowd(client).send()
         assert engine.started.acquire(timeout=10)
-        client.app.state.running.detector.refuse_new()  # type: ignore[attr-defined]
+        client.app.running.detector.refuse_new()  # type: ignore[attr-defined]
         assert "shutting down" in problem(client.get("/health/ready"), 503, "not-ready")
         response = as_raw(client, plain())
         problem(response, 503, "draining")
@@ -553,7 +556,7 @@ def test_hanging_engine_does_not_keep_the_server_from_ending() -> None:
         engine.started = threading.Semaphore(0)
         engine.gate.clear()
         assert engine.started.acquire(timeout=10), "the heartbeat runs into the hanging engine"
-    assert app.state.hung
+    assert app.hung
     engine.gate.set()
 
 
@@ -602,7 +605,7 @@ def test_a_client_that_leaves_takes_its_image_out_of_the_queue() -> None:
     async def leave_while_waiting(app: Any) -> int:
         request = RawRequest(app, plain(7))
         task = asyncio.create_task(request.run())
-        detector = app.state.running.detector
+        detector = app.running.detector
         while not detector._batcher._queue:
             await asyncio.sleep(0.001)
         request.left.set()
@@ -686,7 +689,7 @@ def test_an_upload_that_began_before_the_drain_is_still_served() -> None:
         request = RawRequest(app, plain(), complete=False)
         task = asyncio.create_task(request.run())
         await request.reading.wait()
-        app.state.running.detector.refuse_new()
+        app.running.detector.refuse_new()
         request.rest.set()
         await task
         return request.status
@@ -847,19 +850,3 @@ def test_an_image_decoded_smaller_has_its_boxes_in_its_own_pixels() -> None:
     assert (jpeg["width"], jpeg["height"]) == (1000, 800)
     assert jpeg["detections"][0]["box"] == pytest.approx(png["detections"][0]["box"], abs=0.1)
     assert jpeg["detections"][0]["box"]["x2"] > 64
-
-
-def test_detection_goes_round_the_layers_of_the_framework_and_is_answered_all_the_same() -> None:
-    async def broken(scope: Any, receive: Any, send: Any) -> None:
-        raise RuntimeError("this layer was not to be asked")
-
-    with serving(api_key="secret") as client:
-        key = {"X-API-Key": "secret"}
-        client.app.middleware_stack = broken  # type: ignore[attr-defined]
-        assert client.get("/model", headers=key).status_code == 500
-        found = client.post("/detect", content=plain(), headers=PNG | key)
-        assert boxes(found)[0]
-        assert {"x-request-id", "server-timing"} <= found.headers.keys()
-        problem(client.post("/detect", content=plain(), headers=PNG), 401, "unauthorized")
-        problem(client.post("/detect", content=b"text", headers=key), 415, "unsupported-type")
-        problem(client.post("/detect?iou=2", content=plain(), headers=key), 422, "invalid-option")

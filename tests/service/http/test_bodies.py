@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.http.bodies import SLICE_BYTES
+from service.http.forms import SLICE_BYTES
 from support.client import PNG, boxes, problem, serving
 from support.pictures import plain
 

@@ -1,4 +1,4 @@
-"""The metrics themselves: what they count while a request runs, and that the README lists them."""
+"""The metrics: what they count while a request runs, and that the documentation lists them."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +11,7 @@ from support.engines import FakeEngine
 from support.pictures import plain
 from support.project import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLE = README.partition("## Metrics")[2].partition("\n## ")[0]
+TABLE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 # They exist only where the model runs on a GPU; tests/test_gpus.py has them.
 GPU_METRICS = {
     "yolox_gpu_utilization_ratio",
@@ -25,7 +24,7 @@ def shown_name(family: Metric) -> str:
     return f"{family.name}_total" if family.type == "counter" else family.name
 
 
-def labels_in_readme() -> dict[str, set[str]]:
+def documented_labels() -> dict[str, set[str]]:
     rows = re.findall(r"^\| (`[^|]+`) \|([^|]*)\|", TABLE, re.MULTILINE)
     return {
         name: {label.strip() for label in labels.split(",") if label.strip()}
@@ -34,13 +33,13 @@ def labels_in_readme() -> dict[str, set[str]]:
     }
 
 
-def test_the_readme_lists_exactly_the_metrics_that_there_are() -> None:
+def test_the_documentation_lists_exactly_the_metrics_that_there_are() -> None:
     there = {shown_name(family) for family in Metrics().registry.collect()}
-    assert set(labels_in_readme()) == there | GPU_METRICS
+    assert set(documented_labels()) == there | GPU_METRICS
 
 
-def test_the_readme_lists_the_labels_of_every_metric_of_our_own() -> None:
-    listed = labels_in_readme()
+def test_the_documentation_lists_the_labels_of_every_metric_of_our_own() -> None:
+    listed = documented_labels()
     for metric_object in vars(Metrics()).values():
         if hasattr(metric_object, "_labelnames"):
             name = shown_name(metric_object.describe()[0])

@@ -158,8 +158,8 @@ def test_onnxruntime_is_kept_from_reporting_to_its_maker(model: Path, tmp_path: 
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     code = (
-        "import sys; from pathlib import Path; from service.engine.onnx_engine import OnnxEngine\n"
-        "OnnxEngine(Path(sys.argv[1])).load()"
+        "import sys; from pathlib import Path; from service.engine.onnx_cpu import OnnxCpuEngine\n"
+        "OnnxCpuEngine(Path(sys.argv[1])).load()"
     )
     subprocess.run([sys.executable, "-c", code, str(model)], env=environment, check=True)
     assert not (tmp_path / "cache").exists()
@@ -177,12 +177,12 @@ def read_image(*arguments, **options):
 stages.read_image = read_image
 """
 HANGING_ENGINE = """
-import threading, service.engine.onnx_engine as engine
-real, warm = engine.OnnxEngine.infer, []
+import threading, service.engine.onnx_cpu as engine
+real, warm = engine.OnnxCpuEngine.infer, []
 def infer(self, images, span):
     # The start's two: the warming and the first probe.
     return real(self, images) if len(warm) < 2 and not warm.append(1) else threading.Event().wait()
-engine.OnnxEngine.infer = infer
+engine.OnnxCpuEngine.infer = infer
 """
 
 

@@ -5,20 +5,24 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from service.core.contract import InputSpec
-from service.engine.openvino import OPENVINO, openvino_cpu
+from service.core.contract import InputDtype, InputSpec, ModelContract
+from service.engine.base import CPU, CUDA, TENSORRT, see_model_file
+from service.engine.contract_check import GraphFacts, read_contract
 from service.errors import StartupError
-from service.settings import Device
 
-CPU: Final = "CPUExecutionProvider"
-CUDA: Final = "CUDAExecutionProvider"
-TENSORRT: Final = "TensorrtExecutionProvider"
-ASKED_PROVIDER: Final = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT, "openvino": OPENVINO}
-# Those that share the CPUs with everything else.
-ON_CPU: Final = frozenset({CPU, OPENVINO})
+if TYPE_CHECKING:
+    # Reading it takes as long as all other imports of a measurement together.
+    from service.settings import Device
 
+HALF: Final = "tensor(float16)"
+ONNX_DTYPES: Final[dict[str, InputDtype]] = {
+    "tensor(uint8)": "uint8",
+    HALF: "float16",
+    "tensor(float)": "float32",
+}
+ASKED_PROVIDER: Final = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 # The smallest rectangle of all.
 TENSORRT_LEAST_SIDE: Final = 32
 
@@ -46,7 +50,7 @@ def import_runtime() -> ModuleType:
 
 
 def choose_providers(
-    device: Device, available: Sequence[str], *, gpu_memory_limit_mb: int | None = None
+    device: "Device", available: Sequence[str], *, gpu_memory_limit_mb: int | None = None
 ) -> Providers:
     """The provider that a device stands for, what it may leave work to, and their options.
 
@@ -58,7 +62,7 @@ def choose_providers(
     cuda_options = {"arena_extend_strategy": "kSameAsRequested", "prefer_nhwc": "1"}
     if gpu_memory_limit_mb is not None:
         cuda_options["gpu_mem_limit"] = str(gpu_memory_limit_mb * 2**20)
-    options: dict[str, dict[str, str]] = {TENSORRT: {}, CUDA: cuda_options, OPENVINO: {}, CPU: {}}
+    options: dict[str, dict[str, str]] = {TENSORRT: {}, CUDA: cuda_options, CPU: {}}
     first = ASKED_PROVIDER.get(device, CUDA if CUDA in available else CPU)
     if first not in available:
         raise StartupError(
@@ -139,12 +143,7 @@ def open_session(runtime: ModuleType, path: Path, providers: Providers, threads:
     Raises:
         StartupError: There is no such file, or it cannot be loaded.
     """
-    try:
-        is_file = path.is_file()
-    except OSError as error:  # a folder that is closed to this user, or a name too long
-        raise StartupError(f"cannot read the model file {path}: {error.strerror}") from error
-    if not is_file:
-        raise StartupError(f"there is no model file {path}")
+    see_model_file(path)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -152,14 +151,23 @@ def open_session(runtime: ModuleType, path: Path, providers: Providers, threads:
     # Threads that spin for work make a call a third faster, and between calls they would only take
     # the CPU from everybody else.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    provider, provider_options = providers[0]
-    chosen: Providers | None = providers
-    if provider == OPENVINO:
-        # A plugin's provider stands in the options; all of the graph runs there, or nothing.
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        options.add_provider_for_devices(openvino_cpu(runtime), provider_options)
-        chosen = None
     try:
-        return runtime.InferenceSession(str(path), options, providers=chosen)
+        return runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's errors share no base of their own
         raise StartupError(f"{path} cannot be loaded: {error}") from error
+
+
+def contract_of(session: Session, path: Path) -> ModelContract:
+    """The contract of a loaded model, once its graph is seen to agree with it.
+
+    Raises:
+        StartupError: There is no contract, or the graph contradicts it.
+    """
+    outputs = session.get_outputs()
+    channels = outputs[0].shape[-1] if outputs[0].shape else None
+    facts = GraphFacts(
+        [(node.name, ONNX_DTYPES.get(node.type, node.type)) for node in session.get_inputs()],
+        [ONNX_DTYPES.get(node.type, node.type) for node in outputs],
+        channels if isinstance(channels, int) else None,
+    )
+    return read_contract(session.get_modelmeta().custom_metadata_map, facts, path)

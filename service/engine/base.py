@@ -1,0 +1,155 @@
+"""What every engine is to the rest of the server, whichever runtime and device it stands for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.contract import ModelContract
+from service.core.pack import pack_images
+from service.errors import StartupError
+
+Pixels = NDArray[np.uint8]
+RawRows = NDArray[np.floating]
+Precision = Literal["f32", "f16", "bf16"]
+
+CPU: Final = "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
+TENSORRT: Final = "TensorrtExecutionProvider"
+OPENVINO: Final = "OpenVINO"
+
+
+class Engine(Protocol):
+    """What the batcher needs of a model; several threads may call `infer` at once."""
+
+    @property
+    def contract(self) -> ModelContract:
+        """What the model promises."""
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that the model really runs on."""
+
+    @property
+    def wanted_provider(self) -> str:
+        """The provider that the device setting aims at, as far as this machine has it."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the model shares the CPUs with decoding and HTTP."""
+
+    @property
+    def precision(self) -> Precision:
+        """The number format that the model multiplies in."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of one call of span 1."""
+
+    @property
+    def max_batch(self) -> int:
+        """Most images of one call."""
+
+    @property
+    def spans(self) -> Sequence[int]:
+        """How many instances' shares of the CPU one call can use, ascending from 1."""
+
+    def infer(self, images: Sequence[Pixels], span: int = 1) -> RawRows:
+        """Run N (H, W, 3) uint8 BGR network inputs; gives (N, A, 4 + 1 + C) raw rows."""
+
+
+@runtime_checkable
+class LoadableEngine(Engine, Protocol):
+    """An engine that reads its model from a file."""
+
+    def load(self) -> None:
+        """Load the model, check it against its contract and see where it really runs.
+
+        Raises:
+            StartupError: The runtime or the file is missing, the contract is missing or wrong, or
+                the device is not the one that was asked for.
+        """
+
+    def warm(self, size: tuple[int, int]) -> None:
+        """Run each kind of call once with inputs of this (height, width) in pixels.
+
+        Raises:
+            StartupError: The model cannot run, or its output is not the promised one.
+        """
+
+    def cold_sizes(self, sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+        """Those of the (height, width) sizes whose first call takes much longer than later ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuShares:
+    """How calls share the CPUs, where the CPUs compute.
+
+    Attributes:
+        threads: Threads of a call of span 1. With one thread a call runs on its caller's thread,
+            so that concurrent calls run side by side on one copy of the weights.
+        instances: Calls of span 1 that run at once.
+        spans: Multiples of `threads` that a call may ask for, ascending from 1; each beside 1 costs
+            another copy of the weights.
+    """
+
+    threads: int = 1
+    instances: int = 1
+    spans: Sequence[int] = (1,)
+
+
+ONE_THREAD: Final = CpuShares()
+
+
+def see_model_file(path: Path) -> None:
+    """See that there is a model file to load.
+
+    Raises:
+        StartupError: There is none, or this user may not read it.
+    """
+    try:
+        is_file = path.is_file()
+    except OSError as error:  # a folder that is closed to this user, or a name too long
+        raise StartupError(f"cannot read the model file {path}: {error.strerror}") from error
+    if not is_file:
+        raise StartupError(f"there is no model file {path}")
+
+
+def grey(contract: ModelContract, size: tuple[int, int], count: int = 1) -> Pixels:
+    """(N, H, W, 3) uint8 network inputs that hold nothing but padding."""
+    return np.full((count, *size, 3), contract.input.pad_value, np.uint8)
+
+
+def rows_shape(
+    contract: ModelContract, count: int, height: int, width: int
+) -> tuple[int, int, int]:
+    """(N, A, 4 + 1 + C) of N inputs of this size in pixels."""
+    return count, contract.num_cells(height, width), contract.output_channels
+
+
+def check_rows(raw: RawRows, images: Pixels, contract: ModelContract, name: str) -> None:
+    """See that rows have the shape that the contract promises for (N, H, W, 3) images.
+
+    Raises:
+        StartupError: They have another.
+    """
+    promised = rows_shape(contract, *images.shape[:3])
+    if raw.shape != promised:
+        raise StartupError(
+            f"{name}: the model gave an output of shape {raw.shape}, and its contract "
+            f"promises {promised}"
+        )
+
+
+def packed(images: Sequence[Pixels], contract: ModelContract) -> NDArray[np.generic]:
+    """(H, W, 3) images of one size as the one tensor that the graph takes."""
+    stack = images[0][np.newaxis] if len(images) == 1 else np.stack(images)
+    return pack_images(stack, contract.input)
+
+
+def filled_up(images: Sequence[Pixels], count: int) -> Sequence[Pixels]:
+    """The images, and as many empty ones as a fixed batch needs besides."""
+    return [*images, *[np.zeros_like(images[0])] * (count - len(images))]

@@ -1,0 +1,67 @@
+"""Answering a request that will be refused as soon as its head is there, and skipping its body.
+
+In a crowd nearly all requests are refused; what that costs is missing to those that were let in.
+"""
+
+from typing import Any
+
+from starlette.types import ASGIApp, Scope
+
+from service.http.connection.door import Door
+from service.http.connection.limits import LimitedConnection
+
+
+class RefusingConnection(LimitedConnection):
+    """A connection whose requests may be refused before their bodies are parsed, without a task.
+
+    Of many requests that came together only the first is, so that others have their turn.
+
+    Args:
+        door: Says what is refused, and answers it.
+        args: uvicorn's.
+        kwargs: uvicorn's.
+    """
+
+    def __init__(self, door: Door, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
+        super().__init__(door, *args, **kwargs)
+        self._may_answer_now = True
+        # Of a refused body: how many bytes are still to come.
+        self._unwanted_bytes = 0
+
+    def received(self, data: bytes) -> None:
+        """Parse what is wanted of it."""
+        self._may_answer_now = True
+        if self._unwanted_bytes:
+            self.await_nothing()
+        super().received(data)
+
+    def skip(self, data: bytes, at: int) -> int:
+        """Skip what there is of a refused body."""
+        skipped = min(self._unwanted_bytes, len(data) - at)
+        self._unwanted_bytes -= skipped
+        return at + skipped if self._unwanted_bytes else super().skip(data, at + skipped)
+
+    def got_body(self, count: int) -> None:
+        """A body that was refused in the middle of its packet is parsed as far as that goes."""
+        super().got_body(count)
+        if self._unwanted_bytes:
+            self._unwanted_bytes -= count
+
+    def parse(self, data: bytes | memoryview) -> None:
+        """Parse; where that led to a refusal, the parser must not see the rest of the body."""
+        super().parse(data)
+        if self._unwanted_bytes:
+            self.parse_anew()
+            self.expect_next_head()
+
+    def answerer(self, scope: Scope) -> ASGIApp | None:
+        """What refuses a request, if it is to be refused."""
+        if self.must_wait or not self._may_answer_now:
+            return None
+        refusal = self._door.refusing(scope)
+        if refusal is not None:
+            self._may_answer_now = False
+            if self.head_just_came:
+                # The parser alone can find the end of a chunked body.
+                self._unwanted_bytes = self.declared_length
+        return refusal

@@ -1,0 +1,324 @@
+"""All of uvicorn that the server overrides or reaches into.
+
+uvicorn documents none of it, so `uvicorn_check` looks at the start whether it is still there. The
+two classes turn its methods into hooks under names of our own, and other files override only those.
+docs/decisions/http-overrides.md says what they buy.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+from httptools import HttpRequestParser
+from starlette.types import ASGIApp, Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.errors import MalformedRequestError, ServiceError
+from service.http.connection.whole_answer import WholeAnswer
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's side of an HTTP/1.1 connection; subclasses override its hooks.
+
+    Attributes:
+        head_just_came: Whether the request that begins is the one whose head was just parsed, and
+            its body was not; false for a request of a pipeline, which had to wait.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
+        super().__init__(*args, **kwargs)
+        self._answer: WholeAnswer | None = None
+        self.head_just_came = False
+
+    # The hooks.
+
+    def opened(self) -> None:
+        """The connection was made."""
+
+    def lost(self) -> None:
+        """The connection ended."""
+
+    def received(self, data: bytes) -> None:
+        """The client sent something."""
+        self.parse(data)
+
+    def takes_field(self) -> bool:
+        """Whether the field that was parsed is wanted: it may be a trailer."""
+        return True
+
+    def takes_head(self) -> bool:
+        """A head is whole; whether its request is to be answered."""
+        return True
+
+    def got_body(self, count: int) -> None:
+        """So many bytes of a body were parsed."""
+
+    def message_ended(self) -> None:
+        """A body was parsed to its end."""
+
+    def answerer(self, scope: Scope) -> ASGIApp | None:
+        """What answers a request that begins, without a task and without waiting; mostly None."""
+        del scope
+        return None
+
+    def answered_unasked(self) -> None:
+        """The client has its answer, and nobody told it whether to send the body that it holds."""
+
+    def hang_up(self) -> None:
+        """The last answer is out."""
+        self.transport.close()
+
+    def idle(self) -> bool:
+        """Nothing came for as long as a connection is kept; whether to end it."""
+        return True
+
+    def stopping(self) -> None:
+        """The server begins to stop."""
+
+    def refuse(self, error: ServiceError) -> None:
+        """What the client sent is not HTTP."""
+        raise NotImplementedError
+
+    # What the hooks may use.
+
+    def parse(self, data: bytes | memoryview) -> None:
+        """Parse what the client sent."""
+        super().data_received(data)  # type: ignore[arg-type] # the parser takes any buffer
+
+    def parse_anew(self) -> None:
+        """Expect a head, whatever the message was that has been parsed so far."""
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the last request has its whole answer."""
+        return self._cycle_is("response_complete")
+
+    @property
+    def answering(self) -> bool:
+        """Whether a part of an answer is out, and the rest is not."""
+        return self._cycle_is("response_started") and not self.answered
+
+    def _cycle_is(self, state: str) -> bool:
+        return getattr(self.cycle, state, False)  # there is no cycle before the first request
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether an answer would come behind others, or the client does not read its answers."""
+        unread = self.flow.write_paused or self.transport.get_write_buffer_size() > 0
+        return unread or bool(self.pipeline)
+
+    @property
+    def declared_length(self) -> int:
+        """The length of the body whose head was parsed last; 0 where only its end will tell."""
+        return int(dict(self.headers).get(b"content-length", 0))
+
+    @property
+    def is_awaiting_request(self) -> bool:
+        """Whether the time for the next request runs."""
+        return self.timeout_keep_alive_task is not None
+
+    def await_request(self) -> None:
+        """Let the time for the next request run."""
+        if not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def await_nothing(self) -> None:
+        """Stop that time."""
+        self._unset_keepalive_if_required()
+
+    @property
+    def asks_for_other_protocol(self) -> bool:
+        """Whether the head that was parsed last would go on in something else than HTTP/1.1."""
+        return self.parser.should_upgrade()
+
+    def answer_no_request(self, app: ASGIApp) -> None:
+        """Have an application answer what is no request, and close."""
+        scope: Scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": "-",
+            "path": "",
+            "query_string": b"",
+            "headers": [],
+            "client": self.client,
+        }
+        cycle = RequestResponseCycle(
+            scope=cast("Any", scope),
+            transport=cast("asyncio.Transport", WholeAnswer(self.transport, self.transport.close)),
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=False,
+            on_response=lambda: None,
+        )
+        _run_now(cycle, app)
+
+    # What uvicorn calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by asyncio."""
+        super().connection_made(transport)
+        self.opened()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
+        self.lost()
+        super().connection_lost(exc)
+        # uvicorn leaves the timer of a connection that was reset, and so the connection's memory.
+        self._unset_keepalive_if_required()
+        # Objects that refer to each other would be kept until the garbage collector comes.
+        self._answer = None
+        if self.cycle is not None:
+            self.cycle.transport = self.transport
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        self.received(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser."""
+        if self.takes_field():
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        if self.takes_head():
+            self.head_just_came = True
+            super().on_headers_complete()
+            self.head_just_came = False
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        self.got_body(len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self.message_ended()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The cycle's; a body that was refused unread is not kept until the next request."""
+        answer = self._answer
+        if answer is not None:
+            answer.flush()
+        if self.cycle.response_complete:
+            self.cycle.body = bytearray()
+            if self.expect_100_continue and not (answer and answer.asked_for_body):
+                self.answered_unasked()
+        super().on_response_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Called by a timer."""
+        if self.idle():
+            super().timeout_keep_alive_handler()
+        else:
+            self.await_request()
+
+    def shutdown(self) -> None:
+        """Called by the server."""
+        self.stopping()
+        super().shutdown()
+
+    def send_400_response(self, msg: str) -> None:
+        """Called for bytes that the parser does not take."""
+        self.refuse(MalformedRequestError(msg))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's
+        self._answer = WholeAnswer(self.transport, self.hang_up)
+        cycle.transport = self._answer  # type: ignore[assignment] # all that it uses of one
+        answerer = self.answerer(cast("Scope", cycle.scope))
+        if answerer is None:
+            super()._start_asgi_task(cycle, app)
+        else:
+            _run_now(cycle, answerer)
+
+
+def _run_now(cycle: RequestResponseCycle, app: ASGIApp) -> None:
+    """Have a request answered without a task, by an application that waits for nothing."""
+    if cycle.waiting_for_100_continue:
+        # The client may send its body or not; its next request could be taken for it.
+        cycle.keep_alive = False
+    answering = cycle.run_asgi(app)  # type: ignore[arg-type] # starlette's word for one
+    with suppress(StopIteration):
+        answering.send(None)
+        answering.throw(RuntimeError("an answer that was to wait for nothing waited"))
+
+
+class HookedServer(uvicorn.Server):
+    """uvicorn's server; subclasses override its hooks.
+
+    Args:
+        config: uvicorn's settings.
+        listens: Whether it opens the port that `config` names.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, listens: bool = True) -> None:
+        super().__init__(config)
+        self._listens = listens
+
+    # The hooks.
+
+    def serving(self) -> None:
+        """The application has started, and connections are accepted."""
+
+    async def stopping(self) -> None:
+        """The port is about to be closed."""
+
+    def ticked(self) -> bool:
+        """Called ten times a second; whether it is time to stop."""
+        return self.should_exit
+
+    def signalled(self, number: int) -> None:
+        """A signal came that asks for an end; called in its handler."""
+
+    # What the hooks may use.
+
+    @property
+    def connections(self) -> AbstractSet[asyncio.Protocol]:
+        """The connections that are open."""
+        return self.server_state.connections
+
+    def new_connection(self) -> asyncio.Protocol:
+        """What speaks on a connection that the server did not accept by itself."""
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+    # What uvicorn calls.
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then listen."""
+        # A server that is given sockets opens none, though the list be empty.
+        await super().startup(sockets if self._listens else [])
+        if self.started:
+            self.serving()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, finish what was asked, and stop the application."""
+        await self.stopping()
+        await super().shutdown(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        """The main loop's; whether it ends."""
+        self.should_exit = self.ticked()
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called in a signal's handler."""
+        del frame
+        self.signalled(sig)

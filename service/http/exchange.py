@@ -1,0 +1,215 @@
+"""What all requests have in common: an id, a clock, a count, a log line, the key, error answers.
+
+`Exchange` is the layer between the middleware that a user adds and the routes. A route only
+returns a response or raises.
+"""
+
+import random
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import structlog
+from fastapi import Security
+from fastapi.routing import APIRoute
+from fastapi.security import APIKeyHeader, HTTPBearer
+from pydantic import SecretStr
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import ServiceError, UnauthorizedError
+from service.http.problems import EXPECTED_ERRORS, answer_error, as_service_error
+from service.observe.metrics import Metrics
+
+DETECT: Final = "/detect"
+QUIET_ENDPOINTS: Final = ("/metrics", "/health/live", "/health/ready")
+SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+# The documentation shows that either header will do; `KeyedRoute` reads them.
+KEY_HEADERS: Final = (
+    Security(APIKeyHeader(name="X-API-Key", auto_error=False)),
+    Security(HTTPBearer(auto_error=False)),
+)
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+log = structlog.get_logger("service.access")
+
+
+class Exchange:
+    """Answers every request, whether a route does it or a refusal comes before any route.
+
+    Middleware that a user adds lies outside: it sees each request first, and each answer last. An
+    answer that such middleware gives by itself is not counted.
+
+    Args:
+        metrics: Where to count.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """An ASGI layer that has `app` answer HTTP requests by way of `answer`."""
+
+        async def layer(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                await self.answer(app, scope, receive, send)
+            else:
+                await app(scope, receive, send)
+
+        return layer
+
+    async def answer(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have one request handled; count it, and answer in the place of a handler that raises."""
+        request_id, started = _request_id(scope["headers"]), time.perf_counter()
+        status, refused_with = 0, None
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                seconds = time.perf_counter() - started
+                message["headers"] = _marked(message.get("headers", ()), request_id, seconds)
+            await send(message)
+
+        in_flight = int(scope["path"] == DETECT)
+        self._metrics.requests_in_flight.inc(in_flight)
+        try:
+            await handle(scope, receive, send_marked)
+        except Exception as error:
+            refused_with = as_service_error(error).slug
+            if status or not isinstance(error, EXPECTED_ERRORS):
+                log.exception("unexpected error", request_id=request_id)
+            if not status:
+                await answer_error(error, request_id)(scope, receive, send_marked)
+        finally:
+            self._metrics.requests_in_flight.dec(in_flight)
+            seconds = time.perf_counter() - started
+            self._record(scope, status or 500, seconds, refused_with, request_id)
+
+    def refusing(self, error: ServiceError, route: "KeyedRoute | None" = None) -> ASGIApp:
+        """What answers a request with an error without handling it.
+
+        Args:
+            error: Why it is refused.
+            route: The route that it would have had; it asks for the key first.
+        """
+
+        async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+            if route is None:
+                raise error
+            scope["route"] = route  # as the framework's router does
+            await route.handle(scope, receive, send, refusal=error)
+
+        return partial(self.answer, refuse)
+
+    def _record(
+        self, scope: Scope, status: int, seconds: float, refused_with: str | None, request_id: str
+    ) -> None:
+        endpoint = _endpoint(scope)
+        self._metrics.requests.labels(endpoint, str(status)).inc()
+        self._metrics.request_duration.labels(endpoint).observe(seconds)
+        if refused_with is not None and (endpoint, scope["method"]) == (DETECT, "POST"):
+            self._metrics.rejections.labels(refused_with).inc()
+        write = log.debug if endpoint in QUIET_ENDPOINTS else log.info
+        write(
+            "request",
+            method=scope["method"],
+            endpoint=endpoint,
+            status=status,
+            ms=round(seconds * 1000, 1),
+            request_id=request_id,
+        )
+
+
+class KeyedRoute(APIRoute):
+    """A route that asks for the API key, if one is configured, before it does anything else.
+
+    Args:
+        path: Its path.
+        endpoint: What answers.
+        key: The key.
+        options: FastAPI's.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        key: SecretStr | None,
+        **options: Any,  # noqa: ANN401 - FastAPI's
+    ) -> None:
+        super().__init__(path, endpoint, dependencies=KEY_HEADERS, **options)
+        self._key = key
+
+    async def handle(
+        self, scope: Scope, receive: Receive, send: Send, refusal: ServiceError | None = None
+    ) -> None:
+        """Answer a request of this path; a wrong method is told to everybody.
+
+        Args:
+            scope: ASGI's.
+            receive: ASGI's.
+            send: ASGI's.
+            refusal: Raised in the place of an answer, to those who have the key.
+
+        Raises:
+            UnauthorizedError: The key is missing or wrong.
+        """
+        if scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        if self._key is not None:
+            check_key(scope["headers"], self._key)
+        if refusal is not None:
+            raise refusal
+        await self.answer(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that may be answered, as FastAPI does."""
+        await super().handle(scope, receive, send)
+
+
+def new_request_id() -> str:
+    """An id that no other request has."""
+    # To ask the system for random bytes that nobody can guess would give up the GIL.
+    return f"{random.getrandbits(128):032x}"
+
+
+def check_key(headers: Headers, key: SecretStr) -> None:
+    """Let a request through that brings the right API key.
+
+    Raises:
+        UnauthorizedError: The key is missing or wrong.
+    """
+    fields = dict(reversed(list(headers)))  # the first of a name counts
+    scheme, _, token = fields.get(b"authorization", b"").partition(b" ")
+    offered = fields.get(b"x-api-key") or (token.strip() if scheme.lower() == b"bearer" else b"")
+    if not secrets.compare_digest(offered, key.get_secret_value().encode()):
+        raise UnauthorizedError("send the key as X-API-Key, or as Authorization: Bearer")
+
+
+def _endpoint(scope: Scope) -> str:
+    """The route's own path: a bounded set, whatever clients ask for."""
+    if "route" in scope:
+        return str(scope["route"].path)
+    # The pages of documentation are plain routes, each of one path.
+    return str(scope["path"]) if "endpoint" in scope else "unmatched"
+
+
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The client's id, if it is harmless, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and SAFE_REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return new_request_id()
+
+
+def _marked(headers: Headers, request_id: str, seconds: float) -> list[tuple[bytes, bytes]]:
+    """An answer's headers with the request's id, and the total time behind that of any stages."""
+    others = [field for field in headers if field[0] != b"server-timing"]
+    stages = [value for name, value in headers if name == b"server-timing"]
+    timing = b", ".join([*stages, f"total;dur={seconds * 1000:.2f}".encode()])
+    return [*others, (b"x-request-id", request_id.encode()), (b"server-timing", timing)]

@@ -1,0 +1,113 @@
+"""The options of `POST /detect`: what may be asked, and what it means for one model."""
+
+import dataclasses
+from functools import lru_cache
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from starlette.datastructures import ImmutableMultiDict
+
+from service.core.contract import LEAST_SIGMA, MOST_SIGMA, NmsMethod, ScoreBy
+from service.core.suppress import DetectionOptions
+from service.errors import InvalidOptionError
+from service.http.problems import describe_errors
+
+
+def _split_names(value: object) -> object:
+    """`a,b` and repeated parameters both make a list of strings; none of them means all."""
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str | int) for item in items):
+        return value
+    return [part.strip() for item in items for part in str(item).split(",") if part.strip()] or None
+
+
+class DetectQuery(BaseModel):
+    """The options of `POST /detect`; an absent one takes the server's default."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    confidence: float | None = Field(None, ge=0, le=1, description="Minimum score to report")
+    score_by: ScoreBy | None = Field(
+        None, description="Score by `objectness`, or `joint` with the class probability"
+    )
+    nms: NmsMethod | None = Field(None, description="How overlapping boxes are pruned")
+    iou: float | None = Field(
+        None, ge=0, le=1, description="Overlap above which `soft-mean`, `soft-linear`, `hard` act"
+    )
+    sigma: float | None = Field(
+        None, ge=LEAST_SIGMA, le=MOST_SIGMA, description="Width of `soft-gaussian`"
+    )
+    class_agnostic: bool | None = Field(None, description="Boxes of different classes compete")
+    max_detections: int | None = Field(
+        None, ge=1, description="Maximum number of boxes in an image"
+    )
+    classes: Annotated[list[str] | None, BeforeValidator(_split_names)] = Field(
+        None, description="Only these classes: names or ids, comma-separated or repeated"
+    )
+    timeout_ms: int | None = Field(None, ge=1, description="Deadline of the request in ms")
+
+    def resolve(self, defaults: DetectionOptions, class_names: tuple[str, ...]) -> DetectionOptions:
+        """Lay these options over the server's defaults.
+
+        Raises:
+            InvalidOptionError: A class is unknown, or `max_detections` exceeds the server's.
+        """
+        asked = self.model_dump(exclude_none=True, exclude={"classes", "timeout_ms"})
+        if self.max_detections is not None and self.max_detections > defaults.max_detections:
+            raise InvalidOptionError(
+                f"max_detections is {self.max_detections}, and this server allows "
+                f"{defaults.max_detections}"
+            )
+        if self.classes is not None:
+            asked["class_ids"] = _class_ids(set(self.classes), class_names)
+        return dataclasses.replace(defaults, **asked)
+
+    def with_fields(self, body: "DetectQuery") -> "DetectQuery":
+        """These options of a query and those of its body; the query's win."""
+        fields = body.model_dump(exclude_none=True, exclude={"images"})
+        return DetectQuery.model_construct(**(fields | self.model_dump(exclude_none=True)))
+
+
+NO_OPTIONS = DetectQuery()
+
+
+class DetectJson(DetectQuery):
+    """The JSON form of a request: images, and options beside them."""
+
+    images: list[str] = Field(description="Images in base64, or as base64 `data:` URIs")
+
+
+def read_options(fields: ImmutableMultiDict[str, Any]) -> DetectQuery:
+    """The options among a query's or a form's fields.
+
+    Of a repeated option the last value counts, but of `classes` every one.
+
+    Raises:
+        InvalidOptionError: An option is unknown or out of range.
+    """
+    given: dict[str, object] = {
+        name: value for name, value in fields.items() if isinstance(value, str)
+    }
+    if "classes" in given:
+        given["classes"] = fields.getlist("classes")
+    try:
+        return DetectQuery.model_validate(given)
+    except ValidationError as error:
+        raise InvalidOptionError(describe_errors(error.errors())) from error
+
+
+def _class_ids(names: set[str], class_names: tuple[str, ...]) -> frozenset[int]:
+    known = _ids_by_name(class_names)
+    unknown = sorted(names - known.keys())
+    if unknown:
+        raise InvalidOptionError(
+            f"this model has no class {unknown[0]!r}; GET /model lists its classes"
+        )
+    return frozenset(known[name] for name in names)
+
+
+@lru_cache(maxsize=4)
+def _ids_by_name(class_names: tuple[str, ...]) -> dict[str, int]:
+    """Names, and ids in digits; a name that looks like another's id is a name."""
+    ids = range(len(class_names))
+    return {str(i): i for i in ids} | {class_names[i]: i for i in reversed(ids)}

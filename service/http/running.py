@@ -1,0 +1,62 @@
+"""What a request is answered with: everything that is built once, before the first of them."""
+
+from dataclasses import dataclass
+
+from service.build import default_options, make_detector
+from service.core.suppress import DetectionOptions
+from service.engine.base import Engine
+from service.http.answers import ModelRef
+from service.observe.gpus import watch_gpus
+from service.observe.metrics import Metrics
+from service.pipeline.detector import Detector
+from service.queue.cpu_sharing import Team
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What the routes work with.
+
+    Attributes:
+        settings: The settings.
+        metrics: Where to count.
+        detector: From the bytes of images to their boxes.
+        defaults: The options of a request that has none.
+        model: What answers say of the model.
+        engine: What runs it.
+    """
+
+    settings: Settings
+    metrics: Metrics
+    detector: Detector
+    defaults: DetectionOptions
+    model: ModelRef
+    engine: Engine
+
+
+def assemble(settings: Settings, metrics: Metrics, engine: Engine, team: Team | None) -> Running:
+    """Everything around a loaded engine; its detector still has to be started.
+
+    Args:
+        settings: The settings.
+        metrics: Where to count.
+        engine: What runs the model.
+        team: The processes of the server, if it has several.
+    """
+    detector = make_detector(settings, engine, metrics, team)
+    contract = engine.contract
+    metrics.model_info.labels(contract.name, contract.version, engine.provider).set(1)
+    metrics.engine_info.labels(engine.provider, engine.precision, str(engine.threads)).set(1)
+    metrics.provider_mismatch.set(engine.provider != engine.wanted_provider)
+    if not engine.on_cpu:
+        watch_gpus(metrics.registry)
+    if not metrics.shared:
+        metrics.ready.set_function(lambda: float(detector.unready_reason() is None))
+    return Running(
+        settings=settings,
+        metrics=metrics,
+        detector=detector,
+        defaults=default_options(settings, contract),
+        model=ModelRef(name=contract.name, version=contract.version, provider=engine.provider),
+        engine=engine,
+    )

@@ -1,0 +1,201 @@
+"""A connection of the server in this process, and applications to put behind it."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import uvicorn
+import uvloop
+from uvicorn.server import ServerState
+
+from service.http.connection.door import OpenDoor
+from service.http.connection.early_refusal import RefusingConnection
+from service.http.exchange import Exchange
+from service.observe.metrics import Metrics
+
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n"
+
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+class FakeDoor(OpenDoor):
+    """Refuses with what a function gives for a request, if it gives anything."""
+
+    def __init__(self, refuses: Any = None, rejects: Any = None) -> None:
+        super().__init__(Exchange(Metrics()))
+        self._refuses = refuses
+        self._rejects = rejects or super().rejecting
+
+    def refusing(self, scope: Any) -> Any:
+        return self._refuses(scope) if self._refuses else None
+
+    def rejecting(self, error: Any) -> Any:
+        return self._rejects(error)
+
+
+def exchange(*sent: bytes, app: Any = application, refuses: Any = None) -> bytes:
+    """Everything a server says to these bytes until it hangs up."""
+
+    async def main() -> bytes:
+        config = uvicorn.Config(app, log_config=None, timeout_keep_alive=1)
+        config.load()
+        loop = asyncio.get_running_loop()
+        state = ServerState()
+        server = await loop.create_server(
+            lambda: RefusingConnection(FakeDoor(refuses), config, state, {}),
+            "127.0.0.1",
+            0,
+        )
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for part in sent:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        server.close()
+        return answer
+
+    return uvloop.run(main())
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"
+
+
+def refuses_posts(scope: Mapping[str, Any]) -> Any:
+    return refusing if scope["method"] == "POST" else None
+
+
+async def refusing(scope: Any, receive: Any, send: Any) -> None:
+    """Refuses a POST, and says whether a task was begun for it."""
+    if scope["method"] != "POST":
+        await application(scope, receive, send)
+        return
+    task = b"none" if asyncio.current_task() is None else b"one"
+    headers = [(b"x-task", task), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+HANGS_UP, SAYS_NO_MORE = b"(hangs up)", b"(says no more)"
+
+
+class Wire:
+    """A transport to nowhere; remembers what is written."""
+
+    def __init__(self) -> None:
+        self.written = list[bytes]()
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.closing
+        self.written.append(data)
+
+    def write_eof(self) -> None:
+        self.written.append(SAYS_NO_MORE)
+
+    def close(self) -> None:
+        if not self.closing:
+            self.written.append(HANGS_UP)
+        self.closing = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def get_extra_info(self, _name: str, default: object = None) -> object:
+        return default
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        """Those who call `fed` do not stop."""
+
+    def resume_reading(self) -> None:
+        """Nor have they stopped."""
+
+
+def fed(
+    *pieces: bytes,
+    app: Any = application,
+    refuses: Any = None,
+    rejects: Any = None,
+    turns: int = 10,
+) -> list[bytes]:
+    """What a server writes, call by call, that reads exactly these pieces.
+
+    After each the event loop has so many turns.
+    """
+
+    async def main() -> list[bytes]:
+        config = uvicorn.Config(app, log_config=None)
+        config.load()
+        door, wire = FakeDoor(refuses, rejects), Wire()
+        protocol = RefusingConnection(door, config, ServerState(), {})
+        protocol.connection_made(cast("asyncio.Transport", wire))
+        for piece in pieces:
+            if wire.closing:
+                break
+            await _outside_tasks(lambda piece=piece: protocol.data_received(piece))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        written = wire.written.copy()
+        protocol.connection_lost(None)
+        return written
+
+    return asyncio.run(main())
+
+
+async def _outside_tasks(call: Callable[[], None]) -> None:
+    """Make a call as an event loop makes it for a packet."""
+    done = asyncio.get_running_loop().create_future()
+
+    def make() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - the test is to see it
+            done.set_exception(error)
+
+    asyncio.get_running_loop().call_soon(make)
+    await done
+
+
+def sent(method: bytes, body: bytes) -> bytes:
+    return b"%b / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (method, len(body), body)
+
+
+# What a parser that lost its place would take for heads.
+TRAP = b"GET / HTTP/1.1\r\nupgrade: x\r\n\r\n"
+
+
+async def echoing(scope: Any, receive: Any, send: Any) -> None:
+    """Gives the body back."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message["body"], message["more_body"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["method"].encode() + body})
+
+
+async def refusing_all(scope: Any, receive: Any, send: Any) -> None:
+    await refusing(scope | {"method": "POST"}, receive, send)
+
+
+async def either(scope: Any, receive: Any, send: Any) -> None:
+    await (refusing if scope["method"] == "POST" else echoing)(scope, receive, send)
+
+
+CLOSES = POST.replace(b"Host", b"Connection: close\r\nHost")
+
+
+EMPTY_POST = POST.replace(b"90000", b"0")
