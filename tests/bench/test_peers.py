@@ -113,7 +113,7 @@ def test_every_peer_fills_the_machine_with_threads_of_one_runtime() -> None:
 def test_the_cpu_is_described_by_model_and_bfloat16_flags(
     flags: str, kept: tuple[str, ...]
 ) -> None:
-    one = f"processor\t: 0\nmodel name\t: Fast 9: Pro\nflags\t\t: {flags}\n\n"
+    one = f"processor\t: 0\nmodel name\t: Fast 9: Pro\nflags\t\t: {flags}\nbugs\t: amx_bf16\n"
     assert read_cpu(2 * one) == ("Fast 9: Pro", kept)
     assert read_cpu("")[1] == ()
 
