@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.core.contract import LEAST_SIGMA, MOST_SIGMA, NmsMethod, ScoreBy
+from service.core.contract import MAX_SIGMA, MIN_SIGMA, NmsMethod, ScoreBy
 from service.core.letterbox import LetterboxMode
 
 Device = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
@@ -15,7 +15,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 ModelFile = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
 # Pillow warns of images beyond this, and refuses those of twice as many pixels.
-MOST_IMAGE_PIXELS = 89_478_485
+MAX_IMAGE_PIXELS = 89_478_485
 
 
 class Settings(BaseSettings):
@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     )
     max_images_per_request: int = Field(32, ge=1, description="Most images in one request")
     max_image_pixels: int = Field(
-        50_000_000, ge=1, le=MOST_IMAGE_PIXELS, description="Largest image, in pixels"
+        50_000_000, ge=1, le=MAX_IMAGE_PIXELS, description="Largest image, in pixels"
     )
     max_queue_images: int = Field(
         256, ge=1, description="Most images waiting for the model, over all requests"
@@ -129,8 +129,8 @@ class Settings(BaseSettings):
     )
     sigma: float | None = Field(
         None,
-        ge=LEAST_SIGMA,
-        le=MOST_SIGMA,
+        ge=MIN_SIGMA,
+        le=MAX_SIGMA,
         description="Default `sigma` (unset: the model's advice, else 0.5)",
     )
     class_agnostic: bool | None = Field(

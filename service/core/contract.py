@@ -19,8 +19,8 @@ ColorOrder = Literal["BGR", "RGB"]
 CONTRACT_VERSION: Final = 1
 METADATA_KEY: Final = "yolox_contract"
 # Beyond these soft-NMS does no more than keep or drop, and float32 ends.
-LEAST_SIGMA: Final = 1e-6
-MOST_SIGMA: Final = 1e6
+MIN_SIGMA: Final = 1e-6
+MAX_SIGMA: Final = 1e6
 
 
 class ContractError(ValueError):
@@ -192,8 +192,8 @@ def _rules(contract: ModelContract) -> list[tuple[bool, str]]:
         (not _fraction(advice.confidence), "recommended confidence must be within 0 and 1"),
         (not _fraction(advice.iou), "recommended iou must be within 0 and 1"),
         (
-            advice.sigma is not None and not LEAST_SIGMA <= advice.sigma <= MOST_SIGMA,
-            f"recommended sigma must be within {LEAST_SIGMA:g} and {MOST_SIGMA:g}",
+            advice.sigma is not None and not MIN_SIGMA <= advice.sigma <= MAX_SIGMA,
+            f"recommended sigma must be within {MIN_SIGMA:g} and {MAX_SIGMA:g}",
         ),
     ]
 

@@ -13,7 +13,7 @@ from service.core.decode import Detections
 Floats = NDArray[np.float32]
 
 # A score that hard NMS set to zero is gone, even where the threshold is zero.
-LEAST_SCORE: Final = float(np.finfo(np.float32).tiny)
+MIN_SCORE: Final = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def suppress(candidates: Detections, options: DetectionOptions) -> Detections:
         if rivals.any():
             overlaps = edges.iou_with(candidates.boxes_xyxy[best])
             scores[rivals] = decay(scores[rivals], overlaps[rivals], options)
-            waiting &= scores >= max(options.confidence, LEAST_SCORE)
+            waiting &= scores >= max(options.confidence, MIN_SCORE)
     order = np.array(kept, dtype=np.intp)
     return Detections(
         candidates.boxes_xyxy[order], scores[order], candidates.objectness[order], class_ids[order]
@@ -84,7 +84,7 @@ def decay(scores: Floats, overlaps: Floats, options: DetectionOptions) -> Floats
     """The scores (K,) of the remaining boxes after their overlap (K,) with the one just kept."""
     match options.nms:
         case "soft-mean":
-            weights = np.exp(-(overlaps**2) / max(scores.mean(), LEAST_SCORE))
+            weights = np.exp(-(overlaps**2) / max(scores.mean(), MIN_SCORE))
         case "soft-gaussian":
             decayed: Floats = scores * np.exp(-(overlaps**2) / np.float32(options.sigma))
             return decayed

@@ -12,7 +12,7 @@ import structlog
 from numpy.typing import NDArray
 
 from service.core.contract import ModelContract
-from service.core.pack import pack_images
+from service.core.input_tensor import pack_images
 from service.engine.contract_check import HALF, ONNX_DTYPES, read_contract
 from service.engine.cuda_runtime import sleep_while_waiting
 from service.engine.host_memory import HostMemory, page_locker

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import to_json
 
-from service.core.contract import LEAST_SIGMA, MOST_SIGMA, ModelContract, NmsMethod, ScoreBy
+from service.core.contract import MAX_SIGMA, MIN_SIGMA, ModelContract, NmsMethod, ScoreBy
 from service.core.decode import Detections
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidOptionError, ServiceError
@@ -40,7 +40,7 @@ class DetectQuery(BaseModel):
         None, ge=0, le=1, description="Overlap above which `soft-mean`, `soft-linear`, `hard` act"
     )
     sigma: float | None = Field(
-        None, ge=LEAST_SIGMA, le=MOST_SIGMA, description="Width of `soft-gaussian`"
+        None, ge=MIN_SIGMA, le=MAX_SIGMA, description="Width of `soft-gaussian`"
     )
     class_agnostic: bool | None = Field(None, description="Boxes of different classes compete")
     max_detections: int | None = Field(None, ge=1, description="Most boxes of an image")
