@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from rich.console import Console
 
+from model_export.checksum import short_sha256
 from model_export.data.image_files import ImageCache
-from model_export.digest import short_digest
 from model_export.exporting.export import export
 from model_export.measure.coco import Metrics
 from model_export.model.checkpoint import load_weights
@@ -121,7 +121,7 @@ class Session:
         folder.finish(epochs, best)
         contract = replace(
             validation.contract,
-            version=short_digest(folder.best),
+            version=short_sha256(folder.best),
             provenance=self._provenance(metrics),
         )
         export(model, contract, folder.model)
