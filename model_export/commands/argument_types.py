@@ -4,7 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
-from model_export.samples.recipe import SIZE_STEP
+from model_export.samples.batch_plan import SIZE_STEP
 from model_export.training.config import DrawnBarcodes
 from service.core.contract import MAX_SIGMA, MIN_SIGMA
 
