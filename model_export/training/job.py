@@ -15,7 +15,7 @@ from model_export.samples.batch_plan import BatchPlan
 from model_export.samples.loader import TrainingSamples, training_batches
 from model_export.training.config import Machine, TrainingConfig
 from model_export.training.parallel import Team
-from model_export.training.schedule import Schedule
+from model_export.training.step import Schedule
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,12 @@ from model_export.model.batch_norm_statistics import refresh_statistics
 from model_export.model.yolox import YOLOX
 from model_export.report.events import EpochEnded, RunStarted, StepsTaken, Watcher
 from model_export.samples.loader import training_batches
-from model_export.training.average import WeightAverage
 from model_export.training.job import Job
 from model_export.training.loss_meter import LossMeter
 from model_export.training.parallel import Team
 from model_export.training.signals import StopRequest
 from model_export.training.state import TrainingState, save_weights
-from model_export.training.step import TrainingStep, arithmetic, sgd
+from model_export.training.step import TrainingStep, WeightAverage, arithmetic, sgd
 
 # The losses are read once in this many steps: reading them waits for the GPU.
 STEPS_PER_READING: Final = 10
