@@ -28,8 +28,8 @@ class TrainingStep:
 
     Attributes:
         network: In training mode; wrapped if several processes train it.
-        loss: What is minimised.
-        optimizer: Of the network's parameters.
+        loss: The loss to minimise.
+        optimizer: The optimizer of the network's parameters.
         scaler: Scales the loss so that small gradients survive in float16; otherwise disabled.
         dtype: The type that the network computes in.
         parts: In how many parts a batch is computed, to save memory.
