@@ -29,8 +29,7 @@ from model_export.model.yolox import YOLOX, build
 from model_export.samples.batch_plan import BatchPlan
 from model_export.samples.loader import Batch, TrainingSamples, training_batches
 from model_export.samples.settings import augmentation_for
-from model_export.training.average import WeightAverage
-from model_export.training.step import TrainingStep, sgd
+from model_export.training.step import TrainingStep, WeightAverage, sgd
 
 LIMIT = 0.85
 BLOCK = 5

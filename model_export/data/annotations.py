@@ -32,7 +32,7 @@ class AnnotatedImage:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """What a data set states, before any image file has been opened.
+    """The content of a data set, before any image file has been opened.
 
     Attributes:
         class_names: Class id to name.

@@ -61,7 +61,7 @@ class CheckedImages:
         return FilePictures(self.images, cache)
 
     def report(self) -> list[str]:
-        """What the data set has, and what was left out, in lines for a person."""
+        """A summary of the data set and of all that was left out, in lines for a person."""
         boxes = sum(len(image.boxes_xyxy) for image in self.images)
         empty = sum(len(image.boxes_xyxy) == 0 for image in self.images)
         lines = [f"{len(self.images)} images ({empty} without boxes), {boxes} boxes"]
@@ -84,7 +84,7 @@ def check_images(
     All cores take part; a photo of 640 x 480 pixels costs one of them 2.5 ms.
 
     Args:
-        annotations: What the data set states.
+        annotations: The content of the data set.
         on_image: Called after each image.
 
     Raises:

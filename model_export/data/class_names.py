@@ -1,4 +1,4 @@
-"""Class names: COCO's eighty, or a file of one's own."""
+"""Class names: the eighty of COCO, or those in a text file."""
 
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ COCO_CLASS_NAMES: Final = tuple(
 
 
 def read_class_names(source: str) -> tuple[str, ...]:
-    """The names that `coco`, or a text file of one name per line, stands for.
+    """Read class names from a text file of one name per line; `coco` stands for COCO's names.
 
     Raises:
         ModelExportError: The file cannot be read or holds no name.

@@ -1,4 +1,4 @@
-"""Where annotated images lie on disk, and reading them whatever their form."""
+"""The location of annotated images on disk, and one reader for every form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

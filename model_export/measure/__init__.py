@@ -1,1 +1,1 @@
-"""How well a detector does on annotated images."""
+"""Measuring how well a detector does on annotated images."""

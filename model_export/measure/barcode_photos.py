@@ -156,7 +156,7 @@ def _same_class(box: Found, symbol: Symbol) -> bool:
 def is_on(box: Found, symbol: Symbol) -> bool:
     """Whether a box is where a symbol is, whatever its class.
 
-    It is if their IoU is at least 0.5, or, for a linear symbol, if half of its strip is covered.
+    Their IoU must be 0.5 or more; of a linear symbol, the box must cover half of the strip.
     """
     if symbol.class_name == LINEAR:
         return cover(box.box_xyxy, symbol.box_xyxy) >= MIN_COVER

@@ -1,4 +1,4 @@
-"""Measure a detector on a COCO data set, whatever the detector is."""
+"""Running any detector on every image of a COCO data set."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,16 +20,16 @@ class Found:
 
 
 class Detector(Protocol):
-    """Anything that finds objects in the bytes of an image file."""
+    """Finds objects in the bytes of an image file."""
 
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes it knows."""
+        """The names of its classes."""
 
     def detect(self, image: bytes) -> Sequence[Found]:
         """Find objects; called from several threads at once.
 
         Raises:
-            ModelExportError: It cannot.
+            ModelExportError: The image cannot be decoded, or the detector fails.
         """
 
 
@@ -38,19 +38,19 @@ def detect_all(
 ) -> list[CocoResult]:
     """Run a detector on every image of a set.
 
-    Classes that the set does not have are left out.
+    Detections of classes that the set does not have are left out.
 
     Args:
-        detector: What to measure.
+        detector: The detector to measure.
         coco: The images and their categories, matched to the detector's classes by name.
-        concurrency: How many images are in flight at once.
+        concurrency: The number of images in flight at once.
         on_image: Called after each image.
 
     Returns:
-        Every detection, by image in the order of the set.
+        All detections, image by image in the order of the set.
 
     Raises:
-        ModelExportError: No class matches, or an image fails; the message names the file.
+        ModelExportError: No class matches, or an image fails; the message names its file.
     """
     category_ids = _match_categories(detector.class_names(), coco)
     with ThreadPoolExecutor(concurrency) as executor:
@@ -75,7 +75,7 @@ def detect_all(
 
 
 def _match_categories(class_names: Sequence[str], coco: CocoSet) -> dict[str, int]:
-    """Class name to category id, for the names that both know."""
+    """Class name to category id, for the names that the detector and the set share."""
     ids = {name: category for category, name in coco.categories.items()}
     matches = {name: ids[name] for name in class_names if name in ids}
     if not matches:

@@ -1,4 +1,4 @@
-"""An ONNX file or a checkpoint as a detector to measure, through the service's own arithmetic."""
+"""An ONNX file or a checkpoint as a detector to measure, with the server's own arithmetic."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,13 +25,13 @@ Network = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 
 
 class LocalDetector:
-    """Letterbox, network, decode and suppression in this process.
+    """Decodes, letterboxes, runs the network and suppresses in this process, as the server does.
 
     Args:
         network: The network; called from several threads at once.
-        contract: What it takes and gives.
+        contract: The network's inputs and outputs.
         options: Thresholds and suppression.
-        mode: How images are fitted into the input; by default as a server on a CPU does it.
+        mode: How images are fitted into the input; by default as by a server on a CPU.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LocalDetector:
         return self._contract.class_names
 
     def detect(self, image: bytes) -> Sequence[Found]:
-        """What the model finds in one image file.
+        """Find objects in one image file.
 
         Raises:
             ModelExportError: The image cannot be decoded.
@@ -88,7 +88,7 @@ def load_onnx(path: Path) -> tuple[Network, ModelContract]:
     Raises:
         ModelExportError: The file cannot be loaded, or carries no contract.
     """
-    # Only here, so that a checkpoint needs no onnxruntime, and a file no torch.
+    # Only here, so that checkpoints need no onnxruntime, and ONNX files no torch.
     from model_export.graphs.network import load_network  # noqa: PLC0415
 
     loaded = load_network(path, (0.0, 255.0))
@@ -117,14 +117,14 @@ def checkpoint_detector(
 
     Args:
         weights: A checkpoint, or a BN-folded .npz.
-        variant: The network that the weights are of.
-        head: Its head.
+        variant: The variant that the weights belong to.
+        head: The head that they belong to.
         contract: Class names, size and box coding; the scores are logits.
         options: Thresholds and suppression.
         mode: How images are fitted into the input.
 
     Raises:
-        ModelExportError: The weights cannot be read, or are of another network.
+        ModelExportError: The weights cannot be read, or belong to another network.
     """
     from model_export.model.checkpoint import load_weights  # noqa: PLC0415
     from model_export.model.yolox import build  # noqa: PLC0415
@@ -135,7 +135,7 @@ def checkpoint_detector(
 
 
 def torch_network(model: "nn.Module") -> Network:
-    """A model in evaluation mode as a network, on whichever device it is."""
+    """A model in evaluation mode as a network, on whatever device it is."""
     import torch  # noqa: PLC0415
 
     device = next(model.parameters()).device

@@ -1,10 +1,10 @@
-"""The options with which published YOLOX results are measured."""
+"""The detection options of published YOLOX results."""
 
 from typing import Final
 
 from service.core.suppress import DetectionOptions
 
-# COCO's metrics look at every score: nearly all boxes count, and classes do not compete.
+# COCO's metrics need boxes of nearly all scores, and suppression within each class.
 MEASURING: Final = DetectionOptions(
     confidence=0.001, score_by="joint", nms="hard", iou=0.65, class_agnostic=False
 )

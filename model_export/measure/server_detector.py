@@ -12,7 +12,8 @@ from model_export.measure.evaluate import Found
 T = TypeVar("T")
 
 TIMEOUT_S: Final = 60.0
-# Idle connections are dropped before the server does (5 s is common), which would fail a request.
+# Idle connections are closed before the server closes them (5 s is common): a request sent at
+# that moment would fail.
 LIMITS: Final = httpx2.Limits(keepalive_expiry=1.0)
 MAX_TRIES: Final = 10
 MAX_WAIT_S: Final = 30.0
@@ -20,7 +21,7 @@ DEFAULT_WAIT_S: Final = 1.0
 
 
 def connect(server: str, api_key: str | None) -> httpx2.Client:
-    """A client of a server's address, to be closed by the caller.
+    """A client of a server's address; the caller closes it.
 
     Raises:
         ModelExportError: The address is not a URL.
@@ -36,9 +37,9 @@ class ServerDetector:
     """Sends each image to `POST /detect`, and waits when the server is busy.
 
     Args:
-        client: Knows the server's address, and the API key where there is one.
+        client: With the server's address, and the API key if there is one.
         options: Query parameters of each request.
-        sleep: Waits so many seconds.
+        sleep: Waits for a number of seconds.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class ServerDetector:
         return _parse(response, lambda body: tuple(map(str, body["contract"]["class_names"])))
 
     def detect(self, image: bytes) -> Sequence[Found]:
-        """What the server finds in one image.
+        """Find objects in one image.
 
         Raises:
             ModelExportError: The server cannot be reached, stays busy, or refuses the image.
@@ -75,7 +76,7 @@ class ServerDetector:
         )
 
     def _send(self, request: httpx2.Request) -> httpx2.Response:
-        """The answer to a request, once the server has time for it."""
+        """The answer to a request, which is repeated while the server is busy."""
         for _ in range(MAX_TRIES - 1):
             response = self._send_once(request)
             if response.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
@@ -98,13 +99,13 @@ class ServerDetector:
 
 
 def _retry_after_s(response: httpx2.Response) -> float:
-    """Seconds to wait, within reason; a date instead of a number counts as unknown."""
+    """Seconds to wait, at most `MAX_WAIT_S`; a date is ignored, and the default taken."""
     text = response.headers.get("Retry-After", "")
     return min(float(text), MAX_WAIT_S) if text.isdecimal() else DEFAULT_WAIT_S
 
 
 def _reason(response: httpx2.Response) -> str:
-    """The detail of a problem document, or what else there is."""
+    """The detail of a problem document; of any other answer, its text."""
     try:
         return str(response.json()["detail"])
     except (ValueError, LookupError, TypeError):

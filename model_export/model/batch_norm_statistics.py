@@ -1,4 +1,4 @@
-"""Batch norm statistics computed anew: for folded weights to train on, and for averaged weights."""
+"""New batch norm statistics, for folded weights that are trained further, and for averaged ones."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager

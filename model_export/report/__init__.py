@@ -1,1 +1,1 @@
-"""What a person sees of a training: progress, metrics, plots and pictures of samples."""
+"""Reports of a training for people: progress, metrics, plots and pictures of samples."""

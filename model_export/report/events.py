@@ -1,4 +1,4 @@
-"""The events of a training, and the watchers that are told of them."""
+"""The events of a training, and the interface of the watchers that receive them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class EpochEnded:
         losses: Means over its steps; in a resumed epoch, over the steps since.
         seconds: How long its steps took, without the measurement.
         images_per_second: Speed of its steps, all processes together.
-        metrics: Of the averaged weights on the validation data, if they were measured.
+        metrics: The averaged weights' metrics on the validation data, if they were measured.
     """
 
     number: int
@@ -87,7 +87,7 @@ class EpochEnded:
 
 
 class Watcher(Protocol):
-    """Is told of the events of a training, in the training's own thread."""
+    """Receives the events of a training, in the training's own thread."""
 
     def started(self, run: RunStarted) -> None:
         """Called before the first step."""
@@ -113,7 +113,7 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Watchers:
-    """Several watchers as one, told in turn."""
+    """Several watchers as one: each receives every event, in turn."""
 
     watchers: Sequence[Watcher]
 

@@ -29,7 +29,7 @@ class TensorBoardWriter:
     the step alone when it hides what a resumed run repeats.
 
     Args:
-        folder: Of the event files; a resumed run adds one to those of the earlier runs.
+        folder: The folder of the event files; a resumed run adds one to those of the earlier runs.
         class_names: Class id to name.
     """
 

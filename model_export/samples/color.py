@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from model_export.samples.settings import Augmentation
 
-# What one unit of the settings is in a byte: a unit of hue is 2 degrees, a byte's step 360/256.
+# Bytes per unit of the settings: a unit of hue is 2 degrees, a byte's step 360 / 256.
 HSV_UNITS: Final = (256 / 180, 1, 1)
 
 

@@ -21,7 +21,7 @@ Boxes = NDArray[np.float32]
 Corners = NDArray[np.float64]
 ClassIds = NDArray[np.int64]
 
-# What the service's letterbox pads with.
+# The value that the server's letterbox pads with.
 PAD_VALUE: Final = 114
 # Fractional bits of the corners that OpenCV draws a polygon through.
 CORNER_BITS: Final = 4

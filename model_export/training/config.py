@@ -56,14 +56,14 @@ class TrainingConfig:
         batch_size: Images per optimizer step, all processes together.
         accumulate: In how many parts a process computes its share of a batch, to save memory.
         rate_per_image: Peak learning rate, per image of a batch.
-        momentum: Of SGD, in Nesterov's form.
-        weight_decay: Of the convolutions' weights; norms and biases do not decay.
+        momentum: The momentum of SGD, in Nesterov's form.
+        weight_decay: The decay of the convolutions' weights; norms and biases do not decay.
         average_decay: The share of itself that the average of the weights keeps in a late step.
         average_ramp: Steps after which this share has reached 63 % of its value.
         norm_images: Before a measurement, the averaged model's batch norm statistics are computed
-            anew from this many training samples; with 0, averaged statistics are used.
+            again from this many training samples; with 0, averaged statistics are used.
         evaluate_every: Epochs between measurements; the last epoch is always measured.
-        seed: Of the first weights and of every sample.
+        seed: The seed of the first weights and of every sample.
         fixed_size: Export a model that takes this size only; the training does not depend on it.
     """
 
@@ -175,13 +175,13 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a training runs on; another machine gives the same numbers up to rounding.
+    """The machine of a training; another machine gives the same numbers up to rounding.
 
     Attributes:
         device: `cpu`, `cuda`, or `auto`, which takes a GPU if there is one.
         workers: The number of processes that make samples, per training process.
         cache: A folder for decoded images, or None to decode them each time.
-        precision: Of the network's arithmetic; `auto` is float32 on a CPU, mixed on a GPU.
+        precision: The network's arithmetic; `auto` is float32 on a CPU, mixed on a GPU.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"

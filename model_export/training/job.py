@@ -1,4 +1,4 @@
-"""What is to be trained, and the parts that follow from it: batches, samples, learning rates."""
+"""A training job, and the parts that follow from it: batches, samples, learning rates."""
 
 import itertools
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from model_export.samples.batch_plan import BatchPlan
 from model_export.samples.loader import TrainingSamples, training_batches
 from model_export.training.config import Machine, TrainingConfig
 from model_export.training.parallel import Team
-from model_export.training.schedule import Schedule
+from model_export.training.step import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Job:
 
     Attributes:
         config: Everything that the numbers depend on, besides the data.
-        machine: What the training runs on.
+        machine: The machine that the training runs on.
         data: The data to learn from.
         last: The file of the training's state, written after every epoch and when it stops.
         best: The file of the averaged weights of the epoch with the highest AP.

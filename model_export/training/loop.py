@@ -17,13 +17,12 @@ from model_export.model.batch_norm_statistics import refresh_statistics
 from model_export.model.yolox import YOLOX
 from model_export.report.events import EpochEnded, RunStarted, StepsTaken, Watcher
 from model_export.samples.loader import training_batches
-from model_export.training.average import WeightAverage
 from model_export.training.job import Job
 from model_export.training.loss_meter import LossMeter
 from model_export.training.parallel import Team
 from model_export.training.signals import StopRequest
 from model_export.training.state import TrainingState, save_weights
-from model_export.training.step import TrainingStep, arithmetic, sgd
+from model_export.training.step import TrainingStep, WeightAverage, arithmetic, sgd
 
 # The losses are read once in this many steps: reading them waits for the GPU.
 STEPS_PER_READING: Final = 10
@@ -37,10 +36,10 @@ def train(
     """Train a model to the end, or until a stop is requested.
 
     Args:
-        job: What to train, and on what data.
+        job: The configuration, the data and the files.
         model: With its first weights, on the team's device.
         measure: Gives a model's metrics on the validation data; only the leader calls it.
-        watcher: Is told how the training goes.
+        watcher: Receives the events of the training.
         team: The processes that take part.
         stop: Looked at after every step.
 
@@ -86,8 +85,8 @@ def train(
             if epoch_is_over:
                 ended = _epoch_ended(epoch, rate, since_epoch, config.batch_size)
                 metrics = _measured(job, state, epoch, measure) if team.leads else None
-                # If the run is cut off between these two, it repeats the epoch when it is resumed,
-                # and the watcher is told of it again.
+                # A run that is cut off between these two repeats the epoch when it is resumed, and
+                # the watcher then receives the event again.
                 watcher.epoch_ended(replace(ended, metrics=metrics))
                 if team.leads:
                     state.save(job.last)

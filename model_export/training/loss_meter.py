@@ -21,7 +21,7 @@ class LossMeter:
         self.restart()
 
     def restart(self) -> None:
-        """Forget the losses, and start the clock anew."""
+        """Forget the losses, and restart the clock."""
         self.steps = 0
         self._sums = torch.zeros(6, device=self._team.device)
         self._started = time.perf_counter()

@@ -35,8 +35,8 @@ class TrainingRun:
     """A training with all that surrounds it: data, validation, reports, files and export.
 
     Attributes:
-        config: What to train.
-        machine: What it runs on.
+        config: The configuration.
+        machine: The machine that it runs on.
         read_data: Reads the data of `config`. Passed in, because some data need packages that
             other trainings do without.
         folder: Where the files go.

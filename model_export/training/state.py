@@ -10,7 +10,7 @@ from torch import nn
 
 from model_export.errors import ModelExportError
 from model_export.files import replacing
-from model_export.training.average import WeightAverage
+from model_export.training.step import WeightAverage
 
 
 @dataclass(slots=True)

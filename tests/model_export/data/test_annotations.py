@@ -11,6 +11,7 @@ from model_export.data.coco import read_coco
 from model_export.data.sources import read_annotations
 from model_export.data.voc import read_voc
 from model_export.errors import ModelExportError
+from model_export.measure.coco import read_coco_set
 from support.data_sets import annotation, coco_json, voc_folder, voc_xml
 from support.pictures import encode, photo_like
 
@@ -106,6 +107,36 @@ def test_coco_annotations_that_refer_to_nothing_are_refused(
 ) -> None:
     with pytest.raises(ModelExportError, match=r"annotations\.json"):
         read_coco(coco_json(tmp_path, [wrong]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"images": []}, "annotation 1 has the image_id 10, which is not listed"),
+        ({"images": [], "annotations": []}, "lists no images"),
+        ({"categories": []}, "annotation 1 has the category_id 4, which is not listed"),
+        ({"categories": [], "annotations": []}, "lists no categories"),
+        ({"annotations": [{"image_id": 10, "category_id": 4}]}, "annotation 1 has no bbox"),
+        (
+            {"annotations": [{"image_id": 10, "category_id": 4, "bbox": [1, 2, 3]}]},
+            "annotation 1 has a bbox that is not four numbers",
+        ),
+        (
+            {"categories": [{"id": 4, "name": "cat"}, {"id": 9, "name": "cat"}]},
+            "categories 4 and 9 are both called cat",
+        ),
+    ],
+)
+def test_training_and_measuring_refuse_the_same_files_in_the_same_words(
+    tmp_path: Path, changes: dict[str, object], complaint: str
+) -> None:
+    path = coco_json(tmp_path, [annotation(10, 4, 0, 0, 5, 5)])
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ModelExportError, match=complaint) as training:
+        read_annotations(path)
+    with pytest.raises(ModelExportError) as measuring:
+        read_coco_set(path, tmp_path)
+    assert str(training.value) == str(measuring.value)
 
 
 def test_two_coco_images_of_one_id_are_refused(tmp_path: Path) -> None:

@@ -160,6 +160,14 @@ def test_drawn_barcodes_are_learnt_from_without_files(
     assert contract.provenance.dataset == "barcodes"
 
 
+def test_a_training_on_files_needs_no_packages_of_barcodes() -> None:
+    code = "import sys, model_export.training.run; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    )
+    assert not {"zxingcpp", "skimage"} & set(loaded.stdout.split())
+
+
 def test_second_run_into_a_folder_is_refused(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,14 +27,13 @@ from model_export.samples.batch_plan import BatchPlan, SampleSpec
 from model_export.samples.loader import Batch
 from model_export.samples.settings import augmentation_for
 from model_export.samples.targets import Targets
-from model_export.training.average import WeightAverage
 from model_export.training.config import DrawnBarcodes, Machine, TrainingConfig
 from model_export.training.job import Job
 from model_export.training.loop import train
 from model_export.training.parallel import Team
 from model_export.training.signals import StopRequest, stop_on_signals
 from model_export.training.state import TrainingState, best_epoch, save_weights
-from model_export.training.step import TrainingStep, arithmetic, sgd
+from model_export.training.step import TrainingStep, WeightAverage, arithmetic, sgd
 
 CPU = torch.device("cpu")
 IMAGES = 6
