@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.core.contract import InputSpec, ModelContract
+from service.engine.base import Precision
 from service.http.app import create_app
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
 from service.process.server import SharedPort, run, uvicorn_config
-from service.queue.cpu_sharing import TEAM_FILE, Team
+from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
 
 SIDE = 64
@@ -45,6 +46,9 @@ class FreeEngine:
     """
 
     provider = wanted_provider = "FreeExecutionProvider"
+    on_cpu = False
+    precision: Precision = "f32"
+    threads = 1
     contract = CONTRACT
     max_batch = 16
     spans: Sequence[int] = (1,)
@@ -88,9 +92,9 @@ class Service:
         if place is not None:
             write_metrics_as(place)
         metrics = Metrics(None if place is None else Path(os.environ[FOLDER_VARIABLE]))
-        team = Team(Path(os.environ[FOLDER_VARIABLE]) / TEAM_FILE, place or 0)
-        app = create_app(settings, FreeEngine(self.boxes), metrics, team)
-        sys.exit(run(app, settings, SharedPort(listener, team), started.set))
+        loads = WorkerLoads.attach(Path(os.environ[FOLDER_VARIABLE]) / LOADS_FILE, place or 0)
+        app = create_app(settings, FreeEngine(self.boxes), metrics, loads)
+        sys.exit(run(app, settings, SharedPort(listener, loads), started.set))
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ def serving(what: Service | Floor, processes: int) -> Iterator[Processes]:
         socket.create_server(("127.0.0.1", 0)) as listener,
         tempfile.TemporaryDirectory() as folder,
     ):
-        Team.create(Path(folder) / TEAM_FILE, processes)
+        WorkerLoads.create(Path(folder) / LOADS_FILE, processes)
         log = Path(folder) / "log"
         events = [spawn.Event() for _ in range(processes)]
         running = [

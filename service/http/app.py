@@ -31,7 +31,7 @@ from service.http.schemas import EngineInfo, ModelRef, Problem
 from service.observe.gpus import watch_gpus
 from service.observe.metrics import Metrics
 from service.observe.telemetry import Telemetry
-from service.queue.cpu_sharing import Team
+from service.queue.cpu_sharing import WorkerLoads
 from service.settings import Settings
 
 # Requests have ended by then; only an engine, or a decoder on its thread, that hangs keeps it busy.
@@ -48,7 +48,7 @@ def create_app(
     settings: Settings | None = None,
     engine: Engine | None = None,
     metrics: Metrics | None = None,
-    team: Team | None = None,
+    loads: WorkerLoads | None = None,
 ) -> FastAPI:
     """Build the application; it starts and stops with its lifespan.
 
@@ -56,7 +56,7 @@ def create_app(
         settings: The settings; by default those of the environment.
         engine: What runs the model; by default the one that the settings name is loaded at start.
         metrics: Where to count; by default metrics of this process alone.
-        team: The processes of the server, if it has several.
+        loads: The processes of the server, if it has several.
     """
     settings = settings or Settings()
     counted = Metrics() if metrics is None else metrics
@@ -66,7 +66,7 @@ def create_app(
         loaded = engine
         if loaded is None:
             loaded = await asyncio.to_thread(load_engine, settings)
-        app.state.running = running = _assemble(settings, counted, loaded, team)
+        app.state.running = running = _assemble(settings, counted, loaded, loads)
         await running.detector.start()
         async with _counted_as_serving(running), warming_the_rest(settings, loaded):
             yield {REFUSES: _refuses(app, running)}
@@ -155,8 +155,10 @@ async def _stop(app: FastAPI, running: Running) -> None:
         log.error("the engine did not stop in time; what it was running is lost")  # noqa: TRY400
 
 
-def _assemble(settings: Settings, metrics: Metrics, engine: Engine, team: Team | None) -> Running:
-    detector = make_detector(settings, engine, metrics, team)
+def _assemble(
+    settings: Settings, metrics: Metrics, engine: Engine, loads: WorkerLoads | None
+) -> Running:
+    detector = make_detector(settings, engine, metrics, loads)
     contract = engine.contract
     model = ModelRef(name=contract.name, version=contract.version, provider=engine.provider)
     metrics.model_info.labels(contract.name, contract.version, engine.provider).set(1)

@@ -24,7 +24,7 @@ from service.http.app import create_app
 from service.http.protocol import BoundedHttpProtocol
 from service.observe.metrics import Metrics
 from service.process.acceptor import Acceptor
-from service.queue.cpu_sharing import Team
+from service.queue.cpu_sharing import WorkerLoads
 from service.queue.threads import any_at_work
 from service.settings import Settings
 
@@ -41,7 +41,7 @@ class SharedPort:
     """A bound socket, and the processes that take connections from it."""
 
     listener: socket.socket
-    team: Team
+    loads: WorkerLoads
 
 
 class DrainingServer(uvicorn.Server):
@@ -93,7 +93,7 @@ class DrainingServer(uvicorn.Server):
         state, app_state = self.server_state, self.lifespan.state
         self._acceptor = Acceptor(
             self._shared.listener,
-            self._shared.team,
+            self._shared.loads,
             lambda: BoundedHttpProtocol(self.config, state, app_state),
             state.connections,
         )
@@ -145,8 +145,8 @@ def serve(
     signal.signal(signal.SIGTERM, _end_before_started)
     let_threads_finish()
     try:
-        team = None if shared is None else shared.team
-        app = create_app(settings, load_engine(settings), metrics, team)
+        loads = None if shared is None else shared.loads
+        app = create_app(settings, load_engine(settings), metrics, loads)
     except StartupError as error:
         # ONNX Runtime's own words may be of several lines.
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
