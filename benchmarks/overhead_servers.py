@@ -25,7 +25,7 @@ from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
 from service.process.server import SharedPort, run, uvicorn_config
-from service.queue.cpu_sharing import TEAM_FILE, Team
+from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
 
 SIDE = 64
@@ -95,15 +95,15 @@ class Service:
         if place is not None:
             write_metrics_as(place)
         metrics = Metrics(None if place is None else Path(os.environ[FOLDER_VARIABLE]))
-        team = Team(Path(os.environ[FOLDER_VARIABLE]) / TEAM_FILE, place or 0)
-        app = create_app(settings, FreeEngine(self.boxes), metrics, team)
+        loads = WorkerLoads.attach(Path(os.environ[FOLDER_VARIABLE]) / LOADS_FILE, place or 0)
+        app = create_app(settings, FreeEngine(self.boxes), metrics, loads)
 
         def begin() -> None:
             if self.refuses:
                 app.running.detector.refuse_new()
             started.set()
 
-        sys.exit(run(app, settings, SharedPort(listener, team), begin))
+        sys.exit(run(app, settings, SharedPort(listener, loads), begin))
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def serving(what: Service | Floor, processes: int) -> Iterator[Processes]:
         socket.create_server(("127.0.0.1", 0)) as listener,
         tempfile.TemporaryDirectory() as folder,
     ):
-        Team.create(Path(folder) / TEAM_FILE, processes)
+        WorkerLoads.create(Path(folder) / LOADS_FILE, processes)
         log = Path(folder) / "log"
         events = [spawn.Event() for _ in range(processes)]
         running = [

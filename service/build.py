@@ -17,14 +17,16 @@ from service.cpus import cpus_of_process, usable_cpus
 from service.engine.base import CUDA, CpuShares, Engine, LoadableEngine
 from service.engine.choose import EngineOptions, open_engine
 from service.errors import StartupError
-from service.imaging.draw import Artists
+from service.imaging.draw import DrawingPool
 from service.observe.metrics import Metrics
+from service.pipeline.batched import BatchedPipeline, NetworkRunner
 from service.pipeline.detector import Detector
+from service.pipeline.one_thread import OneThreadPipeline, OneThreadRunner
 from service.pipeline.stages import Stages
-from service.pipeline.ways import BatchRunner, InBatches, OneThread, OneThreadRunner
-from service.queue.admission import Places
+from service.queue.admission import Admission
 from service.queue.batcher import Batcher
-from service.queue.cpu_sharing import Team
+from service.queue.cpu_sharing import WorkerLoads
+from service.queue.slots import EngineSlots
 from service.settings import Settings
 
 # The barcode detector that comes with the package; its card lies beside it.
@@ -155,7 +157,7 @@ def on_one_thread(settings: Settings, engine: Engine) -> bool:
 
 
 def make_detector(
-    settings: Settings, engine: Engine, metrics: Metrics, team: Team | None = None
+    settings: Settings, engine: Engine, metrics: Metrics, loads: WorkerLoads | None = None
 ) -> Detector:
     """Everything from the bytes of an image to its boxes, ready to be started.
 
@@ -163,32 +165,29 @@ def make_detector(
         settings: All of them.
         engine: What runs the model.
         metrics: Where to count.
-        team: The processes of the server, if it has several.
+        loads: The processes of the server, if it has several.
     """
-    # What they share is the CPUs.
-    team = team if engine.on_cpu else None
     mode, instances = letterbox_mode(settings, engine), engine_instances(settings, engine)
     stages = Stages(engine.contract, mode, settings.max_image_pixels)
-    places = Places(settings.max_queue_images, metrics)
-    artists, window = Artists(cpus_of_process(settings.workers)), settings.ready_window_s
+    # Processes share CPUs, so there is nothing to borrow where a GPU computes.
+    slots = EngineSlots(instances, engine.spans, loads if engine.on_cpu else None)
+    admission = Admission(settings.max_queue_images, metrics)
+    drawing, window = DrawingPool(cpus_of_process(settings.workers)), settings.ready_window_s
     if on_one_thread(settings, engine):
         runner = OneThreadRunner(engine, stages)
-        lanes = Batcher(
-            runner, metrics, instances=instances, places=places, team=team, ahead=instances
-        )
-        way = OneThread(lanes)
-        return Detector(engine.contract, way, lanes, places, metrics, artists, window)
+        single = Batcher(runner, metrics, slots=slots, admission=admission, prefetch=instances)
+        pipeline = OneThreadPipeline(single)
+        return Detector(engine.contract, pipeline, single, admission, metrics, drawing, window)
     batcher = Batcher(
-        BatchRunner(engine),
+        NetworkRunner(engine),
         metrics,
-        instances=instances,
-        places=places,
-        team=team,
+        slots=slots,
+        admission=admission,
         max_batch_delay_s=settings.max_batch_delay_ms / 1000,
     )
     threads = settings.decode_threads or cpus_of_process(settings.workers)
-    path = InBatches(batcher, stages, threads)
-    return Detector(engine.contract, path, batcher, places, metrics, artists, window)
+    batched = BatchedPipeline(batcher, stages, threads)
+    return Detector(engine.contract, batched, batcher, admission, metrics, drawing, window)
 
 
 def default_options(settings: Settings, contract: ModelContract) -> DetectionOptions:

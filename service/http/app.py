@@ -21,7 +21,7 @@ from service.http.pages import Pages
 from service.http.problems import answer_error
 from service.http.running import Running, assemble
 from service.observe.metrics import Metrics
-from service.queue.cpu_sharing import Team
+from service.queue.cpu_sharing import WorkerLoads
 from service.settings import Settings
 
 # Requests have ended by then; only an engine, or a decoder on its thread, that hangs keeps it busy.
@@ -35,7 +35,7 @@ def create_app(
     settings: Settings | None = None,
     engine: Engine | None = None,
     metrics: Metrics | None = None,
-    team: Team | None = None,
+    loads: WorkerLoads | None = None,
 ) -> "Application":
     """Build the application; it starts and stops with its lifespan.
 
@@ -44,7 +44,7 @@ def create_app(
         engine: What runs the model, loaded; by default the one that the settings name is loaded
             now, which takes a second or more.
         metrics: Where to count; by default metrics of this process alone.
-        team: The processes of the server, if it has several.
+        loads: What the processes of the server tell each other, if it has several.
 
     Raises:
         StartupError: The engine cannot be loaded.
@@ -52,7 +52,7 @@ def create_app(
     settings = settings or Settings()
     metrics = Metrics() if metrics is None else metrics
     engine = load_engine(settings) if engine is None else engine
-    return Application(assemble(settings, metrics, engine, team))
+    return Application(assemble(settings, metrics, engine, loads))
 
 
 class Application(FastAPI):

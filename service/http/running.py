@@ -9,7 +9,7 @@ from service.http.answers import ModelRef
 from service.observe.gpus import watch_gpus
 from service.observe.metrics import Metrics
 from service.pipeline.detector import Detector
-from service.queue.cpu_sharing import Team
+from service.queue.cpu_sharing import WorkerLoads
 from service.settings import Settings
 
 
@@ -34,16 +34,18 @@ class Running:
     engine: Engine
 
 
-def assemble(settings: Settings, metrics: Metrics, engine: Engine, team: Team | None) -> Running:
+def assemble(
+    settings: Settings, metrics: Metrics, engine: Engine, loads: WorkerLoads | None
+) -> Running:
     """Everything around a loaded engine; its detector still has to be started.
 
     Args:
         settings: The settings.
         metrics: Where to count.
         engine: What runs the model.
-        team: The processes of the server, if it has several.
+        loads: What the processes of the server tell each other, if it has several.
     """
-    detector = make_detector(settings, engine, metrics, team)
+    detector = make_detector(settings, engine, metrics, loads)
     contract = engine.contract
     metrics.model_info.labels(contract.name, contract.version, engine.provider).set(1)
     metrics.engine_info.labels(engine.provider, engine.precision, str(engine.threads)).set(1)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from service.core.decode import Detections
 from service.errors import NotAcceptableError
-from service.queue.threads import Threads
+from service.queue.threads import ThreadPool
 
 PictureType = Literal["image/png", "image/jpeg"]
 
@@ -110,31 +110,40 @@ def _quality(accept: str, media_type: str) -> float:
     return 0.0
 
 
-class Artists:
-    """Threads that draw, and an easel for each: only so many images are kept to be drawn on.
+class DrawingPool:
+    """Threads that draw, and a bound on the decoded images that are kept for them.
+
+    An image that is drawn on is kept in all its pixels, so each takes a slot of the pool before it
+    is decoded.
 
     Args:
-        count: How many.
+        count: Number of threads, and of slots.
     """
 
     def __init__(self, count: int) -> None:
-        self.threads = Threads(count, "draw")
-        self.free = asyncio.Semaphore(count)
+        self.threads = ThreadPool(count, "draw")
+        self.free_slots = asyncio.Semaphore(count)
+
+    def start(self) -> None:
+        """Start the threads."""
+        self.threads.start()
 
     def stop(self) -> None:
-        """End the threads; nobody waits for what is on their easels."""
+        """End the threads, without waiting for pictures that are being drawn."""
         self.threads.stop()
 
 
-class Easel:
-    """One image's, from before it is decoded until it is drawn; a context, left at the latest then.
+class DrawingSlot:
+    """The slot of one image, from before it is decoded until it is drawn.
+
+    Leaving the context gives the slot back if it is held and nothing is being drawn.
 
     Args:
-        artists: Whose.
+        pool: Where the slot is taken.
     """
 
-    def __init__(self, artists: Artists) -> None:
-        self._artists = artists
+    def __init__(self, pool: DrawingPool) -> None:
+        self._pool = pool
         self._held = False
 
     def __enter__(self) -> Self:
@@ -142,16 +151,19 @@ class Easel:
 
     def __exit__(self, *_: object) -> None:
         if self._held:
-            self._artists.free.release()
+            self._pool.free_slots.release()
 
-    async def wait(self) -> None:
-        """Wait until one is free."""
-        await self._artists.free.acquire()
+    async def acquire(self) -> None:
+        """Wait until a slot is free, and take it."""
+        await self._pool.free_slots.acquire()
         self._held = True
 
     async def draw(self, work: Callable[[], bytes]) -> bytes:
-        """Draw on a thread. The easel is free when that ends, whether or not somebody waits."""
-        drawing = self._artists.threads.start(work)
+        """Draw on a thread, and give the slot back when that ends.
+
+        A caller that is cancelled leaves the thread drawing, and the slot taken until it is done.
+        """
+        drawing = self._pool.threads.submit(work)
         self._held = False
-        drawing.add_done_callback(lambda _: self._artists.free.release())
+        drawing.add_done_callback(lambda _: self._pool.free_slots.release())
         return await asyncio.shield(drawing)

@@ -1,4 +1,4 @@
-"""What the routes ask: to detect in images, to draw, and whether all is well."""
+"""What HTTP asks of the pipeline: detections, annotated pictures, and whether all is well."""
 
 import asyncio
 import time
@@ -16,11 +16,11 @@ from service.core.contract import ModelContract
 from service.core.decode import Detections
 from service.core.suppress import DetectionOptions
 from service.errors import ClientLeftError, DeadlineError, ServiceError
-from service.imaging.draw import Artists, Easel, PictureType, draw_detections
+from service.imaging.draw import DrawingPool, DrawingSlot, PictureType, draw_detections
 from service.observe.metrics import Metrics
-from service.pipeline.stages import DetectedImage, ImageSource, Job, StageSeconds
-from service.pipeline.ways import Path
-from service.queue.admission import Arrival, Place, Places
+from service.pipeline.base import Pipeline
+from service.pipeline.stages import DetectedImage, ImageSource, ImageTask, StageSeconds
+from service.queue.admission import Admission, Permit, Upload
 from service.queue.batcher import Batcher, is_past
 
 FAILURES_UNTIL_UNREADY: Final = 3
@@ -29,46 +29,45 @@ log = structlog.get_logger(__name__)
 
 
 class Detector:
-    """Takes images along their path and counts them; all heavy work is on threads.
+    """Sends images through the pipeline and counts them; all heavy work is on threads.
 
     Args:
         contract: What the model promises.
-        path: From the bytes of an image to its boxes.
-        batcher: The path's own.
-        places: The batcher's.
+        pipeline: From the bytes of an image to its boxes.
+        batcher: The pipeline's.
+        admission: The batcher's.
         metrics: Where to count.
-        artists: Who draw boxes into pictures.
-        ready_window_s: For how long one success is a sign of health, in seconds.
+        drawing: Draws boxes onto images.
+        ready_window_s: Seconds for which one success counts as a sign of health.
     """
 
     def __init__(
         self,
         contract: ModelContract,
-        path: Path,
+        pipeline: Pipeline,
         batcher: Batcher[Any, Any],
-        places: Places,
+        admission: Admission,
         metrics: Metrics,
-        artists: Artists,
+        drawing: DrawingPool,
         ready_window_s: float,
     ) -> None:
         self.contract = contract
-        self._path = path
+        self._pipeline = pipeline
         self._batcher = batcher
-        self._places = places
+        self._admission = admission
         self._metrics = metrics
+        self._drawing = drawing
         self._ready_window_s = ready_window_s
-        spec = contract.input
-        grey = np.full((spec.height, spec.width, 3), spec.pad_value, np.uint8)
-        content = cv2.imencode(".bmp", grey)[1].tobytes()
-        self._grey = Job(ImageSource(content), DetectionOptions())
-        self._artists = artists
+        self._probe_task = _grey_image(contract)
         self._heartbeat: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the batcher, and see one inference through before anyone calls this ready."""
-        # The images are the parallel work here; threads inside one resize only get in the way.
+        """Start all threads, and try one inference before anyone can call this ready."""
+        # Images run in parallel; threads inside the resizing of one would only get in the way.
         cv2.setNumThreads(1)
         self._batcher.start()
+        self._pipeline.start()
+        self._drawing.start()
         await self._probe()
         self._heartbeat = asyncio.create_task(self._beat())
 
@@ -77,29 +76,29 @@ class Detector:
         if self._heartbeat is not None:
             self._heartbeat.cancel()
         await self._batcher.stop()
-        self._path.stop()
-        self._artists.stop()
+        self._pipeline.stop()
+        self._drawing.stop()
 
     def refuse_new(self) -> None:
-        """Begin to drain: be unready, and take no new work. Safe in a signal handler."""
-        self._places.refuse_new()
+        """Begin to drain: be unready, and refuse new requests. Safe in a signal handler."""
+        self._admission.start_draining()
 
-    def arrive(self) -> Arrival:
-        """Let a request in before its body is read, if there is any place for its images.
+    def arrive(self) -> Upload:
+        """Let a request in before its body is read, if there is room for an image of it.
 
         Raises:
-            QueueFullError: Every place is taken.
+            QueueFullError: There is no room.
             DrainingError: The server is shutting down.
         """
-        return self._places.arrive()
+        return self._admission.admit_request()
 
     def refusal(self) -> ServiceError | None:
-        """Why `arrive` lets nobody in now, or None."""
-        return self._places.refusal()
+        """Why `arrive` would refuse a request now, or None."""
+        return self._admission.refusal()
 
     def unready_reason(self) -> str | None:
-        """Why no new work should be sent here, or None."""
-        if self._places.draining:
+        """Why this server should get no new work, or None."""
+        if self._admission.draining:
             return "the server is shutting down"
         if self._batcher.failures_in_a_row >= FAILURES_UNTIL_UNREADY:
             return f"the last {self._batcher.failures_in_a_row} batches failed"
@@ -114,7 +113,7 @@ class Detector:
         options: DetectionOptions,
         deadline: float,
     ) -> list[DetectedImage | ServiceError]:
-        """Detect in several images at once; one bad image harms no other.
+        """Detect in several images at once; a bad image does not affect the others.
 
         Args:
             sources: The images.
@@ -122,17 +121,20 @@ class Detector:
             deadline: `time.monotonic()` after which a waiting image is dropped.
 
         Returns:
-            For each image, in order, what was found or why nothing was.
+            For each image, in order, what was found, or why it could not be used.
         """
-        jobs = [Job(source, options) for source in sources]
+        tasks = [ImageTask(source, options) for source in sources]
+        # All at once, before other requests take the room that was kept while these were read.
+        permits = [self._admit() for _ in tasks]
+        if len(tasks) == 1:
+            return [await self._detect(tasks[0], permits[0], deadline)]
         with ExitStack() as held:
-            # All at once, before anyone else can take the room that was kept while they were read.
-            places = [self._reserve(held) for _ in jobs]
-            if len(jobs) == 1:
-                return [await self._detect(jobs[0], places[0], deadline)]
-            return await asyncio.gather(
-                *(self._detect(*each, deadline) for each in zip(jobs, places, strict=True))
-            )
+            # A task that is cancelled before it begins releases nothing itself.
+            for permit in permits:
+                if isinstance(permit, Permit):
+                    held.enter_context(permit)
+            each = zip(tasks, permits, strict=True)
+            return await asyncio.gather(*(self._detect(*one, deadline) for one in each))
 
     async def detect_drawn(
         self, source: ImageSource, options: DetectionOptions, deadline: float, kind: PictureType
@@ -145,43 +147,48 @@ class Detector:
         Raises:
             ServiceError: The image cannot be used, there is no room, or the model failed.
         """
-        with ExitStack() as held:
-            place = self._reserve(held)
-            easel = held.enter_context(Easel(self._artists))
-            job = Job(source, options, keep_pixels=True)
-            found = await self._detect(job, place, deadline, easel.wait)
+        permit = self._admit()
+        with DrawingSlot(self._drawing) as slot:
+            task = ImageTask(source, options, keep_pixels=True)
+            found = await self._detect(task, permit, deadline, slot.acquire)
             if isinstance(found, ServiceError):
                 raise found
             if found.pixels is None:
                 raise ValueError("the pixels were not kept")
             names = self.contract.class_names
             work = partial(draw_detections, found.pixels, found.detections, names, kind)
-            return found, await easel.draw(work)
+            return found, await slot.draw(work)
 
-    def _reserve(self, held: ExitStack) -> Place | ServiceError:
-        """A place until the context ends at the latest, or why there is none."""
+    def _admit(self) -> Permit | ServiceError:
+        """A permit for one image, or why it gets none."""
         try:
-            return held.enter_context(self._places.reserve())
+            return self._admission.admit_image()
         except ServiceError as error:
             return error
 
     async def _detect(
         self,
-        job: Job,
-        place: Place | ServiceError,
+        task: ImageTask,
+        permit: Permit | ServiceError,
         deadline: float,
-        ready: Callable[[], Awaitable[None]] | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> DetectedImage | ServiceError:
-        """What is found, or why nothing is; `ready` is what else the image has to wait for."""
-        if isinstance(place, ServiceError):
-            self._metrics.images.labels(place.slug).inc()
-            return place
+        """What is found, or why the image could not be used.
+
+        Args:
+            task: The image, and what to look for.
+            permit: Its permit, which is released here, or why it has none.
+            deadline: `time.monotonic()` after which the image is dropped.
+            before: Awaited before anything is done to the image.
+        """
+        if isinstance(permit, ServiceError):
+            self._metrics.images.labels(permit.slug).inc()
+            return permit
         result: DetectedImage | ServiceError
         try:
-            with place:
-                if ready is not None:
-                    await ready()
-                result = await self._path.detect(place, job, deadline)
+            if before is not None:
+                await before()
+            result = await self._pipeline.detect(permit, task, deadline)
             self._count(result.detections, result.seconds)
             outcome = "ok"
         except asyncio.CancelledError:
@@ -190,10 +197,11 @@ class Detector:
         except ServiceError as error:
             outcome, result = error.slug, error
         except Exception:
-            # A bug, or a decoder's; the other images of the request have nothing to do with it.
+            # A bug of ours or of a decoder, which concerns no other image of the request.
             log.exception("image failed")
             outcome, result = ServiceError.slug, ServiceError("an unexpected error")
         finally:
+            permit.release()
             self._metrics.images.labels(outcome).inc()
         return result
 
@@ -204,7 +212,7 @@ class Detector:
             self._metrics.detections.labels(self.contract.class_names[class_id]).inc(boxes)
 
     async def _beat(self) -> None:
-        """Keep an idle or failing server's readiness true to life by small real inferences."""
+        """Probe while no request shows whether the model works, or while batches fail."""
         period = self._ready_window_s / 3
         while True:
             await asyncio.sleep(period)
@@ -214,12 +222,19 @@ class Detector:
                 await self._probe()
 
     async def _probe(self) -> None:
+        """Detect in a grey image, from its bytes on, so that hanging decoders are noticed too."""
         deadline = time.monotonic() + self._ready_window_s
         try:
-            # From an image's bytes on, so that a server whose decoders hang is not ready.
-            with self._places.reserve() as place:
-                await self._path.detect(place, self._grey, deadline)
+            with self._admission.admit_image() as permit:
+                await self._pipeline.detect(permit, self._probe_task, deadline)
         except ServiceError as error:
             log.warning("probe failed", detail=error.detail)
         except Exception:
             log.exception("probe failed")
+
+
+def _grey_image(contract: ModelContract) -> ImageTask:
+    """An image of the network's size, without any objects."""
+    spec = contract.input
+    grey = np.full((spec.height, spec.width, 3), spec.pad_value, np.uint8)
+    return ImageTask(ImageSource(cv2.imencode(".bmp", grey)[1].tobytes()), DetectionOptions())

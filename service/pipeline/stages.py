@@ -1,4 +1,4 @@
-"""What is done to one image, and what it is done with: decode and fit, then from rows to boxes."""
+"""The stages of an image beside the model: decoding and fitting, and from rows to boxes."""
 
 import base64
 import binascii
@@ -27,8 +27,8 @@ class ImageSource:
 
     Attributes:
         content: The bytes of an image file, or their base64 form.
-        encoding: Which of the two.
-        filename: The client's name for it.
+        encoding: Which of the two `content` is.
+        filename: The client's name for the image.
     """
 
     content: bytes
@@ -36,9 +36,9 @@ class ImageSource:
     filename: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StageSeconds:
-    """How long an image spent in each stage, in seconds."""
+    """How long an image spent in each stage, in seconds; filled in as it goes through them."""
 
     decode: float = 0.0
     queue: float = 0.0
@@ -51,11 +51,11 @@ class DetectedImage:
     """What was found in one image.
 
     Attributes:
-        width: Width of the image in pixels, upright.
-        height: Height likewise.
+        width: Width of the upright image in pixels.
+        height: Height of the upright image in pixels.
         detections: Boxes in pixels of the image, clipped to it, best first.
         seconds: Where the time went.
-        pixels: (h, w, 3) uint8, BGR, upright, if they were to be kept.
+        pixels: (h, w, 3) uint8, BGR, upright, if the task asked to keep them.
     """
 
     width: int
@@ -66,8 +66,14 @@ class DetectedImage:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """An image, what to look for in it, and whether its pixels are wanted back."""
+class ImageTask:
+    """One image to detect in.
+
+    Attributes:
+        source: The image.
+        options: Thresholds, suppression and classes.
+        keep_pixels: Whether the result is to hold the decoded image.
+    """
 
     source: ImageSource
     options: DetectionOptions
@@ -75,35 +81,30 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedImage:
     """An image as the network takes it.
 
     Attributes:
         tensor: (H, W, 3) uint8, BGR, network pixels.
-        letterbox: The way back to the image's pixels.
-        pixels: (h, w, 3) uint8, BGR, upright, if they were to be kept.
+        letterbox: Maps boxes back to the image's pixels.
+        pixels: (h, w, 3) uint8, BGR, upright, if the task asked to keep them.
     """
 
     tensor: Pixels
     letterbox: Letterbox
     pixels: Pixels | None
 
-    def detected(self, detections: Detections, seconds: StageSeconds) -> DetectedImage:
-        """The image with what was found in it."""
-        width, height = self.letterbox.image_width, self.letterbox.image_height
-        return DetectedImage(width, height, detections, seconds, self.pixels)
-
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The stages beside the model; several threads may be in them at once.
+    """The stages beside the model; several threads may run them at once.
 
     Attributes:
         contract: What the model promises.
         letterbox_mode: How images are fitted into its input.
-        max_image_pixels: Width times height of an image at most.
-        large_image: Held while a large image is decoded: each can take many times its pixels in
-            memory, so that they are decoded one at a time.
+        max_image_pixels: Maximum width times height of an image.
+        large_image: Held while a large image is decoded. Decoding can take many times the memory
+            of the pixels, so that only one large image is decoded at a time.
     """
 
     contract: ModelContract
@@ -111,30 +112,42 @@ class Stages:
     max_image_pixels: int
     large_image: threading.Lock = field(default_factory=threading.Lock)
 
-    def prepare(self, job: Job) -> Prepared:
+    def prepare(self, task: ImageTask) -> PreparedImage:
         """Decode an image and fit it into the network's input.
 
         Raises:
-            ServiceError: It cannot be; the error says why.
+            ServiceError: The image cannot be used; the error says why.
         """
-        source, spec = job.source, self.contract.input
+        source, spec = task.source, self.contract.input
         photo = read_image(
             _unbase64(source.content) if source.encoding == "base64" else source.content,
             self.max_image_pixels,
-            fit=None if job.keep_pixels else (spec.height, spec.width),
+            fit=None if task.keep_pixels else (spec.height, spec.width),
             large_image=self.large_image,
         )
         size = photo.height, photo.width
-        tensor, way_back = fit_to_model(photo.pixels, self.contract, self.letterbox_mode, size)
-        return Prepared(tensor, way_back, photo.pixels if job.keep_pixels else None)
+        tensor, letterbox = fit_to_model(photo.pixels, self.contract, self.letterbox_mode, size)
+        return PreparedImage(tensor, letterbox, photo.pixels if task.keep_pixels else None)
 
-    def find(self, job: Job, prepared: Prepared, raw: RawRows) -> Detections:
-        """The objects in (A, 4 + 1 + C) raw rows of a prepared image, in pixels of the image."""
-        return find_objects(raw, prepared.letterbox, self.contract, job.options)
+    def postprocess(
+        self, task: ImageTask, prepared: PreparedImage, raw: RawRows, seconds: StageSeconds
+    ) -> DetectedImage:
+        """Find the objects in the raw rows of a prepared image.
+
+        Args:
+            task: What to look for.
+            prepared: The image that the rows are of.
+            raw: (A, 4 + 1 + C) output of the network.
+            seconds: Becomes part of the result.
+        """
+        letterbox = prepared.letterbox
+        detections = find_objects(raw, letterbox, self.contract, task.options)
+        width, height = letterbox.image_width, letterbox.image_height
+        return DetectedImage(width, height, detections, seconds, prepared.pixels)
 
 
 def _unbase64(text: bytes) -> bytes:
-    """Decode base64 or a `data:` URI of it."""
+    """Decode base64, or the base64 in a `data:` URI."""
     if text[:5].lower() == b"data:":
         header, _, text = text.partition(b",")
         if not header.lower().endswith(b";base64"):

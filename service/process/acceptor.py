@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from service.queue.cpu_sharing import Team
+from service.queue.cpu_sharing import WorkerLoads
 
 # How long a process leaves a new connection to others that have fewer.
 COURTESY_S: Final = 0.002
@@ -26,7 +26,7 @@ class Acceptor:
 
     Args:
         listener: A bound socket that all processes have.
-        team: The processes.
+        loads: The processes.
         make_protocol: What speaks on a connection.
         connections: Those that speak on this process's connections now.
     """
@@ -34,12 +34,12 @@ class Acceptor:
     def __init__(
         self,
         listener: socket.socket,
-        team: Team,
+        loads: WorkerLoads,
         make_protocol: Callable[[], asyncio.Protocol],
         connections: AbstractSet[asyncio.Protocol],
     ) -> None:
         self._listener = listener
-        self._team = team
+        self._loads = loads
         self._make_protocol = make_protocol
         self._connections = connections
         self._loop = asyncio.get_running_loop()
@@ -60,19 +60,19 @@ class Acceptor:
         else:
             self._pause.cancel()
         self._listener.close()
-        self._team.leave()
+        self._loads.leave()
         await asyncio.gather(*self._starting, return_exceptions=True)
 
     def tell(self) -> None:
         """Let the others know how many connections there are."""
-        self._team.tell_connections(self._count())
+        self._loads.tell_connections(self._count())
 
     def _count(self) -> int:
         new = sum(protocol not in self._connections for protocol in self._starting.values())
         return len(self._connections) + new
 
     def _offered(self) -> None:
-        fewest = self._team.fewest_connections_elsewhere()
+        fewest = self._loads.fewest_connections_elsewhere()
         if fewest is not None and fewest < self._count():
             self._look_away(COURTESY_S)
         else:

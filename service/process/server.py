@@ -28,7 +28,7 @@ from service.http.connection.uvicorn_check import check_uvicorn
 from service.http.connection.uvicorn_hooks import HookedServer
 from service.observe.metrics import Metrics
 from service.process.acceptor import Acceptor
-from service.queue.cpu_sharing import Team
+from service.queue.cpu_sharing import WorkerLoads
 from service.queue.threads import any_at_work
 from service.settings import Settings
 
@@ -45,7 +45,7 @@ class SharedPort:
     """A bound socket, and the processes that take connections from it."""
 
     listener: socket.socket
-    team: Team
+    loads: WorkerLoads
 
 
 class DrainingServer(HookedServer):
@@ -81,8 +81,8 @@ class DrainingServer(HookedServer):
     def serving(self) -> None:
         """Take connections from a shared port, and say that the server is up."""
         if self._shared is not None:
-            listener, team = self._shared.listener, self._shared.team
-            self._acceptor = Acceptor(listener, team, self.new_connection, self.connections)
+            listener, loads = self._shared.listener, self._shared.loads
+            self._acceptor = Acceptor(listener, loads, self.new_connection, self.connections)
             self._acceptor.start(self.config.backlog)
         # What exists now stays, so that no collection has to look at it again.
         gc.collect()
@@ -135,8 +135,8 @@ def serve(
     let_threads_finish()
     try:
         check_uvicorn()
-        team = None if shared is None else shared.team
-        app = create_app(settings, load_engine(settings), metrics, team)
+        loads = None if shared is None else shared.loads
+        app = create_app(settings, load_engine(settings), metrics, loads)
     except StartupError as error:
         # ONNX Runtime's messages may have several lines.
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")

@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from service.observe.process_group import FOLDER_VARIABLE, forget_gauges, write_process_ids
-from service.queue.cpu_sharing import TEAM_FILE, Team
+from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
 
 FIRST_PAUSE_S: Final = 1.0
@@ -76,7 +76,7 @@ class Supervisor:
         self._arguments = arguments
         self._listener = listener
         self._folder = folder
-        Team.create(folder / TEAM_FILE, workers)
+        WorkerLoads.create(folder / LOADS_FILE, workers)
         self._selector = selectors.DefaultSelector()
         self._workers: dict[int, _Worker] = {}
         self._start_at = time.monotonic()
@@ -142,7 +142,7 @@ class Supervisor:
         code = worker.process.wait()
         del self._workers[worker.place]
         forget_gauges(self._folder, worker.place)
-        Team.forget(self._folder / TEAM_FILE, worker.place)
+        WorkerLoads.forget(self._folder / LOADS_FILE, worker.place)
         self._write_process_ids()
         self._note_end(worker, code)
 

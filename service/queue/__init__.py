@@ -1,1 +1,1 @@
-"""Admission, batching, and the threads and slots that batches run on."""
+"""Admission, batching, and the slots and threads that batches run on."""

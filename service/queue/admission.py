@@ -1,144 +1,153 @@
-"""Who may come in: places in the queue, and the requests that are being read."""
+"""Admission: which requests are let in, and how many images may wait for the engine."""
 
+import asyncio
 import math
 import time
-from collections.abc import Callable
 from typing import Final, Self
 
 from service.errors import DrainingError, QueueFullError, ServiceError
 from service.observe.metrics import Metrics
 
-# A body that takes longer is slow, and keeps no room free for itself.
-PROMPT_S: Final = 0.25
+# A body that takes longer than this comes from a slow sender, for whom no room is kept.
+UPLOAD_GRACE_S: Final = 0.25
+# Weight of the newest batch in the moving average of the pace.
+PACE_WEIGHT: Final = 0.1
 
 
-class Place:
-    """One image's place in the queue, from its acceptance until its batch starts.
+class Permit:
+    """The right of one image to wait for the engine, valid until its batch starts.
 
-    It is taken before the image is decoded, so that a crowd is refused before it costs anything.
-    Leaving the context gives the place back if it is still held.
+    An image gets its permit before it is decoded, so that a crowd is refused before it costs
+    anything. Leaving the context releases the permit if it is still held.
     """
 
-    def __init__(self, places: "Places") -> None:
-        self._places: Places | None = places
+    def __init__(self, admission: "Admission") -> None:
+        self._admission: Admission | None = admission
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.give_back()
+        self.release()
 
-    def give_back(self) -> None:
-        """Free the place; a second time does nothing."""
-        if self._places is not None:
-            self._places.freed()
-            self._places = None
+    def release(self) -> None:
+        """Make room for another image; a second call does nothing."""
+        if self._admission is not None:
+            self._admission.released()
+            self._admission = None
 
 
-class Arrival:
-    """A request whose body is read within its context; for a moment, room is kept for one image."""
+class Upload:
+    """A request whose body is read within this context; room for one image is kept meanwhile.
 
-    def __init__(self, arrivals: "dict[Arrival, float]") -> None:
-        self._arrivals = arrivals
+    After `UPLOAD_GRACE_S` the room is no longer kept.
+    """
+
+    def __init__(self, uploads: "dict[Upload, float]") -> None:
+        self._uploads = uploads
 
     def __enter__(self) -> Self:
-        self._arrivals[self] = time.monotonic()
+        self._uploads[self] = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._arrivals.pop(self, None)
+        self._uploads.pop(self, None)
 
 
-class Places:
-    """The places of a queue. All of it lives on the event loop.
+class Admission:
+    """Lets requests and images in while there is room. Everything here happens on the event loop.
 
     Args:
-        count: How many there are.
+        capacity: Permits that can be held at once.
         metrics: Where to count.
 
     Attributes:
-        held: How many are taken.
+        capacity: Permits that can be held at once.
+        held: Permits that are held now.
         draining: Whether new requests are refused because the server is shutting down.
-        closed: Whether nobody gets a place any more.
-        on_freed: Called when one is given back and no others will be taken.
+        closed: Whether no image gets a permit any more.
     """
 
-    def __init__(self, count: int, metrics: Metrics) -> None:
-        self._count = count
+    def __init__(self, capacity: int, metrics: Metrics) -> None:
+        self.capacity = capacity
         self._metrics = metrics
-        self._arrivals: dict[Arrival, float] = {}
-        self._seconds_each = 0.0
+        self._uploads: dict[Upload, float] = {}
+        self._seconds_per_image = 0.0
         self.held = 0
         self.draining = False
         self.closed = False
-        self.on_freed: Callable[[], None] = lambda: None
-        metrics.queue_capacity.set(count)
+        self._drained = asyncio.Event()
 
-    def refuse_new(self) -> None:
-        """From now on `arrive` lets nobody in; who is in may still reserve places."""
+    def start_draining(self) -> None:
+        """Refuse new requests from now on; requests that are in still get permits."""
         self.draining = True
 
     def close(self) -> None:
-        """From now on nobody gets a place."""
+        """Refuse every image from now on."""
         self.draining = self.closed = True
+        self._note_drained()
+
+    async def drained(self) -> None:
+        """Wait until admission is closed and no permit is held."""
+        await self._drained.wait()
 
     def refusal(self) -> ServiceError | None:
-        """Why no new request is let in, or None."""
-        return None if self._lets_in() else self._error(closed=self.draining)
+        """Why a new request would be refused now, or None."""
+        return None if self._has_room() else self._error(closed=self.draining)
 
-    def arrive(self) -> Arrival:
-        """Let a new request in, before anything is done for it; enter it while its body is read.
+    def admit_request(self) -> Upload:
+        """Let a new request in; the caller enters the result while it reads the body.
 
-        Others who are being read count, so that no more of a crowd are read than there are places;
-        but each only for a moment, so that slow senders keep nobody out.
+        Each body that is being read keeps room for one image, so that the server reads no more
+        bodies at once than it has room for. A slow sender keeps that room for a moment only.
 
         Raises:
-            QueueFullError: Every place is taken, or will be by those who are being read.
+            QueueFullError: All room is taken, or kept for bodies that are being read.
             DrainingError: The server is shutting down.
         """
-        if not self._lets_in():
+        if not self._has_room():
             raise self._error(closed=self.draining)
-        return Arrival(self._arrivals)
+        return Upload(self._uploads)
 
-    def reserve(self) -> Place:
-        """Take a place for one image, at once or not at all.
+    def admit_image(self) -> Permit:
+        """Give an image its permit, at once or not at all.
 
         Raises:
-            QueueFullError: Every place is taken.
-            DrainingError: The queue is closed.
+            QueueFullError: All permits are held.
+            DrainingError: Admission is closed.
         """
-        if self.closed or self.held >= self._count:
+        if self.closed or self.held >= self.capacity:
             raise self._error(closed=self.closed)
         self.held += 1
         self._metrics.queue_images.set(self.held)
-        return Place(self)
+        return Permit(self)
 
-    def freed(self) -> None:
-        """A place was given back; called by the place."""
+    def released(self) -> None:
+        """Note that a permit is no longer held; called by the permit."""
         self.held -= 1
         self._metrics.queue_images.set(self.held)
-        if self.closed:
-            self.on_freed()
+        self._note_drained()
 
-    def one_took(self, seconds: float) -> None:
-        """Learn how fast the queue moves.
+    def note_pace(self, seconds_per_image: float) -> None:
+        """Learn how fast the queue moves while all slots are busy."""
+        known = self._seconds_per_image or seconds_per_image
+        self._seconds_per_image = known + PACE_WEIGHT * (seconds_per_image - known)
 
-        Args:
-            seconds: From one image to the next, with all instances at work.
-        """
-        self._seconds_each = 0.9 * (self._seconds_each or seconds) + 0.1 * seconds
+    def _note_drained(self) -> None:
+        if self.closed and not self.held:
+            self._drained.set()
 
-    def _lets_in(self) -> bool:
-        prompt_since = time.monotonic() - PROMPT_S
-        slow = [arrival for arrival, began in self._arrivals.items() if began < prompt_since]
-        for arrival in slow:
-            del self._arrivals[arrival]
-        return not self.draining and self.held + len(self._arrivals) < self._count
+    def _has_room(self) -> bool:
+        slow_since = time.monotonic() - UPLOAD_GRACE_S
+        slow = [upload for upload, began in self._uploads.items() if began < slow_since]
+        for upload in slow:
+            del self._uploads[upload]
+        return not self.draining and self.held + len(self._uploads) < self.capacity
 
     def _error(self, *, closed: bool) -> ServiceError:
         if closed:
             return DrainingError("the server is shutting down", retry_after_s=1)
         return QueueFullError(
-            f"all {self._count} places in the queue are taken",
-            retry_after_s=max(1, math.ceil(self.held * self._seconds_each)),
+            f"all {self.capacity} places in the queue are taken",
+            retry_after_s=max(1, math.ceil(self.held * self._seconds_per_image)),
         )

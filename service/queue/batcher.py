@@ -1,4 +1,4 @@
-"""A bounded queue of images in front of what runs them, alone or in batches."""
+"""A bounded queue of images, and the loop that runs them alone or in batches."""
 
 import asyncio
 import contextlib
@@ -7,300 +7,270 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from functools import partial
+from typing import Final, Generic, TypeVar
 
 import structlog
 
 from service.errors import DeadlineError, ModelFailedError
 from service.observe.metrics import Metrics
-from service.queue.admission import Place, Places
-from service.queue.cpu_sharing import Team
-from service.queue.slots import Claim, Instances
-from service.queue.threads import Threads
+from service.queue.admission import Admission, Permit
+from service.queue.runner import BatchRunner, Outcome
+from service.queue.slots import OWN_SLOT, EngineSlots, SlotLease
+from service.queue.threads import ThreadPool
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Item_contra = TypeVar("Item_contra", contravariant=True)
-Result_co = TypeVar("Result_co", covariant=True)
 
+# Timers may fire a moment early.
 TIMER_SLACK_S: Final = 0.01
 
 log = structlog.get_logger(__name__)
 
 
-class Runner(Protocol[Item_contra, Result_co]):
-    """What runs batches; several threads may call it at once."""
-
-    @property
-    def max_batch(self) -> int:
-        """Most items of one call."""
-
-    @property
-    def spans(self) -> Sequence[int]:
-        """How many instances' shares of the CPU one call can use, ascending from 1."""
-
-    def alike(self, first: Item_contra, second: Item_contra) -> bool:
-        """Whether two items may be of one batch."""
-
-    def run(self, items: Sequence[Item_contra], span: int) -> Sequence[Result_co | Exception]:
-        """What becomes of each item; an exception is that item's alone.
-
-        Raises:
-            Exception: The model could not run.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[Result]):
-    """What became of one item.
-
-    Attributes:
-        result: What the runner made of it.
-        queue_s: Seconds between submission and the start of its batch.
-        seconds: Seconds its batch ran.
-    """
-
-    result: Result
-    queue_s: float
-    seconds: float
-
-
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[Item, Result]):
-    place: Place
+    """An item in the queue or in a batch; its future is done when nobody waits for it any more."""
+
+    permit: Permit
     item: Item
     deadline: float
     submitted: float
     had_to_wait: bool
     future: asyncio.Future[Outcome[Result]]
 
-    def is_wanted(self) -> bool:
-        """Whether anybody still waits for it. Safe on any thread."""
-        return not self.future.done() and time.monotonic() < self.deadline
 
-    def drop(self, metrics: Metrics) -> None:
-        """Count that it is not run, and tell whoever waits."""
-        reason = "deadline-passed" if is_past(self.deadline) else "client-left"
-        metrics.rejections.labels(f"dropped-{reason}").inc()
-        if not self.future.done():
-            self.future.set_exception(DeadlineError("the deadline passed in the queue"))
+@dataclass(frozen=True, slots=True)
+class _Report(Generic[Item, Result]):
+    """What a thread did: which entries it ran, their results, and when it started and ended."""
+
+    ran: list[_Entry[Item, Result]]
+    results: Sequence[Result | Exception]
+    started: float
+    ended: float
 
 
 class Batcher(Generic[Item, Result]):
-    """Forms a batch whenever an instance is free, from what is waiting at that moment.
+    """Forms a batch whenever a slot is free, from the images that wait at that moment.
 
-    All state lives on the event loop; only the runner is called on threads, one for each instance.
-    An image that nobody waits behind gets the CPUs of several instances. Of several processes that
-    share the CPUs, each has so many instances for itself, and may use those of the others while
-    they are idle.
+    All state lives on the event loop; only the runner is called on threads, one for each slot.
 
     Args:
-        runner: What runs the batches.
+        runner: Runs the batches.
         metrics: Where to count.
-        instances: Batches run at once, by this process alone.
-        places: Of the queue.
-        team: The processes whose instances this one may use, if it may; each has as many.
-        ahead: Batches handed over while all instances are at work, so that none has to wait until
-            the event loop sees that it has ended. Worth it where a batch takes no longer than a
-            busy loop's turn; it can no longer grow then. It is as good as in the queue until it
-            starts: it holds its places, and what nobody waits for any more is not run.
-        max_batch_delay_s: How long the oldest image may wait for company, in seconds.
+        slots: Where batches run; each needs at least one slot.
+        admission: Gives the permits that submitted images hold.
+        prefetch: Batches that are handed to the threads while all slots are busy, so that a
+            thread goes on without waiting for the event loop. That pays where a batch is as short
+            as a turn of a busy loop. A prefetched batch no longer grows. In all else it counts as
+            queued until it starts: it holds its permits, and images that nobody waits for any
+            more are left out.
+        max_batch_delay_s: How long the oldest image may wait for others to share its batch.
+
+    Attributes:
+        failures_in_a_row: Batches that have failed since the last success.
+        last_success: `time.monotonic()` when a batch last succeeded, or None.
     """
 
     def __init__(
         self,
-        runner: Runner[Item, Result],
+        runner: BatchRunner[Item, Result],
         metrics: Metrics,
         *,
-        instances: int,
-        places: Places,
-        team: Team | None = None,
-        ahead: int = 0,
+        slots: EngineSlots,
+        admission: Admission,
+        prefetch: int = 0,
         max_batch_delay_s: float = 0.0,
     ) -> None:
         self._runner = runner
+        self._max_batch = runner.max_batch
         self._metrics = metrics
+        self._slots = slots
+        self._admission = admission
+        self._prefetch = prefetch
         self._max_batch_delay_s = max_batch_delay_s
         self._queue: deque[_Entry[Item, Result]] = deque()
-        # Of which those below zero are batches that were handed over ahead; these hold their places
-        # until they start.
-        self._instances = Instances(instances, team)
-        self._ahead = ahead
-        self._handed_over: deque[list[_Entry[Item, Result]]] = deque()
-        self._wide_batches = 0
+        self._prefetched: deque[list[_Entry[Item, Result]]] = deque()
+        self._running: set[asyncio.Future[_Report[Item, Result]]] = set()
         self._changed = asyncio.Event()
-        self._places = places
-        places.on_freed = self._changed.set
         self._dispatcher: asyncio.Task[None] | None = None
-        self._running: set[asyncio.Task[None]] = set()
-        self._threads = Threads(instances, "engine")
-        # Apart, so that what was handed over ahead waits for an instance of this process's own.
-        self._threads_for_borrowed = Threads(self._instances.of_others, "engine_borrowed")
-        metrics.batch_capacity.set(runner.max_batch)
-        metrics.engine_instances.set(instances)
+        self._threads = ThreadPool(slots.own, "engine")
+        # Prefetched batches wait for a slot of this process, so borrowed slots have other threads.
+        self._borrowed_threads = ThreadPool(slots.of_others, "engine_borrowed")
         self.failures_in_a_row = 0
         self.last_success: float | None = None
 
     def start(self) -> None:
-        """Begin to form batches; call it on the running event loop."""
+        """Start the threads, and form batches from now on; needs a running event loop."""
+        self._metrics.queue_capacity.set(self._admission.capacity)
+        self._metrics.batch_capacity.set(self._max_batch)
+        self._metrics.engine_instances.set(self._slots.own)
+        self._threads.start()
+        self._borrowed_threads.start()
         self._dispatcher = asyncio.create_task(self._dispatch())
 
     async def stop(self) -> None:
-        """Give out no more places, finish all that holds one, and end the threads."""
-        self._places.close()
+        """Close admission, finish every image that holds a permit, and end the threads."""
+        self._admission.close()
         self._changed.set()
         if self._dispatcher is not None:
-            await self._dispatcher
+            await self._admission.drained()
+            self._dispatcher.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
         self._threads.stop()
-        self._threads_for_borrowed.stop()
+        self._borrowed_threads.stop()
 
-    async def run(self, place: Place, item: Item, deadline: float) -> Outcome[Result]:
-        """Wait for a batch and its result.
+    async def run(self, permit: Permit, item: Item, deadline: float) -> Outcome[Result]:
+        """Queue an item, and wait for its result.
+
+        The deadline is enforced here and nowhere else: an image whose deadline passes is an image
+        that nobody waits for any more, like one whose client has left.
 
         Args:
-            place: The place that was reserved for this image.
-            item: What the runner is to run.
-            deadline: `time.monotonic()` after which the item is dropped instead.
+            permit: The image's; released when its batch starts.
+            item: Passed to the runner.
+            deadline: `time.monotonic()` until which the result is of use.
 
         Raises:
-            DeadlineError: The deadline passed before its batch was formed.
-            ModelFailedError: The runner raised while it ran the batch.
-            Exception: What the runner gave in the place of its result.
+            DeadlineError: The deadline passed before the result was there.
+            ModelFailedError: The runner could not run the batch.
+            Exception: The runner's, in place of this item's result.
         """
-        loop = asyncio.get_running_loop()
-        busy = self._instances.idle < 1
-        entry: _Entry[Item, Result] = _Entry(
-            place, item, deadline, time.monotonic(), busy, loop.create_future()
-        )
-        self._queue.append(entry)
-        self._changed.set()
+        future: asyncio.Future[Outcome[Result]] = asyncio.get_running_loop().create_future()
+        now = time.monotonic()
+        entry = _Entry(permit, item, deadline, now, self._slots.free < 1, future)
+        clock = asyncio.timeout(deadline - now)
         try:
-            return await entry.future
+            async with clock:
+                self._queue.append(entry)
+                self._changed.set()
+                return await future
+        except TimeoutError as error:
+            if not clock.expired():
+                raise
+            self._abandon(entry)
+            raise DeadlineError("the deadline passed before the image was done") from error
         except asyncio.CancelledError:
-            self._forget(entry)
+            self._abandon(entry)
             raise
 
-    async def _dispatch(self) -> None:
-        while taken := await self._next_batch():
-            task = asyncio.create_task(self._run(*taken))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
-        await asyncio.gather(*self._running)
+    def _abandon(self, entry: _Entry[Item, Result]) -> None:
+        """Take an entry out of the queue; a batch that already has it leaves it out."""
+        with contextlib.suppress(ValueError):
+            self._queue.remove(entry)
+            self._count_dropped(entry)
 
-    async def _next_batch(self) -> tuple[list[_Entry[Item, Result]], Claim] | None:
-        """Wait until there is work for an idle instance; None means that it is time to end."""
+    def _count_dropped(self, entry: _Entry[Item, Result]) -> None:
+        reason = "deadline-passed" if is_past(entry.deadline) else "client-left"
+        self._metrics.rejections.labels(f"dropped-{reason}").inc()
+
+    async def _dispatch(self) -> None:
+        """Take each batch that is due and run it; `_give_back` follows when it has ended."""
         while True:
-            self._drop_expired()
-            if self._places.closed and not self._queue and not self._places.held:
-                return None
-            pause = self._pause()
-            if pause is not None and pause <= 0:
-                return self._take()
+            delay = self._delay() if self._queue else None
+            if delay is not None and delay <= 0:
+                self._start(self._take())
+                continue
             # Nothing else runs between the look at the queue and this wait.
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(delay):
                     await self._changed.wait()
 
-    def _pause(self) -> float | None:
-        """Seconds until a batch should start; None while nothing waits, or nothing is idle."""
-        # A wide batch has the CPUs of others, who should not begin before it ends.
-        ahead = 0 if self._wide_batches else self._ahead
-        if not self._queue or (
-            self._instances.idle + ahead < 1 and not self._instances.borrowable()
-        ):
+    def _delay(self) -> float | None:
+        """Seconds until the oldest image's batch is due; None until a slot is free."""
+        if not self._may_start():
             return None
-        if self._places.closed or len(self._like_oldest()) >= self._runner.max_batch:
+        delay = self._queue[0].submitted + self._max_batch_delay_s - time.monotonic()
+        if delay > 0 and (self._admission.closed or len(self._candidates()) >= self._max_batch):
             return 0.0
-        return self._queue[0].submitted + self._max_batch_delay_s - time.monotonic()
+        return delay
 
-    def _like_oldest(self) -> list[_Entry[Item, Result]]:
-        """The oldest entry, and those that may be of its batch."""
+    def _may_start(self) -> bool:
+        """Whether a batch may run now, or be prefetched."""
+        if self._slots.free or self._slots.available():
+            return True
+        # A wide batch runs on the CPUs of several slots; nothing else may start on these.
+        return not self._slots.wide_leases and len(self._prefetched) < self._prefetch
+
+    def _candidates(self) -> list[_Entry[Item, Result]]:
+        """The oldest entry, and those that may share its batch."""
         oldest = self._queue[0]
-        if self._runner.max_batch == 1:
+        if self._max_batch == 1:
             return [oldest]
-        return [entry for entry in self._queue if self._runner.alike(oldest.item, entry.item)]
+        return [each for each in self._queue if self._runner.fit_together(oldest.item, each.item)]
 
-    def _take(self) -> tuple[list[_Entry[Item, Result]], Claim]:
-        """Take the oldest entry and those like it, leaving a share to other idle instances."""
-        alike = self._like_oldest()
-        batch = alike[: min(self._runner.max_batch, self._share_of(len(alike)))]
-        taken = set(map(id, batch))
-        self._queue = deque(entry for entry in self._queue if id(entry) not in taken)
-        idle, borrowable = max(0, self._instances.idle), self._instances.borrowable()
-        if idle + borrowable < 1:
-            self._handed_over.append(batch)
-            claim = Claim(1, 0)
-        else:
-            _give_back_places(batch)
-            span = self._fair_span(batch, idle + borrowable)
-            claim = Claim(min(span, idle), max(0, span - idle))
-        self._claim(claim)
-        return batch, claim
-
-    def _share_of(self, count: int) -> int:
-        """How many of so many items to take, to leave as many to each other idle instance."""
-        return math.ceil(count / max(1, self._instances.idle))
-
-    def _fair_span(self, batch: list[_Entry[Item, Result]], idle: int) -> int:
-        """How many of so many idle instances the batch gets, if each who waits is to have as many.
-
-        Whom it waited for will be back: two clients would otherwise take turns with all of them.
-        """
-        returning = any(entry.had_to_wait for entry in batch)
-        fair = idle // (1 + self._places.held + returning)
-        return max(span for span in self._runner.spans if span <= max(1, fair))
-
-    def _claim(self, claim: Claim) -> None:
-        self._instances.take(claim)
-        self._wide_batches += claim.span > 1
-
-    def _release(self, claim: Claim) -> None:
-        self._instances.give_back(claim)
-        self._wide_batches -= claim.span > 1
-        if claim.own and self._handed_over:
-            _give_back_places(self._handed_over.popleft())
-        self._changed.set()
-
-    def _drop_expired(self) -> None:
-        now = time.monotonic()
-        for entry in [entry for entry in self._queue if entry.deadline <= now]:
-            self._forget(entry)
-
-    def _forget(self, entry: _Entry[Item, Result]) -> None:
-        """Drop an entry whose client left or whose deadline passed, if no batch has taken it."""
-        with contextlib.suppress(ValueError):
+    def _take(self) -> list[_Entry[Item, Result]]:
+        """Take a batch out of the queue, and leave as many entries to each other free slot."""
+        candidates = self._candidates()
+        share = math.ceil(len(candidates) / max(1, self._slots.free))
+        batch = candidates[: min(self._max_batch, share)]
+        for entry in batch:
             self._queue.remove(entry)
-            entry.drop(self._metrics)
+        return batch
 
-    async def _run(self, batch: list[_Entry[Item, Result]], claim: Claim) -> None:
-        threads, span = self._threads if claim.own else self._threads_for_borrowed, claim.span
-        try:
-            wanted, results, times = await threads.start(lambda: self._call(batch, span))
-        except Exception as error:  # noqa: BLE001 - whatever it raises, its waiters must hear
-            self._batch_failed(batch, error)
+    def _start(self, batch: list[_Entry[Item, Result]]) -> None:
+        """Hand a batch to a thread: to run in slots of its own, or prefetched if none is free."""
+        lease = self._slots.lease(self._sharers(batch))
+        if lease is None:
+            self._prefetched.append(batch)
+            lease = OWN_SLOT
         else:
-            self._batch_ended(wanted, results, times, span)
             for entry in batch:
-                if entry not in wanted:
-                    entry.drop(self._metrics)
-        finally:
-            self._release(claim)
+                entry.permit.release()
+        threads = self._threads if lease.own else self._borrowed_threads
+        running = threads.submit(partial(self._run_on_thread, batch, lease.width))
+        self._running.add(running)
+        running.add_done_callback(partial(self._give_back, batch, lease))
 
-    def _call(
-        self, batch: list[_Entry[Item, Result]], span: int
-    ) -> tuple[list[_Entry[Item, Result]], Sequence[Result | Exception], tuple[float, float]]:
-        """On a thread: who is still wanted, what becomes of each, and when that began and ended."""
+    def _sharers(self, batch: Sequence[_Entry[Item, Result]]) -> int:
+        """How many are to have the same number of slots: this batch, and each image that waits.
+
+        Images that are still being decoded wait too. An image that had to wait counts twice, for
+        its client will be back at once: two clients would otherwise take turns with all the slots.
+        """
+        waiting = self._admission.held - len(batch)
+        return 1 + waiting + any(entry.had_to_wait for entry in batch)
+
+    def _run_on_thread(
+        self, batch: Sequence[_Entry[Item, Result]], width: int
+    ) -> _Report[Item, Result]:
+        """Run the entries that somebody still waits for."""
         started = time.monotonic()
-        wanted = [entry for entry in batch if entry.is_wanted()]
+        wanted = [entry for entry in batch if not entry.future.done()]
         try:
-            results = self._runner.run([entry.item for entry in wanted], span) if wanted else []
+            results = self._runner.run([entry.item for entry in wanted], width) if wanted else []
         finally:
             ended = time.monotonic()
-            self._metrics.engine_busy.inc(span * (ended - started))
-        return wanted, results, (started, ended)
+            self._metrics.engine_busy.inc(width * (ended - started))
+        if len(results) != len(wanted):
+            raise ValueError(f"the model gave {len(results)} results for {len(wanted)} images")
+        return _Report(wanted, results, started, ended)
 
-    def _batch_failed(self, batch: list[_Entry[Item, Result]], error: Exception) -> None:
+    def _give_back(
+        self,
+        batch: Sequence[_Entry[Item, Result]],
+        lease: SlotLease,
+        ran: asyncio.Future[_Report[Item, Result]],
+    ) -> None:
+        """Give the results to the waiting clients, and the slots to the next batch."""
+        self._running.discard(ran)
+        error = ran.exception()
+        if error is None:
+            self._succeed(batch, ran.result(), lease.width)
+        else:
+            self._fail(batch, error)
+        if lease.own and self._prefetched:
+            # The thread has gone on to the oldest prefetched batch, which takes over the slot.
+            for entry in self._prefetched.popleft():
+                entry.permit.release()
+        else:
+            self._slots.release(lease)
+        if self._queue:
+            self._changed.set()
+
+    def _fail(self, batch: Sequence[_Entry[Item, Result]], error: BaseException) -> None:
         self.failures_in_a_row += 1
         log.error("batch failed", images=len(batch), exc_info=error)
         for entry in batch:
@@ -309,35 +279,27 @@ class Batcher(Generic[Item, Result]):
                     ModelFailedError("the model could not run", retry_after_s=1)
                 )
 
-    def _batch_ended(
-        self,
-        batch: list[_Entry[Item, Result]],
-        results: Sequence[Result | Exception],
-        times: tuple[float, float],
-        span: int,
+    def _succeed(
+        self, batch: Sequence[_Entry[Item, Result]], report: _Report[Item, Result], width: int
     ) -> None:
-        started, ended = times
-        seconds = ended - started
-        if not all(isinstance(result, Exception) for result in results):
+        run_s = report.ended - report.started
+        if not all(isinstance(result, Exception) for result in report.results):
             self.failures_in_a_row = 0
-            self.last_success = ended
-            self._metrics.batch_size.observe(len(batch))
-            seconds_each = seconds * span / len(batch) / self._instances.count
-            self._places.one_took(seconds_each)
-        for entry, result in zip(batch, results, strict=True):
+            self.last_success = report.ended
+            self._metrics.batch_size.observe(len(report.ran))
+            self._admission.note_pace(run_s * width / len(report.ran) / self._slots.own)
+        for entry, result in zip(report.ran, report.results, strict=True):
             if entry.future.done():
                 continue
             if isinstance(result, Exception):
                 entry.future.set_exception(result)
             else:
-                entry.future.set_result(Outcome(result, started - entry.submitted, seconds))
-
-
-def _give_back_places(batch: Sequence[_Entry[Item, Result]]) -> None:
-    for entry in batch:
-        entry.place.give_back()
+                entry.future.set_result(Outcome(result, report.started - entry.submitted, run_s))
+        for entry in batch:
+            if entry not in report.ran:
+                self._count_dropped(entry)
 
 
 def is_past(deadline: float) -> bool:
-    """Whether a deadline is why a wait was cut short; timers may fire a moment early."""
+    """Whether a wait that was cut short has ended by this deadline, in `time.monotonic()`."""
     return time.monotonic() > deadline - TIMER_SLACK_S

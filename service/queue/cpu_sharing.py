@@ -1,75 +1,81 @@
-"""What the processes of one server tell one another, in memory that all of them see."""
+"""Loads of the worker processes of one server, in memory that all of them map."""
 
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-BUSY, CONNECTIONS = range(2)
-NUMBERS_OF_EACH: Final = 2
-BYTES_OF_NUMBER: Final = 4
+BUSY_SLOTS, CONNECTIONS = range(2)
+NUMBERS_PER_WORKER: Final = 2
+BYTES_PER_NUMBER: Final = 4
 NOT_SERVING: Final = -1
 
-# Its name in the folder that workers share.
-TEAM_FILE: Final = "team"
+# Name of the file in the folder that the workers share.
+LOADS_FILE: Final = "loads"
 
 
-class Team:
-    """The workers of a server, as one of them sees it.
+class WorkerLoads:
+    """How busy each worker of a server is, as seen by one of them.
 
-    Each writes its own numbers and reads the others', without a lock: what is read may be a moment
-    old, and is taken as a hint.
+    Each worker writes its own numbers and reads those of the others, without a lock. A number may
+    be a moment old, so readers take it as a hint.
 
     Args:
-        path: The file that `create` made.
-        place: Which of the workers this is.
+        numbers: `NUMBERS_PER_WORKER` int32 for each worker, in shared memory.
+        worker: Index of the worker that reads and writes through this object.
     """
 
-    def __init__(self, path: Path, place: int) -> None:
+    def __init__(self, numbers: "memoryview[int]", worker: int) -> None:
+        self._numbers = numbers
+        self._first = worker * NUMBERS_PER_WORKER
+
+    @classmethod
+    def create(cls, path: Path, workers: int) -> None:
+        """Write the file for a number of workers, none of which serves yet."""
+        path.write_bytes(bytes(workers * NUMBERS_PER_WORKER * BYTES_PER_NUMBER))
+        for worker in range(workers):
+            cls.attach(path, worker)
+
+    @classmethod
+    def attach(cls, path: Path, worker: int) -> "WorkerLoads":
+        """Map the file that `create` wrote, as a worker that does not serve yet."""
         with path.open("r+b") as file:
-            self._numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("i")
-        self._first = place * NUMBERS_OF_EACH
-        self.leave()
+            loads = cls(memoryview(mmap.mmap(file.fileno(), 0)).cast("i"), worker)
+        loads.leave()
+        return loads
 
     @classmethod
-    def create(cls, path: Path, size: int) -> None:
-        """Make the file for so many workers, none of which serves."""
-        path.write_bytes(bytes(size * NUMBERS_OF_EACH * BYTES_OF_NUMBER))
-        for place in range(size):
-            cls(path, place)
-
-    @classmethod
-    def forget(cls, path: Path, place: int) -> None:
-        """The worker in this place is dead."""
-        cls(path, place)
+    def forget(cls, path: Path, worker: int) -> None:
+        """Clear the numbers of a worker that has died."""
+        cls.attach(path, worker)
 
     def leave(self) -> None:
-        """This worker takes no connections any more, and uses nothing."""
-        self._numbers[self._first + BUSY] = 0
+        """Say that this worker uses no slots and takes no connections."""
+        self._numbers[self._first + BUSY_SLOTS] = 0
         self._numbers[self._first + CONNECTIONS] = NOT_SERVING
 
     @property
-    def size(self) -> int:
-        """How many workers there are to be."""
-        return len(self._numbers) // NUMBERS_OF_EACH
+    def workers(self) -> int:
+        """Number of workers that the server is to have."""
+        return len(self._numbers) // NUMBERS_PER_WORKER
 
-    def tell_busy(self, instances: int) -> None:
-        """How many instances this worker has at work."""
-        self._numbers[self._first + BUSY] = instances
+    def tell_busy(self, slots: int) -> None:
+        """Say how many engine slots this worker uses, borrowed ones included."""
+        self._numbers[self._first + BUSY_SLOTS] = slots
 
     def busy_elsewhere(self) -> int:
-        """How many the others have."""
-        return sum(self._of_others(BUSY))
+        """Engine slots that the other workers use."""
+        return sum(self._of_others(BUSY_SLOTS))
 
     def tell_connections(self, count: int) -> None:
-        """How many connections this worker has."""
+        """Say how many connections this worker has."""
         self._numbers[self._first + CONNECTIONS] = count
 
     def fewest_connections_elsewhere(self) -> int | None:
-        """How many the worker with the fewest of those has that serve beside this one."""
+        """Connections of the least connected other worker, or None if no other worker serves."""
         return min((count for count in self._of_others(CONNECTIONS) if count >= 0), default=None)
 
     def _of_others(self, which: int) -> Iterator[int]:
-        for first in range(0, len(self._numbers), NUMBERS_OF_EACH):
+        for first in range(0, len(self._numbers), NUMBERS_PER_WORKER):
             if first != self._first:
                 yield self._numbers[first + which]

@@ -1,4 +1,4 @@
-"""Threads that an event loop hands work to, and takes what came of it from."""
+"""A pool of threads that an event loop hands work to."""
 
 import asyncio
 import threading
@@ -19,26 +19,26 @@ class _Task(Generic[T]):
         self._work: Callable[[], T] | None = work
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[T] = self._loop.create_future()
-        # What is given up before a thread comes to it is let go of at once, with all it holds.
-        self.future.add_done_callback(self._let_go)
+        # Cancelled work frees all that it refers to at once, not when its turn comes.
+        self.future.add_done_callback(self._forget_work)
 
     def run(self) -> None:
-        """Do the work, on a thread, if anybody still waits for it."""
+        """Do the work on the calling thread, unless its future is cancelled."""
         work, self._work = self._work, None
         if work is None:
             return
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, its waiter must hear
-            self._tell(self._fail, error)
+        except BaseException as error:  # noqa: BLE001 - the waiter gets the error, whatever it is
+            self._post(self._fail, error)
         else:
-            self._tell(self._succeed, result)
+            self._post(self._succeed, result)
 
-    def _let_go(self, _: asyncio.Future[T]) -> None:
+    def _forget_work(self, _: asyncio.Future[T]) -> None:
         self._work = None
 
-    def _tell(self, settle: Callable[[Any], None], outcome: T | BaseException) -> None:
-        with suppress(RuntimeError):  # the loop has ended, and so has all waiting
+    def _post(self, settle: Callable[[Any], None], outcome: T | BaseException) -> None:
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits
             self._loop.call_soon_threadsafe(settle, outcome)
 
     def _succeed(self, result: T) -> None:
@@ -61,49 +61,55 @@ class _Thread(threading.Thread):
             self.at_work = True
             task.run()
             self.at_work = False
-            # Nothing is kept until there is more to do.
+            # An idle thread keeps nothing of its last task alive.
             del task
         self._waiting.put(END)
 
 
-class Threads:
-    """A number of threads that take up work in the order in which it comes.
+class ThreadPool:
+    """Threads that take up work in the order in which it is submitted.
 
-    What the standard library's executor does, but 27 us there and back instead of 38 on one core; a
-    request in front of a GPU has three of them. At its end the process does not wait for threads.
+    The standard library's executor does the same in 38 us there and back on one core, this pool in
+    27; a request in front of a GPU makes three such trips. A process that ends does not wait for
+    these threads.
 
     Args:
-        count: How many.
-        name: Of the threads, with a number behind it.
+        count: Number of threads.
+        name: Name of the threads, to which each adds its number.
     """
 
     def __init__(self, count: int, name: str) -> None:
+        self._count = count
+        self._name = name
         self._waiting: SimpleQueue[_Task[Any] | None] = SimpleQueue()
-        for number in range(count):
-            _Thread(self._waiting, f"{name}_{number}").start()
 
-    def start(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Have a thread do some work; to cancel the future is to give up what has not begun.
+    def start(self) -> None:
+        """Start the threads."""
+        for number in range(self._count):
+            _Thread(self._waiting, f"{self._name}_{number}").start()
+
+    def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Have a thread do some work.
 
         Args:
-            work: Called on one of the threads, once.
+            work: Called once on one of the threads, or never if the future is cancelled before.
 
         Returns:
-            A future of the running event loop, of what the work returns or raises.
+            A future of the running event loop, with what the work returns or raises.
         """
         task = _Task(work)
         self._waiting.put(task)
         return task.future
 
     def stop(self) -> None:
-        """End each thread when there is nothing left to do, or with the process."""
+        """Let each thread end as soon as no work is left. Does not wait for them."""
         self._waiting.put(END)
 
 
 def any_at_work() -> bool:
-    """Whether a thread is in the midst of something, so that the interpreter cannot end in peace.
+    """Whether a thread of any pool is doing some work, so that the interpreter cannot exit cleanly.
 
-    One that waits for work can be left behind; one that is in native code would come back to an
-    interpreter that is gone, and end the process by a signal.
+    An idle thread can be left behind. A thread in native code would return to an interpreter that
+    is gone, and crash the process.
     """
     return any(isinstance(thread, _Thread) and thread.at_work for thread in threading.enumerate())

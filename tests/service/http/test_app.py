@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 import service.pipeline.stages as stages_module
 from service.http.answers import DetectResponse
 from service.http.app import create_app
-from service.pipeline.ways import InBatches, OneThread
+from service.pipeline.batched import BatchedPipeline
+from service.pipeline.one_thread import OneThreadPipeline
 from service.settings import Settings
 from support.client import PNG, as_json, as_multipart, as_raw, boxes, metric, problem, serving
 from support.engines import CpuEngine, FakeEngine
@@ -424,8 +425,9 @@ ONE_BY_ONE = pytest.mark.parametrize(
 
 
 def on_expected_path(client: TestClient, engine: FakeEngine) -> bool:
-    path = client.app.running.detector._path  # type: ignore[attr-defined]
-    return isinstance(path, OneThread if isinstance(engine, CpuEngine) else InBatches)
+    pipeline = client.app.running.detector._pipeline  # type: ignore[attr-defined]
+    expected = OneThreadPipeline if isinstance(engine, CpuEngine) else BatchedPipeline
+    return isinstance(pipeline, expected)
 
 
 @ONE_BY_ONE

@@ -11,7 +11,7 @@ import pytest
 
 from service.process import acceptor as module
 from service.process.acceptor import Acceptor
-from service.queue.cpu_sharing import Team
+from service.queue.cpu_sharing import WorkerLoads
 
 # Long enough that it is seen on a machine that others share.
 COURTESY_S = 0.3
@@ -33,14 +33,14 @@ class Bench:
     """An acceptor, the process beside it, which a test plays, and those who speak."""
 
     def __init__(self, folder: Path) -> None:
-        Team.create(folder / "team", 2)
-        self.team, self.other = (Team(folder / "team", place) for place in range(2))
+        WorkerLoads.create(folder / "team", 2)
+        self.loads, self.other = (WorkerLoads.attach(folder / "team", place) for place in range(2))
         self.listener = Listener()
         self.listener.bind(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         self.connections: set[asyncio.Protocol] = set()
         self.clients: list[asyncio.StreamWriter] = []
-        self.acceptor = Acceptor(self.listener, self.team, lambda: Greeter(self), self.connections)
+        self.acceptor = Acceptor(self.listener, self.loads, lambda: Greeter(self), self.connections)
 
     async def come(self) -> asyncio.StreamReader:
         """Come as a client."""

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from service.errors import DeadlineError, DrainingError, ModelFailedError, QueueFullError
 from service.observe.metrics import Metrics
-from service.pipeline.ways import BatchRunner
-from service.queue.admission import Places
-from service.queue.batcher import Batcher, Outcome
-from service.queue.cpu_sharing import Team
+from service.pipeline.batched import NetworkRunner
+from service.queue.admission import Admission
+from service.queue.batcher import Batcher
+from service.queue.cpu_sharing import WorkerLoads
+from service.queue.runner import Outcome
+from service.queue.slots import EngineSlots
 from support.engines import CONTRACT, FakeEngine
 
 Rows = Outcome[NDArray[np.floating]]
@@ -29,16 +31,26 @@ def image(value: int = 0, height: int = 64, width: int = 64) -> NDArray[np.uint8
 class Bench:
     """A running batcher with everything a test wants to look at."""
 
-    def __init__(self, engine: FakeEngine, **options: Any) -> None:
+    def __init__(
+        self,
+        engine: FakeEngine,
+        *,
+        instances: int = 1,
+        loads: WorkerLoads | None = None,
+        max_queue_images: int = 64,
+        **options: Any,
+    ) -> None:
         self.metrics = Metrics()
-        self.places = Places(options.pop("max_queue_images", 64), self.metrics)
-        limits = {"instances": 1, "places": self.places}
-        self.batcher = Batcher(BatchRunner(engine), self.metrics, **(limits | options))
+        self.admission = Admission(max_queue_images, self.metrics)
+        slots = EngineSlots(instances, engine.spans, loads)
+        self.batcher = Batcher(
+            NetworkRunner(engine), self.metrics, slots=slots, admission=self.admission, **options
+        )
         self.engine = engine
 
     async def infer(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> Rows:
-        with self.places.reserve() as place:
-            return await self.batcher.run(place, tensor, time.monotonic() + seconds)
+        with self.admission.admit_image() as permit:
+            return await self.batcher.run(permit, tensor, time.monotonic() + seconds)
 
     def submit(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> asyncio.Task[Rows]:
         return asyncio.create_task(self.infer(tensor, seconds))
@@ -177,7 +189,7 @@ def test_idle_instances_work_together_on_what_few_images_there_are(
 
 def test_an_image_gets_no_more_than_those_still_being_decoded_leave_it() -> None:
     async def body(bench: Bench) -> None:
-        with bench.places.reserve():
+        with bench.admission.admit_image():
             await bench.infer(image())
         await bench.infer(image())
         assert bench.engine.ran_with == [2, 4]
@@ -254,7 +266,7 @@ def test_full_queue_refuses_at_once_and_disturbs_nothing_else() -> None:
         await bench.hold()
         tasks = await bench.submit_all(image(1), image(2))
         with pytest.raises(QueueFullError) as refusal:
-            bench.places.reserve()
+            bench.admission.admit_image()
         assert int(refusal.value.headers["Retry-After"]) >= 1
         bench.engine.gate.set()
         assert len(await asyncio.gather(*tasks)) == 2
@@ -263,10 +275,10 @@ def test_full_queue_refuses_at_once_and_disturbs_nothing_else() -> None:
     on_bench(body, max_queue_images=2)
 
 
-def test_a_place_is_freed_when_its_image_fails_before_the_queue() -> None:
+def test_a_permit_is_released_when_its_image_fails_before_the_queue() -> None:
     async def body(bench: Bench) -> None:
         for _ in range(3):
-            with contextlib.suppress(ValueError), bench.places.reserve():
+            with contextlib.suppress(ValueError), bench.admission.admit_image():
                 raise ValueError("cannot be decoded")
         assert bench.metrics.queue_images._value.get() == 0
         await bench.infer(image())
@@ -274,7 +286,7 @@ def test_a_place_is_freed_when_its_image_fails_before_the_queue() -> None:
     on_bench(body, max_queue_images=1)
 
 
-def test_places_in_use_can_be_seen() -> None:
+def test_permits_that_are_held_can_be_seen() -> None:
     async def body(bench: Bench) -> None:
         await bench.hold()
         await bench.submit_all(image(), image())
@@ -314,23 +326,73 @@ def test_an_image_whose_deadline_passed_is_not_run() -> None:
     on_bench(body)
 
 
-def test_what_is_handed_over_ahead_holds_its_place_until_it_starts() -> None:
+def test_a_deadline_is_enforced_by_the_queue_alone_while_every_slot_is_busy() -> None:
     async def body(bench: Bench) -> None:
         held = await bench.hold()
-        (ahead,) = await bench.submit_all(image(1))
-        assert bench.places.held == 1
+        async with asyncio.timeout(10):
+            with pytest.raises(DeadlineError):
+                await bench.infer(image(1), seconds=0.02)
+        assert not held.done()
+        assert not bench.batcher._queue
+        assert bench.admission.held == 0
+        assert bench.dropped("deadline-passed") == 1
+
+    on_bench(body)
+
+
+def test_a_deadline_is_enforced_while_the_image_runs() -> None:
+    async def body(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        async with asyncio.timeout(10):
+            with pytest.raises(DeadlineError):
+                await bench.infer(image(), seconds=0.05)
+        assert bench.dropped("deadline-passed") == 0
+        bench.engine.gate.set()
+        await bench.infer(image())
+
+    on_bench(body)
+
+
+def test_an_image_whose_deadline_passed_takes_no_room_in_a_batch() -> None:
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        late = bench.submit(image(), seconds=-1)
+        in_time = await bench.submit_all(image(), image())
+        bench.engine.gate.set()
+        await asyncio.gather(held, *in_time)
+        assert isinstance(late.exception(), DeadlineError)
+        assert bench.engine.batches == [(2, 64, 64, 3)]
+
+    on_bench(body, FakeEngine(max_batch=2))
+
+
+def test_an_idle_slot_does_not_run_an_image_whose_deadline_passed() -> None:
+    async def body(bench: Bench) -> None:
+        with pytest.raises(DeadlineError):
+            await bench.infer(image(), seconds=-1)
+        await bench.infer(image())
+        assert bench.engine.batches == [(1, 64, 64, 3)]
+
+    on_bench(body)
+
+
+def test_a_prefetched_image_holds_its_permit_until_it_starts() -> None:
+    async def body(bench: Bench) -> None:
+        held = await bench.hold()
+        (next_one,) = await bench.submit_all(image(1))
+        assert bench.admission.held == 1
         with pytest.raises(QueueFullError):
             await bench.infer(image(2))
         bench.engine.gate.set()
         await held
         await settle()
-        assert bench.places.held == 0
-        await ahead
+        assert bench.admission.held == 0
+        await next_one
 
-    on_bench(body, ahead=1, max_queue_images=1)
+    on_bench(body, prefetch=1, max_queue_images=1)
 
 
-def test_what_nobody_waits_for_is_not_run_even_where_it_was_handed_over_ahead() -> None:
+def test_what_nobody_waits_for_is_not_run_even_if_it_was_prefetched() -> None:
     async def body(bench: Bench) -> None:
         held = await bench.hold()
         leaver, late, stayer = await bench.submit_all(image(1), image(2), image(3))
@@ -342,12 +404,12 @@ def test_what_nobody_waits_for_is_not_run_even_where_it_was_handed_over_ahead() 
         await asyncio.gather(held, stayer)
         assert bench.engine.batches == [(1, 64, 64, 3)]
         assert bench.dropped("client-left") == 2
-        assert bench.places.held == 0
+        assert bench.admission.held == 0
 
-    on_bench(body, FakeEngine(max_batch=1), ahead=2)
+    on_bench(body, FakeEngine(max_batch=1), prefetch=2)
 
 
-def test_a_deadline_that_passes_after_an_image_was_handed_over_ahead_is_heard() -> None:
+def test_a_deadline_that_passes_after_an_image_was_prefetched_is_enforced() -> None:
     async def body(bench: Bench) -> None:
         held = await bench.hold()
         late = bench.submit(image(1), seconds=0.05)
@@ -357,10 +419,12 @@ def test_a_deadline_that_passes_after_an_image_was_handed_over_ahead_is_heard() 
         with pytest.raises(DeadlineError):
             await late
         await held
-        assert bench.engine.batches == []
+        # By the time another image is done, the thread has said what it left out.
+        await bench.infer(image(2))
+        assert bench.engine.batches == [(1, 64, 64, 3)]
         assert bench.dropped("deadline-passed") == 1
 
-    on_bench(body, ahead=1)
+    on_bench(body, prefetch=1)
 
 
 def test_an_engine_error_reaches_every_waiter_and_the_next_batch_works() -> None:
@@ -394,6 +458,23 @@ def test_an_engine_that_loses_a_row_fails_its_batch_only() -> None:
         assert isinstance(await held, Outcome)
 
     on_bench(body, Forgetful())
+
+
+def test_a_timeout_of_the_runner_is_no_deadline() -> None:
+    class Slow(NetworkRunner):
+        def run(self, items: Sequence[Any], width: int) -> list[Any]:
+            return [TimeoutError("a lock was not free") for _ in items]
+
+    async def main() -> None:
+        admission = Admission(1, Metrics())
+        slots = EngineSlots(1)
+        batcher = Batcher(Slow(FakeEngine()), Metrics(), slots=slots, admission=admission)
+        batcher.start()
+        with admission.admit_image() as permit, pytest.raises(TimeoutError, match="not free"):
+            await batcher.run(permit, image(), time.monotonic() + FAR)
+        await batcher.stop()
+
+    asyncio.run(main())
 
 
 def test_a_delay_lets_a_batch_fill_and_a_full_one_goes_at_once() -> None:
@@ -441,7 +522,7 @@ def test_stopping_finishes_what_waits_and_refuses_the_rest() -> None:
         stopping = asyncio.create_task(bench.batcher.stop())
         await settle()
         with pytest.raises(DrainingError):
-            bench.places.reserve()
+            bench.admission.admit_image()
         assert not stopping.done()
         bench.engine.gate.set()
         await stopping
@@ -459,7 +540,7 @@ def test_times_of_an_image_are_those_it_spent() -> None:
         bench.engine.gate.set()
         inference = await task
         assert inference.queue_s >= 0.05
-        assert inference.seconds >= 0
+        assert inference.run_s >= 0
 
     on_bench(body)
 
@@ -485,11 +566,11 @@ def test_what_left_the_queue_is_let_go_of_while_the_engine_still_works() -> None
 
 def test_stopping_waits_for_an_image_that_is_still_being_decoded() -> None:
     async def body(bench: Bench) -> None:
-        with bench.places.reserve() as place:
+        with bench.admission.admit_image() as permit:
             stopping = asyncio.create_task(bench.batcher.stop())
             await settle()
             deadline = time.monotonic() + FAR
-            assert isinstance(await bench.batcher.run(place, image(), deadline), Outcome)
+            assert isinstance(await bench.batcher.run(permit, image(), deadline), Outcome)
         await stopping
 
     on_bench(body)
@@ -499,11 +580,11 @@ def test_stopping_waits_for_an_image_that_is_still_being_decoded() -> None:
 
 
 class Shared:
-    """The team of a batcher on the bench and of another process, which a test plays."""
+    """The loads of a batcher on the bench and of another process, which a test plays."""
 
     def __init__(self, folder: Path) -> None:
-        Team.create(folder / "team", 2)
-        self.ours, self.other = (Team(folder / "team", place) for place in range(2))
+        WorkerLoads.create(folder / "loads", 2)
+        self.ours, self.other = (WorkerLoads.attach(folder / "loads", worker) for worker in (0, 1))
 
 
 @pytest.fixture
@@ -522,7 +603,7 @@ def test_an_image_gets_the_instances_of_another_process_too_while_those_are_idle
         await bench.infer(image())
         assert bench.engine.ran_with == [4, 2, 2]
 
-    on_bench(body, wide_engine(), instances=2, team=shared.ours)
+    on_bench(body, wide_engine(), instances=2, loads=shared.ours)
 
 
 def test_the_other_process_hears_how_many_instances_are_in_use(shared: Shared) -> None:
@@ -533,7 +614,7 @@ def test_the_other_process_hears_how_many_instances_are_in_use(shared: Shared) -
         await held
         assert shared.other.busy_elsewhere() == 0
 
-    on_bench(body, wide_engine(), instances=2, team=shared.ours)
+    on_bench(body, wide_engine(), instances=2, loads=shared.ours)
 
 
 @pytest.mark.parametrize(("busy", "at_once"), [(0, 2), (1, 1)])
@@ -548,15 +629,15 @@ def test_images_run_beside_each_other_on_what_another_process_leaves_idle(
             await bench.engine_started()
         await asyncio.sleep(0.05)
         assert len(bench.engine.batches) == at_once
-        # One is handed over ahead, and keeps its place until it starts.
-        assert bench.places.held == 4 - at_once
+        # One is prefetched, and holds its permit until it starts.
+        assert bench.admission.held == 4 - at_once
         bench.engine.gate.set()
         await asyncio.gather(*tasks)
         assert len(bench.engine.batches) == 4
-        assert bench.places.held == 0
+        assert bench.admission.held == 0
         assert shared.other.busy_elsewhere() == 0
 
-    on_bench(body, FakeEngine(max_batch=1), instances=1, ahead=1, team=shared.ours)
+    on_bench(body, FakeEngine(max_batch=1), instances=1, prefetch=1, loads=shared.ours)
 
 
 def test_what_another_process_uses_keeps_no_image_from_this_ones_own_instances(
@@ -567,7 +648,7 @@ def test_what_another_process_uses_keeps_no_image_from_this_ones_own_instances(
         await bench.infer(image())
         assert bench.engine.ran_with == [1]
 
-    on_bench(body, FakeEngine(max_batch=1), instances=1, team=shared.ours)
+    on_bench(body, FakeEngine(max_batch=1), instances=1, loads=shared.ours)
 
 
 def test_what_is_borrowed_is_given_back_after_a_failure(shared: Shared) -> None:
@@ -579,4 +660,4 @@ def test_what_is_borrowed_is_given_back_after_a_failure(shared: Shared) -> None:
         assert bench.engine.ran_with == [4, 4, 4]
         assert shared.other.busy_elsewhere() == 0
 
-    on_bench(body, wide_engine(), instances=2, team=shared.ours)
+    on_bench(body, wide_engine(), instances=2, loads=shared.ours)

@@ -2,28 +2,28 @@ from pathlib import Path
 
 import pytest
 
-from service.queue.cpu_sharing import Team
+from service.queue.cpu_sharing import WorkerLoads
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = tmp_path / "team"
-    Team.create(path, 3)
+    path = tmp_path / "loads"
+    WorkerLoads.create(path, 3)
     return path
 
 
 def test_each_hears_what_the_others_tell(path: Path) -> None:
-    first, second, third = (Team(path, place) for place in range(3))
+    first, second, third = (WorkerLoads.attach(path, worker) for worker in range(3))
     first.tell_busy(1)
     second.tell_busy(4)
-    assert [team.busy_elsewhere() for team in (first, second, third)] == [4, 1, 5]
+    assert [loads.busy_elsewhere() for loads in (first, second, third)] == [4, 1, 5]
     second.tell_busy(0)
-    assert [team.busy_elsewhere() for team in (first, second, third)] == [0, 1, 1]
-    assert first.size == 3
+    assert [loads.busy_elsewhere() for loads in (first, second, third)] == [0, 1, 1]
+    assert first.workers == 3
 
 
 def test_only_those_who_serve_could_take_a_connection(path: Path) -> None:
-    first, second, third = (Team(path, place) for place in range(3))
+    first, second, third = (WorkerLoads.attach(path, worker) for worker in range(3))
     assert first.fewest_connections_elsewhere() is None
     second.tell_connections(5)
     assert first.fewest_connections_elsewhere() == 5
@@ -35,9 +35,9 @@ def test_only_those_who_serve_could_take_a_connection(path: Path) -> None:
 
 
 def test_a_dead_worker_uses_nothing_and_takes_no_connections(path: Path) -> None:
-    first, second = Team(path, 0), Team(path, 1)
+    first, second = WorkerLoads.attach(path, 0), WorkerLoads.attach(path, 1)
     second.tell_busy(2)
     second.tell_connections(0)
-    Team.forget(path, 1)
+    WorkerLoads.forget(path, 1)
     assert first.busy_elsewhere() == 0
     assert first.fewest_connections_elsewhere() is None

@@ -1,4 +1,4 @@
-"""Handing work to threads, and what came of it back."""
+"""Handing work to pool, and what came of it back."""
 
 import asyncio
 import threading
@@ -8,35 +8,41 @@ from functools import partial
 
 import pytest
 
-from service.queue.threads import Threads, any_at_work
+from service.queue.threads import ThreadPool, any_at_work
+
+
+def started_pool(count: int, name: str) -> ThreadPool:
+    pool = ThreadPool(count, name)
+    pool.start()
+    return pool
 
 
 def test_results_and_errors_come_back() -> None:
     async def main() -> None:
-        threads = Threads(2, "test")
-        number, text = threads.start(lambda: 6 * 7), threads.start(threading.current_thread)
-        failed = threads.start(lambda: 1 // 0)
+        pool = started_pool(2, "test")
+        number, text = pool.submit(lambda: 6 * 7), pool.submit(threading.current_thread)
+        failed = pool.submit(lambda: 1 // 0)
         assert await number == 42
         assert (await text).name.startswith("test_")
         with pytest.raises(ZeroDivisionError):
             await failed
-        threads.stop()
+        pool.stop()
 
     asyncio.run(main())
 
 
 def test_as_many_run_at_once_as_there_are_threads_and_the_rest_in_order() -> None:
     async def main() -> None:
-        threads, both, order = Threads(2, "test"), threading.Barrier(3), list[int]()
-        first, second = threads.start(both.wait), threads.start(both.wait)
-        later = [threads.start(partial(order.append, number)) for number in range(5)]
+        pool, both, order = started_pool(2, "test"), threading.Barrier(3), list[int]()
+        first, second = pool.submit(both.wait), pool.submit(both.wait)
+        later = [pool.submit(partial(order.append, number)) for number in range(5)]
         await asyncio.sleep(0.05)
         assert (first.done(), second.done(), order) == (False, False, [])
         both.wait(timeout=10)
         await asyncio.gather(first, second, *later)
         assert sorted(order) == [0, 1, 2, 3, 4]
         assert order[0] in {0, 1}
-        threads.stop()
+        pool.stop()
 
     asyncio.run(main())
 
@@ -46,19 +52,19 @@ def test_work_that_is_given_up_before_its_turn_is_let_go_of_and_not_done() -> No
         """What can be watched."""
 
     async def main() -> None:
-        threads, busy, done = Threads(1, "test"), threading.Event(), list[object]()
-        running = threads.start(busy.wait)
+        pool, busy, done = started_pool(1, "test"), threading.Event(), list[object]()
+        running = pool.submit(busy.wait)
         held = Held()
         watched = weakref.ref(held)
-        waiting = threads.start(partial(done.append, held))
+        waiting = pool.submit(partial(done.append, held))
         del held
         waiting.cancel()
         await asyncio.wait([waiting])
         kept = watched() is not None
         busy.set()
         await running
-        await threads.start(lambda: None)
-        threads.stop()
+        await pool.submit(lambda: None)
+        pool.stop()
         assert (kept, done) == (False, [])
 
     asyncio.run(main())
@@ -66,40 +72,40 @@ def test_work_that_is_given_up_before_its_turn_is_let_go_of_and_not_done() -> No
 
 def test_who_leaves_while_a_thread_is_at_work_leaves_the_thread_fit() -> None:
     async def main() -> None:
-        threads, busy = Threads(1, "test"), threading.Event()
+        pool, busy = started_pool(1, "test"), threading.Event()
         for work in (busy.wait, lambda: busy.wait() / 0):
             busy.clear()
-            running = threads.start(work)
+            running = pool.submit(work)
             await asyncio.sleep(0.05)
             running.cancel()
             busy.set()
-            assert await threads.start(lambda: "next") == "next"
-        threads.stop()
+            assert await pool.submit(lambda: "next") == "next"
+        pool.stop()
 
     asyncio.run(main())
 
 
 def test_a_loop_that_ended_leaves_the_thread_fit() -> None:
-    threads, busy = Threads(1, "test"), threading.Event()
+    pool, busy = started_pool(1, "test"), threading.Event()
 
     async def leave() -> None:
-        threads.start(busy.wait)
+        pool.submit(busy.wait)
 
     async def work() -> str:
-        return await threads.start(lambda: "next")
+        return await pool.submit(lambda: "next")
 
     asyncio.run(leave())
     busy.set()
     assert asyncio.run(work()) == "next"
-    threads.stop()
+    pool.stop()
 
 
 def test_threads_end_when_nothing_is_left_to_do() -> None:
     async def main() -> None:
-        threads, busy, done = Threads(2, "ending"), threading.Event(), list[int]()
-        running = [threads.start(busy.wait), threads.start(busy.wait)]
-        last = threads.start(partial(done.append, 1))
-        threads.stop()
+        pool, busy, done = started_pool(2, "ending"), threading.Event(), list[int]()
+        running = [pool.submit(busy.wait), pool.submit(busy.wait)]
+        last = pool.submit(partial(done.append, 1))
+        pool.stop()
         async with asyncio.timeout(10):
             while not any_at_work():
                 await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The two ways of an image, and who is let in while others are being read."""
+"""Both pipelines, and the detector in front of them."""
 
 import asyncio
 import threading
@@ -9,15 +9,13 @@ from unittest.mock import MagicMock
 import pytest
 
 import service.pipeline.stages as stages_module
-import service.queue.admission as places_module
 from service.build import make_detector, on_one_thread
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidImageError, QueueFullError
-from service.imaging.draw import Artists, Easel
+from service.imaging.draw import DrawingPool, DrawingSlot
 from service.observe.metrics import Metrics
-from service.pipeline.stages import ImageSource, Job, Stages
-from service.pipeline.ways import OneThreadRunner
-from service.queue.admission import Places
+from service.pipeline.one_thread import OneThreadRunner
+from service.pipeline.stages import ImageSource, ImageTask, Stages
 from service.settings import Settings
 from support.engines import CONTRACT, CpuEngine, FakeEngine
 from support.pictures import plain
@@ -25,8 +23,8 @@ from support.pictures import plain
 STAGES = Stages(CONTRACT, "square", 1_000_000)
 
 
-def job(content: bytes) -> Job:
-    return Job(ImageSource(content), DetectionOptions())
+def task_for(content: bytes) -> ImageTask:
+    return ImageTask(ImageSource(content), DetectionOptions())
 
 
 @pytest.fixture
@@ -50,6 +48,14 @@ def test_images_stay_on_one_thread_where_each_cpu_runs_one(
     engine: FakeEngine, settings: dict[str, Any], *, expected: bool
 ) -> None:
     assert on_one_thread(Settings(**settings), engine) is expected
+
+
+@pytest.mark.usefixtures("eight_cpus")
+@pytest.mark.parametrize("engine", [FakeEngine(), CpuEngine()], ids=["in batches", "on one thread"])
+def test_no_thread_runs_before_the_start(engine: FakeEngine) -> None:
+    before = set(threading.enumerate())
+    make_detector(Settings(), engine, Metrics())
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.usefixtures("eight_cpus")
@@ -78,9 +84,9 @@ def test_a_bad_image_is_neither_a_failure_nor_a_success_of_the_model() -> None:
 
 def test_a_bug_beside_the_model_is_the_images_own(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = OneThreadRunner(CpuEngine(), STAGES)
-    assert len(runner.run([job(plain())], 1)[0].detections) == 1
+    assert len(runner.run([task_for(plain())], 1)[0].detections) == 1
     monkeypatch.setattr(stages_module, "find_objects", lambda *_: 1 // 0)
-    (error,) = runner.run([job(plain())], 1)
+    (error,) = runner.run([task_for(plain())], 1)
     assert isinstance(error, ZeroDivisionError)
 
 
@@ -88,26 +94,13 @@ def test_what_the_engine_raises_is_the_models() -> None:
     engine = CpuEngine()
     engine.error = RuntimeError("out of memory")
     with pytest.raises(RuntimeError, match="out of memory"):
-        OneThreadRunner(engine, STAGES).run([job(plain())], 1)
+        OneThreadRunner(engine, STAGES).run([task_for(plain())], 1)
 
 
 def test_every_stage_is_timed() -> None:
-    (image,) = OneThreadRunner(CpuEngine(), STAGES).run([job(plain())], 1)
+    (image,) = OneThreadRunner(CpuEngine(), STAGES).run([task_for(plain())], 1)
     seconds = image.seconds
     assert min(seconds.decode, seconds.inference, seconds.postprocess) > 0
-
-
-def test_no_more_are_read_than_there_are_places() -> None:
-    places = Places(3, Metrics())
-    with places.reserve(), places.arrive(), places.arrive():
-        with pytest.raises(QueueFullError):
-            places.arrive()
-        # Who is in still finds a place.
-        with places.reserve(), places.reserve():
-            pass
-    with places.arrive(), places.arrive(), places.arrive(), pytest.raises(QueueFullError):
-        places.arrive()
-    assert places.held == 0
 
 
 @pytest.mark.parametrize("images", [1, 2])
@@ -142,46 +135,36 @@ def test_a_client_who_leaves_gives_all_places_back() -> None:
             detector.detect_all(sources, DetectionOptions(), time.monotonic() + 9)
         )
         await asyncio.sleep(0)  # the places are taken, and no image has begun
-        assert detector._places.held == 2
+        assert detector._admission.held == 2
         work.cancel()
         await asyncio.wait([work])
-        assert detector._places.held == 0
+        assert detector._admission.held == 0
         await detector.stop()
 
     asyncio.run(main())
 
 
-def test_who_sends_slowly_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    places = Places(1, Metrics())
-    now = time.monotonic()
-    with places.arrive():
-        with pytest.raises(QueueFullError):
-            places.arrive()
-        monkeypatch.setattr(places_module.time, "monotonic", lambda: now + 1)
-        with places.arrive(), pytest.raises(QueueFullError):
-            places.arrive()
-
-
 def test_a_cut_image_never_reaches_the_engine() -> None:
     engine = CpuEngine()
-    (error,) = OneThreadRunner(engine, STAGES).run([job(plain()[:40])], 1)
+    (error,) = OneThreadRunner(engine, STAGES).run([task_for(plain()[:40])], 1)
     assert isinstance(error, InvalidImageError)
     assert engine.batches == []
 
 
-def test_only_as_many_pictures_are_held_as_there_are_artists() -> None:
+def test_only_as_many_pictures_are_held_as_there_are_drawing_threads() -> None:
     async def main() -> None:
-        artists, busy, decoded = Artists(1), threading.Event(), list[int]()
+        pool, busy, decoded = DrawingPool(1), threading.Event(), list[int]()
+        pool.start()
 
         def paint() -> bytes:
             busy.wait()
             return b"done"
 
         async def picture(number: int) -> bytes:
-            with Easel(artists) as easel:
-                await easel.wait()
+            with DrawingSlot(pool) as slot:
+                await slot.acquire()
                 decoded.append(number)
-                return await easel.draw(paint)
+                return await slot.draw(paint)
 
         first, second, third = [asyncio.create_task(picture(number)) for number in range(3)]
         await asyncio.sleep(0.05)
@@ -193,7 +176,7 @@ def test_only_as_many_pictures_are_held_as_there_are_artists() -> None:
         busy.set()
         assert await third == b"done"
         assert (at_first, decoded) == ([0], [0, 2])
-        artists.stop()
+        pool.stop()
 
     asyncio.run(main())
 
@@ -239,7 +222,7 @@ def test_a_large_image_is_decoded_under_the_lock_of_all(monkeypatch: pytest.Monk
     monkeypatch.setattr("service.imaging.read.LARGE_PIXELS", 64 * 64)
     lock = MagicMock()
     stages = Stages(CONTRACT, "square", 1_000_000, large_image=lock)
-    stages.prepare(job(plain()))
+    stages.prepare(task_for(plain()))
     assert not lock.__enter__.called
-    stages.prepare(job(plain(width=65)))
+    stages.prepare(task_for(plain(width=65)))
     assert lock.__enter__.called

@@ -1,0 +1,23 @@
+"""What every pipeline is to the detector, whichever threads its stages run on."""
+
+from typing import Protocol
+
+from service.pipeline.stages import DetectedImage, ImageTask
+from service.queue.admission import Permit
+
+
+class Pipeline(Protocol):
+    """The way of an image from its bytes to its boxes."""
+
+    def start(self) -> None:
+        """Start the pipeline's own threads; the batcher is started apart."""
+
+    async def detect(self, permit: Permit, task: ImageTask, deadline: float) -> DetectedImage:
+        """Take an image that has its permit through all stages.
+
+        Raises:
+            ServiceError: The image cannot be used, the deadline passed, or the model failed.
+        """
+
+    def stop(self) -> None:
+        """End the pipeline's own threads; the batcher has stopped."""

@@ -1,0 +1,90 @@
+"""The pipeline of GPUs: threads decode, the engine runs batches, and threads find the boxes."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine.base import Engine
+from service.pipeline.stages import DetectedImage, ImageTask, Stages, StageSeconds
+from service.queue.admission import Permit
+from service.queue.batcher import Batcher
+from service.queue.threads import ThreadPool
+
+Pixels = NDArray[np.uint8]
+RawRows = NDArray[np.floating]
+T = TypeVar("T")
+
+
+class BatchedPipeline:
+    """Hands each image from a decoding thread to a batch, and from there to another thread.
+
+    Best in front of a GPU, or of an engine with many threads.
+
+    Args:
+        batcher: Runs network inputs by a `NetworkRunner`.
+        stages: What is done to an image beside the model.
+        threads: Threads that decode, and threads that find the boxes.
+    """
+
+    def __init__(self, batcher: Batcher[Pixels, RawRows], stages: Stages, threads: int) -> None:
+        self._batcher = batcher
+        self._stages = stages
+        # Separate pools, so that an image that is nearly done never waits behind new ones.
+        self._decoding = ThreadPool(threads, "decode")
+        self._postprocessing = ThreadPool(threads, "postprocess")
+
+    def start(self) -> None:
+        """Start both pools."""
+        self._decoding.start()
+        self._postprocessing.start()
+
+    async def detect(self, permit: Permit, task: ImageTask, deadline: float) -> DetectedImage:
+        """Decode the image, wait for a batch and its rows, and find the boxes in them."""
+        seconds, prepare = StageSeconds(), partial(self._stages.prepare, task)
+        prepared, seconds.decode = await _timed(self._decoding, prepare)
+        outcome = await self._batcher.run(permit, prepared.tensor, deadline)
+        seconds.queue, seconds.inference = outcome.queue_s, outcome.run_s
+        find = partial(self._stages.postprocess, task, prepared, outcome.result, seconds)
+        detected, seconds.postprocess = await _timed(self._postprocessing, find)
+        return detected
+
+    def stop(self) -> None:
+        """End both pools, without waiting for a thread that takes long over a damaged image."""
+        self._decoding.stop()
+        self._postprocessing.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRunner:
+    """Runs network inputs of one shape together."""
+
+    engine: Engine
+
+    @property
+    def max_batch(self) -> int:
+        """The engine's."""
+        return self.engine.max_batch
+
+    def fit_together(self, first: Pixels, second: Pixels) -> bool:
+        """Whether two inputs have the same shape."""
+        return first.shape == second.shape
+
+    def run(self, items: Sequence[Pixels], width: int) -> list[RawRows]:
+        """(A, 4 + 1 + C) raw rows of each (H, W, 3) uint8 input.
+
+        Raises:
+            Exception: The engine's.
+        """
+        return list(self.engine.infer(items, width))
+
+
+async def _timed(pool: ThreadPool, work: Callable[[], T]) -> tuple[T, float]:
+    """The result of some work on a thread, and the seconds that it took, waiting included."""
+    began = time.monotonic()
+    result = await pool.submit(work)
+    return result, time.monotonic() - began
