@@ -2,6 +2,7 @@
 #              (no MODEL: the barcode detector that comes with the package)
 # make test    run the tests
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
+# make walk    the files that a request goes through, one after the other
 # make check   format, lint, types, import contracts and tests: what CI runs
 # make fix     let the tools mend what they can
 # PYTHON=python3.13 chooses the interpreter; EXTRA="..." adds flags to the server.
@@ -31,7 +32,7 @@ SERVE_STAMP := $(SERVE_VENV)/.installed-serve-$(RUNTIME)
 DEV_STAMP := $(VENV)/.installed-dev
 PROMETHEUS := $(VENV)/prometheus/usr/bin/promtool
 
-.PHONY: serve test train-demo check lint fix clean
+.PHONY: serve test train-demo walk check lint fix clean
 
 serve: $(SERVE_STAMP)
 	@model="$(MODEL)"; \
@@ -51,6 +52,9 @@ train-demo: $(DEV_STAMP)
 	  --output runs/demo --size 128 --epochs 15 --closing-epochs 3 --evaluate-every 3 --warmup-epochs 0.5 \
 	  --batch-size 8 --rate-per-image 0.0125 --average-decay 0.98 --average-ramp 50 --mosaic 0 --multiscale 0
 	@echo "make serve MODEL=runs/demo/model.onnx serves it; runs/demo has the metrics and the plots"
+
+walk: $(DEV_STAMP)
+	$(BIN)/python benchmarks/walk.py
 
 check: lint test
 

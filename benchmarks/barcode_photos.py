@@ -37,16 +37,13 @@ from numpy.typing import NDArray
 from model_export.commands.argument_types import fraction
 from model_export.errors import ModelExportError
 from model_export.measure.barcode_photos import (
-    Photo,
     PhotoOutcome,
-    Reader,
     Tally,
     false_alarms,
     measure_photos,
-    read_drawn,
-    read_photos,
     tally,
 )
+from model_export.measure.barcode_truth import Photo, Reader, read_drawn, read_photos
 from model_export.measure.evaluate import Detector, Found
 from model_export.measure.local_detector import LocalDetector, Network, load_onnx
 from model_export.measure.server_detector import ServerDetector, connect

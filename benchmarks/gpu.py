@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from overload import EXAMPLE, SENDER, Answers, read_answers, serving
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.core.pack import pack_images
+from service.core.input_tensor import pack_images
 from service.engine.base import Engine
 from service.engine.choose import EngineOptions, open_engine
 from service.engine.onnx_runtime import Session, choose_providers, import_runtime, open_session

@@ -1,12 +1,13 @@
 """What a request costs beside the model: the server with an engine that is free, loaded by wrk.
 
-    python benchmarks/overhead.py [--processes 1 2] [--boxes 0 5] [--image bmp] [--seconds 4]
+    python benchmarks/overhead.py [--processes 1 2] [--boxes 0 5] [--image bmp] [--refused]
 
 The server is the real one (uvicorn, routes, queue, suppression) in processes of its own that share
 a socket and, where there are several, their metrics, like `--workers`. Its engine gives the same
 rows for any image, as one instance that batches, like a GPU's. Images are as small as the network's
 input, 64 x 64 pixels, and 64 KiB as files: a BMP with bytes after its end, or a JPEG with a long
-comment; what decoding costs is printed as well. Log lines go to a file.
+comment; what decoding costs is printed as well. Log lines go to a file. With `--refused` the server
+drains and refuses every request, which costs what a full queue's refusals do.
 
 In turns with it runs the floor: the same uvicorn and protocol in front of an application that
 reads the body and answers the same bytes. The columns:
@@ -108,7 +109,9 @@ def in_turns(
     """The median load of the server and that of the floor, which take turns."""
     with ExitStack() as stack:
         level = arguments.log_level
-        service = Server(stack.enter_context(serving(Service(boxes, level), processes)))
+        refused = arguments.refused
+        ours = stack.enter_context(serving(Service(boxes, level, refused), processes))
+        service = Server(ours, 503 if refused else 200)
         floor = Server(stack.enter_context(serving(Floor(service.ask(body)), processes)))
         rounds = [
             [server.load(body, arguments.seconds, arguments.connections) for server in servers]
@@ -129,19 +132,25 @@ def _print(label: str, load: Load, floor: Load) -> None:
 
 
 class Server:
-    """Processes that can be asked, and loaded."""
+    """Processes that can be asked, and loaded.
 
-    def __init__(self, processes: Processes) -> None:
+    Args:
+        processes: The processes.
+        status: What they answer with.
+    """
+
+    def __init__(self, processes: Processes, status: int = 200) -> None:
+        self._status = status
         self._port = processes.port
         self._process_ids = processes.ids
 
     def ask(self, body: Body) -> Answer:
-        """Send one request, which has to be answered with 200."""
+        """Send one request."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_TIMEOUT_S)
         connection.request("POST", "/detect", body.content, {"Content-Type": body.content_type})
         response = connection.getresponse()
         content = response.read()
-        if response.status != 200:
+        if response.status != self._status:
             raise SystemExit(f"error: the server answered {response.status}: {content.decode()}")
         left_to_uvicorn = ("date", "connection", "transfer-encoding")
         headers = [item for item in response.getheaders() if item[0].lower() not in left_to_uvicorn]
@@ -156,9 +165,12 @@ class Server:
             content.write_bytes(body.content)
             command = ["wrk", "-t1", f"-c{connections}", "-s", str(script)]
             target = [f"http://127.0.0.1:{self._port}/detect", "--", str(content)]
-            run_wrk([*command, f"-d{WARM_UP_S:.0f}s", *target, body.content_type])
+            refused = self._status != 200
+            run_wrk([*command, f"-d{WARM_UP_S:.0f}s", *target, body.content_type], refused=refused)
             before, started = self._cpu_seconds(), time.monotonic()
-            totals = run_wrk([*command, f"-d{seconds:.0f}s", *target, body.content_type])
+            totals = run_wrk(
+                [*command, f"-d{seconds:.0f}s", *target, body.content_type], refused=refused
+            )
             cpu_s, wall_s = self._cpu_seconds() - before, time.monotonic() - started
         return Load(totals.requests / wall_s, 1e6 * cpu_s / totals.requests, *totals.quantiles_ms)
 
@@ -174,16 +186,16 @@ class Totals:
     quantiles_ms: tuple[float, float]
 
 
-def run_wrk(command: Sequence[str]) -> Totals:
-    """Run wrk with the script above; every answer has to be 200."""
+def run_wrk(command: Sequence[str], *, refused: bool = False) -> Totals:
+    """Run wrk with the script above; every answer has to be 200, or every one a refusal."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
     totals = done.stdout.rpartition("\ntotals ")[2].split()
     if done.returncode != 0 or len(totals) != 5:
         raise SystemExit(f"error: wrk failed: {done.stdout}{done.stderr}")
-    requests, refused, lost = map(int, totals[:3])
-    if refused or lost or not requests:
+    requests, refusals, lost = map(int, totals[:3])
+    if refusals != (requests if refused else 0) or lost or not requests:
         raise SystemExit(
-            f"error: of {requests} requests {refused} were refused, and {lost} had no answer"
+            f"error: of {requests} requests {refusals} were refused, and {lost} had no answer"
         )
     return Totals(requests, (float(totals[3]), float(totals[4])))
 
@@ -242,6 +254,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--boxes", type=int, nargs="+", default=[0, 5], choices=range(MOST_BOXES + 1), metavar="N"
     )
+    parser.add_argument("--refused", action="store_true", help="measure refusals")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=int, default=4, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="the median of so many is printed")

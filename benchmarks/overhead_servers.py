@@ -85,6 +85,7 @@ class Service:
 
     boxes: int
     log_level: str
+    refuses: bool = False
 
     def __call__(self, listener: socket.socket, place: int | None, started: Event) -> None:
         """Serve until a signal."""
@@ -96,7 +97,13 @@ class Service:
         metrics = Metrics(None if place is None else Path(os.environ[FOLDER_VARIABLE]))
         team = Team(Path(os.environ[FOLDER_VARIABLE]) / TEAM_FILE, place or 0)
         app = create_app(settings, FreeEngine(self.boxes), metrics, team)
-        sys.exit(run(app, settings, SharedPort(listener, team), started.set))
+
+        def begin() -> None:
+            if self.refuses:
+                app.running.detector.refuse_new()
+            started.set()
+
+        sys.exit(run(app, settings, SharedPort(listener, team), begin))
 
 
 @dataclass(frozen=True)

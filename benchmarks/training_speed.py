@@ -19,19 +19,18 @@ from pathlib import Path
 import torch
 
 from model_export.commands.argument_types import natural, positive, training_size
-from model_export.data.annotations import read_annotations
-from model_export.data.examples import Examples, check_images
-from model_export.data.image_files import ImageCache
+from model_export.data.checked_images import check_images
+from model_export.data.image_cache import ImageCache
+from model_export.data.sources import read_annotations
 from model_export.errors import ModelExportError
 from model_export.loss.loss import PRESETS, DetectionLoss
 from model_export.model.variants import VARIANTS
 from model_export.model.yolox import YOLOX, build
-from model_export.samples.batches import BatchPlan
-from model_export.samples.recipe import augmentation_for
-from model_export.training.dataset import Batch, TrainingSamples, training_batches
-from model_export.training.ema import WeightAverage
-from model_export.training.learner import Learner
-from model_export.training.optimizer import sgd
+from model_export.samples.batch_plan import BatchPlan
+from model_export.samples.loader import Batch, TrainingSamples, training_batches
+from model_export.samples.settings import augmentation_for
+from model_export.training.average import WeightAverage
+from model_export.training.step import TrainingStep, sgd
 
 LIMIT = 0.85
 BLOCK = 5
@@ -51,12 +50,12 @@ def _measure(arguments: argparse.Namespace) -> None:
     model = build(arguments.variant, len(data.class_names)).train()
     model.to(memory_format=torch.channels_last)
     settings = replace(augmentation_for(arguments.variant), multiscale_steps=0)
-    examples = Examples(data, ImageCache(arguments.cache) if arguments.cache else None)
+    pictures = data.pictures(ImageCache(arguments.cache) if arguments.cache else None)
     (height, width), batch_size = arguments.size, arguments.batch_size
     plan = BatchPlan(
-        len(examples), batch_size, epochs=10_000, closing_epochs=0, height=height, width=width
+        len(pictures), batch_size, epochs=10_000, closing_epochs=0, height=height, width=width
     )
-    samples = TrainingSamples(examples, settings, seed=0)
+    samples = TrainingSamples(pictures, settings, seed=0)
     batches = training_batches(samples, plan, workers=arguments.workers)
     whole, alone = (
         whole_step(model, batches, arguments.loss),
@@ -80,10 +79,10 @@ def whole_step(model: YOLOX, batches: Iterator[Batch], preset: str) -> Callable[
     average = WeightAverage(model)
     loss = DetectionLoss(PRESETS[preset])
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    learner = Learner(model, loss, optimizer, scaler, torch.float32)
+    take_step = TrainingStep(model, loss, optimizer, scaler, torch.float32)
 
     def step() -> None:
-        learner.step(next(batches), 1e-4, closing=False)
+        take_step(next(batches), 1e-4, closing=False)
         average.update(model)
 
     return step

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from model_export.commands import adopt, demo_data, evaluate, export, fetch, preview, train
 from model_export.errors import InterruptedRunError, ModelExportError
 
-# The optional dependencies of pyproject.toml that each command needs, less the ONNX runtime.
+# The extra of pyproject.toml that each command needs; the ONNX runtime is an extra of its own.
 EXTRAS = {
     "fetch": "fetch",
     "adopt": "fetch",
@@ -18,7 +18,7 @@ EXTRAS = {
     "evaluate": "evaluate",
     "demo-data": "train",
 }
-# Those of packages that a command needs for some of its arguments only.
+# The extras of packages that a command needs for some arguments only.
 PACKAGE_EXTRAS = {
     "onnxruntime": "cpu",
     "torch": "train",
@@ -29,7 +29,7 @@ PACKAGE_EXTRAS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code: 0, 1 for an error, 128 + N for signal N."""
-    # onnxruntime reports to its makers from the moment it is imported, unless told otherwise.
+    # onnxruntime sends telemetry from its import on, unless this variable forbids it.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     arguments = _parser().parse_args(argv)
     try:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not error.name or error.name.startswith(("model_export", "service")):
             raise
         return _fail(_missing_package(error.name, arguments.command))
-    except OSError as error:  # of files that nobody can read or write, wherever that shows
+    except OSError as error:  # a file that cannot be read or written, in any command
         return _fail(str(error))
     except KeyboardInterrupt:
         return 130
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         ("adopt", adopt, "stamp a contract on a third-party YOLOX ONNX file"),
         ("export", export, "export a PyTorch checkpoint to ONNX"),
         ("train", train, "train a model on a COCO or VOC data set, and export it"),
-        ("demo-data", demo_data, "draw a small data set to try a training with"),
+        ("demo-data", demo_data, "draw a small data set for a first training"),
         ("preview", preview, "draw a sheet of augmented training samples"),
         ("evaluate", evaluate, "measure a server, a file or a checkpoint on a COCO data set"),
     ):
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fail(message: str) -> int:
-    """Say what is wrong in one line, whatever lines the message came in."""
+    """Print an error as one line, even if its message has several."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 1
 

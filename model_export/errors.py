@@ -1,4 +1,4 @@
-"""The errors a person at the command line sees: one line each, exit code 1."""
+"""The errors that the command line prints as one line; its exit code is then 1."""
 
 
 class ModelExportError(Exception):
@@ -6,10 +6,10 @@ class ModelExportError(Exception):
 
 
 class InterruptedRunError(ModelExportError):
-    """A command was asked to stop by a signal, and has put its work in order.
+    """A signal stopped a command, which has saved its work.
 
     Args:
-        message: How to go on; empty where another process says it.
+        message: How to continue; empty if another process prints it.
         signal_number: The signal.
     """
 

@@ -1,4 +1,4 @@
-"""Files that are whole, or not there."""
+"""Atomic writes: a file is written completely or not at all."""
 
 import os
 import tempfile
@@ -10,9 +10,9 @@ from typing import IO
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes its place at the end: no reader ever sees half of it.
+    """Open a temporary file that replaces `path` once it is complete: no reader sees half of it.
 
-    Nothing is left of it if writing fails; what was at `path` stays then.
+    If writing fails, the temporary file is deleted and `path` stays as it was.
     """
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f".{path.name}.", delete=False
@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(content: bytes, path: Path) -> None:
-    """Write a whole file or none, and make its folder."""
+    """Write a file completely or not at all; make its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""Everything that can go wrong on purpose: one hierarchy, each class with its status and title."""
+"""The server's errors: one hierarchy, each class with its HTTP status and title."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ class ServiceError(Exception):
 
     Attributes:
         status: The HTTP status.
-        title: What kind of problem it is; the same for every instance.
+        title: Short name of the problem; the same for every instance.
         slug: Last part of the problem's `type`.
     """
 
@@ -27,7 +27,7 @@ class ServiceError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers that belong to this problem."""
+        """Headers to send with this problem."""
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
@@ -40,7 +40,7 @@ class MalformedRequestError(ServiceError):
 
 
 class UnauthorizedError(ServiceError):
-    """An API key is configured, and the request's is missing or wrong."""
+    """The server requires an API key, and the request's is missing or wrong."""
 
     status = 401
     title = "API key missing or wrong"
@@ -48,12 +48,12 @@ class UnauthorizedError(ServiceError):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The scheme a client may use."""
+        """The authentication scheme that the server accepts."""
         return {"WWW-Authenticate": "Bearer"}
 
 
 class NotAcceptableError(ServiceError):
-    """A picture was asked for where only JSON can answer."""
+    """The client asked for a picture where the server can only answer with JSON."""
 
     status = 406
     title = "Not acceptable"
@@ -69,7 +69,7 @@ class TooLargeError(ServiceError):
 
 
 class UnsupportedTypeError(ServiceError):
-    """The content is not of a type that is accepted."""
+    """The server does not accept content of this type."""
 
     status = 415
     title = "Unsupported type"
@@ -101,7 +101,7 @@ class ClientLeftError(ServiceError):
 
 
 class QueueFullError(ServiceError):
-    """No place in the queue; try again later."""
+    """The queue has no free place; try again later."""
 
     status = 503
     title = "Queue full"
@@ -133,7 +133,7 @@ class DeadlineError(ServiceError):
 
 
 class NotFoundError(ServiceError):
-    """There is nothing at this path."""
+    """Nothing is at this path."""
 
     status = 404
     title = "Not found"
@@ -141,7 +141,7 @@ class NotFoundError(ServiceError):
 
 
 class MethodNotAllowedError(ServiceError):
-    """The path exists, and takes another method."""
+    """The path exists, but takes another method."""
 
     status = 405
     title = "Method not allowed"
@@ -149,7 +149,7 @@ class MethodNotAllowedError(ServiceError):
 
 
 class NotReadyError(ServiceError):
-    """The answer of the readiness check while no new work should be sent."""
+    """The server should get no new work at present; only the readiness check answers so."""
 
     status = 503
     title = "Not ready"
@@ -165,7 +165,7 @@ class HeadTooLargeError(ServiceError):
 
 
 class BusyError(ServiceError):
-    """Too many bytes of requests are held in memory; try again later."""
+    """The request bodies in memory have reached their limit; try again later."""
 
     status = 503
     title = "Too many uploads"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.core.contract import LEAST_SIGMA, MOST_SIGMA, NmsMethod, ScoreBy
+from service.core.contract import MAX_SIGMA, MIN_SIGMA, NmsMethod, ScoreBy
 from service.core.letterbox import LetterboxMode
 
 Device = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
@@ -14,8 +14,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 # An empty path would otherwise be the current folder; compose files and make pass "" for "unset".
 ModelFile = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
-# Pillow warns of images beyond this, and refuses those of twice as many pixels.
-MOST_IMAGE_PIXELS = 89_478_485
+# Pillow warns about images with more pixels than this, and refuses those with twice as many.
+MAX_IMAGE_PIXELS = 89_478_485
 
 
 class Settings(BaseSettings):
@@ -27,142 +27,149 @@ class Settings(BaseSettings):
         cli_kebab_case=True,
         cli_hide_none_type=True,
         cli_prog_name="python -m service",
-        # A container's: a file YOLOX_API_KEY there is the key.
+        # Containers mount secrets there: the file YOLOX_API_KEY holds the key.
         secrets_dir="/run/secrets" if Path("/run/secrets").is_dir() else None,
     )
 
     # The model and where it runs
     model: ModelFile = Field(
         None,
-        description="ONNX file with a model contract (unset or empty: the barcode detector inside)",
+        description="ONNX file with a contract (unset or empty: the built-in barcode detector)",
     )
     device: Device = Field(
         "auto",
         description="Where to run; `auto` takes a GPU, else the engine that it measures as quicker",
     )
     engine_instances: int | None = Field(
-        None, ge=1, le=64, description="Batches run at once (unset: one per CPU, or two on a GPU)"
+        None,
+        ge=1,
+        le=64,
+        description="Batches that run at the same time (unset: one per CPU, or two on a GPU)",
     )
     engine_threads: int | None = Field(
         None,
         ge=1,
         le=256,
-        description="Threads per running batch (unset: the CPUs, shared out among those who wait)",
+        description="Threads of a running batch (unset: its share of the CPUs, and idle ones)",
     )
     engine_sizes: int = Field(
         3,
         ge=0,
         le=64,
-        description="Most input sizes that OpenVINO compiles for themselves, 20 to 80 MB each",
+        description="Maximum input sizes that OpenVINO compiles for themselves, 20 to 80 MB each",
     )
     engine_cache: Path | None = Field(
         None,
         description="Folder that keeps which engine was quicker (unset: measured at every start)",
     )
     gpu_memory_limit_mb: int | None = Field(
-        None, ge=256, description="Bound of the GPU memory arenas in MiB (unset: none)"
+        None, ge=256, description="Limit of the GPU memory arenas, in MiB (unset: no limit)"
     )
     tensorrt_cache: Path | None = Field(
         None,
-        description="Folder where TensorRT keeps the engines it builds (unset: it builds anew)",
+        description="Folder where TensorRT keeps its engines (unset: builds them at every start)",
     )
     max_batch_size: int | None = Field(
         None,
         ge=1,
         le=256,
-        description="Most images in one batch (unset: 16, but 1 on a CPU: more gain nothing there)",
+        description="Maximum images in one batch (unset: 1 on a CPU, where more gain nothing, "
+        "else 16)",
     )
     max_batch_delay_ms: float = Field(
-        0, ge=0, le=1000, description="How long the oldest image waits for company, in ms"
+        0, ge=0, le=1000, description="How long the oldest image waits for its batch to fill, in ms"
     )
     letterbox: LetterboxMode | None = Field(
         None,
-        description="Pad to the model's whole size, or to the next rectangle "
-        "(unset: rectangle on a CPU, for models of dynamic size)",
+        description="Pad to the model's whole size, or to the next rectangle that it takes "
+        "(unset: rectangle on a CPU, if the model takes any size)",
     )
 
-    # How it listens
+    # Network and processes
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on (0: any free one)")
     workers: int = Field(
         1,
         ge=1,
         le=64,
-        description="Server processes; each has its own model, queue and limits, and shares CPUs",
+        description="Server processes; they share the CPUs, and each has its own model, queue and "
+        "limits",
     )
     api_key: SecretStr | None = Field(
-        None, min_length=1, description="Key that /detect and /model then require"
+        None, min_length=1, description="API key that /detect and /model require (unset: none)"
     )
     log_format: Literal["auto", "console", "json"] = Field(
-        "auto", description="Log lines for people or machines (`auto`: by whether it is a terminal)"
+        "auto", description="Form of log lines (`auto`: console on a terminal, else json)"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe log line to write"
+        "info", description="Minimum severity of the log lines to write"
     )
 
-    # What a client may ask for
-    max_body_bytes: int = Field(32 * 2**20, ge=1, description="Largest request body, in bytes")
+    # Limits on requests
+    max_body_bytes: int = Field(
+        32 * 2**20, ge=1, description="Maximum size of a request body, in bytes"
+    )
     max_buffered_bytes: int = Field(
         512 * 2**20,
         ge=1,
-        description="Most bytes of request bodies held at once, over all requests",
+        description="Maximum size of all request bodies in memory together, in bytes",
     )
-    max_images_per_request: int = Field(32, ge=1, description="Most images in one request")
+    max_images_per_request: int = Field(32, ge=1, description="Maximum images in one request")
     max_image_pixels: int = Field(
-        50_000_000, ge=1, le=MOST_IMAGE_PIXELS, description="Largest image, in pixels"
+        50_000_000, ge=1, le=MAX_IMAGE_PIXELS, description="Maximum size of an image, in pixels"
     )
     max_queue_images: int = Field(
-        256, ge=1, description="Most images waiting for the model, over all requests"
+        256, ge=1, description="Maximum images that wait for the model, over all requests"
     )
     request_timeout_ms: int = Field(
-        10_000, ge=1, description="Deadline of a request, and the most `timeout_ms` may ask, in ms"
+        10_000, ge=1, description="Deadline of a request, and maximum of `timeout_ms`, in ms"
     )
     decode_threads: int | None = Field(
         None,
         ge=1,
         le=256,
-        description="Threads that only decode "
-        "(unset: one per CPU; none where a CPU runs each image on one thread)",
+        description="Threads that only decode images "
+        "(unset: one per CPU, but none if CPUs run each image on one thread)",
     )
 
     # Defaults of the request's options
     confidence: Fraction | None = Field(
-        None, description="Default `confidence` (unset: the model's advice, else 0.5)"
+        None, description="Default `confidence` (unset: the model's recommendation, else 0.5)"
     )
     score_by: ScoreBy | None = Field(
-        None, description="Default `score_by` (unset: the model's advice, else objectness)"
+        None, description="Default `score_by` (unset: the model's recommendation, else objectness)"
     )
     nms: NmsMethod | None = Field(
-        None, description="Default `nms` (unset: the model's advice, else soft-mean)"
+        None, description="Default `nms` (unset: the model's recommendation, else soft-mean)"
     )
     iou: Fraction | None = Field(
-        None, description="Default `iou` (unset: the model's advice, else 0.45)"
+        None, description="Default `iou` (unset: the model's recommendation, else 0.45)"
     )
     sigma: float | None = Field(
         None,
-        ge=LEAST_SIGMA,
-        le=MOST_SIGMA,
-        description="Default `sigma` (unset: the model's advice, else 0.5)",
+        ge=MIN_SIGMA,
+        le=MAX_SIGMA,
+        description="Default `sigma` (unset: the model's recommendation, else 0.5)",
     )
     class_agnostic: bool | None = Field(
-        None, description="Default `class_agnostic` (unset: the model's advice, else true)"
+        None, description="Default `class_agnostic` (unset: the model's recommendation, else true)"
     )
     max_candidates: int = Field(
-        1000, ge=1, le=10_000, description="Most boxes of an image that enter suppression"
+        1000, ge=1, le=10_000, description="Maximum boxes of an image that enter suppression"
     )
     max_detections: int = Field(
-        300, ge=1, le=10_000, description="Default and most `max_detections`"
+        300, ge=1, le=10_000, description="Default and maximum of `max_detections`"
     )
 
     # Life cycle
     ready_window_s: float = Field(
-        30, gt=0, description="Ready means an inference succeeded within this time, in s"
+        30, gt=0, description="The server is ready if an inference succeeded within this time, in s"
     )
     drain_grace_s: float = Field(
-        2, ge=0, description="Time between SIGTERM and closing the port, for balancers, in s"
+        2, ge=0, description="Time from SIGTERM to closing the port, for balancers to notice, in s"
     )
     shutdown_timeout_s: float = Field(
-        25, gt=0, description="Longest wait for accepted requests at shutdown, in s"
+        25, gt=0, description="Maximum wait for accepted requests at shutdown, in s"
     )
 
     @model_validator(mode="after")

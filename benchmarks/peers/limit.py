@@ -27,7 +27,7 @@ from benchmarks.peers.official import CONFIDENCE, IOU
 from benchmarks.peers.served import Engine
 from service.build import letterbox_mode, load_engine
 from service.core.contract import ModelContract
-from service.core.pack import pack_images
+from service.core.input_tensor import pack_images
 from service.core.suppress import DetectionOptions
 from service.engine.base import CPU, Precision
 from service.engine.onnx_runtime import import_runtime

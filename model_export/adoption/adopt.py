@@ -6,7 +6,7 @@ from typing import Literal
 
 import onnx
 
-from model_export.digest import short_digest
+from model_export.checksum import short_sha256
 from model_export.errors import ModelExportError
 from model_export.graphs.network import OnnxNetwork, load_network
 from model_export.graphs.onnx_file import save_with_contract
@@ -89,7 +89,7 @@ def adopt(source: Path, output: Path, request: AdoptRequest) -> Adoption:
     """
     if output.exists() and not request.force:
         raise ModelExportError(f"{output} exists; add --force to replace it")
-    version = request.version or short_digest(source)
+    version = request.version or short_sha256(source)
     network = load_network(source, request.value_range)
     if METADATA_KEY in network.metadata and not request.force:
         raise ModelExportError(f"{source} already carries a contract; add --force to replace it")

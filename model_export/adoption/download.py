@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx2
 
-from model_export.digest import sha256_of
+from model_export.checksum import sha256_of
 from model_export.errors import ModelExportError
 
 TIMEOUT: Final = httpx2.Timeout(30.0, connect=10.0)

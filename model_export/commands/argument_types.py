@@ -4,9 +4,9 @@ import argparse
 import re
 from pathlib import Path
 
-from model_export.samples.recipe import SIZE_STEP
+from model_export.samples.batch_plan import SIZE_STEP
 from model_export.training.config import DrawnBarcodes
-from service.core.contract import LEAST_SIGMA, MOST_SIGMA
+from service.core.contract import MAX_SIGMA, MIN_SIGMA
 
 
 def positive(text: str) -> int:
@@ -36,8 +36,8 @@ def fraction(text: str) -> float:
 def gaussian_width(text: str) -> float:
     """A sigma that the service takes."""
     number = float(text)
-    if not LEAST_SIGMA <= number <= MOST_SIGMA:
-        raise argparse.ArgumentTypeError(f"{text} is not within {LEAST_SIGMA:g} and {MOST_SIGMA:g}")
+    if not MIN_SIGMA <= number <= MAX_SIGMA:
+        raise argparse.ArgumentTypeError(f"{text} is not within {MIN_SIGMA:g} and {MAX_SIGMA:g}")
     return number
 
 

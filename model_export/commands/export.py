@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Final, get_args
 
+from model_export.checksum import short_sha256
 from model_export.commands.argument_types import size
 from model_export.commands.contract_arguments import (
     add_least_side_argument,
@@ -14,7 +15,6 @@ from model_export.commands.contract_arguments import (
     recommended,
 )
 from model_export.data.class_names import read_class_names
-from model_export.digest import short_digest
 from model_export.errors import ModelExportError
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
 from service.core.contract import (
@@ -112,7 +112,7 @@ def _contract(arguments: argparse.Namespace) -> ModelContract:
     try:
         return ModelContract(
             name=arguments.name or f"yolox-{arguments.variant}",
-            version=arguments.model_version or short_digest(arguments.weights),
+            version=arguments.model_version or short_sha256(arguments.weights),
             input=InputSpec(
                 name="images",
                 height=height,

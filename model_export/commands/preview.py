@@ -11,10 +11,11 @@ from model_export.commands.argument_types import (
     training_size,
 )
 from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
+from model_export.commands.training_data import read_training_data
+from model_export.data.sources import DataSource
 from model_export.errors import ModelExportError
 from model_export.model.variants import VARIANTS, usual_size
-from model_export.samples.recipe import Recipe
-from model_export.training.config import DataSource
+from model_export.samples.batch_plan import SampleSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,24 +53,22 @@ def run(arguments: argparse.Namespace) -> None:
 
     from model_export.report.sheets import sheet  # noqa: PLC0415
     from model_export.samples.augment import augment  # noqa: PLC0415
-    from model_export.training.sources import read_source  # noqa: PLC0415
 
     source = arguments.data
     if isinstance(source, Path):
         source = DataSource(source, arguments.images, arguments.split)
-    data = read_source(source, arguments.seed)
+    data = read_training_data(source, arguments.seed)
     sys.stderr.writelines(f"{line}\n" for line in data.report())
     settings = augmentation(vars(arguments), arguments.variant)
     examples = data.pictures(None)
     side = usual_size(arguments.variant)
     height, width = arguments.size or (side, side)
-    recipes = [
-        Recipe(i % len(examples), i // len(examples), height, width, closing=arguments.closing)
+    specs = [
+        SampleSpec(i % len(examples), i // len(examples), height, width, closing=arguments.closing)
         for i in range(arguments.count)
     ]
     pictures = [
-        augment(examples.at_epoch(recipe.epoch), recipe, settings, arguments.seed)
-        for recipe in recipes
+        augment(examples.at_epoch(spec.epoch), spec, settings, arguments.seed) for spec in specs
     ]
     drawn = sheet(pictures, data.class_names, arguments.columns)
     try:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from model_export.errors import ModelExportError
 from model_export.model.variants import Variant
-from model_export.samples.recipe import Augmentation, augmentation_for
+from model_export.samples.settings import Augmentation, augmentation_for
 from model_export.training.config import DrawnBarcodes
 
 # Argument to field of `Augmentation`.

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -16,16 +17,12 @@ from model_export.commands.argument_types import (
     training_size,
 )
 from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
+from model_export.commands.training_data import read_training_data
+from model_export.data.sources import DataSource
 from model_export.errors import InterruptedRunError, ModelExportError
 from model_export.loss.presets import PRESET_NAMES
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
-from model_export.training.config import (
-    PRECISIONS,
-    DataSource,
-    DrawnBarcodes,
-    Machine,
-    TrainingConfig,
-)
+from model_export.training.config import PRECISIONS, DrawnBarcodes, Machine, TrainingConfig
 from service.core.contract import BoxCoding
 
 if TYPE_CHECKING:
@@ -74,18 +71,20 @@ def run(arguments: argparse.Namespace) -> None:
 
     from model_export.report.run_folder import RunFolder  # noqa: PLC0415
     from model_export.training.parallel import team  # noqa: PLC0415
-    from model_export.training.session import Session  # noqa: PLC0415
-    from model_export.training.stop import stop_on_signals  # noqa: PLC0415
+    from model_export.training.run import TrainingRun  # noqa: PLC0415
+    from model_export.training.signals import stop_on_signals  # noqa: PLC0415
 
     resume = arguments.resume is not None
     folder = RunFolder(arguments.resume or arguments.output)
     given = {name: value for name, value in vars(arguments).items() if name not in OTHERS}
     config = _resumed(given, folder) if resume else _configured(given)
+    read_data = partial(read_training_data, config.data, config.seed)
     machine = Machine(arguments.device, arguments.workers, arguments.cache, arguments.precision)
     with team(machine.device) as members, stop_on_signals() as stop:
         console = Console(stderr=True)
-        whole = Session(config, machine, folder, resume, members, console).run(stop)
-    if not whole:
+        training = TrainingRun(config, machine, read_data, folder, resume, members, console)
+        complete = training.run(stop)
+    if not complete:
         how = f"stopped; `python -m model_export train --resume {folder.path}` goes on"
         # A process that got no signal itself heard of it from another.
         raise InterruptedRunError(how if members.leads else "", stop.number or signal.SIGTERM)

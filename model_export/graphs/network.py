@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
 from service.core.contract import InputDtype, InputSpec, Layout
-from service.core.pack import pack_images
+from service.core.input_tensor import pack_images
 
 Images = NDArray[np.uint8]
 Rows = NDArray[np.floating[Any]]

@@ -1,63 +1,26 @@
-"""Boxes as tensors: ground truths of a batch, raw values to corners and back, overlaps."""
+"""Boxes as tensors: raw values to corners and back, and overlaps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from service.core.contract import BoxCoding
 from service.core.decode import MAX_LOG_SIZE, MAX_OFFSET, anchor_grid
 
 STRIDES: Final = (8, 16, 32)
-NO_OBJECT: Final = -1
-# Keeps divisions by an empty area finite, and is far below any area in pixels.
+# Keeps division by an empty area finite; far below any area in pixels.
 SMALLEST_AREA: Final = 1e-16
-# Keeps logarithms of an empty side finite; the release's value.
+# Keeps the logarithm of an empty side finite; the release's value.
 SMALLEST_SIDE: Final = 1e-8
-
-
-class Targets(NamedTuple):
-    """The ground truths of N images, padded to G per image, G at least 1.
-
-    A named tuple, because a DataLoader pins the tensors of one unasked.
-
-    Attributes:
-        boxes_xyxy: `(N, G, 4)` float32, network pixels; zeros where padded.
-        class_ids: `(N, G)` int64, `NO_OBJECT` where padded.
-    """
-
-    boxes_xyxy: Tensor
-    class_ids: Tensor
-
-    def to(self, device: torch.device) -> "Targets":
-        """The same on another device, without waiting for the copy."""
-        return Targets(*(values.to(device, non_blocking=True) for values in self))
-
-
-def pad_targets(boxes_xyxy: Sequence[Tensor], class_ids: Sequence[Tensor]) -> Targets:
-    """Put the ground truths of several images into one batch.
-
-    Args:
-        boxes_xyxy: Per image, `(G_i, 4)` float32, network pixels; G_i may be 0.
-        class_ids: Per image, `(G_i,)` int64.
-
-    Returns:
-        Padded targets in the order given.
-    """
-    # A row of padding that every batch has makes G at least 1: a reduction over no rows fails.
-    spare_box, spare_id = torch.zeros(1, 4), torch.full((1,), NO_OBJECT)
-    boxes = pad_sequence([spare_box, *boxes_xyxy], batch_first=True)
-    ids = pad_sequence([spare_id, *class_ids], batch_first=True, padding_value=NO_OBJECT)
-    return Targets(boxes[1:], ids[1:])
 
 
 @dataclass(frozen=True, slots=True)
 class Anchors:
-    """`service.core.decode.AnchorGrid` as tensors, or some rows of it.
+    """The rows of a `service.core.decode.AnchorGrid`, or some of them, as tensors.
 
     Attributes:
         cells_ij: `(..., 2)` float32, column and row of each cell in its level.
@@ -78,9 +41,9 @@ class Anchors:
 
 @lru_cache(maxsize=64)
 def anchors_on(device: torch.device, height: int, width: int) -> Anchors:
-    """The A anchors of a network size in pixels; shared between callers, never to be written to."""
+    """The A anchors of a network size in pixels; callers share them and must not write to them."""
     grid = anchor_grid(height, width, STRIDES)
-    # Tensors first made in inference mode could not be part of a later training step.
+    # Tensors made in inference mode could not take part in a later training step.
     with torch.inference_mode(mode=False):
         return Anchors(
             torch.tensor(grid.cells_ij, device=device), torch.tensor(grid.strides, device=device)
@@ -88,7 +51,7 @@ def anchors_on(device: torch.device, height: int, width: int) -> Anchors:
 
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:
-    """`(N, A, D)` values at `(N, K)` int64 rows: `(N, K, D)`."""
+    """The `(N, K)` int64 rows of `(N, A, D)` values: `(N, K, D)`."""
     return values.gather(1, rows[..., None].expand(-1, -1, values.shape[2]))
 
 
@@ -154,14 +117,14 @@ def giou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:
 
 
 def _planes(boxes_xyxy: Tensor) -> tuple[Tensor, ...]:
-    """x1, y1, x2, y2, each contiguous: a stride of four is slow to work through many times."""
+    """x1, y1, x2, y2, each contiguous: reading with a stride of four is slow."""
     return boxes_xyxy.movedim(-1, 0).contiguous().unbind()
 
 
 def _intersection_and_union(
     first: Sequence[Tensor], second: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Of x1, y1, x2, y2 each."""
+    """The intersection and the union of two boxes, each as x1, y1, x2, y2."""
     lower = [torch.maximum(*pair) for pair in zip(first[:2], second[:2], strict=True)]
     upper = [torch.minimum(*pair) for pair in zip(first[2:], second[2:], strict=True)]
     intersection = _area(lower + upper)
@@ -169,6 +132,6 @@ def _intersection_and_union(
 
 
 def _area(corners: Sequence[Tensor]) -> Tensor:
-    """Of x1, y1, x2, y2, in pixels squared; 0 where the corners are the wrong way round."""
+    """Area in pixels squared; 0 if the corners are the wrong way round."""
     left, top, right, bottom = corners
     return (right - left).clamp(min=0) * (bottom - top).clamp(min=0)

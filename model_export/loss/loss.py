@@ -1,4 +1,4 @@
-"""The detection loss, as the article and as the YOLOX release have it."""
+"""The detection loss, in the article's form and in that of the YOLOX release."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +10,7 @@ from torch.nn import functional
 
 from model_export.loss.assign import Assignment, assign
 from model_export.loss.boxes import (
-    NO_OBJECT,
     Anchors,
-    Targets,
     anchors_on,
     decode_boxes,
     encode_boxes,
@@ -21,19 +19,20 @@ from model_export.loss.boxes import (
     take_rows,
 )
 from model_export.loss.presets import CENTER_RADIUS, PresetName
+from model_export.samples.targets import NO_OBJECT, Targets
 from service.core.contract import BoxCoding
 
 
 @dataclass(frozen=True, slots=True)
 class LossPreset:
-    """What the parts of the loss aim at.
+    """The targets and weights of the parts of the loss.
 
     Attributes:
-        class_target: Of the matched class: 1, or the IoU with the matched ground truth.
+        class_target: The target of the matched class: 1, or the IoU with the matched ground truth.
         box_loss: 1 - GIoU, or 1 - IoU squared.
         objectness_target: `binary` is 1 for positives and 0 for negatives; `iou` is the IoU with
             the matched ground truth, and for negatives the largest IoU with any.
-        closing_l1: Add an L1 loss on the raw box values in the closing epochs.
+        closing_l1: Whether the closing epochs add an L1 loss on the raw box values.
         reg_weight: Weight of the box loss.
         class_weight: Weight of the class loss.
     """
@@ -56,11 +55,11 @@ class LossParts:
     """Scalars, float32; the parts are weighted and add up to the total.
 
     Attributes:
-        total: What to call `backward` on; the parts carry no gradient.
+        total: The loss to call `backward` on; the parts carry no gradient.
         box: Box loss.
         objectness: Objectness loss.
         classification: Class loss.
-        l1: L1 loss, 0 where it is off.
+        l1: L1 loss, 0 unless it is on.
         positives_per_truth: Positives per ground truth of the batch.
     """
 
@@ -71,23 +70,28 @@ class LossParts:
     l1: Tensor
     positives_per_truth: Tensor
 
+    def values(self) -> Tensor:
+        """`(6,)` float32 without gradient, in the order of the attributes."""
+        parts = self.box, self.objectness, self.classification, self.l1, self.positives_per_truth
+        return torch.stack([self.total.detach(), *parts])
+
 
 def at_least_one(positives: Tensor) -> Tensor:
-    """The divisor of a single process: the number of positives, or 1 where there are none."""
+    """The divisor of a single process: the number of positives, or 1 if there are none."""
     return positives.clamp(min=1)
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionLoss:
-    """Assign, then compare.
+    """Assigns predictions to ground truths, then compares them.
 
     Attributes:
-        preset: What the parts aim at.
+        preset: The targets and weights of the parts.
         coding: How raw values stand for a box.
         center_radius: Reach of the candidates of a ground truth, in strides.
-        divisor: What the sums are divided by, given the `()` int64 number of positives. One of W
-            processes returns max(1, positives of all) / W, so that the mean of their gradients is
-            that of a single process.
+        divisor: Turns the `()` int64 number of positives into what the sums are divided by. Each
+            of W processes returns max(1, positives of all) / W, so that the mean of their gradients
+            is that of a single process.
     """
 
     preset: LossPreset
@@ -98,17 +102,17 @@ class DetectionLoss:
     def __call__(
         self, raw: Tensor, targets: Targets, height: int, width: int, *, closing: bool = False
     ) -> LossParts:
-        """Compare raw output with ground truths; float32 inside, also under autocast.
+        """Compare raw output with ground truths, in float32 even under autocast.
 
         Args:
             raw: `(N, A, 4 + 1 + C)` floats, the network's output.
-            targets: The ground truths, on the same device; an image without any is fine.
-            height: Of the network's input, in pixels.
-            width: Likewise.
-            closing: Augmentation is closed, so that the preset's L1 counts.
+            targets: The ground truths, on the same device; images may have none.
+            height: The height of the network's input in pixels.
+            width: Its width in pixels.
+            closing: Whether the epoch is a closing one, in which the preset's L1 counts.
 
         Raises:
-            ValueError: The output is not that of an input of this size.
+            ValueError: The output does not belong to an input of this size.
         """
         anchors = anchors_on(raw.device, height, width)
         if raw.shape[1] != len(anchors.strides):
@@ -131,27 +135,27 @@ class DetectionLoss:
 
     @torch.no_grad()
     def _background(self, raw: Tensor, targets: Targets, anchors: Anchors) -> Tensor:
-        """The objectness that a negative should have, `(N, A)` float32, for every row."""
+        """The objectness that each row should have if it is negative, `(N, A)` float32."""
         if self.preset.objectness_target == "binary":
             return torch.zeros_like(raw[..., 4], dtype=torch.float32)
         boxes = decode_boxes(raw[..., :4].float(), anchors, self.coding)
-        # Image by image: all pairs of a batch at once need N times the memory, and outgrow the
-        # cache of a CPU, which makes them several times as slow at 60 objects per image.
+        # Image by image: all pairs of a batch at once need N times the memory and no longer fit
+        # the CPU's cache, which is several times slower at 60 objects per image.
         pairs = zip(targets.boxes_xyxy, boxes, strict=True)
         return torch.stack([iou(truths[:, None], image).amax(dim=0) for truths, image in pairs])
 
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Predictions beside the ground truths they are matched with.
+    """Predictions and the ground truths that they are matched with.
 
     Attributes:
         raw: `(N, P, 4 + 1 + C)` float32, with its gradient.
-        anchors: Of these P rows per image.
+        anchors: The anchors of these P rows per image.
         boxes_xyxy: `(N, P, 4)` float32, the ground truth's box in network pixels.
         class_ids: `(N, P)` int64, the ground truth's class.
         ious: `(N, P)` float32, IoU of the two boxes, without gradient.
-        positive: `(N, P)` bool; where False, the ground truth means nothing.
+        positive: `(N, P)` bool; where False, the ground truth is meaningless.
     """
 
     raw: Tensor
@@ -175,7 +179,7 @@ def _pair(raw: Tensor, targets: Targets, anchors: Anchors, found: Assignment) ->
 
 
 def _box_loss(pairs: _Pairs, coding: BoxCoding, kind: Literal["giou", "iou"]) -> Tensor:
-    """Sum over the positives of 1 - GIoU, or of 1 - IoU squared."""
+    """1 - GIoU, or 1 - IoU squared, summed over the positives."""
     predicted = decode_boxes(pairs.raw[..., :4], pairs.anchors, coding)
     if kind == "giou":
         losses = 1 - giou(predicted, pairs.boxes_xyxy)
@@ -185,7 +189,7 @@ def _box_loss(pairs: _Pairs, coding: BoxCoding, kind: Literal["giou", "iou"]) ->
 
 
 def _class_loss(pairs: _Pairs, kind: Literal["one_hot", "iou"]) -> Tensor:
-    """Sum over the positives and all classes of the cross-entropy."""
+    """The cross-entropy, summed over the positives and all classes."""
     logits = pairs.raw[..., 5:]
     hot = torch.ones_like(pairs.ious) if kind == "one_hot" else pairs.ious
     target = torch.zeros_like(logits).scatter(2, pairs.class_ids[..., None], hot[..., None])
@@ -196,7 +200,7 @@ def _class_loss(pairs: _Pairs, kind: Literal["one_hot", "iou"]) -> Tensor:
 def _objectness_loss(
     raw: Tensor, found: Assignment, background: Tensor, kind: Literal["binary", "iou"]
 ) -> Tensor:
-    """Sum over all rows of the cross-entropy; negatives aim at `background` `(N, A)`."""
+    """The cross-entropy, summed over all rows; the target of negatives is `background` `(N, A)`."""
     foreground = torch.ones_like(found.ious) if kind == "binary" else found.ious
     negatives = background.gather(1, found.rows)
     chosen = torch.where(found.positive, foreground, negatives)
@@ -206,7 +210,7 @@ def _objectness_loss(
 
 
 def _l1_loss(pairs: _Pairs, coding: BoxCoding) -> Tensor:
-    """Sum over the positives of the distance of the raw box values."""
+    """The L1 distance of the raw box values, summed over the positives."""
     target = encode_boxes(pairs.boxes_xyxy, pairs.anchors, coding)
     distances = (pairs.raw[..., :4] - target).abs()
     return (distances * pairs.positive[..., None]).sum()
@@ -215,7 +219,7 @@ def _l1_loss(pairs: _Pairs, coding: BoxCoding) -> Tensor:
 def _parts(
     sums: tuple[Tensor, Tensor, Tensor, Tensor], divisor: Tensor, positives_per_truth: Tensor
 ) -> LossParts:
-    """Sums of the box, objectness, class and L1 losses to means, and their total."""
+    """Turn the sums of the box, objectness, class and L1 losses into means, and add these up."""
     means = torch.stack(sums) / divisor
     box, objectness, classification, l1 = means.detach().unbind()
     return LossParts(means.sum(), box, objectness, classification, l1, positives_per_truth)

@@ -1,4 +1,4 @@
-"""COCO annotations, and the metrics of detections against them."""
+"""COCO's metrics of detections against annotations, as pycocotools computes them."""
 
 import contextlib
 import io
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from model_export.data.coco import CocoFile, read_coco
 from model_export.errors import ModelExportError
 
 # In the order of pycocotools. AP and AR average over IoU 0.50 to 0.95 unless the name says
@@ -22,9 +23,7 @@ METRIC_NAMES: Final = (
     *("AP", "AP50", "AP75", "AP small", "AP medium", "AP large"),
     *("AR 1", "AR 10", "AR 100", "AR small", "AR medium", "AR large"),
 )
-# What an annotation is nothing without.
-NEEDED: Final = ("image_id", "category_id", "bbox")
-# Where precision is sampled, share of the annotations.
+# The recalls at which precision is sampled, as shares of the annotations.
 RECALLS: Final = tuple(i / 100 for i in range(101))
 
 
@@ -44,7 +43,7 @@ class CocoResult(CocoBox):
 
 @dataclass(frozen=True, slots=True)
 class CocoSet:
-    """Annotated images on disk.
+    """Annotated images to measure on.
 
     Attributes:
         images: Image id to file.
@@ -75,7 +74,7 @@ class Metrics:
     precision_by_class: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def numbers(self) -> dict[str, Mapping[str, float | None]]:
-        """What is one number each, by the names of the attributes; the curves are left out."""
+        """Everything but the curves, by the names of the attributes."""
         return {
             "overall": self.overall,
             "ap_by_class": self.ap_by_class,
@@ -86,57 +85,65 @@ class Metrics:
         """`numbers` as a JSON object."""
         return json.dumps(self.numbers(), indent=2)
 
+    def summary(self) -> str:
+        """AP and AP50 in one line, with four digits."""
+        values = {name: self.overall[name] for name in ("AP", "AP50")}
+        return ", ".join(f"{name} {value or 0:.4f}" for name, value in values.items())
+
 
 def read_coco_set(annotations: Path, folder: Path) -> CocoSet:
-    """Read a COCO json, and find its images in a folder.
+    """Read a COCO json whose images are in a folder.
 
     Raises:
-        ModelExportError: The file is not a COCO one or contradicts itself, or an image is missing.
+        ModelExportError: The file is no COCO json or contradicts itself, or an image is missing.
     """
-    try:
-        content = json.loads(annotations.read_text(encoding="utf-8"))
-        images = _unique((entry["id"], folder / entry["file_name"]) for entry in content["images"])
-        categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-        _check_names(categories)
-        boxes = [_completed(entry, i) for i, entry in enumerate(content["annotations"], start=1)]
-    except OSError as error:
-        raise ModelExportError(f"cannot read {annotations}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelExportError(f"{annotations} is no COCO annotation file: {error!r}") from error
-    if not images:
-        raise ModelExportError(f"{annotations} lists no images")
-    missing = [path for path in images.values() if not path.is_file()]
+    coco = coco_set_of(read_coco(annotations, folder))
+    missing = [path for path in coco.images.values() if not path.is_file()]
     if missing:
         raise ModelExportError(f"{len(missing)} images are missing, the first {missing[0]}")
-    return CocoSet(images, categories, _indexed(images, categories, boxes))
+    return coco
+
+
+def coco_set_of(file: CocoFile) -> CocoSet:
+    """The content of a COCO json, with its crowds and the areas of its masks."""
+    images = {image.image_id: image.path for image in file.images}
+    entries = [
+        {
+            "image_id": each.image_id,
+            "category_id": each.category_id,
+            "bbox": list(each.box_xywh),
+            "area": each.area,
+            "iscrowd": int(each.is_crowd),
+        }
+        for each in file.annotations
+    ]
+    return CocoSet(images, file.categories, _indexed(images, file.categories, entries))
 
 
 def make_coco_set(
     images: Mapping[int, Path], categories: Mapping[int, str], boxes: Iterable[CocoBox]
 ) -> CocoSet:
-    """A set from its parts, none of them a crowd; areas are those of the boxes.
+    """A set from its parts; areas are those of the boxes, and none of them is a crowd.
 
     Args:
         images: Image id to file.
         categories: Category id to name.
         boxes: The annotations.
     """
-    entries = [_completed(dict(box), i) for i, box in enumerate(boxes, start=1)]
-    return CocoSet(images, categories, _indexed(images, categories, entries))
+    return CocoSet(images, categories, _indexed(images, categories, boxes))
 
 
 def measure(coco: CocoSet, results: Sequence[CocoResult]) -> Metrics:
     """Compare detections with the annotations."""
-    boxes = [_completed(dict(result), i) for i, result in enumerate(results, start=1)]
-    found = _indexed(coco.images, coco.categories, boxes)
-    # pycocotools talks on stdout, which is for results.
+    found = _indexed(coco.images, coco.categories, results)
+    # pycocotools prints to stdout, which belongs to the command's own results.
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(coco.truth, found, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     known = [None if value < 0 else float(value) for value in evaluation.stats]
-    # (IoU, recall, class, area, detections): every area, up to 100 detections
+    # (IoU, recall, class, area, detections): all areas, up to 100 detections
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     names = [coco.categories[category] for category in evaluation.params.catIds]
     # The first IoU is 0.50.
@@ -151,63 +158,27 @@ def measure(coco: CocoSet, results: Sequence[CocoResult]) -> Metrics:
     )
 
 
-def _unique(images: Iterable[tuple[int, Path]]) -> dict[int, Path]:
-    """The images by their ids.
-
-    Raises:
-        ValueError: Two have the same.
-    """
-    by_id = dict[int, Path]()
-    for image, path in images:
-        if by_id.setdefault(image, path) is not path:
-            raise ValueError(f"two images have the id {image}")
-    return by_id
-
-
-def _check_names(categories: Mapping[int, str]) -> None:
-    """Refuse two categories of one name, by which the classes of a model are matched.
-
-    Raises:
-        ValueError: There are such.
-    """
-    ids = dict[str, int]()
-    for category, name in categories.items():
-        if ids.setdefault(name, category) != category:
-            raise ValueError(f"categories {ids[name]} and {category} are both called {name}")
-
-
-def _completed(entry: dict[str, Any], number: int) -> dict[str, Any]:
-    """An annotation with what pycocotools needs and many files lack.
-
-    Ids are given anew, from 1: pycocotools takes a match with id 0 for none.
-
-    Raises:
-        ValueError: It has no box, or does not say of what or where.
-    """
-    for name in NEEDED:
-        if entry.get(name) is None:
-            raise ValueError(f"annotation {number} has no {name}")
-    x, y, width, height = map(float, entry["bbox"])
-    given = {name: value for name, value in entry.items() if value is not None}
-    completed = {"iscrowd": 0, "area": width * height} | given
-    return completed | {"id": number, "bbox": [x, y, width, height]}
-
-
 def _indexed(
-    images: Mapping[int, Path], categories: Mapping[int, str], boxes: list[dict[str, Any]]
+    images: Iterable[int], categories: Iterable[int], boxes: Iterable[Mapping[str, Any]]
 ) -> COCO:
     coco = COCO()
     coco.dataset = {
         "images": [{"id": image} for image in images],
         "categories": [{"id": category} for category in categories],
-        "annotations": boxes,
+        "annotations": [_completed(box, number) for number, box in enumerate(boxes, start=1)],
     }
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
 
 
+def _completed(box: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """A box with all that pycocotools needs; ids count from 1, because it takes 0 for no match."""
+    _, _, width, height = box["bbox"]
+    return {"iscrowd": 0, "area": width * height, **box, "id": number}
+
+
 def _mean_known(precision: NDArray[np.float64]) -> float | None:
-    """The mean, less the -1 that stands for nothing to measure."""
+    """The mean of all values but -1, which stands for nothing to measure."""
     known = precision[precision >= 0]
     return float(known.mean()) if known.size else None

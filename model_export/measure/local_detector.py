@@ -12,8 +12,8 @@ from model_export.errors import ModelExportError
 from model_export.measure.evaluate import Found
 from model_export.model.variants import HeadKind, Variant
 from service.core.contract import ContractError, ModelContract
+from service.core.input_tensor import pack_images
 from service.core.letterbox import LetterboxMode, fit_to_model
-from service.core.pack import pack_images
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 

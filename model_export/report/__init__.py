@@ -1,1 +1,1 @@
-"""What a training tells the people who watch it."""
+"""What a person sees of a training: progress, metrics, plots and pictures of samples."""

@@ -1,4 +1,4 @@
-"""What a training tells those who watch it."""
+"""The events of a training, and the watchers that are told of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from model_export.loss.boxes import Targets
 from model_export.measure.coco import Metrics
+from model_export.samples.targets import Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class LossValues:
     """`LossParts` as numbers: the weighted parts add up to the total.
 
     Attributes:
-        total: What is minimised.
+        total: The loss that is minimised.
         box: Box loss.
         objectness: Objectness loss.
         classification: Class loss.
@@ -32,14 +32,14 @@ class LossValues:
 
 
 @dataclass(frozen=True, slots=True)
-class RunShape:
-    """How long a run is.
+class RunStarted:
+    """A run is about to take its first step.
 
     Attributes:
         epochs: Passes over the data.
-        epoch_steps: Optimizer steps of one.
+        epoch_steps: Optimizer steps of an epoch.
         first_step: The step that comes next; above 0 in a run that is resumed.
-        batch_size: Images of a step, all processes together.
+        batch_size: Images per step, all processes together.
     """
 
     epochs: int
@@ -49,14 +49,14 @@ class RunShape:
 
 
 @dataclass(frozen=True, slots=True)
-class StepRecord:
-    """Some optimizer steps, up to one.
+class StepsTaken:
+    """Some optimizer steps have been taken since the last such event.
 
     Attributes:
         step: The last of them, from 0 over the whole run.
         rate: Its learning rate.
-        losses: Their means.
-        images_per_second: Of all processes together, since the record before.
+        losses: Means over these steps.
+        images_per_second: Speed of these steps, all processes together.
     """
 
     step: int
@@ -66,19 +66,19 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class EpochRecord:
-    """An epoch that has ended.
+class EpochEnded:
+    """An epoch has ended, and has been measured if that was due.
 
     Attributes:
-        epoch: From 0.
+        number: Which epoch, from 0.
         rate: The learning rate of its last step.
-        losses: Means of its steps, since a resumption.
-        seconds: How long its steps took, less the evaluation.
-        images_per_second: Of all processes together.
+        losses: Means over its steps; in a resumed epoch, over the steps since.
+        seconds: How long its steps took, without the measurement.
+        images_per_second: Speed of its steps, all processes together.
         metrics: Of the averaged weights on the validation data, if they were measured.
     """
 
-    epoch: int
+    number: int
     rate: float
     losses: LossValues
     seconds: float
@@ -87,25 +87,28 @@ class EpochRecord:
 
 
 class Watcher(Protocol):
-    """Sees a training go by; called from the training's own thread."""
+    """Is told of the events of a training, in the training's own thread."""
 
-    def started(self, shape: RunShape) -> None:
-        """The first step comes next."""
+    def started(self, run: RunStarted) -> None:
+        """Called before the first step."""
 
     def sampled(self, step: int, images: Tensor, targets: Targets) -> None:
-        """See samples of a step: `(N, 3, H, W)` uint8 BGR and their ground truths, on the CPU.
+        """Called with the samples of the first step of each epoch, before the step.
 
-        Called at the first step of each epoch.
+        Args:
+            step: Which step, from 0 over the whole run.
+            images: `(N, 3, H, W)` uint8, BGR, on the CPU.
+            targets: Their ground truths, on the CPU.
         """
 
-    def stepped(self, record: StepRecord) -> None:
-        """See some steps, each step once."""
+    def stepped(self, steps: StepsTaken) -> None:
+        """Called after every few steps, and at the end of each epoch."""
 
-    def epoch_ended(self, record: EpochRecord) -> None:
-        """See an epoch, after its evaluation."""
+    def epoch_ended(self, epoch: EpochEnded) -> None:
+        """Called after each epoch and its measurement."""
 
     def ended(self) -> None:
-        """Let go of files and the terminal; nothing comes after it, whether the run was whole."""
+        """Called last, whether or not the run is complete: releases files and the terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,25 +117,25 @@ class Watchers:
 
     watchers: Sequence[Watcher]
 
-    def started(self, shape: RunShape) -> None:
+    def started(self, run: RunStarted) -> None:
         """Pass it on."""
         for watcher in self.watchers:
-            watcher.started(shape)
+            watcher.started(run)
 
     def sampled(self, step: int, images: Tensor, targets: Targets) -> None:
         """Pass it on."""
         for watcher in self.watchers:
             watcher.sampled(step, images, targets)
 
-    def stepped(self, record: StepRecord) -> None:
+    def stepped(self, steps: StepsTaken) -> None:
         """Pass it on."""
         for watcher in self.watchers:
-            watcher.stepped(record)
+            watcher.stepped(steps)
 
-    def epoch_ended(self, record: EpochRecord) -> None:
+    def epoch_ended(self, epoch: EpochEnded) -> None:
         """Pass it on."""
         for watcher in self.watchers:
-            watcher.epoch_ended(record)
+            watcher.epoch_ended(epoch)
 
     def ended(self) -> None:
         """Pass it on."""

@@ -14,13 +14,13 @@ from matplotlib.ticker import MaxNLocator
 
 from model_export.files import write_atomically
 from model_export.measure.coco import RECALLS, Metrics
-from model_export.report.events import EpochRecord, LossValues
+from model_export.report.events import EpochEnded, LossValues
 
 # Inches and dots per inch: 1200 x 750 pixels.
 SIZE: Final = (8.0, 5.0)
 DPI: Final = 150
-# More classes than this share one colour, and none of them is named: nobody could tell them apart.
-MOST_COLORS: Final = 10
+# More classes than this share one colour, without names: nobody could tell the colours apart.
+MAX_COLORS: Final = 10
 
 LOSSES: Final[Mapping[str, Callable[[LossValues], float]]] = {
     "total": lambda losses: losses.total,
@@ -31,7 +31,7 @@ LOSSES: Final[Mapping[str, Callable[[LossValues], float]]] = {
 }
 
 
-def plot_losses(epochs: Sequence[EpochRecord], path: Path) -> None:
+def plot_losses(epochs: Sequence[EpochEnded], path: Path) -> None:
     """Draw the losses, and the learning rate below them, over the epochs.
 
     Raises:
@@ -39,20 +39,20 @@ def plot_losses(epochs: Sequence[EpochRecord], path: Path) -> None:
     """
     figure = Figure(SIZE, layout="constrained")
     losses, rate = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    numbers = [record.epoch + 1 for record in epochs]
+    numbers = [epoch.number + 1 for epoch in epochs]
     for name, value in LOSSES.items():
-        _line(losses, numbers, [value(record.losses) for record in epochs], name)
+        _line(losses, numbers, [value(epoch.losses) for epoch in epochs], name)
     losses.set(title="Losses", ylabel="loss, mean of the epoch")
     losses.set_ylim(bottom=0)
     losses.legend()
-    _line(rate, numbers, [record.rate for record in epochs], "rate")
+    _line(rate, numbers, [epoch.rate for epoch in epochs], "rate")
     rate.set(ylabel="learning rate")
     rate.set_ylim(bottom=0)
     _over_epochs(rate)
     _save(figure, path)
 
 
-def plot_ap(epochs: Sequence[EpochRecord], path: Path) -> None:
+def plot_ap(epochs: Sequence[EpochEnded], path: Path) -> None:
     """Draw AP, AP50 and AP75 over the epochs that were measured, and mark the best AP.
 
     Raises:
@@ -82,7 +82,7 @@ def plot_precision_recall(metrics: Metrics, path: Path) -> None:
     figure = Figure(SIZE, layout="constrained")
     axes = figure.subplots()
     curves = metrics.precision_by_class
-    few = len(curves) <= MOST_COLORS
+    few = len(curves) <= MAX_COLORS
     for name, precision in curves.items():
         label = f"{_ap50(metrics.ap50_by_class[name])}  {name}"
         style = {"label": label} if few else {"color": "0.8", "linewidth": 0.8}
@@ -91,7 +91,7 @@ def plot_precision_recall(metrics: Metrics, path: Path) -> None:
         mean = np.mean(list(curves.values()), axis=0)
         label = f"{_ap50(metrics.overall.get('AP50'))}  mean of {len(curves)} classes"
         axes.plot(RECALLS, mean, "k", linewidth=2.5, label=label)
-        # Names of classes are not formulas, whatever signs they have.
+        # A class name may contain signs that matplotlib would parse as a formula.
         for text in axes.legend(title="AP50", loc="lower left").get_texts():
             text.set_parse_math(False)
     axes.set(xlabel="recall, 0 to 1", ylabel="precision, 0 to 1", xlim=(0, 1), ylim=(0, 1.02))
@@ -101,7 +101,7 @@ def plot_precision_recall(metrics: Metrics, path: Path) -> None:
 
 
 def _line(axes: Axes, numbers: Sequence[int], values: Sequence[float], label: str) -> None:
-    # A line through one point cannot be seen.
+    # A line through a single point would be invisible.
     marker = "o" if len(numbers) == 1 else ""
     axes.plot(numbers, values, label=label, marker=marker)
 
@@ -113,11 +113,9 @@ def _over_epochs(axes: Axes) -> None:
         each.grid(alpha=0.3)
 
 
-def _measured(epochs: Sequence[EpochRecord], name: str) -> tuple[list[int], list[float]]:
-    """The epochs, from 1, that have a metric, and its values."""
-    found = [
-        (record.epoch + 1, record.metrics.overall[name]) for record in epochs if record.metrics
-    ]
+def _measured(epochs: Sequence[EpochEnded], name: str) -> tuple[list[int], list[float]]:
+    """The epochs, from 1, that have a metric, and the metric's values."""
+    found = [(epoch.number + 1, epoch.metrics.overall[name]) for epoch in epochs if epoch.metrics]
     known = [(number, value) for number, value in found if value is not None]
     return [number for number, _ in known], [value for _, value in known]
 
@@ -129,7 +127,7 @@ def _ap50(value: float | None) -> str:
 def _save(figure: Figure, path: Path) -> None:
     content = io.BytesIO()
     with warnings.catch_warnings():
-        # A class name may be in a script that the font lacks: boxes stand for its letters.
+        # A class name may be in a script that the font lacks, and is then drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(content, format="png", dpi=DPI)
     write_atomically(content.getvalue(), path)

@@ -1,4 +1,4 @@
-"""Pictures for people: samples with their boxes, many on one sheet."""
+"""Sheets of samples with their boxes drawn on them."""
 
 import colorsys
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from model_export.samples.geometry import Picture, blank
 
 # Pixels between two pictures of a sheet.
 GAP: Final = 4
-# Share of the colour circle between two classes: the golden section keeps any number apart.
+# Share of the colour circle between two classes: the golden ratio keeps any number of them apart.
 HUE_STEP: Final = 0.618
 
 
@@ -48,7 +48,7 @@ def with_boxes(picture: Picture, class_names: Sequence[str]) -> NDArray[np.uint8
     font = ImageFont.load_default(size=11)
     for box, class_id in zip(picture.boxes_xyxy.tolist(), picture.class_ids.tolist(), strict=True):
         color = _color(class_id)
-        # The far edges lie behind the last pixel, unless the box is less than a pixel wide.
+        # A box ends behind its last pixel; one of less than a pixel still needs one.
         far = max(box[0], box[2] - 1), max(box[1], box[3] - 1)
         draw.rectangle((box[0], box[1], *far), outline=color)
         corner = (box[0] + 2, box[1] + 1)

@@ -1,4 +1,4 @@
-"""A training as TensorBoard shows it."""
+"""TensorBoard's event files of a training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,27 +10,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from model_export.loss.boxes import NO_OBJECT, Targets
-from model_export.report.events import EpochRecord, RunShape, StepRecord
+from model_export.report.events import EpochEnded, RunStarted, StepsTaken
 from model_export.report.sheets import sheet
 from model_export.samples.geometry import Picture
+from model_export.samples.targets import NO_OBJECT, Targets
 
-# Pictures are shown from every so many epochs, so many in a row and in all, no side longer than so
-# many pixels: a megabyte or so each time.
+# Every tenth epoch shows nine samples, no side longer than 320 pixels: about a megabyte.
 EPOCHS_BETWEEN_PICTURES: Final = 10
 COLUMNS: Final = 3
-MOST_PICTURES: Final = 9
-LONGEST_SIDE: Final = 320
+MAX_PICTURES: Final = 9
+MAX_SIDE: Final = 320
 
 
-class Board:
+class TensorBoardWriter:
     """A watcher that writes TensorBoard's event files.
 
-    Everything is over the optimizer's steps, also what is measured once an epoch: TensorBoard
-    hides what a resumed run repeats by the step alone.
+    Everything is logged by optimizer step, even what is measured once an epoch: TensorBoard goes by
+    the step alone when it hides what a resumed run repeats.
 
     Args:
-        folder: For the event files; a resumed run adds one to those that are there.
+        folder: Of the event files; a resumed run adds one to those of the earlier runs.
         class_names: Class id to name.
     """
 
@@ -40,10 +39,10 @@ class Board:
         self._epoch_steps = 1
         self._writer: SummaryWriter | None = None
 
-    def started(self, shape: RunShape) -> None:
+    def started(self, run: RunStarted) -> None:
         """Open an event file."""
-        self._epoch_steps = shape.epoch_steps
-        purge_step = shape.first_step or None
+        self._epoch_steps = run.epoch_steps
+        purge_step = run.first_step or None
         self._writer = SummaryWriter(str(self._folder), purge_step=purge_step)
 
     def sampled(self, step: int, images: Tensor, targets: Targets) -> None:
@@ -51,14 +50,14 @@ class Board:
         epoch = step // self._epoch_steps
         if self._writer is None or epoch % EPOCHS_BETWEEN_PICTURES:
             return
-        count = min(len(images), MOST_PICTURES)
+        count = min(len(images), MAX_PICTURES)
         pictures = [_picture(images[i], targets, i) for i in range(count)]
         drawn = sheet(pictures, self._class_names, COLUMNS)
         self._writer.add_image("samples", drawn[:, :, ::-1], step, dataformats="HWC")
 
-    def stepped(self, record: StepRecord) -> None:
+    def stepped(self, steps: StepsTaken) -> None:
         """Write the losses, the learning rate and the speed."""
-        losses = record.losses
+        losses = steps.losses
         values = {
             "losses/total": losses.total,
             "losses/box": losses.box,
@@ -66,16 +65,16 @@ class Board:
             "losses/classification": losses.classification,
             "losses/l1": losses.l1,
             "positives_per_truth": losses.positives_per_truth,
-            "rate": record.rate,
-            "images_per_second": record.images_per_second,
+            "rate": steps.rate,
+            "images_per_second": steps.images_per_second,
         }
-        self._write(values, record.step)
+        self._write(values, steps.step)
 
-    def epoch_ended(self, record: EpochRecord) -> None:
-        """Write the metrics, and see to it that all so far is on the disk."""
-        metrics = record.metrics
+    def epoch_ended(self, epoch: EpochEnded) -> None:
+        """Write the metrics, and flush the file."""
+        metrics = epoch.metrics
         if metrics:
-            step = (record.epoch + 1) * self._epoch_steps - 1
+            step = (epoch.number + 1) * self._epoch_steps - 1
             self._write(_tagged("metrics", metrics.overall), step)
             self._write(_tagged("AP_by_class", metrics.ap_by_class), step)
             self._write(_tagged("AP50_by_class", metrics.ap50_by_class), step)
@@ -101,9 +100,9 @@ def _tagged(group: str, values: Mapping[str, float | None]) -> dict[str, float |
 
 
 def _picture(image: Tensor, targets: Targets, index: int) -> Picture:
-    """One sample of a batch, made smaller; `image` is (3, H, W) uint8 BGR."""
+    """One sample of a batch, scaled down; `image` is (3, H, W) uint8 BGR."""
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    ratio = min(1.0, LONGEST_SIDE / max(pixels.shape[:2]))
+    ratio = min(1.0, MAX_SIDE / max(pixels.shape[:2]))
     real = targets.class_ids[index] != NO_OBJECT
     boxes = targets.boxes_xyxy[index][real].numpy() * np.float32(ratio)
     return Picture(_shrunk(pixels, ratio), boxes, targets.class_ids[index][real].numpy())

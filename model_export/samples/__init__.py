@@ -1,1 +1,1 @@
-"""Training samples: what is decided about each, and how pictures are moved, mixed and coloured."""
+"""Training samples: which ones a run takes, how pictures become samples, samples become batches."""

@@ -1,19 +1,20 @@
-"""One training sample: which pictures, moved and coloured how (detector.md, section 6)."""
+"""One training sample: which pictures it is made of, how they are moved, and how coloured."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
+from model_export.samples.batch_plan import SampleSpec
 from model_export.samples.color import jitter_hsv
 from model_export.samples.geometry import Picture, flip, in_view, scaling
 from model_export.samples.mosaic import mix_up, mosaic, moved
-from model_export.samples.recipe import Augmentation, Recipe
+from model_export.samples.settings import Augmentation
 from service.core.letterbox import letterbox
 
 
 class PictureSource(Protocol):
-    """Numbered pictures, read when they are asked for."""
+    """Pictures by number, each made when it is asked for."""
 
     @property
     def labelled(self) -> Sequence[int]:
@@ -24,41 +25,41 @@ class PictureSource(Protocol):
     def __getitem__(self, index: int) -> Picture: ...
 
     def at_epoch(self, epoch: int) -> "PictureSource":
-        """The pictures of one pass over the data, from 0; files are the same in each."""
+        """The pictures of one pass over the data, from 0; files do not change between passes."""
 
 
-def augment(source: PictureSource, recipe: Recipe, settings: Augmentation, seed: int) -> Picture:
-    """Make the sample that a recipe names.
+def augment(source: PictureSource, spec: SampleSpec, settings: Augmentation, seed: int) -> Picture:
+    """Make one sample.
 
     Args:
         source: The pictures of the data set.
-        recipe: Which sample.
+        spec: Which sample to make.
         settings: How much samples vary.
-        seed: The run's seed; with the recipe it decides every draw.
+        seed: The run's seed; with `spec` it decides every random choice.
 
     Returns:
-        A picture of the recipe's height and width, its boxes in pixels of it.
+        A picture of the height and width in `spec`, its boxes in pixels of it.
     """
-    rng = recipe.generator(seed)
-    if recipe.closing:
-        return _letterboxed(source[recipe.index], recipe, settings, rng)
+    rng = spec.generator(seed)
+    if spec.closing:
+        return _letterboxed(source[spec.index], spec, settings, rng)
     if _happens(settings.mosaic_probability, rng):
-        return _finished(_composed(source, recipe, settings, rng), settings, rng)
-    picture = source[recipe.index]
+        return _finished(_composed(source, spec, settings, rng), settings, rng)
+    picture = source[spec.index]
     if _happens(settings.affine_probability, rng):
-        picture = moved(picture, recipe.height, recipe.width, settings, rng)
+        picture = moved(picture, spec.height, spec.width, settings, rng)
         return _finished(picture, settings, rng)
-    return _letterboxed(picture, recipe, settings, rng)
+    return _letterboxed(picture, spec, settings, rng)
 
 
 def _composed(
-    source: PictureSource, recipe: Recipe, settings: Augmentation, rng: np.random.Generator
+    source: PictureSource, spec: SampleSpec, settings: Augmentation, rng: np.random.Generator
 ) -> Picture:
-    """A mosaic, and perhaps one more picture blended in."""
-    indices = [recipe.index, *rng.integers(len(source), size=3).tolist()]
+    """A mosaic, perhaps with one more picture blended in."""
+    indices = [spec.index, *rng.integers(len(source), size=3).tolist()]
     rng.shuffle(indices)
     pictures = [source[index] for index in indices]
-    picture = mosaic(pictures, recipe.height, recipe.width, settings, rng)
+    picture = mosaic(pictures, spec.height, spec.width, settings, rng)
     labelled = source.labelled
     if len(labelled) == 0 or not _happens(settings.mixup_probability, rng):
         return picture
@@ -67,22 +68,22 @@ def _composed(
 
 
 def _letterboxed(
-    picture: Picture, recipe: Recipe, settings: Augmentation, rng: np.random.Generator
+    picture: Picture, spec: SampleSpec, settings: Augmentation, rng: np.random.Generator
 ) -> Picture:
-    """One picture as the server would see it, but for its colours and sides."""
-    # Before the letterbox, which puts the picture top left.
+    """One picture as the server would see it, perhaps flipped and in other colours."""
+    # Before the letterbox, so that the padding stays at the right and the bottom.
     picture = _maybe_flipped(picture, settings, rng)
-    canvas, way_back = letterbox(picture.image, recipe.height, recipe.width)
+    canvas, way_back = letterbox(picture.image, spec.height, spec.width)
     if _happens(settings.hsv_probability, rng):
         height = max(1, int(way_back.image_height * way_back.ratio))
         width = max(1, int(way_back.image_width * way_back.ratio))
-        # The padding keeps the one value that the server pads with.
+        # Only the picture, because the server pads with one value.
         canvas[:height, :width] = jitter_hsv(canvas[:height, :width], settings, rng)
     return in_view(canvas, picture, scaling(way_back.ratio), settings)
 
 
 def _finished(picture: Picture, settings: Augmentation, rng: np.random.Generator) -> Picture:
-    """What every moved sample may get last."""
+    """The last changes of a sample that was moved: a flip and other colours."""
     picture = _maybe_flipped(picture, settings, rng)
     if not _happens(settings.hsv_probability, rng):
         return picture

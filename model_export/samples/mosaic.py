@@ -18,7 +18,7 @@ from model_export.samples.geometry import (
     translation,
     visible,
 )
-from model_export.samples.recipe import Augmentation
+from model_export.samples.settings import Augmentation
 
 
 def mosaic(
@@ -28,20 +28,20 @@ def mosaic(
     settings: Augmentation,
     rng: np.random.Generator,
 ) -> Picture:
-    """Put four pictures round a random centre, and move the whole by one random affine map.
+    """Put four pictures round a random centre, and map the whole by one random affine map.
 
-    As in YOLOX, the four meet in the middle half of an area of twice the size, which the map then
-    brings into view; that area itself is never made.
+    As in YOLOX, the four meet in the middle half of a canvas of twice the size, which the map then
+    brings into view. That canvas is never painted: each picture is mapped once.
 
     Args:
         pictures: Four, of any sizes: top left, top right, bottom left, bottom right.
         height: Network height in pixels.
         width: Network width in pixels.
         settings: How far to move it, and which boxes to drop.
-        rng: Where chance comes from.
+        rng: The sample's randomness.
 
     Returns:
-        A picture of the network's size; what no picture covers is padding.
+        A picture of the network's size; padding where no picture lies.
     """
     centre_x, centre_y = rng.uniform(0.5, 1.5, size=2) * (width, height)
     view = translation(-width / 2, -height / 2)
@@ -54,7 +54,7 @@ def mosaic(
         matrix = move @ translation((right - 1) * wide, (down - 1) * tall) @ fit
         paint(canvas, picture.image, matrix)
         corners.append(box_corners(picture, matrix))
-    # All boxes at once: the time goes by calls, not by boxes.
+    # All boxes at once: the time depends on the number of calls, not of boxes.
     class_ids = np.concatenate([picture.class_ids for picture in pictures])
     return visible(canvas, np.concatenate(corners), class_ids, settings)
 
@@ -62,10 +62,10 @@ def mosaic(
 def mix_up(
     first: Picture, second: Picture, settings: Augmentation, rng: np.random.Generator
 ) -> Picture:
-    """Blend another picture into one, half and half, and keep the boxes of both.
+    """Blend a second picture into the first, half and half, and keep the boxes of both.
 
     The second is fitted to the first's size, rescaled at random, and put at a random place: if it
-    became larger a part of it is in view, if smaller padding is round it.
+    became larger it is cropped, if smaller it is padded.
     """
     height, width = first.image.shape[:2]
     factor = rng.uniform(*settings.mixup_scale)
@@ -81,14 +81,14 @@ def mix_up(
 def moved(
     picture: Picture, height: int, width: int, settings: Augmentation, rng: np.random.Generator
 ) -> Picture:
-    """Fit one picture to the network's size, and move it by a random affine map, at once."""
+    """Fit one picture to the network's size and apply a random affine map, in one resampling."""
     canvas = blank(height, width)
     matrix = random_affine(height, width, settings, rng) @ fitting(picture, height, width)
     return place(canvas, picture, matrix, settings)
 
 
 def fitting(picture: Picture, height: int, width: int) -> Matrix:
-    """Scale a picture to just fit, as the letterbox does, its top left corner in the origin."""
+    """Scale a picture as the letterbox does, its top left corner at the origin."""
     image_height, image_width = picture.image.shape[:2]
     return scaling(min(height / image_height, width / image_width))
 
@@ -99,13 +99,13 @@ def place(
     matrix: Matrix,
     settings: Augmentation,
 ) -> Picture:
-    """Paint a mapped picture on a canvas; gives the canvas with those of its boxes in view."""
+    """Paint a mapped picture on a canvas; returns the canvas with the boxes still visible on it."""
     paint(canvas, picture.image, matrix)
     return in_view(canvas, picture, matrix, settings)
 
 
 def united(canvas: NDArray[np.uint8], parts: Sequence[Picture]) -> Picture:
-    """The boxes of several pictures, all in pixels of one image."""
+    """One image with the boxes of several pictures, all in pixels of it."""
     return Picture(
         canvas,
         np.concatenate([part.boxes_xyxy for part in parts]),

@@ -1,1 +1,1 @@
-"""Training: what a cell should have predicted, and how wrong it was."""
+"""Training: from a configuration and data to the weights of a model."""

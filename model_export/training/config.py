@@ -1,4 +1,4 @@
-"""What a training is asked to do; no torch, so that the command line need not wait for it."""
+"""The configuration of a training; without torch, so that the command line starts at once."""
 
 import math
 from dataclasses import dataclass
@@ -7,39 +7,26 @@ from typing import Final, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from model_export.data.sources import DataSource
 from model_export.errors import ModelExportError
 from model_export.loss.presets import CENTER_RADIUS, PresetName
 from model_export.model.variants import HeadKind, Variant
-from model_export.samples.recipe import SIZE_STEP, Augmentation, least_training_size
+from model_export.samples.batch_plan import SIZE_STEP, smallest_training_size
+from model_export.samples.settings import Augmentation
 from service.core.contract import BoxCoding
 
-# As many as torch takes.
+# Torch takes seeds below this.
 SEEDS: Final = 2**63
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
 
 @dataclass(frozen=True, slots=True)
-class DataSource:
-    """Where annotated images are.
-
-    Attributes:
-        path: A COCO json, or a VOC folder.
-        images: The folder of a COCO json's images (default: the one that it is in).
-        split: The list of a VOC folder.
-    """
-
-    path: Path
-    images: Path | None = None
-    split: str = "train"
-
-
-@dataclass(frozen=True, slots=True)
 class DrawnBarcodes:
-    """Pictures of barcodes that are drawn when they are needed, other ones in every epoch.
+    """Pictures of barcodes that are drawn when they are needed, new ones for every epoch.
 
     Attributes:
-        pictures: How many make an epoch.
+        pictures: The number of pictures in an epoch.
     """
 
     pictures: int
@@ -51,33 +38,33 @@ class TrainingConfig:
 
     Attributes:
         variant: Which network.
-        head: Its head.
-        data: What to learn from.
-        validation: What to measure on, to tell the best epoch.
-        weights: A checkpoint to start from, or None to start from nothing.
+        data: The data to learn from.
+        validation: The data to measure on, which decides the best epoch.
         height: Usual network height in pixels, a multiple of 32.
-        width: Likewise.
-        loss: What the parts of the loss aim at.
-        class_weight: How much the class loss counts, 1 as in the release: more where the classes
-            are harder to tell apart than to find.
-        box_coding: How raw values stand for a box.
-        center_radius: Reach of the candidates of a ground truth, in strides.
-        epochs: Passes over the data.
-        closing_epochs: How many of these, at the end, go without mosaic, MixUp and affine.
-        warmup_epochs: How many, at the beginning, the learning rate rises for; a share is fine.
-        batch_size: Images of an optimizer step, all processes together.
-        accumulate: In how many parts a process computes its share of a batch, to save memory.
-        rate_per_image: Highest learning rate, for each image of a batch.
-        momentum: Nesterov's.
-        weight_decay: Of the kernels.
-        average_decay: Share of itself that the average of the weights keeps, late in the run.
-        average_ramp: Steps after which that share is at 63 % of this; less of it before.
-        norm_images: Training samples on which the batch norms' statistics of the average are
-            measured anew before it is; 0 leaves them as they were averaged.
-        evaluate_every: Epochs from one measurement to the next; the last is always measured.
+        width: Usual network width in pixels, a multiple of 32.
         augmentation: How much samples vary.
-        seed: Of the weights and of every sample.
-        fixed_size: Export a model of this size only; no number of the training depends on it.
+        head: Which head.
+        weights: A checkpoint to start from, or None to train from scratch.
+        loss: Which preset of the loss.
+        class_weight: Weight of the class loss, 1 as in the release; higher if the classes are
+            harder to tell apart than to find.
+        box_coding: How raw values stand for a box.
+        center_radius: How far candidates lie from a ground truth's centre at most, in strides.
+        epochs: Passes over the data.
+        closing_epochs: How many of these, at the end, go without mosaic, MixUp and affine maps.
+        warmup_epochs: How many, at the beginning, the learning rate rises for; may be a fraction.
+        batch_size: Images per optimizer step, all processes together.
+        accumulate: In how many parts a process computes its share of a batch, to save memory.
+        rate_per_image: Peak learning rate, per image of a batch.
+        momentum: Of SGD, in Nesterov's form.
+        weight_decay: Of the convolutions' weights; norms and biases do not decay.
+        average_decay: The share of itself that the average of the weights keeps in a late step.
+        average_ramp: Steps after which this share has reached 63 % of its value.
+        norm_images: Before a measurement, the averaged model's batch norm statistics are computed
+            anew from this many training samples; with 0, averaged statistics are used.
+        evaluate_every: Epochs between measurements; the last epoch is always measured.
+        seed: Of the first weights and of every sample.
+        fixed_size: Export a model that takes this size only; the training does not depend on it.
     """
 
     variant: Variant
@@ -108,10 +95,10 @@ class TrainingConfig:
     fixed_size: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be done.
+        """Refuse what cannot be trained.
 
         Raises:
-            ModelExportError: A number has no meaning, or two do not go together.
+            ModelExportError: A value has no meaning, or two contradict each other.
         """
         if self.height % SIZE_STEP or self.width % SIZE_STEP:
             raise ModelExportError(f"height and width must be multiples of {SIZE_STEP}")
@@ -146,8 +133,8 @@ class TrainingConfig:
             raise ModelExportError("seed must be at least 0 and below 2^63")
 
     def _check_norms(self) -> None:
-        steps = self.augmentation.multiscale_steps
-        height, width = least_training_size(self.height, self.width, steps=steps)
+        variation = self.augmentation.multiscale_steps
+        height, width = smallest_training_size(self.height, self.width, variation=variation)
         cells = (height // SIZE_STEP) * (width // SIZE_STEP)
         if self.batch_size * cells <= self.accumulate:
             raise ModelExportError(
@@ -156,10 +143,10 @@ class TrainingConfig:
             )
 
     def share_of_batch(self, processes: int) -> int:
-        """Images of a step for each of several processes.
+        """The images of a step that each of several processes takes.
 
         Raises:
-            ModelExportError: The batch cannot be shared equally, or not split into its parts.
+            ModelExportError: The batch does not divide evenly, or a share not into its parts.
         """
         share, rest = divmod(self.batch_size, processes)
         if rest or share % self.accumulate:
@@ -178,7 +165,7 @@ class TrainingConfig:
         """Read what `to_json` wrote.
 
         Raises:
-            ModelExportError: It is something else.
+            ModelExportError: The text is something else.
         """
         try:
             return _ADAPTER.validate_json(text)
@@ -191,8 +178,8 @@ class Machine:
     """What a training runs on; another machine gives the same numbers up to rounding.
 
     Attributes:
-        device: `cpu`, `cuda`, or `auto` for a GPU where there is one.
-        workers: Processes that make samples, for each training process.
+        device: `cpu`, `cuda`, or `auto`, which takes a GPU if there is one.
+        workers: The number of processes that make samples, per training process.
         cache: A folder for decoded images, or None to decode them each time.
         precision: Of the network's arithmetic; `auto` is float32 on a CPU, mixed on a GPU.
     """

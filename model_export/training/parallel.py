@@ -15,18 +15,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model_export.errors import ModelExportError
 
-# The others wait so long while the first process evaluates.
-LONGEST_WAIT: Final = timedelta(hours=2)
+# The other processes wait at most this long while the leader measures.
+MAX_WAIT: Final = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """The processes of a training; alone unless said otherwise.
+    """The processes of a training, as one of them sees it; by default it is alone.
 
     Attributes:
-        process: Which one this is, from 0.
+        device: The device that this process computes on.
+        process: Which process this is, from 0.
         processes: How many there are.
-        device: What this process computes on.
     """
 
     device: torch.device
@@ -35,11 +35,11 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.process == 0
 
     def fair_divisor(self, positives: Tensor) -> Tensor:
-        """The `divisor` of a `DetectionLoss`: at least 1, of all processes, for the mean of all."""
+        """The `divisor` of a `DetectionLoss`: max(1, positives of all processes) / processes."""
         if self.processes > 1:
             positives = positives.clone()
             distributed.all_reduce(positives)
@@ -53,7 +53,7 @@ class Team:
         return values / self.processes
 
     def any(self, flag: bool) -> bool:
-        """Whether one of the processes says so; on the CPU, so that no GPU is waited for."""
+        """Whether the flag is set in any process; on the CPU, so that nothing waits for a GPU."""
         if self.processes == 1:
             return flag
         count = torch.tensor(int(flag))
@@ -61,7 +61,7 @@ class Team:
         return bool(count.item())
 
     def share(self, model: nn.Module) -> nn.Module:
-        """A model that learns the same in each process: the mean gradient, joint batch norms."""
+        """Make a model learn the same in every process: by mean gradients and joint batch norms."""
         if self.processes == 1:
             return model
         if self.device.type == "cuda":
@@ -70,18 +70,18 @@ class Team:
             _share_batch_norms(model)
         devices = [self.device] if self.device.type == "cuda" else None
         shared = DistributedDataParallel(model, device_ids=devices)
-        # Joint batch norms have the same statistics everywhere. The argument of this name warns
-        # in new releases of torch, and the one that replaces it is not in old ones.
+        # Joint batch norms have the same statistics in every process. Passing this as an argument
+        # warns in new releases of torch, and old ones lack the argument that replaces it.
         shared.broadcast_buffers = False
         return shared
 
 
 @contextmanager
 def team(device: str) -> Iterator[Team]:
-    """Join the other processes, if `torchrun` says that there are any, and leave with them.
+    """Join the other processes, if `torchrun` started any, and leave together with them.
 
     Args:
-        device: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+        device: `cpu`, `cuda`, or `auto`, which takes a GPU if there is one.
 
     Raises:
         ModelExportError: There is no such device, or another process failed.
@@ -92,21 +92,22 @@ def team(device: str) -> Iterator[Team]:
         yield Team(chosen)
         return
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=LONGEST_WAIT)
+    distributed.init_process_group(backend, timeout=MAX_WAIT)
     try:
         yield (members := Team(chosen, distributed.get_rank(), processes))
-        # As soon as one process of a stopped training ends, torchrun ends the others, of which
-        # the leader may still be saving. One that has failed has said so: nobody waits for it.
+        # As soon as one process of a stopped training exits, torchrun kills the others, and the
+        # leader may still be saving: all wait for each other here. A process that failed has
+        # reported its own error, so that theirs about it is dropped.
         with suppress(RuntimeError):
             members.any(flag=False)
     except RuntimeError as error:
-        if "gloo" not in str(error):  # its errors have no class of their own
+        if "gloo" not in str(error):  # gloo's errors have no class of their own
             raise
         raise ModelExportError("another process of this training ended before it") from error
     finally:
         distributed.destroy_process_group()
-        # What models in reference cycles still hold of the group is let go of now: threads of gloo
-        # that outlive the interpreter end the process by SIGABRT (pytorch/pytorch, issue 190489).
+        # Models in reference cycles still hold parts of the group. Collect them now: gloo threads
+        # that outlive the interpreter abort the process (pytorch/pytorch, issue 190489).
         gc.collect()
 
 
@@ -127,12 +128,12 @@ def _device(name: str) -> torch.device:
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes; `torch.nn.SyncBatchNorm` is for GPUs alone.
+    """Batch norm over the batches of all processes, on CPUs: `torch.nn.SyncBatchNorm` needs GPUs.
 
     Every process must bring inputs of the same shape.
 
     Args:
-        norm: What to take the parameters and the statistics of; they are shared, not copied.
+        norm: The batch norm whose parameters and statistics it uses; they are shared, not copied.
     """
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
@@ -143,12 +144,12 @@ class SharedBatchNorm(nn.BatchNorm2d):
         self.train(norm.training)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in torch
-        """`(N, C, H, W)` to the same; statistics are in the type of the parameters."""
+        """`(N, C, H, W)` to the same; statistics are computed in the type of the parameters."""
         if not self.training:
             return super().forward(input)
         axes = (0, 2, 3)
         values = input.to(self.weight.dtype)
-        # Two passes: the difference of two large sums would lose digits.
+        # Two passes, because the difference of two large sums would lose digits.
         mean = _mean_of_all(values.mean(axes))
         centred = values - mean[:, None, None]
         variance = _mean_of_all(centred.square().mean(axes))
@@ -169,7 +170,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 class _MeanOfAll(torch.autograd.Function):
-    """Of each value, the mean over the processes; gradients flow back to all of them."""
+    """The mean of each value over the processes; gradients flow back to all of them."""
 
     @staticmethod
     def forward(_context: FunctionCtx, values: Tensor) -> Tensor:
@@ -180,7 +181,7 @@ class _MeanOfAll(torch.autograd.Function):
 
     @staticmethod
     def backward(_context: FunctionCtx, gradient: Tensor) -> Tensor:
-        """Every process has a share in the mean of every other: the same mean."""
+        """A value is part of the mean in every process: its gradient is the mean of theirs."""
         return _MeanOfAll.forward(_context, gradient)
 
 

@@ -1,4 +1,4 @@
-"""The learning rate over a training: warm-up, cosine, and a quiet end (YOLOX, 2107.08430)."""
+"""The learning rate over a training: warm-up, cosine, and a constant end (YOLOX, 2107.08430)."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ class Schedule:
     Attributes:
         peak: The rate at the end of the warm-up.
         total_steps: Steps of the whole training.
-        warmup_steps: Steps in which the rate rises, with the square of the step, from 0 to `peak`.
+        warmup_steps: Steps in which the rate rises from 0 to `peak`, with the square of the step.
         closing_steps: Last steps, without mosaic, at the lowest rate.
         floor_ratio: The lowest rate, as a share of `peak`.
     """

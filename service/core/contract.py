@@ -1,4 +1,4 @@
-"""The promise that travels inside an ONNX file: what goes in, what comes out, how to read it."""
+"""The contract inside an ONNX file: its input, its output, and how to read the output."""
 
 import dataclasses
 import json
@@ -18,9 +18,9 @@ ColorOrder = Literal["BGR", "RGB"]
 
 CONTRACT_VERSION: Final = 1
 METADATA_KEY: Final = "yolox_contract"
-# Beyond these soft-NMS does no more than keep or drop, and float32 ends.
-LEAST_SIGMA: Final = 1e-6
-MOST_SIGMA: Final = 1e6
+# Beyond these, every decay rounds to 0 or 1, and float32 over- or underflows.
+MIN_SIGMA: Final = 1e-6
+MAX_SIGMA: Final = 1e6
 
 
 class ContractError(ValueError):
@@ -33,16 +33,17 @@ class InputSpec:
 
     Attributes:
         name: Name of the graph input.
-        height: Network height in pixels; with `dynamic_size`, the size used unless told otherwise.
-        width: Network width in pixels, likewise.
-        dynamic_size: Any height and width that are multiples of the largest stride are accepted.
-        least_side: With `dynamic_size`, the least height and width in pixels at which the model
-            finds what it should, or None for the largest stride.
+        height: Network height in pixels; with `dynamic_size`, the default height.
+        width: Network width in pixels; with `dynamic_size`, the default width.
+        dynamic_size: Whether the graph takes every height and width that are multiples of the
+            largest stride.
+        least_side: With `dynamic_size`, the minimum height and width in pixels at which the model
+            detects well, or None for the largest stride.
         batch: The only batch size the graph takes, or None for any.
         layout: Order of the axes.
         dtype: Element type.
         color_order: Order of the channels.
-        value_range: What pixel values 0 and 255 become.
+        value_range: Input values that stand for pixel values 0 and 255.
         pad_value: Pixel value (0-255) of the letterbox border.
     """
 
@@ -61,7 +62,7 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """Thresholds this model works best with; None leaves the service's own default in force."""
+    """Thresholds that this model works best with; None keeps the service's default."""
 
     confidence: float | None = None
     score_by: ScoreBy | None = None
@@ -73,7 +74,7 @@ class Recommended:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a model comes from, for people to read."""
+    """The origin of a model, for people to read."""
 
     source: str = ""
     dataset: str = ""
@@ -83,7 +84,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class ModelContract:
-    """Everything a server must know of an ONNX detector; it never guesses.
+    """Everything a server must know about an ONNX detector, so that it never guesses.
 
     The graph's one output is `(N, A, 4 + 1 + C)`: four raw box values, objectness, and C classes
     for each of the A grid cells, levels in ascending stride, cells row by row.
@@ -97,11 +98,11 @@ class ModelContract:
         box_coding: How the four raw box values become a box.
         score_activation: Whether objectness and classes are logits or already probabilities.
         recommended: Thresholds to prefer over the service's defaults.
-        provenance: Where the model comes from.
+        provenance: The model's origin.
         contract_version: Version of this structure.
 
     Raises:
-        ContractError: A value is out of its range, or two contradict one another.
+        ContractError: A value is out of range, or two values contradict each other.
     """
 
     name: str
@@ -136,7 +137,7 @@ class ModelContract:
 
     @property
     def least_side(self) -> int:
-        """The least height and width of an input, pixels."""
+        """The minimum height and width of an input, pixels."""
         return self.input.least_side or max(self.strides)
 
     def to_metadata(self) -> dict[str, str]:
@@ -148,7 +149,8 @@ class ModelContract:
         """Read a contract back from a model's metadata properties.
 
         Raises:
-            ContractError: It is missing, of an unknown version, malformed or contradictory.
+            ContractError: The contract is missing, of an unknown version, malformed or
+                contradictory.
         """
         text = metadata.get(METADATA_KEY)
         if text is None:
@@ -167,7 +169,7 @@ class ModelContract:
 
 
 def _rules(contract: ModelContract) -> list[tuple[bool, str]]:
-    """Every rule a contract must keep: (is it broken, what to say)."""
+    """Every rule for a contract, as (whether the contract breaks it, the error message)."""
     image, strides, advice = contract.input, contract.strides, contract.recommended
     largest = max((1, *strides))
     low, high = image.value_range
@@ -183,7 +185,7 @@ def _rules(contract: ModelContract) -> list[tuple[bool, str]]:
         ),
         (
             not _is_least_side(image, largest),
-            f"least_side {image.least_side} is no multiple of {largest} within a size left open",
+            f"least_side {image.least_side} is not a multiple of {largest} within a dynamic size",
         ),
         (image.batch is not None and image.batch < 1, "input batch must be positive"),
         (image.dtype == "uint8" and (low, high) != (0.0, 255.0), "uint8 input implies 0 to 255"),
@@ -192,8 +194,8 @@ def _rules(contract: ModelContract) -> list[tuple[bool, str]]:
         (not _fraction(advice.confidence), "recommended confidence must be within 0 and 1"),
         (not _fraction(advice.iou), "recommended iou must be within 0 and 1"),
         (
-            advice.sigma is not None and not LEAST_SIGMA <= advice.sigma <= MOST_SIGMA,
-            f"recommended sigma must be within {LEAST_SIGMA:g} and {MOST_SIGMA:g}",
+            advice.sigma is not None and not MIN_SIGMA <= advice.sigma <= MAX_SIGMA,
+            f"recommended sigma must be within {MIN_SIGMA:g} and {MAX_SIGMA:g}",
         ),
     ]
 

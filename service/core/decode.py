@@ -1,4 +1,4 @@
-"""From raw network rows to boxes and scores."""
+"""Decode raw network rows into boxes and scores."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +18,7 @@ MAX_OFFSET: Final = 1e5
 
 @dataclass(frozen=True, slots=True)
 class AnchorGrid:
-    """Where the A raw rows of one input size sit.
+    """The grid cells that the A raw rows belong to, for one input size.
 
     Attributes:
         cells_ij: (A, 2) float32, column and row of each cell in its level.
@@ -31,12 +31,12 @@ class AnchorGrid:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """Boxes with their scores, best first once suppressed.
+    """Boxes with their scores; suppression orders them best first.
 
     Attributes:
-        boxes_xyxy: (K, 4) float32, in the frame the function that made them states.
+        boxes_xyxy: (K, 4) float32; the function that returns them states the coordinate frame.
         scores: (K,) float32, the confidence, decayed by suppression.
-        objectness: (K,) float32, the probability that there is any object.
+        objectness: (K,) float32, the probability that the box holds an object of any class.
         class_ids: (K,) int64, the most probable class.
     """
 
@@ -79,8 +79,9 @@ def decode_boxes(raw_boxes: Floats, cells_ij: Floats, strides: Floats, coding: B
         raw_boxes: (K, 4) float32, the four raw values of each row.
         cells_ij: (K, 2) float32, the cell of each row.
         strides: (K,) float32, the stride of each row.
-        coding: `yolox` (centre and size, YOLOX's) or `anchor_point` (top-left corner and size,
-            offsets in pixels from the cell's centre, the article's).
+        coding: `yolox`, the release's: the centre's offset from the cell's corner, in strides, and
+            the logarithm of the size in strides. `anchor_point`, the article's: the top-left
+            corner's offset from the cell's centre, in pixels, and the same logarithm.
 
     Returns:
         (K, 4) float32, x1, y1, x2, y2 in network pixels; finite for any finite or infinite input.
@@ -107,16 +108,18 @@ def decode_candidates(
 ) -> Detections:
     """Keep the rows that are confident enough, then decode only those.
 
-    Objectness is compared in the form it comes in, so that no row is exponentiated in vain; it
-    bounds the joint score from above, which makes the same first cut right for both scores.
+    The first cut compares objectness as the network gives it, logit or probability, so that only
+    the survivors need an exponential. Objectness is an upper bound of the joint score, so the cut
+    is right for both scores.
 
     Args:
         raw: (A, 4 + 1 + C) network output of one image.
         grid: The grid of that image's network size.
         contract: The model's box coding, score activation and class names.
-        confidence: Least confidence to keep, 0 to 1.
-        score_by: What confidence is: objectness alone, or joint with the class probability.
-        max_candidates: How many to return at most, the most confident.
+        confidence: Minimum confidence to keep, 0 to 1.
+        score_by: Meaning of confidence: objectness alone, or objectness times the class
+            probability.
+        max_candidates: Maximum number of candidates; the most confident are kept.
         class_ids: Classes to keep; None keeps all.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Fit an image into the network's input without changing its shape, and find the way back."""
+"""Fit an image into the network's input at its own aspect ratio, and map boxes back."""
 
 import math
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ PHOTO_ASPECTS: Final = (4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16)
 
 @dataclass(frozen=True, slots=True)
 class Rectangle:
-    """How far an image is padded that need not fill the network's whole size.
+    """Padding to the next rectangle that the network takes, instead of to its whole size.
 
     Attributes:
-        multiple: What either side is a multiple of; the largest stride.
-        least_side: No side is shorter, pixels.
+        multiple: The largest stride; both sides are multiples of it.
+        least_side: Minimum length of a side, pixels.
     """
 
     multiple: int = 32
     least_side: int = 1
 
     def side(self, content: int) -> int:
-        """The side for so many pixels of content."""
+        """The padded length of a side with `content` pixels."""
         return -(-max(content, self.least_side) // self.multiple) * self.multiple
 
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """Where an image lies in the network's input.
+    """The position of an image in the network's input.
 
     Attributes:
         ratio: Network pixels per image pixel.
@@ -65,16 +65,17 @@ def fit_to_model(
     mode: LetterboxMode,
     image_size: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.uint8], Letterbox]:
-    """Letterbox an image as a model wants it.
+    """Letterbox an image for a model.
 
     Args:
         image: (h, w, 3) uint8, any size from 1 x 1 up.
-        contract: The model's.
-        mode: `square` pads to the model's whole size, `rectangle` no further than it must be.
-        image_size: (height, width) in pixels of the image itself, where `image` shows it in fewer.
+        contract: The model's contract.
+        mode: `square` pads to the model's whole size, `rectangle` only to the next rectangle that
+            the model takes.
+        image_size: (height, width) in pixels of the original, if `image` is a reduced copy of it.
 
     Returns:
-        The (H, W, 3) uint8 network input, and the way back.
+        The (H, W, 3) uint8 network input, and the letterbox that maps boxes back.
     """
     spec = contract.input
     rectangle = Rectangle(max(contract.strides), contract.least_side)
@@ -103,12 +104,12 @@ def letterbox(
         image: (h, w, 3) uint8, any size from 1 x 1 up.
         height: Network height in pixels.
         width: Network width in pixels.
-        rectangle: How far to pad, at most to the network's whole size; None: always so far.
+        rectangle: The rectangle to pad to; None pads to the network's whole size.
         pad_value: Pixel value of the border.
-        image_size: (height, width) in pixels of the image itself, where `image` shows it in fewer.
+        image_size: (height, width) in pixels of the original, if `image` is a reduced copy of it.
 
     Returns:
-        The (H, W, 3) uint8 network input, and the way back.
+        The (H, W, 3) uint8 network input, and the letterbox that maps boxes back.
     """
     image_height, image_width = image_size or image.shape[:2]
     ratio = min(height / image_height, width / image_width)

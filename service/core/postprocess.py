@@ -1,4 +1,4 @@
-"""From one image's raw rows to what is found in it: the whole way back."""
+"""Turn the raw rows of one image into detections in that image."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,25 +11,25 @@ from service.core.suppress import DetectionOptions, suppress
 
 def find_objects(
     raw: NDArray[np.floating],
-    way_back: Letterbox,
+    letterbox: Letterbox,
     contract: ModelContract,
     options: DetectionOptions,
 ) -> Detections:
-    """Filter, decode, suppress, and bring the boxes back into the image.
+    """Filter, decode and suppress raw rows, then map the boxes back to the image.
 
     Args:
         raw: (A, 4 + 1 + C) network output of one image.
-        way_back: How the image lies in the network's input.
-        contract: What the rows mean.
+        letterbox: The image's position in the network's input.
+        contract: The model's contract, which says how to read the rows.
         options: Thresholds, suppression and classes.
 
     Returns:
-        Detections, best first; boxes in image pixels, clipped to the image. One that lay wholly in
-        the padding has nothing left and is not among them.
+        Detections, best first; boxes in image pixels, clipped to the image. A box that lies wholly
+        in the padding is dropped.
     """
     candidates = decode_candidates(
         raw,
-        anchor_grid(way_back.network_height, way_back.network_width, contract.strides),
+        anchor_grid(letterbox.network_height, letterbox.network_width, contract.strides),
         contract,
         confidence=options.confidence,
         score_by=options.score_by,
@@ -37,6 +37,6 @@ def find_objects(
         class_ids=options.class_ids,
     )
     found = suppress(candidates, options)
-    boxes = way_back.to_image(found.boxes_xyxy)
+    boxes = letterbox.to_image(found.boxes_xyxy)
     visible = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
     return Detections(boxes, found.scores, found.objectness, found.class_ids).take(visible)

@@ -12,23 +12,24 @@ from service.core.decode import Detections
 
 Floats = NDArray[np.float32]
 
-# A score that hard NMS set to zero is gone, even where the threshold is zero.
-LEAST_SCORE: Final = float(np.finfo(np.float32).tiny)
+# Hard NMS sets scores to zero; such a box is dropped even if the threshold is zero.
+MIN_SCORE: Final = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionOptions:
-    """How raw rows become detections; the defaults follow the article.
+    """Options for turning raw rows into detections; the defaults follow the article.
 
     Attributes:
-        confidence: Least confidence of a candidate, and least decayed score of a detection.
-        score_by: What confidence is: objectness alone, or joint with the class probability.
+        confidence: Minimum confidence of a candidate, and minimum decayed score of a detection.
+        score_by: Meaning of confidence: objectness alone, or objectness times the class
+            probability.
         nms: The suppression method.
         iou: Overlap above which `soft-mean`, `soft-linear` and `hard` act.
         sigma: Width of the Gaussian of `soft-gaussian`.
         class_agnostic: Whether boxes of different classes compete.
-        max_candidates: How many boxes enter suppression at most, the most confident.
-        max_detections: How many leave it at most.
+        max_candidates: Maximum number of boxes that enter suppression; the most confident do.
+        max_detections: Maximum number of boxes that leave it.
         class_ids: Classes to look for; None means all.
     """
 
@@ -47,10 +48,10 @@ def suppress(candidates: Detections, options: DetectionOptions) -> Detections:
     """Prune overlapping boxes.
 
     Take the best remaining box, keep it with its current score, decay the scores of the others by
-    their overlap with it, drop those that fall below `options.confidence`, repeat. Soft-NMS is
-    arXiv:1704.04503; `soft-mean` is its Gaussian with the mean of the remaining scores for sigma,
-    and only above the overlap threshold. Without `class_agnostic`, each class is a world of its
-    own: neither overlaps nor that mean cross from one to another.
+    their overlap with it, drop those that fall below `options.confidence`, and repeat. Soft-NMS is
+    arXiv:1704.04503. `soft-mean` is its Gaussian form with the mean of the remaining scores as
+    sigma, applied only above the overlap threshold. Without `class_agnostic`, each class is
+    suppressed on its own: neither the overlaps nor the mean involve other classes.
 
     Args:
         candidates: Boxes in any one frame, most confident first.
@@ -73,7 +74,7 @@ def suppress(candidates: Detections, options: DetectionOptions) -> Detections:
         if rivals.any():
             overlaps = edges.iou_with(candidates.boxes_xyxy[best])
             scores[rivals] = decay(scores[rivals], overlaps[rivals], options)
-            waiting &= scores >= max(options.confidence, LEAST_SCORE)
+            waiting &= scores >= max(options.confidence, MIN_SCORE)
     order = np.array(kept, dtype=np.intp)
     return Detections(
         candidates.boxes_xyxy[order], scores[order], candidates.objectness[order], class_ids[order]
@@ -84,7 +85,7 @@ def decay(scores: Floats, overlaps: Floats, options: DetectionOptions) -> Floats
     """The scores (K,) of the remaining boxes after their overlap (K,) with the one just kept."""
     match options.nms:
         case "soft-mean":
-            weights = np.exp(-(overlaps**2) / max(scores.mean(), LEAST_SCORE))
+            weights = np.exp(-(overlaps**2) / max(scores.mean(), MIN_SCORE))
         case "soft-gaussian":
             decayed: Floats = scores * np.exp(-(overlaps**2) / np.float32(options.sigma))
             return decayed
@@ -99,7 +100,7 @@ def decay(scores: Floats, overlaps: Floats, options: DetectionOptions) -> Floats
 
 @dataclass(frozen=True, slots=True)
 class BoxEdges:
-    """Boxes side by side, (K,) float32 each: what is compared with many boxes one after another."""
+    """The coordinates of K boxes as (K,) float32 arrays, for fast comparison with single boxes."""
 
     x1: Floats
     y1: Floats
@@ -130,6 +131,6 @@ def iou_with(box_xyxy: Floats, boxes_xyxy: Floats) -> Floats:
 
 
 def with_recommended(options: DetectionOptions, recommended: Recommended) -> DetectionOptions:
-    """The options with a model's recommendations in place of the defaults it names."""
+    """The options, replaced by the model's recommendations where it has any."""
     advice = dataclasses.asdict(recommended)
     return dataclasses.replace(options, **{k: v for k, v in advice.items() if v is not None})

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.contract import ModelContract
-from service.core.pack import pack_images
+from service.core.input_tensor import pack_images
 from service.errors import StartupError
 
 Pixels = NDArray[np.uint8]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.contract import ModelContract
-from service.core.pack import pack_images
+from service.core.input_tensor import pack_images
 from service.engine.base import (
     CPU,
     CUDA,

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ ANY: Final = -1
 
 
 def import_openvino() -> ModuleType:
-    """OpenVINO's package.
+    """OpenVINO's package, kept from reporting to its maker.
 
     Raises:
         StartupError: It is not installed, or cannot be loaded on this machine.
@@ -37,6 +38,8 @@ def import_openvino() -> ModuleType:
             "device 'openvino' was asked for, and the package openvino is not installed: "
             "pip install 'yolox-serve[openvino]', or choose device `cpu`"
         )
+    # Each import would otherwise send an event; without this package OpenVINO has nothing to send.
+    sys.modules.setdefault("openvino_telemetry", cast("ModuleType", None))
     try:
         import openvino  # noqa: PLC0415 - so that its absence is one clear line
     except ImportError as error:

@@ -87,11 +87,10 @@ class Endpoint:
         Send image files as multipart parts named `images`, one image as the raw body, or JSON with
         base64. With `Accept: image/png` or `image/jpeg`, one image comes back with its boxes drawn.
         """
-        arrival = self._detector.arrive()
         limit_s = self._settings.request_timeout_ms / 1000
         with BodyLease(self._memory) as lease:
             async with Deadline(limit_s, query.timeout_ms) as deadline:
-                with arrival:
+                with self._detector.arrive():
                     sources, options = await self._read(request, query, lease)
                 if options is not query:
                     deadline.set(options.timeout_ms)

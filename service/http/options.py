@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.datastructures import ImmutableMultiDict
 
-from service.core.contract import LEAST_SIGMA, MOST_SIGMA, NmsMethod, ScoreBy
+from service.core.contract import MAX_SIGMA, MIN_SIGMA, NmsMethod, ScoreBy
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidOptionError
 from service.http.problems import describe_errors
@@ -35,7 +35,7 @@ class DetectQuery(BaseModel):
         None, ge=0, le=1, description="Overlap above which `soft-mean`, `soft-linear`, `hard` act"
     )
     sigma: float | None = Field(
-        None, ge=LEAST_SIGMA, le=MOST_SIGMA, description="Width of `soft-gaussian`"
+        None, ge=MIN_SIGMA, le=MAX_SIGMA, description="Width of `soft-gaussian`"
     )
     class_agnostic: bool | None = Field(None, description="Boxes of different classes compete")
     max_detections: int | None = Field(

@@ -54,6 +54,13 @@ def test_a_load_with_failed_requests_is_an_error(counts: str) -> None:
         overhead.run_wrk(["echo", f"\ntotals {counts} 1 1"])
 
 
+def test_refusals_are_a_load_where_all_requests_are_refused() -> None:
+    totals = overhead.run_wrk(["echo", "\ntotals 900 900 0 1 1"], refused=True)
+    assert totals.requests == 900
+    with pytest.raises(SystemExit, match="of 900 requests 899 were refused"):
+        overhead.run_wrk(["echo", "\ntotals 900 899 0 1 1"], refused=True)
+
+
 def test_a_wrk_that_fails_is_an_error() -> None:
     with pytest.raises(SystemExit, match="unable to connect"):
         overhead.run_wrk(["sh", "-c", "echo unable to connect; exit 1"])

@@ -31,7 +31,7 @@ from model_export.graphs.open_axes import open_batch_axis
 from model_export.graphs.prove_axes import largest_difference
 from model_export.graphs.simplify import TOLERANCE
 from service.core.contract import InputSpec, ModelContract
-from service.core.pack import pack_images
+from service.core.input_tensor import pack_images
 
 Images = NDArray[np.uint8]
 Rows = NDArray[np.floating[Any]]

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from model_export.data.image_files import ImageCache
+from model_export.data.image_cache import ImageCache
 from model_export.drawing.barcodes.scene import draw_scene
 from model_export.drawing.barcodes.symbols import CLASS_NAMES
 from model_export.samples.geometry import Picture

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model_export.data.annotations import AnnotatedImage, Annotations
-from model_export.data.examples import Examples, check_images
+from model_export.data.checked_images import check_images
 from model_export.data.image_files import MAX_PIXELS, image_size, read_image
 from model_export.errors import ModelExportError
 from model_export.measure.local_detector import LocalDetector
 from model_export.samples.augment import augment
-from model_export.samples.recipe import Augmentation, Recipe
+from model_export.samples.batch_plan import SampleSpec
+from model_export.samples.settings import Augmentation
 from service.core.contract import InputSpec, ModelContract
 from service.core.letterbox import LetterboxMode
 from service.core.suppress import DetectionOptions
@@ -126,8 +127,8 @@ def evaluated(content: bytes) -> Pixels:
 def trained_on(path: Path) -> Pixels:
     """The sample that a training's last epochs make of a file."""
     image = AnnotatedImage(path, 1, None, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-    examples = Examples(check_images(Annotations(("cat",), (image,))))
-    return augment(examples, Recipe(0, 0, SIDE, SIDE, closing=True), UNCHANGED, seed=0).image
+    pictures = check_images(Annotations(("cat",), (image,))).pictures(None)
+    return augment(pictures, SampleSpec(0, 0, SIDE, SIDE, closing=True), UNCHANGED, seed=0).image
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -208,3 +209,18 @@ def test_an_unreadable_file_is_named_in_one_line(
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(ModelExportError, match=r"a\.png: it is missing"):
         image_size(tmp_path / "a.png")
+
+
+def test_a_turned_tiff_is_as_wide_as_it_is_shown(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    path = tmp_path / "a.tif"
+    Image.fromarray(photo_like(40, 60)).save(path, exif=exif)
+    assert image_size(path) == read_image(path).shape[:2]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
+def test_every_kind_of_image_becomes_three_channels(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.fromarray(photo_like(30, 20)).convert(mode).save(path)
+    assert read_image(path).shape == (20, 30, 3)

@@ -20,9 +20,10 @@ from model_export.drawing.barcodes.scenes import BarcodeScenes
 from model_export.drawing.barcodes.surfaces import surface
 from model_export.drawing.barcodes.symbols import CLASS_NAMES, KINDS, Kind, Symbol
 from model_export.samples.augment import augment
+from model_export.samples.batch_plan import SampleSpec
 from model_export.samples.geometry import Picture
-from model_export.samples.recipe import Augmentation, Recipe
-from model_export.training.dataset import TrainingSamples
+from model_export.samples.loader import TrainingSamples
+from model_export.samples.settings import Augmentation
 
 F = zxingcpp.BarcodeFormat
 
@@ -213,14 +214,14 @@ def test_every_epoch_and_seed_has_other_scenes() -> None:
 def test_a_training_sees_other_scenes_in_every_epoch() -> None:
     plain = Augmentation(mosaic_probability=0, flip_probability=0, hsv_probability=0)
     samples = TrainingSamples(BarcodeScenes(5, seed=3), plain, seed=0)
-    first, again, second = (samples[Recipe(1, epoch, 96, 96)] for epoch in (0, 0, 1))
+    first, again, second = (samples[SampleSpec(1, epoch, 96, 96)] for epoch in (0, 0, 1))
     assert torch.equal(first.image, again.image)
     assert not torch.equal(first.image, second.image)
 
 
 def test_scenes_become_samples_without_mosaics_and_mixups_of_nothing() -> None:
     settings = Augmentation(mosaic_probability=1.0, mixup_probability=1.0)
-    picture = augment(BarcodeScenes(5, seed=0), Recipe(2, 0, 96, 128), settings, seed=0)
+    picture = augment(BarcodeScenes(5, seed=0), SampleSpec(2, 0, 96, 128), settings, seed=0)
     assert picture.image.shape == (96, 128, 3)
 
 

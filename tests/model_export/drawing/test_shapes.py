@@ -16,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from model_export.commands import demo_data
-from model_export.data.annotations import read_annotations
-from model_export.data.examples import Examples, check_images
+from model_export.data.checked_images import check_images
+from model_export.data.sources import read_annotations
 from model_export.drawing import shapes
 from model_export.drawing.backdrops import backdrop
 from model_export.drawing.demo_data import shapes as subject_of_shapes
@@ -174,9 +174,9 @@ def test_the_files_read_back_as_the_pictures_drawn(
     assert data.dropped == ()
     assert data.crowd == 0
     assert len(data.images) == len(numbers)
-    examples = Examples(data)
+    pictures = data.pictures(None)
     for place, number in enumerate(numbers):
-        picture, drawn = examples[place], draw_scene(2, number, 64, 64)
+        picture, drawn = pictures[place], draw_scene(2, number, 64, 64)
         assert np.array_equal(picture.image, drawn.image)
         assert np.array_equal(picture.boxes_xyxy, drawn.boxes_xyxy)
         assert np.array_equal(picture.class_ids, drawn.class_ids)

@@ -10,19 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model_export.loss.assign import MOST_PER_TRUTH, Assignment, assign
+from model_export.loss.assign import MAX_PER_TRUTH, Assignment, assign
 from model_export.loss.boxes import (
-    NO_OBJECT,
     STRIDES,
     Anchors,
-    Targets,
     anchors_on,
     decode_boxes,
     encode_boxes,
     giou,
     iou,
-    pad_targets,
 )
+from model_export.samples.targets import NO_OBJECT, Targets, pad_targets
 from service.core import decode
 from service.core.contract import BoxCoding
 
@@ -181,7 +179,7 @@ def test_a_lone_object_takes_as_many_rows_as_its_best_ious_add_up_to(case: Case)
     best = iou(predicted, case.boxes[0]).sort(descending=True).values[:10]
     positives = len(matches(case.assign(), 0))
     assert positives == max(1, int(best.sum()))
-    assert 1 <= positives <= MOST_PER_TRUTH
+    assert 1 <= positives <= MAX_PER_TRUTH
 
 
 @given(cases(margin=-20.0))
@@ -189,7 +187,7 @@ def test_a_lone_object_takes_as_many_rows_as_its_best_ious_add_up_to(case: Case)
 def test_there_are_never_more_positives_than_claims(case: Case) -> None:
     found = case.assign()
     for image, boxes in enumerate(case.boxes):
-        assert len(matches(found, image)) <= MOST_PER_TRUTH * len(boxes)
+        assert len(matches(found, image)) <= MAX_PER_TRUTH * len(boxes)
 
 
 @given(cases(INNER, counts=st.just([5])), st.permutations(range(5)))

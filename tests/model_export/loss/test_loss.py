@@ -12,13 +12,10 @@ from torch import Tensor
 
 from model_export.loss.assign import assign
 from model_export.loss.boxes import (
-    NO_OBJECT,
-    Targets,
     anchors_on,
     decode_boxes,
     encode_boxes,
     iou,
-    pad_targets,
 )
 from model_export.loss.loss import (
     ARTICLE,
@@ -29,6 +26,7 @@ from model_export.loss.loss import (
     PresetName,
 )
 from model_export.model.head import DecoupledHead
+from model_export.samples.targets import NO_OBJECT, Targets, pad_targets
 from service.core.contract import BoxCoding
 
 CPU = torch.device("cpu")

@@ -12,20 +12,16 @@ from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
 from model_export.measure.barcode_photos import (
-    Photo,
     PhotoOutcome,
-    Reader,
-    Symbol,
     cover,
     false_alarms,
     iou,
     is_on,
     judge,
     measure_photos,
-    read_drawn,
-    read_photos,
     tally,
 )
+from model_export.measure.barcode_truth import Photo, Reader, Symbol, read_drawn, read_photos
 from model_export.measure.evaluate import Found
 from support.scripts import benchmark
 

@@ -17,16 +17,18 @@ import pytest
 from numpy.typing import NDArray
 
 from model_export.__main__ import main
-from model_export.data.annotations import AnnotatedImage, read_annotations, read_voc
+from model_export.data.annotations import AnnotatedImage
+from model_export.data.checked_images import check_images
 from model_export.data.class_names import COCO_CLASS_NAMES
-from model_export.data.examples import check_images
+from model_export.data.sources import read_annotations
+from model_export.data.voc import read_voc
 from model_export.errors import ModelExportError
 from model_export.graphs.onnx_file import save_with_contract
 from model_export.measure.coco import RECALLS, CocoResult, CocoSet, Metrics, measure, read_coco_set
 from model_export.measure.evaluate import Found, detect_all
 from model_export.measure.local_detector import LocalDetector, onnx_detector
 from model_export.measure.server_detector import MAX_TRIES, MAX_WAIT_S, ServerDetector, connect
-from model_export.measure.validation_set import coco_set
+from model_export.measure.validation import coco_set_of_images
 from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_candidates
 from service.core.letterbox import LetterboxMode, letterbox
@@ -278,7 +280,7 @@ def test_checked_images_are_measured_like_the_coco_json_of_them(data: Path) -> N
         )
         for i, name in enumerate(("1.jpg", "two/2.jpg"))
     ]
-    coco = coco_set(images, ("cat", "dog", "bird"))
+    coco = coco_set_of_images(images, ("cat", "dog", "bird"))
     shifted = PERFECT | {b"first": [("cat", 0.9, 20, 20, 70, 90), PERFECT[b"first"][1]]}
     results = detect_all(Canned(shifted), coco, concurrency=1, on_image=lambda: None)
     metrics = measure(coco, results)
@@ -312,7 +314,7 @@ def metrics_of_shaken_truth(coco: CocoSet) -> Metrics:
 def test_voc_folder_has_the_metrics_of_its_coco_json(shared_data: Path) -> None:
     root = shared_data / "bccd"
     images = check_images(read_voc(root / "BCCD", "val", class_names=("RBC", "WBC", "Platelets")))
-    voc = metrics_of_shaken_truth(coco_set(images.images, images.class_names))
+    voc = metrics_of_shaken_truth(coco_set_of_images(images.images, images.class_names))
     coco = metrics_of_shaken_truth(read_coco_set(root / "val.json", root / "BCCD" / "JPEGImages"))
 
     assert 0.1 < voc.overall["AP"] < 0.9

@@ -15,23 +15,24 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model_export.errors import ModelExportError
-from model_export.loss.boxes import pad_targets
 from model_export.measure.coco import METRIC_NAMES, RECALLS, Metrics
 from model_export.report.events import (
-    EpochRecord,
+    EpochEnded,
     LossValues,
-    RunShape,
-    StepRecord,
+    RunStarted,
+    StepsTaken,
     Watcher,
     Watchers,
 )
+from model_export.report.metrics_csv import MetricsCsv
 from model_export.report.plots import plot_ap, plot_losses, plot_precision_recall
 from model_export.report.progress import ProgressBar
-from model_export.report.run_folder import Best, Ledger, RunFolder
-from model_export.report.tensorboard import LONGEST_SIDE, Board
+from model_export.report.run_folder import Best, RunFolder
+from model_export.report.tensorboard import MAX_SIDE, TensorBoardWriter
+from model_export.samples.targets import pad_targets
 
 CLASSES = ("cat, small", "猫 $x_1$")
-SHAPE = RunShape(epochs=4, epoch_steps=5, first_step=0, batch_size=2)
+SHAPE = RunStarted(epochs=4, epoch_steps=5, first_step=0, batch_size=2)
 
 
 def losses(total: float) -> LossValues:
@@ -48,16 +49,16 @@ def metrics(ap: float) -> Metrics:
     )
 
 
-def epoch(number: int, measured: Metrics | None = None, total: float = 5.0) -> EpochRecord:
-    return EpochRecord(number, 0.01, losses(total), 12.5, 80.0, measured)
+def epoch(number: int, measured: Metrics | None = None, total: float = 5.0) -> EpochEnded:
+    return EpochEnded(number, 0.01, losses(total), 12.5, 80.0, measured)
 
 
-def step(number: int) -> StepRecord:
-    return StepRecord(number, 0.001 * number, losses(10.0 - number), 64.0)
+def step(number: int) -> StepsTaken:
+    return StepsTaken(number, 0.001 * number, losses(10.0 - number), 64.0)
 
 
-def resumed(first_step: int) -> RunShape:
-    return RunShape(SHAPE.epochs, SHAPE.epoch_steps, first_step, SHAPE.batch_size)
+def resumed(first_step: int) -> RunStarted:
+    return RunStarted(SHAPE.epochs, SHAPE.epoch_steps, first_step, SHAPE.batch_size)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -65,12 +66,12 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def run_ledger(path: Path, shape: RunShape, records: Sequence[EpochRecord]) -> Ledger:
-    ledger = Ledger(path, CLASSES)
-    ledger.started(shape)
+def run_metrics_csv(path: Path, shape: RunStarted, records: Sequence[EpochEnded]) -> MetricsCsv:
+    metrics_csv = MetricsCsv(path, CLASSES)
+    metrics_csv.started(shape)
     for record in records:
-        ledger.epoch_ended(record)
-    return ledger
+        metrics_csv.epoch_ended(record)
+    return metrics_csv
 
 
 # The folder
@@ -121,12 +122,12 @@ def test_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
         RunFolder(tmp_path / "file").create("{}")
 
 
-# The ledger
+# The metrics_csv
 
 
 def test_each_epoch_is_a_row_as_soon_as_it_ends(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    ledger = run_ledger(path, SHAPE, [epoch(0), epoch(1, metrics(0.5), total=4.0)])
+    metrics_csv = run_metrics_csv(path, SHAPE, [epoch(0), epoch(1, metrics(0.5), total=4.0)])
 
     first, second = rows(path)
     assert (first["epoch"], second["epoch"]) == ("1", "2")
@@ -140,14 +141,16 @@ def test_each_epoch_is_a_row_as_soon_as_it_ends(tmp_path: Path) -> None:
     assert (second["AP of cat, small"], second["AP50 of cat, small"]) == ("0.5", "0.6")
     assert second[f"AP of {CLASSES[1]}"] == ""
     assert {first[name] for name in METRIC_NAMES} == {""}
-    assert [record.epoch for record in ledger.epochs] == [0, 1]
+    assert [record.number for record in metrics_csv.epochs] == [0, 1]
 
 
 def test_resumed_run_takes_over_the_epochs_before_it_and_no_others(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    before = run_ledger(path, SHAPE, [epoch(0), epoch(1, metrics(0.5)), epoch(2, metrics(0.6))])
+    before = run_metrics_csv(
+        path, SHAPE, [epoch(0), epoch(1, metrics(0.5)), epoch(2, metrics(0.6))]
+    )
     # Step 12 of 5 an epoch: the third epoch is under way.
-    after = run_ledger(path, resumed(12), [epoch(2, metrics(0.7)), epoch(3, metrics(0.8))])
+    after = run_metrics_csv(path, resumed(12), [epoch(2, metrics(0.7)), epoch(3, metrics(0.8))])
 
     assert [row["epoch"] for row in rows(path)] == ["1", "2", "3", "4"]
     assert [row["AP"] for row in rows(path)] == ["", "0.5", "0.7", "0.8"]
@@ -156,46 +159,46 @@ def test_resumed_run_takes_over_the_epochs_before_it_and_no_others(tmp_path: Pat
 
 def test_new_run_takes_over_nothing(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    run_ledger(path, SHAPE, [epoch(0), epoch(1)])
+    run_metrics_csv(path, SHAPE, [epoch(0), epoch(1)])
 
-    assert run_ledger(path, SHAPE, []).epochs == []
+    assert run_metrics_csv(path, SHAPE, []).epochs == []
     assert rows(path) == []
 
 
 def test_loss_that_is_no_number_survives_a_resumption(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    run_ledger(path, SHAPE, [epoch(0, total=math.nan)])
+    run_metrics_csv(path, SHAPE, [epoch(0, total=math.nan)])
 
-    (record,) = run_ledger(path, resumed(5), []).epochs
+    (record,) = run_metrics_csv(path, resumed(5), []).epochs
     assert math.isnan(record.losses.total)
 
 
 def test_half_a_row_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    run_ledger(path, SHAPE, [epoch(0), epoch(1)])
+    run_metrics_csv(path, SHAPE, [epoch(0), epoch(1)])
     path.write_text(path.read_text()[:-40])
 
-    run_ledger(path, resumed(10), [epoch(2)])
+    run_metrics_csv(path, resumed(10), [epoch(2)])
     assert [row["epoch"] for row in rows(path)] == ["1", "3"]
 
 
 def test_file_of_other_classes_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    run_ledger(path, SHAPE, [epoch(0)])
+    run_metrics_csv(path, SHAPE, [epoch(0)])
     content = path.read_bytes()
 
     with pytest.raises(ModelExportError, match="other columns"):
-        Ledger(path, ("dog",)).started(resumed(5))
+        MetricsCsv(path, ("dog",)).started(resumed(5))
     assert path.read_bytes() == content
 
 
 def test_damaged_file_is_a_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    run_ledger(path, SHAPE, [epoch(0)])
+    run_metrics_csv(path, SHAPE, [epoch(0)])
     path.write_text(path.read_text().replace("12.5", "many"))
 
     with pytest.raises(ModelExportError, match="damaged"):
-        Ledger(path, CLASSES).started(resumed(5))
+        MetricsCsv(path, CLASSES).started(resumed(5))
 
 
 # The end of a run
@@ -274,8 +277,8 @@ def scalars(board: EventAccumulator, tag: str) -> dict[int, float]:
     return {point.step: point.value for point in points}
 
 
-def run_board(folder: Path, shape: RunShape, steps: Sequence[int]) -> None:
-    board = Board(folder, CLASSES)
+def run_board(folder: Path, shape: RunStarted, steps: Sequence[int]) -> None:
+    board = TensorBoardWriter(folder, CLASSES)
     board.started(shape)
     for number in steps:
         board.stepped(step(number))
@@ -311,7 +314,7 @@ def test_board_shows_samples_of_every_tenth_epoch(tmp_path: Path) -> None:
     images[:, 0] = 200  # blue
     box = torch.tensor([[320.0, 160.0, 639.0, 319.0]])
     targets = pad_targets([box] * 12, [torch.tensor([1])] * 12)
-    board = Board(tmp_path, CLASSES)
+    board = TensorBoardWriter(tmp_path, CLASSES)
     board.started(SHAPE)
     for number in range(0, 100, 5):
         board.sampled(number, images, targets)
@@ -321,7 +324,7 @@ def test_board_shows_samples_of_every_tenth_epoch(tmp_path: Path) -> None:
     assert [event.step for event in shown] == [0, 50]
     with Image.open(io.BytesIO(shown[0].encoded_image_string)) as file:
         pixels = np.asarray(file)
-    assert pixels.shape == (3 * 164 - 4, 3 * (LONGEST_SIDE + 4) - 4, 3)
+    assert pixels.shape == (3 * 164 - 4, 3 * (MAX_SIDE + 4) - 4, 3)
     assert pixels[10, 10].tolist() == [0, 0, 200]
     # The box's left edge is in the middle of the picture.
     assert pixels[140, 160].tolist() != [0, 0, 200]
@@ -396,7 +399,11 @@ def test_progress_on_a_terminal_moves_and_keeps_a_line_for_each_epoch() -> None:
 
 def test_training_that_never_began_may_end(tmp_path: Path) -> None:
     bar, _, text = progress(terminal=True)
-    watchers: list[Watcher] = [bar, Board(tmp_path / "b", CLASSES), Ledger(tmp_path / "c", CLASSES)]
+    watchers: list[Watcher] = [
+        bar,
+        TensorBoardWriter(tmp_path / "b", CLASSES),
+        MetricsCsv(tmp_path / "c", CLASSES),
+    ]
     Watchers(watchers).ended()
 
     assert text.getvalue() == ""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
 from model_export.samples.augment import augment
+from model_export.samples.batch_plan import SampleSpec, training_size
 from model_export.samples.color import jitter_hsv
 from model_export.samples.geometry import (
     Picture,
@@ -29,14 +30,14 @@ from model_export.samples.geometry import (
     translation,
 )
 from model_export.samples.mosaic import mix_up, mosaic, moved
-from model_export.samples.recipe import Augmentation, Recipe, augmentation_for, training_size
+from model_export.samples.settings import Augmentation, augmentation_for
 from service.core.letterbox import letterbox
 
 TOLERANCE = 1.25
 TIP_TOLERANCE = 5.0
 HEIGHT, WIDTH = 160, 192
 VARIED = Augmentation(
-    scale=(0.5, 1.5), least_side=4, least_visible=0.1, hsv_probability=0, mixup_probability=0
+    scale=(0.5, 1.5), min_side=4, min_visible=0.1, hsv_probability=0, mixup_probability=0
 )
 
 
@@ -104,13 +105,13 @@ def compare_many(make: Callable[[np.random.Generator], Picture], threshold: int 
     assert compared > 60
 
 
-def assert_sound(picture: Picture, least_side: float) -> None:
+def assert_sound(picture: Picture, min_side: float) -> None:
     height, width = picture.image.shape[:2]
     boxes = picture.boxes_xyxy
     assert boxes.shape == (len(picture.class_ids), 4)
     assert (boxes >= 0).all()
     assert (boxes <= [width, height, width, height]).all()
-    assert (boxes[:, 2:] - boxes[:, :2] >= least_side).all()
+    assert (boxes[:, 2:] - boxes[:, :2] >= min_side).all()
 
 
 def test_boxes_follow_a_flip() -> None:
@@ -163,8 +164,8 @@ def test_boxes_follow_mixup_from_either_picture(boxed: str) -> None:
 def test_boxes_follow_a_whole_sample(closing: bool) -> None:
     def make(rng: np.random.Generator) -> Picture:
         pictures = Pictures([drawn_at_random(rng), *(black(90, 120) for _ in range(50))])
-        recipe = Recipe(0, 0, HEIGHT, WIDTH, closing=closing)
-        picture = augment(pictures, recipe, VARIED, int(rng.integers(1 << 30)))
+        spec = SampleSpec(0, 0, HEIGHT, WIDTH, closing=closing)
+        picture = augment(pictures, spec, VARIED, int(rng.integers(1 << 30)))
         # The first picture may be drawn again for another corner.
         return picture if len(picture.boxes_xyxy) == 1 else black(HEIGHT, WIDTH)
 
@@ -177,23 +178,23 @@ def test_any_size_of_picture_gives_a_sound_sample(height: int, width: int, seed:
     one_pixel = drawn(height, width, (width - 1, height - 1, width, height))
     varied = Augmentation(mosaic_probability=0.6, affine_probability=0.5, mixup_probability=0.5)
 
-    picture = augment(Pictures([one_pixel, black(1, 300)]), Recipe(0, 0, 96, 64), varied, seed)
+    picture = augment(Pictures([one_pixel, black(1, 300)]), SampleSpec(0, 0, 96, 64), varied, seed)
 
     assert picture.image.shape == (96, 64, 3)
     assert picture.image.dtype == np.uint8
-    assert_sound(picture, varied.least_side)
+    assert_sound(picture, varied.min_side)
 
 
 def test_pictures_without_boxes_give_samples_without_boxes() -> None:
     pictures = Pictures([black(50, 70), black(80, 20)])
-    for recipe in (Recipe(0, 0, 64, 64), Recipe(1, 3, 64, 64, closing=True)):
-        picture = augment(pictures, recipe, Augmentation(), 0)
+    for spec in (SampleSpec(0, 0, 64, 64), SampleSpec(1, 3, 64, 64, closing=True)):
+        picture = augment(pictures, spec, Augmentation(), 0)
         assert picture.boxes_xyxy.shape == (0, 4)
         assert picture.class_ids.shape == (0,)
 
 
 def test_a_box_outside_of_the_view_is_dropped_even_with_no_limits() -> None:
-    lenient = Augmentation(least_side=0, least_visible=0)
+    lenient = Augmentation(min_side=0, min_visible=0)
     canvas = blank(40, 50)
     boxes = np.array([[-20, -20, 0, 0], [50, 10, 90, 30], [10, 10, 10.5, 10.5]], np.float32)
 
@@ -208,7 +209,7 @@ def test_a_turned_box_that_is_cut_off_is_measured_by_what_is_in_view() -> None:
     square = np.array([[-half, -half, half, half]], np.float32)
     turn = np.array([[1, -1, 0], [1, 1, 0], [0, 0, np.sqrt(2)]]) / np.sqrt(2)
     canvas = blank(40, 200)
-    lenient = Augmentation(least_visible=0.1)
+    lenient = Augmentation(min_visible=0.1)
 
     picture = in_view(
         canvas, Picture(canvas, square, np.array([7])), translation(20, 60) @ turn, lenient
@@ -280,7 +281,7 @@ def test_a_closing_sample_is_the_letterboxed_picture() -> None:
     picture = drawn(300, 200, (20, 30, 120, 200))
     still = Augmentation(flip_probability=0, hsv_probability=0)
 
-    sample = augment(Pictures([picture] * 4), Recipe(2, 9, 160, 160, closing=True), still, 0)
+    sample = augment(Pictures([picture] * 4), SampleSpec(2, 9, 160, 160, closing=True), still, 0)
 
     expected, way_back = letterbox(picture.image, 160, 160)
     np.testing.assert_array_equal(sample.image, expected)
@@ -289,7 +290,7 @@ def test_a_closing_sample_is_the_letterboxed_picture() -> None:
 
 def test_the_padding_of_a_letterboxed_sample_keeps_its_value() -> None:
     sample = augment(
-        Pictures([black(100, 50)]), Recipe(0, 0, 64, 64, closing=True), Augmentation(), 4
+        Pictures([black(100, 50)]), SampleSpec(0, 0, 64, 64, closing=True), Augmentation(), 4
     )
     assert (sample.image[:, 32:] == 114).all()
 
@@ -309,27 +310,27 @@ def test_mixup_shows_all_of_a_small_picture_and_only_a_large_one(factor: float) 
 
 def test_mixup_takes_only_pictures_with_boxes() -> None:
     red = Picture(np.full((64, 64, 3), (0, 0, 255), np.uint8), *_no_boxes())
-    always = Augmentation(scale=(1, 1), hsv_probability=0, mixup_scale=(1, 1), least_visible=0)
+    always = Augmentation(scale=(1, 1), hsv_probability=0, mixup_scale=(1, 1), min_visible=0)
     boxed = drawn(64, 64, (0, 0, 64, 64))
     for epoch in range(20):
-        sample = augment(Pictures([red, boxed]), Recipe(0, epoch, 64, 64), always, 0)
+        sample = augment(Pictures([red, boxed]), SampleSpec(0, epoch, 64, 64), always, 0)
         # Half white everywhere, whatever lies below.
         assert sample.image.min() >= 127
         assert 7 in sample.class_ids
 
 
-def test_equal_recipes_give_equal_samples_and_others_do_not() -> None:
+def test_equal_specs_give_equal_samples_and_others_do_not() -> None:
     pictures = Pictures([drawn_at_random(np.random.default_rng(i)) for i in range(5)])
 
-    def sample(seed: int, recipe: Recipe) -> bytes:
-        return augment(pictures, recipe, Augmentation(), seed).image.tobytes()
+    def sample(seed: int, spec: SampleSpec) -> bytes:
+        return augment(pictures, spec, Augmentation(), seed).image.tobytes()
 
-    recipe = Recipe(1, 2, 64, 64)
-    assert sample(3, recipe) == sample(3, recipe)
-    others = [sample(4, recipe)]
-    others += [sample(3, replace(recipe, **{name: 0})) for name in ("index", "epoch")]
-    others += [sample(3, replace(recipe, draw=1)), sample(3, replace(recipe, closing=True))]
-    assert len({sample(3, recipe), *others}) == 6
+    spec = SampleSpec(1, 2, 64, 64)
+    assert sample(3, spec) == sample(3, spec)
+    others = [sample(4, spec)]
+    others += [sample(3, replace(spec, **{name: 0})) for name in ("index", "epoch")]
+    others += [sample(3, replace(spec, draw=1)), sample(3, replace(spec, closing=True))]
+    assert len({sample(3, spec), *others}) == 6
 
 
 def test_a_sample_leaves_its_sources_alone() -> None:
@@ -337,7 +338,9 @@ def test_a_sample_leaves_its_sources_alone() -> None:
     picture.image.flags.writeable = False
     picture.boxes_xyxy.flags.writeable = False
     for closing in (True, False):
-        augment(Pictures([picture] * 3), Recipe(0, 0, 64, 64, closing=closing), Augmentation(), 1)
+        augment(
+            Pictures([picture] * 3), SampleSpec(0, 0, 64, 64, closing=closing), Augmentation(), 1
+        )
 
 
 def test_colours_change_within_their_limits() -> None:
@@ -383,21 +386,21 @@ def test_colours_that_nothing_shifts_are_left_alone() -> None:
 
 
 def test_sizes_change_every_ten_iterations_within_their_limits() -> None:
-    sizes = [training_size(1, i, 416, 416, steps=5) for i in range(600)]
+    sizes = [training_size(1, i, 416, 416, variation=5) for i in range(600)]
     for i in range(0, 600, 10):
         assert len(set(sizes[i : i + 10])) == 1
     assert {height for height, _ in sizes} == set(range(256, 577, 32))
     assert all(height == width for height, width in sizes)
-    assert sizes == [training_size(1, i, 416, 416, steps=5) for i in range(600)]
+    assert sizes == [training_size(1, i, 416, 416, variation=5) for i in range(600)]
 
 
 def test_sizes_keep_the_proportion_and_never_vanish() -> None:
     for iteration in range(0, 300, 10):
-        height, width = training_size(0, iteration, 64, 128, steps=9)
+        height, width = training_size(0, iteration, 64, 128, variation=9)
         assert height >= 32
         assert width == pytest.approx(2 * height, abs=32)
         assert height % 32 == width % 32 == 0
-    assert training_size(0, 123, 416, 640, steps=0) == (416, 640)
+    assert training_size(0, 123, 416, 640, variation=0) == (416, 640)
 
 
 def test_small_models_learn_from_samples_that_vary_less() -> None:
@@ -409,7 +412,7 @@ def test_small_models_learn_from_samples_that_vary_less() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("flip_probability", 1.5), ("scale", (2.0, 1.0)), ("scale", (0.0, 1.0)), ("least_side", -1.0)],
+    [("flip_probability", 1.5), ("scale", (2.0, 1.0)), ("scale", (0.0, 1.0)), ("min_side", -1.0)],
 )
 def test_settings_without_a_meaning_are_refused(field: str, value: object) -> None:
     with pytest.raises(ModelExportError, match=field):

@@ -20,24 +20,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model_export.data.annotations import read_annotations
-from model_export.data.examples import check_images
+from model_export.data.checked_images import check_images
+from model_export.data.sources import DataSource, read_annotations
 from model_export.drawing.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
-from model_export.loss.boxes import Targets
 from model_export.loss.loss import PRESETS, DetectionLoss
 from model_export.loss.presets import PresetName
 from model_export.measure.coco import METRIC_NAMES, Metrics
 from model_export.model.yolox import YOLOX, build
-from model_export.report.events import EpochRecord, RunShape, StepRecord
-from model_export.samples.recipe import augmentation_for
-from model_export.training.config import DataSource, Machine, TrainingConfig
-from model_export.training.dataset import Batch
-from model_export.training.learner import Learner
-from model_export.training.optimizer import sgd
+from model_export.report.events import EpochEnded, RunStarted, StepsTaken
+from model_export.samples.loader import Batch
+from model_export.samples.settings import augmentation_for
+from model_export.samples.targets import Targets
+from model_export.training.config import Machine, TrainingConfig
+from model_export.training.job import Job
+from model_export.training.loop import train
 from model_export.training.parallel import SharedBatchNorm, Team, team
-from model_export.training.stop import StopRequest, stop_on_signals
-from model_export.training.trainer import Job, train
+from model_export.training.signals import StopRequest, stop_on_signals
+from model_export.training.step import TrainingStep, sgd
 from support.project import ROOT
 
 CPU = torch.device("cpu")
@@ -65,18 +65,18 @@ class Diary:
         self.losses: list[float] = []
         self._signal_after = signal_after
 
-    def started(self, shape: RunShape) -> None:
+    def started(self, shape: RunStarted) -> None:
         pass
 
     def sampled(self, step: int, images: Tensor, targets: Targets) -> None:
         pass
 
-    def stepped(self, record: StepRecord) -> None:
+    def stepped(self, record: StepsTaken) -> None:
         self.losses.append(record.losses.total)
         if record.step == self._signal_after:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def epoch_ended(self, record: EpochRecord) -> None:
+    def epoch_ended(self, record: EpochEnded) -> None:
         pass
 
     def ended(self) -> None:
@@ -140,8 +140,10 @@ def learnt_in_parts(batch: Batch, members: Team) -> dict[str, Any]:
     optimizer = sgd(network, rate=0.01)
     loss = DetectionLoss(PRESETS["yolox"], divisor=members.fair_divisor)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    learner = Learner(members.share(network), loss, optimizer, scaler, torch.float32, parts=2)
-    losses = [members.mean(learner.step(batch, 0.01, closing=True)) for _ in range(2)]
+    take_step = TrainingStep(
+        members.share(network), loss, optimizer, scaler, torch.float32, parts=2
+    )
+    losses = [members.mean(take_step(batch, 0.01, closing=True)) for _ in range(2)]
     return {"losses": torch.stack(losses)[:, 0].tolist(), "weights": network.state_dict()}
 
 

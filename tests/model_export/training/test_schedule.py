@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from model_export.model.yolox import yolox_nano
-from model_export.training.ema import WeightAverage
-from model_export.training.optimizer import sgd
+from model_export.training.average import WeightAverage
 from model_export.training.schedule import Schedule
+from model_export.training.step import sgd
 
 SCHEDULE = Schedule(0.01, total_steps=100, warmup_steps=10, closing_steps=20, floor_ratio=0.05)
 

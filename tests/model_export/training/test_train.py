@@ -13,13 +13,14 @@ import pytest
 
 from model_export.__main__ import main
 from model_export.commands.sample_arguments import augmentation
+from model_export.data.sources import DataSource
 from model_export.drawing.demo_data import barcodes, shapes, write_demo_data
 from model_export.measure.coco import Metrics
 from model_export.model.checkpoint import read_state_dict
 from model_export.model.yolox import build
 from model_export.report.run_folder import RunFolder
-from model_export.samples.recipe import augmentation_for
-from model_export.training.config import DataSource, DrawnBarcodes, TrainingConfig
+from model_export.samples.settings import augmentation_for
+from model_export.training.config import DrawnBarcodes, TrainingConfig
 from service.core.contract import ModelContract
 from support.servers import server
 

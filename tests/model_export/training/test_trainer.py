@@ -14,27 +14,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model_export.data.annotations import read_annotations
-from model_export.data.examples import CheckedImages, check_images
+from model_export.data.checked_images import CheckedImages, check_images
+from model_export.data.sources import DataSource, read_annotations
 from model_export.drawing.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
-from model_export.loss.boxes import Targets
 from model_export.loss.loss import PRESETS, DetectionLoss
 from model_export.measure.coco import METRIC_NAMES, Metrics
 from model_export.model.checkpoint import read_state_dict
 from model_export.model.yolox import build
-from model_export.report.events import EpochRecord, RunShape, StepRecord
-from model_export.samples.batches import BatchPlan
-from model_export.samples.recipe import Recipe, augmentation_for
-from model_export.training.config import DataSource, DrawnBarcodes, Machine, TrainingConfig
-from model_export.training.dataset import Batch
-from model_export.training.ema import WeightAverage
-from model_export.training.learner import Learner, arithmetic
-from model_export.training.optimizer import sgd
+from model_export.report.events import EpochEnded, RunStarted, StepsTaken
+from model_export.samples.batch_plan import BatchPlan, SampleSpec
+from model_export.samples.loader import Batch
+from model_export.samples.settings import augmentation_for
+from model_export.samples.targets import Targets
+from model_export.training.average import WeightAverage
+from model_export.training.config import DrawnBarcodes, Machine, TrainingConfig
+from model_export.training.job import Job
+from model_export.training.loop import train
 from model_export.training.parallel import Team
-from model_export.training.snapshot import Progress, Trainee, best_epoch, save_weights
-from model_export.training.stop import StopRequest, stop_on_signals
-from model_export.training.trainer import Job, batch_plan, train, training_samples
+from model_export.training.signals import StopRequest, stop_on_signals
+from model_export.training.state import TrainingState, best_epoch, save_weights
+from model_export.training.step import TrainingStep, arithmetic, sgd
 
 CPU = torch.device("cpu")
 IMAGES = 6
@@ -46,13 +46,13 @@ class Diary:
     """Everything that a training says; `on_step` is called with the step after each record."""
 
     def __init__(self, on_step: Callable[[int], None] = lambda _step: None) -> None:
-        self.shape: RunShape | None = None
+        self.shape: RunStarted | None = None
         self.sampled_at: list[int] = []
-        self.steps: list[StepRecord] = []
-        self.epochs: list[EpochRecord] = []
+        self.steps: list[StepsTaken] = []
+        self.epochs: list[EpochEnded] = []
         self._on_step = on_step
 
-    def started(self, shape: RunShape) -> None:
+    def started(self, shape: RunStarted) -> None:
         self.shape = shape
 
     def sampled(self, step: int, images: Tensor, targets: Targets) -> None:
@@ -60,11 +60,11 @@ class Diary:
         assert len(images) == len(targets.class_ids) == BATCH
         self.sampled_at.append(step)
 
-    def stepped(self, record: StepRecord) -> None:
+    def stepped(self, record: StepsTaken) -> None:
         self.steps.append(record)
         self._on_step(record.step)
 
-    def epoch_ended(self, record: EpochRecord) -> None:
+    def epoch_ended(self, record: EpochEnded) -> None:
         self.epochs.append(record)
 
     def ended(self) -> None:
@@ -80,7 +80,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> CheckedImages:
 
 @pytest.fixture(autouse=True)
 def _record_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model_export.training.trainer.STEPS_PER_RECORD", 1)
+    monkeypatch.setattr("model_export.training.loop.STEPS_PER_READING", 1)
 
 
 def config(**changes: object) -> TrainingConfig:
@@ -147,10 +147,10 @@ def test_training_tells_its_shape_steps_samples_and_epochs(
 
     assert run(pictures, tmp_path, diary)
 
-    assert diary.shape == RunShape(epochs=3, epoch_steps=EPOCH_STEPS, first_step=0, batch_size=4)
+    assert diary.shape == RunStarted(epochs=3, epoch_steps=EPOCH_STEPS, first_step=0, batch_size=4)
     assert [record.step for record in diary.steps] == [0, 1, 2, 3, 4, 5]
     assert diary.sampled_at == [0, 2, 4]
-    assert [record.epoch for record in diary.epochs] == [0, 1, 2]
+    assert [record.number for record in diary.epochs] == [0, 1, 2]
     for epoch, (first, second) in enumerate(zip(diary.steps[::2], diary.steps[1::2], strict=True)):
         mean = (first.losses.total + second.losses.total) / 2
         assert diary.epochs[epoch].losses.total == pytest.approx(mean, rel=1e-5)
@@ -217,13 +217,13 @@ def test_seed_decides_the_numbers(pictures: CheckedImages, tmp_path: Path) -> No
 def test_steps_follow_the_configuration(
     pictures: CheckedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learners: list[Learner] = []
+    steps: list[TrainingStep] = []
 
-    def learner(*parts: Any) -> Learner:
-        learners.append(Learner(*parts))
-        return learners[-1]
+    def step(*parts: Any) -> TrainingStep:
+        steps.append(TrainingStep(*parts))
+        return steps[-1]
 
-    monkeypatch.setattr("model_export.training.trainer.Learner", learner)
+    monkeypatch.setattr("model_export.training.loop.TrainingStep", step)
     run(
         pictures,
         tmp_path,
@@ -238,7 +238,7 @@ def test_steps_follow_the_configuration(
         weight_decay=0.01,
     )
 
-    (made,) = learners
+    (made,) = steps
     preset = replace(PRESETS["article"], class_weight=3.0)
     assert made.loss.preset == preset
     assert (made.loss.coding, made.loss.center_radius, made.parts) == ("anchor_point", 2.5, 2)
@@ -247,11 +247,13 @@ def test_steps_follow_the_configuration(
     assert {group["weight_decay"] for group in groups} == {0.0, 0.01}
 
 
-def test_batches_follow_the_configuration() -> None:
+def test_batches_follow_the_configuration(pictures: CheckedImages, tmp_path: Path) -> None:
     augmentation = replace(augmentation_for("nano"), multiscale_steps=2)
     settings = config(height=96, width=128, seed=7, augmentation=augmentation)
 
-    assert batch_plan(settings, IMAGES, Team(CPU), start=3) == BatchPlan(
+    job = Job(settings, Machine(), pictures, tmp_path / "last.pth", tmp_path / "best.pth")
+
+    assert job.plan(Team(CPU), start=3) == BatchPlan(
         images=IMAGES,
         batch_size=BATCH,
         epochs=3,
@@ -268,7 +270,7 @@ def test_seed_decides_the_samples(pictures: CheckedImages, tmp_path: Path) -> No
     def sample(seed: int) -> bytes:
         last, best = tmp_path / "last.pth", tmp_path / "best.pth"
         job = Job(config(seed=seed), Machine(), pictures, last, best)
-        return training_samples(job)[Recipe(0, 0, 64, 64)].image.numpy().tobytes()
+        return job.samples()[SampleSpec(0, 0, 64, 64)].image.numpy().tobytes()
 
     assert sample(3) == sample(3)
     assert sample(3) != sample(4)
@@ -352,8 +354,8 @@ def test_training_that_is_cut_off_between_row_and_snapshot_repeats_the_epoch(
     pictures: CheckedImages, tmp_path: Path
 ) -> None:
     class Forgetful(Diary):
-        def epoch_ended(self, record: EpochRecord) -> None:
-            if record.epoch == 1:
+        def epoch_ended(self, record: EpochEnded) -> None:
+            if record.number == 1:
                 raise InterruptedByPowerCutError
             super().epoch_ended(record)
 
@@ -361,7 +363,7 @@ def test_training_that_is_cut_off_between_row_and_snapshot_repeats_the_epoch(
         run(pictures, tmp_path, Forgetful(), epochs=3)
     diary = Diary()
     assert run(pictures, tmp_path, diary, epochs=3, resume=True)
-    assert [record.epoch for record in diary.epochs] == [1, 2]
+    assert [record.number for record in diary.epochs] == [1, 2]
 
 
 def test_data_that_shrank_cannot_go_on(pictures: CheckedImages, tmp_path: Path) -> None:
@@ -420,7 +422,7 @@ def test_accumulated_parts_give_the_mean_of_their_gradients(pictures: CheckedIma
     optimizer = GradientRecorder(model.parameters())
     scaler = torch.amp.GradScaler("cpu", enabled=False)
 
-    Learner(model, loss, optimizer, scaler, torch.float32, parts=2).step(batch, 1.0, closing=False)
+    TrainingStep(model, loss, optimizer, scaler, torch.float32, parts=2)(batch, 1.0, closing=False)
 
     found = nn.utils.parameters_to_vector(optimizer.gradients)
     first, second = (nn.utils.parameters_to_vector(gradients) for gradients in expected)
@@ -436,11 +438,11 @@ def test_mixed_precision_learns_with_float32_weights(
     model = build("nano", 2).train()
     optimizer = sgd(model, rate=0.01)
     scaler = torch.amp.GradScaler("cpu", enabled=dtype == torch.float16)
-    learner = Learner(model, DetectionLoss(PRESETS["yolox"]), optimizer, scaler, dtype)
+    take_step = TrainingStep(model, DetectionLoss(PRESETS["yolox"]), optimizer, scaler, dtype)
 
     # The scale of float16 gradients is halved until none overflows; by then ten steps have passed
     # on a CPU that multiplies in it.
-    totals = [learner.step(batch_of(pictures), 0.01, closing=True)[0].item() for _ in range(32)]
+    totals = [take_step(batch_of(pictures), 0.01, closing=True)[0].item() for _ in range(32)]
 
     assert sum(totals[-4:]) / 4 < 0.9 * totals[0]
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -452,48 +454,48 @@ def test_cpu_computes_in_float32_unless_asked_otherwise() -> None:
 
 
 @pytest.fixture
-def trainee() -> Trainee:
+def state() -> TrainingState:
     torch.manual_seed(0)
     model = build("nano", 2)
     optimizer = sgd(model, rate=0.01)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return Trainee(model, WeightAverage(model), optimizer, scaler, Progress(step=7))
+    return TrainingState(model, WeightAverage(model), optimizer, scaler, step=7)
 
 
-def test_nothing_to_resume_is_an_error(trainee: Trainee, tmp_path: Path) -> None:
+def test_nothing_to_resume_is_an_error(state: TrainingState, tmp_path: Path) -> None:
     with pytest.raises(ModelExportError, match="nothing to resume"):
-        trainee.restore(tmp_path / "last.pth")
+        state.restore(tmp_path / "last.pth")
 
 
-def test_best_epoch_is_read_from_the_snapshot(trainee: Trainee, tmp_path: Path) -> None:
-    trainee.progress.best_epoch = 5
-    trainee.save(tmp_path / "last.pth")
-    save_weights(trainee.model, tmp_path / "best.pth")
+def test_best_epoch_is_read_from_the_snapshot(state: TrainingState, tmp_path: Path) -> None:
+    state.best_epoch = 5
+    state.save(tmp_path / "last.pth")
+    save_weights(state.model, tmp_path / "best.pth")
 
     assert best_epoch(tmp_path / "last.pth") == 5
     with pytest.raises(ModelExportError, match="is no training"):
         best_epoch(tmp_path / "best.pth")
 
 
-def test_damaged_snapshot_is_an_error(trainee: Trainee, tmp_path: Path) -> None:
+def test_damaged_snapshot_is_an_error(state: TrainingState, tmp_path: Path) -> None:
     path = tmp_path / "last.pth"
-    trainee.save(path)
+    state.save(path)
     path.write_bytes(path.read_bytes()[:-1000])
 
     with pytest.raises(ModelExportError, match="no training that fits"):
-        trainee.restore(path)
+        state.restore(path)
 
 
-def test_snapshot_of_weights_alone_cannot_be_resumed(trainee: Trainee, tmp_path: Path) -> None:
-    save_weights(trainee.average.model, tmp_path / "best.pth")
+def test_snapshot_of_weights_alone_cannot_be_resumed(state: TrainingState, tmp_path: Path) -> None:
+    save_weights(state.average.model, tmp_path / "best.pth")
 
     with pytest.raises(ModelExportError, match="no training that fits"):
-        trainee.restore(tmp_path / "best.pth")
+        state.restore(tmp_path / "best.pth")
 
 
-def test_scale_of_gradients_goes_on_where_it_was(trainee: Trainee, tmp_path: Path) -> None:
-    begun = replace(trainee, scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
-    resumed = replace(trainee, scaler=torch.amp.GradScaler("cpu"))
+def test_scale_of_gradients_goes_on_where_it_was(state: TrainingState, tmp_path: Path) -> None:
+    begun = replace(state, scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
+    resumed = replace(state, scaler=torch.amp.GradScaler("cpu"))
 
     begun.save(tmp_path / "last.pth")
     resumed.restore(tmp_path / "last.pth")
@@ -501,15 +503,15 @@ def test_scale_of_gradients_goes_on_where_it_was(trainee: Trainee, tmp_path: Pat
     assert resumed.scaler.get_scale() == 8.0
 
 
-def test_snapshot_leaves_no_other_files(trainee: Trainee, tmp_path: Path) -> None:
-    trainee.save(tmp_path / "last.pth")
+def test_snapshot_leaves_no_other_files(state: TrainingState, tmp_path: Path) -> None:
+    state.save(tmp_path / "last.pth")
 
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
 
 
-def test_snapshot_that_cannot_be_written_is_an_error(trainee: Trainee, tmp_path: Path) -> None:
+def test_snapshot_that_cannot_be_written_is_an_error(state: TrainingState, tmp_path: Path) -> None:
     with pytest.raises(ModelExportError, match="cannot write"):
-        trainee.save(tmp_path / "missing" / "last.pth")
+        state.save(tmp_path / "missing" / "last.pth")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from service.core.contract import InputSpec
-from service.core.pack import pack_images
+from service.core.input_tensor import pack_images
 from service.cpus import usable_cpus
 from service.engine.base import CpuShares
 from service.engine.onnx_runtime import share_out, tensorrt_options

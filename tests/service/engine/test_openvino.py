@@ -1,5 +1,7 @@
 """OpenVINO as an engine of its own: the rows, the sizes that it compiles, and what is refused."""
 
+import os
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -159,6 +161,18 @@ def test_a_server_finds_with_it_what_it_finds_without() -> None:
         assert mine["class_name"] == theirs["class_name"]
         assert mine["score"] == pytest.approx(theirs["score"], abs=0.03)
         assert mine["box"] == pytest.approx(theirs["box"], abs=3)
+
+
+@needs_openvino
+def test_openvino_is_kept_from_reporting_to_its_maker(tmp_path: Path) -> None:
+    code = (
+        "import sys; from service.engine.openvino_model import import_openvino\n"
+        "import_openvino(); sys.exit('openvino_telemetry.main' in sys.modules)"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    # Where it would keep the number by which it knows this machine again.
+    assert not (tmp_path / "intel").exists()
 
 
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(

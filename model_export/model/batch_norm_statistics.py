@@ -1,4 +1,4 @@
-"""Batch norm statistics for weights that were folded, so that they can be trained further."""
+"""Batch norm statistics computed anew: for folded weights to train on, and for averaged weights."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,43 +9,43 @@ from torch import Tensor, nn
 
 from model_export.model.blocks import ConvBlock
 
-# Images to measure on. With 64 of BCCD, the outputs of the released nano in training mode are 5 %
-# further from those in evaluation mode than with 160; with 8 they are 52 % further. What remains is
-# how single batches vary.
+# Images to compute them from. With 64 images of BCCD, the outputs of the released nano in training
+# mode are 5 % further from those in evaluation mode than with 160 images; with 8, 52 % further. The
+# remaining distance is the variation between batches.
 STATISTICS_IMAGES: Final = 64
-# How near to 1 a folded batch norm's gain is: well above float32's rounding, and well below the
-# 5e-4 by which that of an untrained batch norm differs.
+# A folded batch norm's gain differs from 1 by less than this: well above float32's rounding, and
+# well below the 5e-4 by which an untrained batch norm's gain differs.
 FOLDED_TOLERANCE: Final = 1e-5
 
 
 def carries_statistics(model: nn.Module) -> bool:
     """Whether any batch norm does more than add a bias in evaluation mode.
 
-    None does where they were folded into the convolutions but kept their places: mean 0, variance
-    1 less epsilon, weight 1. In training mode such a network is another function altogether.
+    None does after batch norms were folded into the convolutions and left in place with mean 0,
+    variance 1 - epsilon and weight 1. In training mode, such a network is another function.
     """
     return not all(_only_adds_a_bias(norm) for norm in _norms(model))
 
 
 @torch.no_grad()
 def restore_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Let every batch norm normalise by what it sees, and undo that by its weight and bias.
+    """Give every batch norm the statistics of its inputs, and undo their effect by weight and bias.
 
     The network stays the same function in evaluation mode, and becomes nearly the same one in
-    training mode on batches like these. One pass is enough: in evaluation mode, no layer depends
-    on the statistics that another is about to get.
+    training mode on batches like these. One pass is enough: in evaluation mode, the inputs of a
+    layer do not depend on the statistics that another is about to get.
 
-    Filters get the length 1, which batch norm undoes as well. Folding leaves those that see pixels
-    so short that the smallest step of an optimizer turns them round, and the running statistics,
-    which follow slowly, would at once be those of another network.
+    Filters are scaled to length 1, which the batch norms undo too. Folding leaves those that see
+    pixels so short that a single small step of an optimizer turns them round. The running
+    statistics, which follow slowly, would then be those of another network.
 
     Args:
-        model: A network of `ConvBlock`s, whatever their statistics; it keeps its mode.
+        model: A network of `ConvBlock`s with any statistics; it keeps its mode.
         batches: Images on the model's device, `(N, 3, H, W)` float32, BGR, 0-255; sizes may vary.
-            About `STATISTICS_IMAGES` images in all, as the training will have them.
+            About `STATISTICS_IMAGES` images in all, augmented as in the training.
 
     Raises:
-        ValueError: There are no batches; the model is unchanged.
+        ValueError: There are no batches; the model is then unchanged.
     """
     layers = [(conv, norm, _Moments()) for conv, norm in _layers(model)]
     with _evaluating(model), ExitStack() as hooks:
@@ -63,18 +63,18 @@ def restore_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
 def refresh_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics of every batch norm by those of some batches.
 
-    An average of weights is none of the models that its running statistics were gathered from, and
-    momentum makes these noisy: measured anew, they are worth some AP (2105.07576, section 3).
+    The averaged statistics belong to the models that were averaged, not to the average of their
+    weights, and momentum makes them noisy. New ones gain some AP (2105.07576, section 3).
 
     Args:
-        model: Its weights stay; it is in evaluation mode afterwards.
+        model: Its weights stay as they are; it is in evaluation mode afterwards.
         batches: Images on the model's device, `(N, 3, H, W)` float32, BGR, 0-255.
     """
     norms = [norm for _, norm in _layers(model)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        # Without a momentum, torch takes the mean over all batches.
+        # Without momentum, torch computes the mean over all batches.
         norm.momentum = None
     model.train()
     for images in batches:
@@ -98,9 +98,9 @@ class _Moments:
         return self._squares / self.count
 
     def add_input(self, _norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Take in what a batch norm is about to see, `(N, C, H, W)` floats."""
+        """Add the inputs of a batch norm, `(N, C, H, W)` floats; a forward pre-hook."""
         (values,) = inputs
-        # Not a sum of squares: that would need all values in float64 where the mean is large.
+        # Not a sum of squares, which would need float64 for every value if the mean is large.
         pair = torch.var_mean(values.float(), dim=(0, 2, 3), correction=0)
         variance, mean = (_exact(moment) for moment in pair)
         count = values.numel() // values.shape[1]
@@ -115,8 +115,8 @@ class _Moments:
 def _normalise_by(moments: _Moments, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """Change filters and statistics, but not the function.
 
-    A channel that never varies is no danger: epsilon bounds what it is divided by, and the new
-    weight multiplies by the same again.
+    A channel that never varies is safe: epsilon bounds the divisor, and the new weight multiplies
+    by the same number again.
     """
     gain, offset = _gain_and_offset(norm)
     length = _exact(conv.weight).flatten(1).norm(dim=1)
@@ -138,7 +138,7 @@ def _only_adds_a_bias(norm: nn.BatchNorm2d) -> bool:
 
 
 def _gain_and_offset(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What a batch norm multiplies by and then adds in evaluation mode, `(C,)` float64 each."""
+    """The factor and the summand of a batch norm in evaluation mode, `(C,)` float64 each."""
     mean, variance = map(_exact, _statistics(norm))
     gain = _exact(norm.weight) / (variance + norm.eps).sqrt()
     return gain, _exact(norm.bias) - gain * mean
@@ -151,7 +151,7 @@ def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _exact(values: Tensor) -> Tensor:
-    """In float64, on the CPU because not every device has it."""
+    """In float64, and on the CPU, because not every device has float64."""
     return values.detach().cpu().double()
 
 
@@ -160,7 +160,7 @@ def _norms(model: nn.Module) -> Iterator[nn.BatchNorm2d]:
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Each convolution that has a batch norm behind it, and that batch norm."""
+    """Each convolution that is followed by a batch norm, and that batch norm."""
     for module in model.modules():
         if isinstance(module, ConvBlock) and isinstance(module.bn, nn.BatchNorm2d):
             yield module.conv, module.bn
@@ -168,7 +168,7 @@ def _layers(model: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards, whatever mode each module had."""
+    """Evaluation mode; afterwards, each module has the mode it had before."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -11,22 +11,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model_export.data.annotations import read_coco
-from model_export.data.examples import Examples, check_images
+from model_export.data.checked_images import check_images
+from model_export.data.coco import read_coco
 from model_export.errors import ModelExportError
-from model_export.loss.boxes import Targets, pad_targets
 from model_export.loss.loss import YOLOX_RELEASE, DetectionLoss
+from model_export.model.batch_norm_statistics import carries_statistics, restore_statistics
 from model_export.model.blocks import BATCH_NORM_EPSILON, ConvBlock
 from model_export.model.checkpoint import load_weights
 from model_export.model.csp_darknet import CSPDarknet
 from model_export.model.head import CoupledHead, DecoupledHead
 from model_export.model.pafpn import PAFPN
+from model_export.model.pretrained import Loaded, initialise
 from model_export.model.yolox import YOLOX, build
-from model_export.samples.recipe import Augmentation, Recipe
-from model_export.training.dataset import Batch, TrainingSamples, collate
-from model_export.training.optimizer import sgd
-from model_export.training.pretrained import Loaded, initialise
-from model_export.training.statistics import carries_statistics, restore_statistics
+from model_export.samples.batch_plan import SampleSpec
+from model_export.samples.loader import Batch, TrainingSamples, collate
+from model_export.samples.settings import Augmentation
+from model_export.samples.targets import Targets, pad_targets
+from model_export.training.step import sgd
 from support.pictures import photo_like
 
 State = dict[str, Tensor]
@@ -332,11 +333,11 @@ def test_small_model_keeps_its_loss_in_training_mode(small_folded: YOLOX) -> Non
 def coco_batch(shared_data: Path, start: int, count: int) -> Batch:
     """Photos of the COCO subset as the server would letterbox them."""
     folder = shared_data / "coco-subset"
-    data = read_coco(folder / "instances_exact.json", folder / "images")
+    data = read_coco(folder / "instances_exact.json", folder / "images").targets()
     data = replace(data, images=data.images[start : start + count])
     plain = Augmentation(flip_probability=0.0, hsv_probability=0.0)
-    samples = TrainingSamples(Examples(check_images(data)), plain, seed=0)
-    return collate([samples[Recipe(i, 0, 320, 320, closing=True)] for i in range(count)])
+    samples = TrainingSamples(check_images(data).pictures(None), plain, seed=0)
+    return collate([samples[SampleSpec(i, 0, 320, 320, closing=True)] for i in range(count)])
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A training on disk: what is needed to go on as if it had never been interrupted."""
+"""The state of a training, on disk too: all that it takes to continue as if uninterrupted."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,65 +10,53 @@ from torch import nn
 
 from model_export.errors import ModelExportError
 from model_export.files import replacing
-from model_export.training.ema import WeightAverage
+from model_export.training.average import WeightAverage
 
 
 @dataclass(slots=True)
-class Progress:
-    """How far a training is.
-
-    Attributes:
-        step: The optimizer step that comes next.
-        best_ap: Highest AP on the validation data, or -1 before the first measurement.
-        best_epoch: Its epoch, from 0; -1 likewise.
-    """
-
-    step: int = 0
-    best_ap: float = -1.0
-    best_epoch: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Trainee:
+class TrainingState:
     """Everything that changes while a model is trained.
 
     Attributes:
         model: With the weights that are trained.
         average: The average of the weights.
         optimizer: With its momenta.
-        scaler: Of the gradients in float16; switched off otherwise.
-        progress: How far it is.
+        scaler: Scales the loss in float16; otherwise disabled.
+        step: The optimizer step that comes next.
+        best_ap: Highest AP on the validation data, or -1 before the first measurement.
+        best_epoch: The epoch that had it, from 0, or -1.
     """
 
     model: nn.Module
     average: WeightAverage
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    progress: Progress
+    step: int = 0
+    best_ap: float = -1.0
+    best_epoch: int = -1
 
     def save(self, path: Path) -> None:
-        """Write all of it; `model` of the file is the average, which is what others want.
+        """Write the state; the file's `model` is the average, which is what other readers want.
 
         Raises:
             ModelExportError: The file cannot be written.
         """
-        progress = self.progress
         training = {
             "weights": self.model.state_dict(),
             "average_updates": self.average.updates,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "step": progress.step,
-            "best_ap": progress.best_ap,
-            "best_epoch": progress.best_epoch,
+            "step": self.step,
+            "best_ap": self.best_ap,
+            "best_epoch": self.best_epoch,
         }
         _write({"model": self.average.model.state_dict(), "training": training}, path)
 
     def restore(self, path: Path) -> None:
-        """Become what was saved.
+        """Take over the state that was saved.
 
         Raises:
-            ModelExportError: The file is no training, or that of another model.
+            ModelExportError: The file is no state of a training, or that of another model.
         """
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -78,9 +66,9 @@ class Trainee:
             self.average.updates = training["average_updates"]
             self.optimizer.load_state_dict(training["optimizer"])
             self.scaler.load_state_dict(training["scaler"])
-            self.progress.step = training["step"]
-            self.progress.best_ap = training["best_ap"]
-            self.progress.best_epoch = training["best_epoch"]
+            self.step = training["step"]
+            self.best_ap = training["best_ap"]
+            self.best_epoch = training["best_epoch"]
         except FileNotFoundError as error:
             raise ModelExportError(
                 f"there is nothing to resume: no {path}; remove the folder to begin anew"
@@ -90,10 +78,10 @@ class Trainee:
 
 
 def best_epoch(path: Path) -> int:
-    """The epoch, from 0, of the highest AP in a training that was saved.
+    """The epoch, from 0, with the highest AP of a saved training.
 
     Raises:
-        ModelExportError: The file is no training.
+        ModelExportError: The file is no state of a training.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

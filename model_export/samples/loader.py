@@ -1,4 +1,4 @@
-"""Samples as tensors, made in worker processes."""
+"""Samples as tensors, made in worker processes, and batches of them."""
 
 import signal
 from collections.abc import Generator, Iterator, Sequence
@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from model_export.errors import ModelExportError
-from model_export.loss.boxes import Targets, pad_targets
 from model_export.samples.augment import PictureSource, augment
-from model_export.samples.batches import BatchPlan
-from model_export.samples.recipe import Augmentation, Recipe
+from model_export.samples.batch_plan import BatchPlan, SampleSpec
+from model_export.samples.settings import Augmentation
+from model_export.samples.targets import Targets, pad_targets
 
 
 class Sample(NamedTuple):
-    """One input of the network and what should be found on it.
+    """One input of the network, and the objects that should be found on it.
 
     Attributes:
         image: (H, W, 3) uint8, BGR, 0 to 255.
@@ -33,11 +33,11 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Samples of one size; a DataLoader pins a named tuple unasked.
+    """Samples of one size; a named tuple, because a DataLoader pins the tensors of one by itself.
 
     Attributes:
-        images: (N, 3, H, W) uint8, BGR, 0 to 255: a quarter of the bytes to pass on of float32.
-            The channels are last in memory, as OpenCV makes them and the network wants them.
+        images: (N, 3, H, W) uint8, BGR, 0 to 255: a quarter of the bytes of float32. Channels are
+            last in memory, as OpenCV writes them and the network wants them.
         targets: The ground truths, padded, in network pixels.
     """
 
@@ -45,11 +45,11 @@ class Batch(NamedTuple):
     targets: Targets
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on another device, without waiting for the copy."""
+        """A copy on another device, made without waiting for it."""
         return Batch(self.images.to(device, non_blocking=True), self.targets.to(device))
 
     def split(self, parts: int) -> Iterator["Batch"]:
-        """So many batches of equal size that make up this one, in order."""
+        """This batch as `parts` batches of equal size, in order."""
         for images, boxes, class_ids in zip(
             self.images.chunk(parts),
             self.targets.boxes_xyxy.chunk(parts),
@@ -61,26 +61,28 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingSamples(Dataset[Sample]):
-    """The augmented samples of a data set, by recipe; nothing here changes while it is used.
+    """The augmented samples of a data set, indexed by what a sample depends on.
+
+    Immutable: a sample is the same whenever and in whichever process it is made.
 
     Attributes:
-        examples: The pictures.
+        pictures: The pictures to make samples of.
         settings: How much samples vary.
         seed: The run's seed.
     """
 
-    examples: PictureSource
+    pictures: PictureSource
     settings: Augmentation
     seed: int
 
-    def __getitem__(self, recipe: Recipe) -> Sample:
-        """The sample of a recipe.
+    def __getitem__(self, spec: SampleSpec) -> Sample:
+        """Make a sample.
 
         Raises:
-            ModelExportError: An image file cannot be read any more.
+            ModelExportError: An image file can no longer be read.
         """
-        examples = self.examples.at_epoch(recipe.epoch)
-        picture = augment(examples, recipe, self.settings, self.seed)
+        pictures = self.pictures.at_epoch(spec.epoch)
+        picture = augment(pictures, spec, self.settings, self.seed)
         # BGR stays: the network takes what OpenCV reads.
         image = torch.from_numpy(picture.image)
         boxes = torch.from_numpy(picture.boxes_xyxy)
@@ -88,9 +90,9 @@ class TrainingSamples(Dataset[Sample]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one size, and pad their ground truths to the most that one has."""
+    """Stack samples of one size, and pad their ground truths to the longest."""
     images, boxes, class_ids = zip(*samples, strict=True)
-    # Torch's own collation stacks into shared memory where it is in a worker.
+    # In a worker, torch's own collation stacks into shared memory.
     stacked: Tensor = default_collate(list(images))
     return Batch(stacked.permute(0, 3, 1, 2), pad_targets(boxes, class_ids))
 
@@ -105,18 +107,18 @@ def training_batches(
 ) -> Generator[Batch, None, None]:
     """The batches of a plan, the same for any number of workers.
 
-    One loader serves all epochs: workers are started once, and are busy while an epoch ends.
-    Whoever may stop before the end should close it.
+    One loader serves all epochs: workers start once, and prepare the next epoch while one ends.
+    Close the generator if you stop before its end.
 
     Args:
         samples: The samples.
-        plan: Which of them each iteration takes.
-        workers: Processes that make samples; 0 makes them in this one.
-        pin_memory: Whether to copy batches to where a GPU can fetch them.
-        context: How to start the workers (default: Python's).
+        plan: Which of them each step takes.
+        workers: The number of processes that make samples; 0 makes them in this one.
+        pin_memory: Whether to copy batches to page-locked memory, which a GPU reads directly.
+        context: How to start the workers (default: Python's way).
 
     Raises:
-        ModelExportError: An image file cannot be read any more.
+        ModelExportError: An image file can no longer be read.
     """
     loader = DataLoader(
         _Attempts(samples),
@@ -134,21 +136,21 @@ def training_batches(
                 raise batch
             yield batch
     finally:
-        # Else they end when the iterator is collected, and it may never be: an error on its way
-        # out holds on to it, and Python waits at its end for workers that wait for work.
+        # Otherwise they end when the iterator is collected, which may be never: an error on its way
+        # out holds on to it, and at its end Python waits for workers that wait for work.
         if workers:
             batches._shutdown_workers()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 @dataclass(frozen=True)
 class _Attempts(Dataset[Sample | ModelExportError]):
-    """Samples, or why there is none: torch would wrap an error of a worker in its traceback."""
+    """Samples, or the errors in their place: torch would wrap a worker's error in a traceback."""
 
     samples: TrainingSamples
 
-    def __getitem__(self, recipe: Recipe) -> Sample | ModelExportError:
+    def __getitem__(self, spec: SampleSpec) -> Sample | ModelExportError:
         try:
-            return self.samples[recipe]
+            return self.samples[spec]
         except ModelExportError as error:
             return error
 
@@ -163,8 +165,8 @@ def _collate_attempts(attempts: Sequence[Sample | ModelExportError]) -> Batch | 
 
 
 def _start_worker(_worker: int) -> None:
-    # Each worker is one of several: threads of OpenCV would only get in their way.
+    # There are as many workers as cores: threads of OpenCV would only get in their way.
     cv2.setNumThreads(0)
-    # Signals often reach the whole group; the parent decides when its workers end.
+    # Signals often reach the whole process group; the parent decides when its workers end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""From a stack of letterboxed images to the tensor a model expects."""
+"""Pack letterboxed images into the input tensor that a model expects."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ from service.core.contract import InputSpec
 
 
 def pack_images(images: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.generic]:
-    """Bring (N, H, W, 3) uint8 BGR images into a model's channel order, range, dtype and layout."""
+    """Convert (N, H, W, 3) uint8 BGR images to a model's channel order, range, dtype and layout."""
     if spec.color_order == "RGB":
         images = images[..., ::-1]
     if spec.layout == "NCHW":

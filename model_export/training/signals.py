@@ -1,4 +1,4 @@
-"""A training that is asked to stop finishes its step first."""
+"""Stopping on SIGINT and SIGTERM: the training finishes its step first."""
 
 import signal
 import threading
@@ -8,14 +8,14 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether this process was asked to stop, and by which signal; 0 for none."""
+    """The signal by which this process was asked to stop; 0 if there was none."""
 
     def __init__(self) -> None:
         self.number = 0
 
     @property
     def made(self) -> bool:
-        """Whether it was."""
+        """Whether a stop was requested."""
         return self.number > 0
 
 
@@ -30,14 +30,14 @@ def stop_on_signals() -> Iterator[StopRequest]:
         for each, handler in former.items():
             signal.signal(each, handler)
 
-    # Python lets the main thread alone set handlers.
-    heeds = threading.current_thread() is threading.main_thread()
-    if heeds:
+    # Python lets only the main thread set handlers.
+    can_handle = threading.current_thread() is threading.main_thread()
+    if can_handle:
         for each in former:
             signal.signal(each, note)
     try:
         yield request
     finally:
-        if heeds:
+        if can_handle:
             for each, handler in former.items():
                 signal.signal(each, handler)

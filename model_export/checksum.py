@@ -1,4 +1,4 @@
-"""What tells one file from another."""
+"""SHA-256 checksums of files."""
 
 import hashlib
 from pathlib import Path
@@ -7,13 +7,13 @@ from model_export.errors import ModelExportError
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 sum of a file, in hexadecimal."""
+    """The SHA-256 checksum of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def short_digest(path: Path) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of a file, a version for a model.
+def short_sha256(path: Path) -> str:
+    """The first 12 hexadecimal digits of a file's SHA-256, which serve as a model's version.
 
     Raises:
         ModelExportError: The file cannot be read.

@@ -1,4 +1,4 @@
-"""Where a training starts: the weights of an earlier one, perhaps for other classes."""
+"""Starting a training from the weights of an earlier one, perhaps for other classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from model_export.errors import ModelExportError
+from model_export.model.batch_norm_statistics import carries_statistics
 from model_export.model.checkpoint import (
     class_count,
     difference_in_kind,
@@ -18,23 +19,22 @@ from model_export.model.checkpoint import (
 from model_export.model.head import CoupledHead
 from model_export.model.variants import HeadKind
 from model_export.model.yolox import YOLOX
-from model_export.training.statistics import carries_statistics
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What came from a file, and what did not.
+    """The outcome of loading a file into a model.
 
     Attributes:
         path: The file.
-        tensors: How many tensors are the file's.
+        tensors: How many tensors of the model came from the file.
         total: How many the model has.
-        new: The others: class predictions, where the file has another number of classes. In a
-            coupled head only their class rows are as initialised.
+        new: The names of the others: class predictions, if the file has another number of classes.
+            In a coupled head, only their rows for classes are as initialised.
         classes: The model's number of classes.
-        classes_in_file: The file's.
-        folded: The file's batch norms carry no statistics: before a training, they need
-            `model_export.training.statistics.restore_statistics`.
+        classes_in_file: The file's number of classes.
+        folded: Whether the file's batch norms carry no statistics. Before a training, the model
+            then needs `model_export.model.batch_norm_statistics.restore_statistics`.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class Loaded:
         """One line for a person."""
         parts = [f"loaded {self.tensors} of {self.total} tensors from {self.path}"]
         if self.new:
-            # `head.cls_preds.0.weight` and its like are one thing to a person.
+            # To a person, `head.cls_preds.0.weight` and its siblings are one layer.
             layers = sorted({name.rsplit(".", 2)[0] for name in self.new})
             counts = f"{self.classes} classes instead of {self.classes_in_file}"
             parts.append(f"new: {', '.join(layers)} ({counts})")
@@ -61,13 +61,13 @@ class Loaded:
 def initialise(model: YOLOX, path: Path) -> Loaded:
     """Fill a model with the weights of a file that may be for another number of classes.
 
-    Where the numbers differ, the class predictions stay as they are; a coupled head keeps its rows
-    for box and objectness. Where they are the same, everything is taken, whatever the classes'
-    names.
+    If the numbers differ, the model keeps its own class predictions; a coupled head still takes the
+    rows for box and objectness. If they are equal, everything is taken, even if the classes have
+    other names.
 
     Args:
         model: The model, untrained.
-        path: Whatever `model_export.model.checkpoint.read_state_dict` reads.
+        path: A file that `model_export.model.checkpoint.read_state_dict` reads.
 
     Raises:
         ModelExportError: The file cannot be read, or its weights are another model's; the model
@@ -97,7 +97,7 @@ def initialise(model: YOLOX, path: Path) -> Loaded:
 def _with_classes_of(
     fresh: Mapping[str, Tensor], state: Mapping[str, Tensor], head: HeadKind
 ) -> dict[str, Tensor]:
-    """The weights of a file, with the class rows of a model where there are more or fewer."""
+    """The weights of a file, with the model's own class rows if their number differs."""
     layers, kept = ("head.preds.", 5) if head == "coupled" else ("head.cls_preds.", 0)
     given = class_count(shapes_of(state), head)
     fitted = dict(state)

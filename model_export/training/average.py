@@ -1,4 +1,4 @@
-"""An exponential moving average of a model's weights, which evaluates better than the weights."""
+"""An exponential moving average of a model's weights, which detects better than the weights."""
 
 import copy
 import math
@@ -13,9 +13,8 @@ class WeightAverage:
 
     Args:
         model: The model to follow; the average starts as its copy.
-        decay: Share of the old average that a late update keeps.
-        ramp: The average starts short and grows long: after so many updates, `decay` has 63 % of
-            its value.
+        decay: The share of the old average that a late update keeps.
+        ramp: Early updates keep less: after this many, the share has reached 63 % of `decay`.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9998, ramp: int = 2000) -> None:
@@ -37,6 +36,6 @@ class WeightAverage:
                 values.append(current[name].to(average.dtype))
             else:
                 average.copy_(current[name])
-        # All tensors at once: a tenth of the time of one after the other.
+        # All tensors in one call, which takes a tenth of the time of one call per tensor.
         move = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
         move(averages, values, None)

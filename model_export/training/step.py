@@ -1,4 +1,4 @@
-"""One optimizer step: forward, loss, backward, update."""
+"""One optimizer step: forward pass, loss, backward pass, update of the weights."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from model_export.loss.loss import DetectionLoss
+from model_export.samples.loader import Batch
 from model_export.training.config import Precision
-from model_export.training.dataset import Batch
-from model_export.training.meter import loss_tensor
 
 DTYPES: Final[dict[str, torch.dtype]] = {
     "float32": torch.float32,
@@ -20,27 +19,16 @@ DTYPES: Final[dict[str, torch.dtype]] = {
 }
 
 
-def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
-    """What the network computes in; `auto` is mixed on a GPU, in the best type that it knows."""
-    if precision != "auto":
-        return DTYPES[precision]
-    if device.type == "cpu":
-        return torch.float32
-    # Older GPUs only emulate bfloat16, slowly.
-    real = torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if real else torch.float16
-
-
 @dataclass(frozen=True, slots=True)
-class Learner:
+class TrainingStep:
     """Moves a network's weights down the gradient of a batch.
 
     Attributes:
-        network: In training mode; maybe wrapped for several processes.
-        loss: What to minimise.
+        network: In training mode; wrapped if several processes train it.
+        loss: What is minimised.
         optimizer: Of the network's parameters.
-        scaler: Keeps small gradients alive in float16; switched off otherwise.
-        dtype: What the network computes in.
+        scaler: Scales the loss so that small gradients survive in float16; otherwise disabled.
+        dtype: The type that the network computes in.
         parts: In how many parts a batch is computed, to save memory.
     """
 
@@ -51,26 +39,26 @@ class Learner:
     dtype: torch.dtype
     parts: int = 1
 
-    def step(self, batch: Batch, rate: float, *, closing: bool) -> Tensor:
+    def __call__(self, batch: Batch, rate: float, *, closing: bool) -> Tensor:
         """Learn from a batch on the network's device.
 
         Args:
             batch: N images, N a multiple of `parts`.
             rate: The learning rate.
-            closing: Whether augmentation is closed.
+            closing: Whether the epoch is a closing one.
 
         Returns:
-            `(6,)` float32, the mean losses of the parts in the order of `LossValues`.
+            `(6,)` float32, `LossParts.values` averaged over the parts of the batch.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses = self._gradients(batch, closing=closing)
+        losses = self._accumulate_gradients(batch, closing=closing)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         return losses
 
-    def _gradients(self, batch: Batch, *, closing: bool) -> Tensor:
+    def _accumulate_gradients(self, batch: Batch, *, closing: bool) -> Tensor:
         parts = list(batch.split(self.parts))
         values = []
         for number, part in enumerate(parts, start=1):
@@ -80,10 +68,11 @@ class Learner:
                 losses = self.loss(raw, part.targets, height, width, closing=closing)
                 scaled = self.scaler.scale(losses.total / len(parts))
                 torch.autograd.backward(scaled)
-            values.append(loss_tensor(losses))
+            values.append(losses.values())
         return torch.stack(values).mean(0)
 
     def _forward(self, images: Tensor) -> Tensor:
+        """`(N, 3, H, W)` uint8 to raw rows `(N, A, 4 + 1 + C)`."""
         pixels = images.to(torch.float32, memory_format=torch.channels_last)
         mixed = self.dtype != torch.float32
         with torch.autocast(images.device.type, self.dtype, enabled=mixed):
@@ -91,8 +80,32 @@ class Learner:
         return raw
 
     def _exchange(self, *, last: bool) -> AbstractContextManager[None]:
-        """Gradients go to the other processes once a step, with the last part."""
+        """Processes exchange gradients once a step, during its last backward pass."""
         if last or not isinstance(self.network, DistributedDataParallel):
             return nullcontext()
         exchange: AbstractContextManager[None] = self.network.no_sync()
         return exchange
+
+
+def sgd(
+    model: nn.Module, *, rate: float, momentum: float = 0.9, weight_decay: float = 5e-4
+) -> torch.optim.SGD:
+    """YOLOX's optimizer: SGD with Nesterov momentum, and no decay of biases and norms."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        # Biases and the parameters of norms have one axis.
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=True, foreach=True)
+
+
+def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
+    """The type that the network computes in; `auto` on a GPU is the best 16-bit type it has."""
+    if precision != "auto":
+        return DTYPES[precision]
+    if device.type == "cpu":
+        return torch.float32
+    # Older GPUs only emulate bfloat16, which is slow.
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16

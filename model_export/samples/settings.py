@@ -1,0 +1,79 @@
+"""How much training samples vary; without torch, so that the command line starts at once."""
+
+import math
+from dataclasses import dataclass, fields, replace
+
+from model_export.errors import ModelExportError
+from model_export.model.variants import SMALL, Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How much samples vary; the defaults are YOLOX's for its models s to x.
+
+    Attributes:
+        mosaic_probability: Share of samples composed of four images, outside the closing epochs.
+        mixup_probability: Share of the mosaics that are blended with one more image.
+        affine_probability: Share of the samples without mosaic that get a random affine map as
+            mosaics do, outside the closing epochs; the others are letterboxed as the server does.
+        scale: Range of the factor of an affine map, relative to the letterbox's ratio.
+        mixup_scale: The same for the image that is blended in.
+        rotation_degrees: Maximum rotation of an affine map to either side, degrees.
+        shear_degrees: Maximum shear of an affine map along either axis, degrees.
+        translation: Maximum shift of an affine map along either axis, as a share of the size.
+        flip_probability: Share of samples mirrored left to right.
+        hsv_probability: Share of samples whose colour is changed.
+        hue: Maximum change of hue, in OpenCV's unit of 2 degrees.
+        saturation: Maximum change of saturation, of 255.
+        value: Maximum change of value, of 255.
+        min_side: Boxes with a shorter side are no targets, network pixels.
+        min_visible: Boxes of which a smaller share is in view are no targets.
+        multiscale_steps: Sizes vary by up to this many times 32 pixels; 0 for one size.
+    """
+
+    mosaic_probability: float = 1.0
+    mixup_probability: float = 1.0
+    affine_probability: float = 0.0
+    scale: tuple[float, float] = (0.1, 2.0)
+    mixup_scale: tuple[float, float] = (0.5, 1.5)
+    rotation_degrees: float = 10.0
+    shear_degrees: float = 2.0
+    translation: float = 0.1
+    flip_probability: float = 0.5
+    hsv_probability: float = 1.0
+    hue: int = 5
+    saturation: int = 30
+    value: int = 30
+    min_side: float = 2.0
+    min_visible: float = 0.2
+    multiscale_steps: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse values without a meaning.
+
+        Raises:
+            ModelExportError: A share is not within 0 and 1, a range is not one, or a limit is
+                negative or not finite.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                good = 0 < value[0] <= value[1] < math.inf
+            else:
+                is_share = field.name.endswith("_probability")
+                good = 0 <= value < math.inf and (value <= 1 or not is_share)
+            if not good:
+                raise ModelExportError(f"augmentation: {field.name} cannot be {value}")
+
+
+def augmentation_for(variant: Variant) -> Augmentation:
+    """YOLOX's settings for a variant: small models learn from samples that vary less."""
+    if variant not in SMALL:
+        return Augmentation()
+    mosaic_probability = 1.0 if variant == "tiny" else 0.5
+    return replace(
+        Augmentation(),
+        mosaic_probability=mosaic_probability,
+        mixup_probability=0.0,
+        scale=(0.5, 1.5),
+    )

@@ -1,0 +1,100 @@
+"""What is to be trained, and the parts that follow from it: batches, samples, learning rates."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model_export.data.image_cache import ImageCache
+from model_export.data.pictures import TrainingData
+from model_export.errors import ModelExportError
+from model_export.samples.batch_plan import BatchPlan
+from model_export.samples.loader import TrainingSamples, training_batches
+from model_export.training.config import Machine, TrainingConfig
+from model_export.training.parallel import Team
+from model_export.training.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training: its configuration, its data and its files.
+
+    Attributes:
+        config: Everything that the numbers depend on, besides the data.
+        machine: What the training runs on.
+        data: The data to learn from.
+        last: The file of the training's state, written after every epoch and when it stops.
+        best: The file of the averaged weights of the epoch with the highest AP.
+        resume: Whether to continue from `last`.
+    """
+
+    config: TrainingConfig
+    machine: Machine
+    data: TrainingData
+    last: Path
+    best: Path
+    resume: bool = False
+
+    def plan(self, team: Team, *, start: int = 0) -> BatchPlan:
+        """Which samples each step takes in one process of the team, from step `start` on.
+
+        Raises:
+            ModelExportError: The processes cannot share a batch equally, or the run has fewer
+                steps than `start`.
+        """
+        config = self.config
+        plan = BatchPlan(
+            images=len(self.data),
+            batch_size=config.share_of_batch(team.processes),
+            epochs=config.epochs,
+            closing_epochs=config.closing_epochs,
+            height=config.height,
+            width=config.width,
+            multiscale_steps=config.augmentation.multiscale_steps,
+            seed=config.seed,
+            process=team.process,
+            processes=team.processes,
+            start=start,
+        )
+        if start > plan.steps:
+            raise ModelExportError(
+                f"{self.last} is {start} steps far, but these data make {plan.steps}: "
+                "it was begun with others"
+            )
+        return plan
+
+    def samples(self) -> TrainingSamples:
+        """The augmented samples."""
+        cache = ImageCache(self.machine.cache) if self.machine.cache else None
+        return TrainingSamples(
+            self.data.pictures(cache), self.config.augmentation, self.config.seed
+        )
+
+    def learning_rates(self, epoch_steps: int) -> Schedule:
+        """The learning rate of every step."""
+        config = self.config
+        return Schedule(
+            peak=config.rate_per_image * config.batch_size,
+            total_steps=config.epochs * epoch_steps,
+            warmup_steps=round(config.warmup_epochs * epoch_steps),
+            closing_steps=config.closing_epochs * epoch_steps,
+        )
+
+    def first_batches(self, images: int, device: torch.device) -> Iterator[Tensor]:
+        """The run's first training samples in the usual size, to compute batch norm statistics on.
+
+        Args:
+            images: The minimum number of samples, in whole batches; fewer if the run has fewer.
+            device: Where to put them.
+
+        Yields:
+            `(batch_size, 3, H, W)` float32, BGR, 0-255.
+        """
+        one_size = replace(self.config.augmentation, multiscale_steps=0)
+        job = replace(self, config=replace(self.config, augmentation=one_size))
+        batches = training_batches(job.samples(), job.plan(Team(device)))
+        for batch in itertools.islice(batches, -(-images // self.config.batch_size)):
+            yield batch.images.to(device, torch.float32, memory_format=torch.channels_last)
