@@ -32,6 +32,7 @@ class Arguments:
         ours: Our server's flags; None for a process per CPU, and one process beside it.
         concurrency: The loads, in requests in flight.
         seconds: Length of a run.
+        warm_up: How long each server and loop is loaded before its first run, in seconds.
         rounds: How often each contender is measured.
         repeats: How often a run that others disturb is repeated at most.
         environments: The folder of the peers' environments.
@@ -47,6 +48,7 @@ class Arguments:
     ours: tuple[str, ...] | None
     concurrency: tuple[int, ...]
     seconds: float
+    warm_up: float
     rounds: int
     repeats: int
     environments: Path
@@ -139,6 +141,14 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--seconds", type=_seconds, default=10, metavar="S", help="length of a run (%(default)s)"
+    )
+    group.add_argument(
+        "--warm-up",
+        type=_seconds,
+        default=5,
+        metavar="S",
+        help="load before the first run of each server and loop, in which engines prepare for the "
+        "sizes that are sent most (%(default)s)",
     )
     group.add_argument(
         "--rounds",

@@ -121,6 +121,7 @@ def _plan(
         photo_list=write_photo_list(photos, arguments.output / "photos.txt"),
         concurrency=arguments.concurrency,
         seconds=arguments.seconds,
+        warm_up=arguments.warm_up,
         rounds=arguments.rounds,
         repeats=arguments.repeats,
         interpreters=interpreters | {SQUARE: Path(sys.executable)},

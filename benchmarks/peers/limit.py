@@ -29,6 +29,8 @@ from service.build import letterbox_mode, load_engine
 from service.core.contract import ModelContract
 from service.core.input_tensor import pack_images
 from service.core.suppress import DetectionOptions
+from service.engine.base import CPU, Precision
+from service.engine.onnx_runtime import import_runtime
 from service.observe.logs import configure_logs
 from service.pipeline.stages import ImageSource, Job, Stages
 from service.settings import Device, Settings
@@ -37,9 +39,6 @@ from service.settings import Device, Settings
 OPTIONS: Final = DetectionOptions(
     confidence=CONFIDENCE, score_by="joint", nms="hard", iou=IOU, class_agnostic=False
 )
-CPU_PROVIDER: Final = "CPUExecutionProvider"
-# As long as servers are warmed up: engines prepare themselves for the sizes that are sent most.
-WARM_UP_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +68,17 @@ class PlainEngine:
     """
 
     on_cpu = True
-    provider = wanted_provider = CPU_PROVIDER
+    provider = wanted_provider = CPU
+    precision: Precision = "f32"
     max_batch = 1
     spans = (1,)
 
     def __init__(self, settings: Settings) -> None:
-        # Only here: the loops of the server's own engine leave the runtime to that engine.
-        import onnxruntime  # noqa: PLC0415
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = settings.engine_threads
+        runtime = import_runtime()
+        options = runtime.SessionOptions()
+        self.threads = options.intra_op_num_threads = settings.engine_threads or 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(settings.model), options, providers=[CPU_PROVIDER]
-        )
+        self._session = runtime.InferenceSession(str(settings.model), options, providers=[CPU])
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.contract = ModelContract.from_metadata(metadata)
 
@@ -137,8 +133,7 @@ def make_detector(settings: Settings, *, plain: bool) -> tuple[Callable[[bytes],
         prepared = stages.prepare(job)
         return len(stages.find(job, prepared, engine.infer([prepared.tensor])[0]))
 
-    precision = getattr(engine, "precision", None)
-    return detect, Engine(engine.provider, precision=precision and str(precision))
+    return detect, Engine(engine.provider, precision=engine.precision)
 
 
 def _turn(arguments: argparse.Namespace, ready: Connection) -> None:
@@ -154,7 +149,7 @@ def _turn(arguments: argparse.Namespace, ready: Connection) -> None:
     )
     detect, engine = make_detector(settings, plain=arguments.plain)
     photos = [Path(line).read_bytes() for line in arguments.photos.read_text().splitlines()]
-    _repeat(detect, photos, WARM_UP_S)
+    _repeat(detect, photos, arguments.warm_up)
     ready.send(None)
     ready.recv()
     cpu_started = time.process_time()
@@ -199,6 +194,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="ONNX file with a contract")
     parser.add_argument("--photos", type=Path, required=True, help="a file that lists JPEG files")
     parser.add_argument("--seconds", type=float, default=5, help="duration (%(default)s)")
+    parser.add_argument("--warm-up", type=float, default=5, help="before, in s (%(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="side by side (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of each engine (%(default)s)")
     parser.add_argument("--device", choices=get_args(Device), default="cpu", help="(%(default)s)")

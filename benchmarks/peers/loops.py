@@ -47,7 +47,14 @@ def loops(cpus: int) -> tuple[Loop, ...]:
 
 
 def run_loop(
-    loop: Loop, model: Path, flags: Sequence[str], engine: Engine, load: Load, turn: int
+    loop: Loop,
+    model: Path,
+    flags: Sequence[str],
+    engine: Engine,
+    load: Load,
+    *,
+    warm_up: float,
+    turn: int,
 ) -> Run:
     """Measure a loop in processes of its own.
 
@@ -57,6 +64,7 @@ def run_loop(
         flags: The flags of our server.
         engine: What the server states to run the model with.
         load: The photos and the duration.
+        warm_up: How long it runs before, in seconds.
         turn: Number of the round, from 0.
 
     Raises:
@@ -64,6 +72,7 @@ def run_loop(
     """
     command = [sys.executable, "-m", "benchmarks.peers.limit", "--model", str(model)]
     command += ["--photos", str(load.photo_list), "--seconds", str(load.seconds)]
+    command += ["--warm-up", str(warm_up)]
     command += ["--processes", str(loop.processes), "--threads", str(loop.threads)]
     command += ["--device", engine.device, *(["--plain"] if loop.plain else []), "--", *flags]
     before = cpu_times()

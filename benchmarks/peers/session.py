@@ -18,7 +18,6 @@ from benchmarks.peers.served import Engine, ask_engine
 from model_export.errors import ModelExportError
 
 ROOT: Final = Path(__file__).parents[2]
-WARM_UP_S: Final = 2.0
 WARM_UP_CONNECTIONS: Final = 8
 # Reports to the makers would be part of what is measured.
 UNTRACKED: Final = {
@@ -42,6 +41,7 @@ class Plan:
         photo_list: A file that lists them.
         concurrency: The loads, in requests in flight.
         seconds: Length of a run.
+        warm_up: How long each server and loop is loaded before its first run, in seconds.
         rounds: How often each contender is measured.
         repeats: How often a run that others disturb is repeated at most.
         interpreters: Contender to its Python.
@@ -55,6 +55,7 @@ class Plan:
     photo_list: Path
     concurrency: Sequence[int]
     seconds: float
+    warm_up: float
     rounds: int
     repeats: int
     interpreters: Mapping[str, Path]
@@ -176,7 +177,7 @@ def _runs_of(
     contender: Contender, server: RunningServer, plan: Plan, load: Load, turn: int
 ) -> Iterator[Run]:
     url = f"http://127.0.0.1:{server.port}{contender.path}"
-    run_wrk(url, Load(load.photo_list, WARM_UP_S), WARM_UP_CONNECTIONS)
+    run_wrk(url, Load(load.photo_list, plan.warm_up), WARM_UP_CONNECTIONS)
     for connections in plan.concurrency:
         once = partial(
             run_load,
@@ -194,7 +195,9 @@ def _runs_of_loops(
     loops: Sequence[Loop], engine: Engine, plan: Plan, load: Load, turn: int
 ) -> Iterator[Run]:
     for loop in loops:
-        once = partial(run_loop, loop, plan.model, plan.flags, engine, load, turn)
+        once = partial(
+            run_loop, loop, plan.model, plan.flags, engine, load, warm_up=plan.warm_up, turn=turn
+        )
         yield quietest(once, plan.repeats)
 
 

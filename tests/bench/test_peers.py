@@ -64,6 +64,7 @@ def test_a_comparison_can_be_short() -> None:
         ("--concurrency 1,x", "1,x is not N or N,N,..."),
         ("--concurrency 0", "0 is not positive"),
         ("--seconds 0.5", "0.5 is less than 1"),
+        ("--warm-up 0", "0 is less than 1"),
         ("--rounds -1", "-1 is negative"),
         ("--checked 0", "0 is not positive"),
     ],

@@ -137,7 +137,7 @@ def test_a_plain_loop_finds_the_same_without_the_servers_engine(
     expected = [own(picture) for picture in pictures]
     monkeypatch.delattr(limit, "load_engine")
     detect, stated = make_detector(settings, plain=True)
-    assert stated == ON_CPU
+    assert stated == Engine("CPUExecutionProvider", precision="f32")
     assert [detect(picture) for picture in pictures] == expected
     assert sum(expected) > 0
 
@@ -152,7 +152,8 @@ def test_a_loop_runs_in_processes_of_its_own(tmp_path: Path, *, is_plain: bool) 
     photo.write_bytes(encode(photo_like(64, 64), "JPEG"))
     load = Load(write_photo_list([photo], tmp_path / "photos.txt"), seconds=0.2)
     loop = Loop("loop", "some loops", processes=2, threads=1, plain=is_plain)
-    run = run_loop(loop, model, ["--workers", "2"], ON_CPU, load, turn=3)
+    flags = ["--workers", "2"]
+    run = run_loop(loop, model, flags, ON_CPU, load, warm_up=0.1, turn=3)
     assert (run.contender, run.round, run.connections, run.errors) == ("loop", 3, 2, 0)
     assert run.requests >= 2
     assert run.p50_ms <= run.p99_ms < 1000 * run.seconds
@@ -170,7 +171,9 @@ def run_fake_loop(monkeypatch: pytest.MonkeyPatch, ran: Engine, *, is_plain: boo
 
     monkeypatch.setattr(loops.subprocess, "run", run)
     loop = Loop("loop", "some loop", 1, 2, plain=is_plain)
-    measured = run_loop(loop, Path("m"), ["--workers", "2"], OPENVINO, Load(Path("l"), 1), 0)
+    flags, load = ["--workers", "2"], Load(Path("l"), 1)
+    measured = run_loop(loop, Path("m"), flags, OPENVINO, load, warm_up=7, turn=0)
+    assert commands[0][commands[0].index("--warm-up") + 1] == "7"
     assert ("--plain" in commands[0]) is is_plain
     assert commands[0][commands[0].index("--device") + 1] == "openvino"
     assert commands[0][-3:] == ["--", "--workers", "2"]
@@ -210,16 +213,18 @@ def test_loops_run_behind_our_server_with_the_engine_of_that_round(
         return iter(())
 
     def loop_runs(
-        loop: Loop, model: Path, flags: list[str], engine: Engine, load: Load, turn: int
+        loop: Loop, model: Path, flags: list[str], engine: Engine, load: Load, **options: float
     ) -> Run:
+        assert options["warm_up"] == 3
         happened.append((loop.name, engine.device))
+        turn = int(options["turn"])
         return Run(loop.name, turn, 1, 1, 1.0, 0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0)
 
     monkeypatch.setattr(session, "serving", serving)
     monkeypatch.setattr(session, "_runs_of", runs_of)
     monkeypatch.setattr(session, "run_loop", loop_runs)
     monkeypatch.setattr(session, "ask_engine", lambda _: next(engines))
-    plan = Plan(tmp_path, tmp_path, [], [], tmp_path, [1], 1, 2, 0, {}, tmp_path)
+    plan = Plan(tmp_path, tmp_path, [], [], tmp_path, [1], 1, 3, 2, 0, {}, tmp_path)
     contenders = [ours("m", []), alone("m")]
     measured = measure(contenders, [Loop("loop", "loop", 1, 1)], plan, lambda _: None)
     first = [("server", OURS), ("server", "ends"), ("loop", "openvino")]
