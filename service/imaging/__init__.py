@@ -1,1 +1,1 @@
-"""Image files to pixels, and pixels with boxes to image files."""
+"""Decoding image files to pixels, and drawing boxes onto pixels."""

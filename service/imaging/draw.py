@@ -1,4 +1,4 @@
-"""Drawing what was found onto the picture it was found in."""
+"""Draws detections onto their image."""
 
 import asyncio
 import io
@@ -15,11 +15,11 @@ from service.queue.threads import ThreadPool
 
 PictureType = Literal["image/png", "image/jpeg"]
 
-# Steps of the golden angle round the colour wheel keep the hues of any few classes apart.
+# Hues that lie a golden angle apart on the colour wheel stay distinct for any few classes.
 GOLDEN_ANGLE_DEG: Final = 137.508
-LEAST_FONT_PX: Final = 11
-MOST_SCALE: Final = 10
-MOST_JPEG_SIDE: Final = 65_500
+MIN_FONT_PX: Final = 11
+MAX_SCALE: Final = 10
+MAX_JPEG_SIDE: Final = 65_500
 
 
 def draw_detections(
@@ -28,7 +28,7 @@ def draw_detections(
     class_names: tuple[str, ...],
     picture_type: PictureType,
 ) -> bytes:
-    """Draw boxes with names and scores.
+    """Draw each detection's box with its class name and score.
 
     Args:
         pixels: (h, w, 3) uint8, BGR.
@@ -40,16 +40,16 @@ def draw_detections(
         The bytes of the picture file.
 
     Raises:
-        NotAcceptableError: The format has no pictures of this size.
+        NotAcceptableError: The format cannot hold an image of this size.
     """
-    if picture_type == "image/jpeg" and max(pixels.shape) > MOST_JPEG_SIDE:
-        raise NotAcceptableError(f"a JPEG has at most {MOST_JPEG_SIDE} pixels a side; ask for PNG")
+    if picture_type == "image/jpeg" and max(pixels.shape) > MAX_JPEG_SIDE:
+        raise NotAcceptableError(f"a JPEG side has at most {MAX_JPEG_SIDE} pixels; ask for PNG")
     picture = Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))
     draw = ImageDraw.Draw(picture)
-    scale = min(max(picture.size) / 640, MOST_SCALE)
-    font = ImageFont.load_default(max(LEAST_FONT_PX, round(14 * scale)))
+    scale = min(max(picture.size) / 640, MAX_SCALE)
+    font = ImageFont.load_default(max(MIN_FONT_PX, round(14 * scale)))
     width = max(2, round(2 * scale))
-    # The best come last, on top.
+    # The best detection is drawn last, on top of the others.
     for row in reversed(range(len(detections))):
         class_id = int(detections.class_ids[row])
         color = f"hsv({class_id * GOLDEN_ANGLE_DEG % 360:.0f}, 75%, 100%)"
@@ -59,7 +59,7 @@ def draw_detections(
         _draw_label(draw, label, (box[0], box[1]), color, font)
     buffer = io.BytesIO()
     if picture_type == "image/png":
-        # The first level is several times faster than the usual one, and a tenth larger.
+        # Level 1 is several times faster than the default, for a file that is a tenth larger.
         picture.save(buffer, "PNG", compress_level=1)
     else:
         picture.save(buffer, "JPEG", quality=90)
@@ -73,7 +73,7 @@ def _draw_label(
     color: str,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    """Put a label above a box's top-left corner, or just inside where there is no room."""
+    """Draw a label above a box's top-left corner, or inside the box if there is no room above."""
     _, top, right, bottom = draw.textbbox((0, 0), label, font=font)
     height = bottom + top
     x = max(0.0, min(corner[0], draw.im.size[0] - right - 4))
@@ -83,18 +83,18 @@ def _draw_label(
 
 
 def wanted_picture(accept: str) -> PictureType | None:
-    """The picture type that an Accept header prefers to JSON, or None for JSON."""
+    """The picture type that an Accept header prefers to JSON, or None if it prefers JSON."""
     offers: tuple[tuple[str, PictureType | None], ...] = (
         ("application/json", None),
         ("image/png", "image/png"),
         ("image/jpeg", "image/jpeg"),
     )
-    # max() takes the first of equals: JSON, where a client has no preference.
+    # Of equal weights max() takes the first, so that a client without a preference gets JSON.
     return max(offers, key=lambda offer: _quality(accept or "*/*", offer[0]))[1]
 
 
 def _quality(accept: str, media_type: str) -> float:
-    """The weight that an Accept header gives a type, by its most specific matching range."""
+    """The weight of a media type in an Accept header, by its most specific matching range."""
     kind = media_type.partition("/")[0]
     found: dict[str, float] = {}
     for item in accept.split(","):

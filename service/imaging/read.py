@@ -1,4 +1,4 @@
-"""From the bytes of an image file to pixels, within limits and the right way up."""
+"""Decodes the bytes of an image file to upright pixels, within limits."""
 
 import io
 import re
@@ -23,28 +23,28 @@ from service.errors import (
 Pixels = NDArray[np.uint8]
 
 ACCEPTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-# Encoders write about ten scans; each costs a pass over all the pixels.
-MOST_JPEG_SCANS: Final = 100
-# BI_RLE8 and BI_RLE4: decoded in Python, at seconds a megabyte.
+# Each scan costs a pass over all pixels. Encoders write about ten.
+MAX_JPEG_SCANS: Final = 100
+# BI_RLE8 and BI_RLE4. Pillow decodes them in Python, which takes seconds for each megabyte.
 BMP_RUN_LENGTHS: Final = (1, 2)
-# Above what most telephones take, 12 megapixels.
+# Above the 12 megapixels of most phones' photos.
 LARGE_PIXELS: Final = 16_000_000
-# By how much JPEGs can be decoded smaller in less time: their blocks are of 8 x 8 pixels.
+# Factors by which a JPEG can be decoded smaller in less time; its blocks have 8 x 8 pixels.
 JPEG_REDUCTIONS: Final = (8, 4, 2)
-# Reduced pixels are smoother than those that networks are trained on. Twice as many as fit are
-# brought down the usual way; with no more than fit, YOLOX-nano at 320 lost 0.007 of its AP.
-LEAST_OVERSIZE: Final = 2
-# The marker that begins a scan, FF DA, as a little-endian number.
+# A reduced JPEG keeps at least this many times the sides that it is fitted into. Reduced pixels are
+# smoother than those that networks are trained on: with 1 here, YOLOX-nano at 320 lost 0.007 AP.
+MIN_OVERSIZE: Final = 2
+# FF DA, the marker that begins a scan, as a little-endian number.
 JPEG_SCAN: Final = 0xDAFF
-# A marker that begins a segment. FF 00 and the restarts, FF D0 to FF D7, stand in compressed data,
-# and decoders pass over FF 01 to FF BF: a length read there could hide scans behind it.
+# A marker that begins a segment. FF 00 and the restart markers FF D0 to FF D7 occur in compressed
+# data, and decoders ignore FF 01 to FF BF: a length read at one of these could hide later scans.
 JPEG_MARKER: Final = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 JPEG_END: Final = b"\xff\xd9"
-# EXIF orientations by a quarter turn.
+# EXIF orientations that swap width and height.
 SIDEWAYS: Final = (5, 6, 7, 8)
 TILE_WIDTH_TAG: Final = 322
 TILE_LENGTH_TAG: Final = 323
-# The first bytes by which a file claims to be of an accepted format (offset, bytes).
+# Offset and bytes by which a file claims to be of an accepted format.
 SIGNATURES: Final = (
     (0, b"\xff\xd8\xff"),
     (0, b"\x89PNG\r\n\x1a\n"),
@@ -59,10 +59,10 @@ SIGNATURES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An image as a person sees it, perhaps in fewer pixels than its file has.
+    """An upright image, possibly in fewer pixels than its file has.
 
     Attributes:
-        pixels: (h, w, 3) uint8, BGR; the file's, or every 2, 4 or 8 in either direction in one.
+        pixels: (h, w, 3) uint8, BGR; sides may be a half, a quarter or an eighth of the file's.
         height: Height of the file's image in pixels, upright.
         width: Width of the file's image in pixels, upright.
     """
@@ -79,32 +79,33 @@ def read_image(
     fit: tuple[int, int] | None = None,
     large_image: AbstractContextManager[object] | None = None,
 ) -> Photo:
-    """Decode one image as a person sees it.
+    """Decode one image the way a viewer would show it.
 
-    The size is read from the header and checked before anything is decoded. EXIF orientation is
-    applied, transparency is laid on white, 16-bit greys keep their upper 8 bits, and of several
-    frames the first is taken.
+    The size is checked in the header, before anything is decoded. EXIF orientation is applied,
+    transparency becomes white, 16-bit grey keeps its upper 8 bits, and an animation gives its
+    first frame.
 
     Args:
         content: The bytes of an image file.
-        max_pixels: Width times height at most.
-        fit: (height, width) in pixels of what the image will be fitted into; a JPEG of more than
-            four times that is decoded smaller, but not below twice. By default all are wanted.
+        max_pixels: Maximum width times height.
+        fit: (height, width) in pixels that the image will be fitted into. A JPEG with at least four
+            times these sides is decoded smaller, but not below twice these sides. By default every
+            image is decoded at its full size.
         large_image: Entered while an image of more than `LARGE_PIXELS` is decoded.
 
     Returns:
         The image.
 
     Raises:
-        UnsupportedTypeError: The bytes are no image of an accepted type.
+        UnsupportedTypeError: The bytes are not an image of an accepted type.
         TooLargeError: The image has more pixels than `max_pixels`.
-        InvalidImageError: The image is damaged, would take too long, or is of a pixel format
-            that has no one meaning.
+        InvalidImageError: The image is damaged, would take too long to decode, or has an ambiguous
+            pixel format.
         MalformedRequestError: There are no bytes.
     """
     if not content:
         raise MalformedRequestError("the image is empty")
-    with _clear_errors(max_pixels), _open(content) as image:
+    with _as_service_errors(max_pixels), _open(content) as image:
         width, height = _size_to_decode(image)
         if width * height > max_pixels:
             raise TooLargeError(
@@ -117,7 +118,7 @@ def read_image(
 
 
 def _size_to_decode(image: Image.Image) -> tuple[int, int]:
-    """(width, height) that decoding will fill: a TIFF's tiles may be larger than the TIFF."""
+    """(width, height) that decoding will fill; a TIFF's tile may be larger than the TIFF."""
     width, height = image.size
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         width = max(width, int(image.tag_v2.get(TILE_WIDTH_TAG, 0)))
@@ -126,29 +127,34 @@ def _size_to_decode(image: Image.Image) -> tuple[int, int]:
 
 
 def _refuse_slow_decoding(image: Image.Image, content: bytes) -> None:
-    """Some files cost far more time than their size tells, and a thread cannot be stopped."""
-    if image.format in ("JPEG", "MPO") and _jpeg_scans(content) > MOST_JPEG_SCANS:
-        raise InvalidImageError(f"the JPEG has more than {MOST_JPEG_SCANS} scans")
+    """Refuse files that take far longer than their size suggests: a thread cannot be stopped.
+
+    Raises:
+        InvalidImageError: This is one.
+    """
+    if image.format in ("JPEG", "MPO") and _jpeg_scans(content) > MAX_JPEG_SCANS:
+        raise InvalidImageError(f"the JPEG has more than {MAX_JPEG_SCANS} scans")
     if image.format == "BMP" and image.info.get("compression") in BMP_RUN_LENGTHS:
         raise InvalidImageError("run-length encoded BMP is not supported")
 
 
 def _jpeg_scans(content: bytes) -> int:
-    """How many scans a JPEG has, or more, if that is no more than may be.
+    """Count the scans of a JPEG, or give an upper bound that is within the limit.
 
-    First, the places where their marker stands, in whatever data: as pairs of bytes at even and at
-    odd places, a quarter of the time that `bytes.count` takes. Behind the image there may be a film
-    or another picture, which have such places by chance: those of many are walked through.
+    The bound is how often the bytes of a scan marker occur anywhere in the file. Comparing pairs of
+    bytes at even and at odd offsets takes a quarter of the time of `bytes.count`. A video or second
+    picture after the image can hold these bytes by chance, so that a file with too many of them is
+    read segment by segment.
     """
     pairs = (np.frombuffer(content, "<u2", (len(content) - at) // 2, at) for at in (0, 1))
     places = sum(int(np.count_nonzero(pair == JPEG_SCAN)) for pair in pairs)
-    return places if places <= MOST_JPEG_SCANS else _walk_jpeg_scans(content)
+    return places if places <= MAX_JPEG_SCANS else _walk_jpeg_scans(content)
 
 
 def _walk_jpeg_scans(content: bytes) -> int:
-    """How many scans stand before the end of the image; no further than needed to refuse it."""
+    """Count the scans before the end of the image, up to the first one too many."""
     scans, at = 0, len(JPEG_END)
-    while scans <= MOST_JPEG_SCANS:
+    while scans <= MAX_JPEG_SCANS:
         marker = JPEG_MARKER.search(content, at)
         if marker is None or marker[0] == JPEG_END:
             break
@@ -160,7 +166,7 @@ def _walk_jpeg_scans(content: bytes) -> int:
 
 def _decode(image: Image.Image, content: bytes, fit: tuple[int, int] | None) -> Photo:
     width, height = image.size
-    # Pillow turns some formats by itself while it decodes, and then forgets the tag.
+    # Pillow turns some formats while it decodes them, and removes their orientation tag.
     pixels = _decode_jpeg(content, image, _jpeg_reduction(image.size, fit))
     if pixels is None:
         image.load()
@@ -173,28 +179,28 @@ def _decode(image: Image.Image, content: bytes, fit: tuple[int, int] | None) -> 
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's, or upright where the tags are damaged: the pixels are none the worse for it."""
+    """The EXIF orientation, or 1 (upright) if the tags are damaged, which harms no pixel."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 - Pillow's parser throws many kinds of errors
+    except Exception:  # noqa: BLE001 - Pillow's parser raises many kinds of errors
         return 1
 
 
 def _jpeg_reduction(size: tuple[int, int], fit: tuple[int, int] | None) -> int:
-    """By how much an image of (width, height) can be reduced and still be larger than what it fits.
+    """The factor by which an image of (width, height) may be decoded smaller.
 
-    Turned by a quarter it would fit another way; the less reduced of the two is taken.
+    EXIF may turn the image by a quarter, so the factor has to suit both orientations.
     """
     if fit is None:
         return 1
     ratio = max(min(fit[0] / b, fit[1] / a) for a, b in (size, size[::-1]))
-    most = 1 / (ratio * LEAST_OVERSIZE)
+    most = 1 / (ratio * MIN_OVERSIZE)
     return next((factor for factor in JPEG_REDUCTIONS if factor <= most), 1)
 
 
 @contextmanager
-def _clear_errors(max_pixels: int) -> Iterator[None]:
-    """Whatever a decoder throws at a damaged file is the same to a client."""
+def _as_service_errors(max_pixels: int) -> Iterator[None]:
+    """Turn whatever a decoder raises into the error that a client gets for a damaged file."""
     try:
         yield
     except ServiceError:
@@ -212,15 +218,14 @@ def _open(content: bytes) -> Image.Image:
         if any(content[at : at + len(magic)] == magic for at, magic in SIGNATURES):
             raise InvalidImageError("the image's header is damaged or cut short") from error
         raise UnsupportedTypeError(
-            f"this is no image of an accepted type ({', '.join(ACCEPTED_FORMATS)})"
+            f"this is not an image of an accepted type ({', '.join(ACCEPTED_FORMATS)})"
         ) from error
 
 
 def _decode_jpeg(content: bytes, image: Image.Image, reduction: int) -> Pixels | None:
-    """The fast way for ordinary JPEGs, or None where Pillow is to decide.
+    """Decode an ordinary JPEG quickly; gives None for a file that Pillow is to judge.
 
-    The strict decoder refuses files that are merely odd as well as damaged ones; Pillow tells
-    the two apart.
+    The strict decoder refuses unusual files as well as damaged ones. Pillow tells the two apart.
     """
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
@@ -230,7 +235,7 @@ def _decode_jpeg(content: bytes, image: Image.Image, reduction: int) -> Pixels |
                 content,
                 colorspace="BGR",
                 strict=True,
-                # The least it may give; of all reductions it takes the strongest that gives that.
+                # The decoder takes the strongest reduction that gives at least this size.
                 min_width=-(-image.width // reduction),
                 min_height=-(-image.height // reduction),
                 min_factor=reduction,
@@ -245,7 +250,7 @@ def _to_bgr(image: Image.Image) -> Pixels:
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
-        raise InvalidImageError("32-bit pixels have no one meaning; send 8 or 16 bits a channel")
+        raise InvalidImageError("32-bit pixels are ambiguous; send 8 or 16 bits per channel")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -255,7 +260,7 @@ def _to_bgr(image: Image.Image) -> Pixels:
 
 
 def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Undo an EXIF orientation (1-8; anything else means upright)."""
+    """Undo an EXIF orientation from 1 to 8; any other number means upright."""
     if orientation in SIDEWAYS:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

@@ -1,1 +1,1 @@
-"""The way of an image: from its bytes, through the queue and the model, to its boxes."""
+"""The way of an image from its bytes, through the queue and the model, to its boxes."""

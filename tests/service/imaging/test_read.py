@@ -56,7 +56,7 @@ def test_every_format_gives_its_pixels(
     assert difference(pixels, bgr(PHOTO)) <= tolerance
 
 
-def test_of_a_gif_the_first_frame_is_taken() -> None:
+def test_an_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (8, 6), color) for color in ("red", "blue")]
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
@@ -88,7 +88,7 @@ def test_palette_is_looked_up() -> None:
     assert (pixels_of(from_pillow(image)) == [30, 20, 10]).all()
 
 
-def test_transparency_lies_on_white() -> None:
+def test_transparency_becomes_white() -> None:
     image = Image.new("RGBA", (3, 1))
     for x, alpha in enumerate((0, 128, 255)):
         image.putpixel((x, 0), (255, 0, 0, alpha))
@@ -96,7 +96,7 @@ def test_transparency_lies_on_white() -> None:
     assert difference(pixels, np.uint8([[[255, 255, 255], [127, 127, 255], [0, 0, 255]]])) <= 1
 
 
-def test_transparent_palette_entry_lies_on_white() -> None:
+def test_a_transparent_palette_entry_becomes_white() -> None:
     image = Image.new("P", (4, 4), 0)
     image.putpalette([10, 20, 30])
     assert (pixels_of(from_pillow(image, transparency=0)) == 255).all()
@@ -116,7 +116,7 @@ def test_16_bit_grey_keeps_its_upper_byte(image_format: str) -> None:
     assert pixels[0, :, 0].tolist() == [0, 0x12, 0xFF]
 
 
-def test_32_bit_pixels_are_refused_in_words() -> None:
+def test_32_bit_pixels_are_refused_with_advice() -> None:
     image = Image.fromarray(np.ones((4, 4), dtype=np.float32))
     with pytest.raises(InvalidImageError, match="8 or 16 bits"):
         pixels_of(from_pillow(image, "TIFF"))
@@ -134,7 +134,7 @@ def test_exif_orientation_turns_the_image_upright(image_format: str, orientation
 
 
 def test_pixel_limit_is_checked_before_decoding() -> None:
-    """The body is cut off behind the header, so that any decoding would fail otherwise."""
+    """The file ends after its header, so that decoding would fail in another way."""
     header = plain(width=300, height=200)[:60]
     with pytest.raises(TooLargeError, match="300 x 200"):
         pixels_of(header, 300 * 200 - 1)
@@ -160,7 +160,7 @@ def test_image_cut_in_half_is_invalid(image_format: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"hello", b"%PDF-1.7 ...", b"\0" * 100])
-def test_what_is_no_image_is_unsupported(content: bytes) -> None:
+def test_other_files_are_unsupported(content: bytes) -> None:
     with pytest.raises(UnsupportedTypeError, match="accepted type"):
         pixels_of(content)
 
@@ -207,8 +207,8 @@ def test_whatever_a_decoder_raises_is_an_invalid_image(monkeypatch: pytest.Monke
         pixels_of(plain())
 
 
-def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
-    """Each scan is a pass over all the pixels: two megabytes of them took minutes."""
+def test_a_jpeg_with_too_many_scans_is_refused_before_it_is_decoded() -> None:
+    """Each scan is a pass over all pixels; two megabytes of scans took minutes."""
     content = encode(photo_like(640, 480), "JPEG", progressive=True)
     pixels_of(content)
     last_scan = content[content.rindex(b"\xff\xda") : -2]
@@ -216,8 +216,8 @@ def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
         pixels_of(content[:-2] + last_scan * 101 + content[-2:])
 
 
-def test_what_stands_behind_a_jpeg_is_none_of_its_scans() -> None:
-    """Telephones append a film, and cameras a second picture."""
+def test_data_after_a_jpeg_holds_none_of_its_scans() -> None:
+    """Phones append a video, and cameras a second picture."""
     content = encode(photo_like(64, 48), "JPEG", progressive=True)
     film = b"\xff\xda\x00\x08" * 200
     np.testing.assert_array_equal(pixels_of(content + film), pixels_of(content))
@@ -250,7 +250,7 @@ def test_a_run_length_encoded_bmp_is_refused() -> None:
 
 
 def tiff_with_tile(side: int) -> bytes:
-    """A 16 x 16 TIFF in one tile of another side."""
+    """A TIFF of 16 x 16 pixels in one tile with longer sides."""
     tags = [
         *((256, 3, 16), (257, 3, 16), (258, 3, 8), (259, 3, 1), (262, 3, 1), (277, 3, 1)),
         *((322, 4, side), (323, 4, side), (324, 4, 200), (325, 4, 256)),
@@ -271,7 +271,7 @@ def test_large_images_are_decoded_one_at_a_time() -> None:
     with lock, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(read_image, large, 10**8, large_image=lock)
         assert read_image(small, MANY, large_image=lock).pixels.shape == (64, 64, 3)
-        # Without the lock it would be done in a fraction of this.
+        # Without the lock, decoding would take a fraction of this.
         with pytest.raises(TimeoutError):
             waiting.result(timeout=1.5)
         lock.release()
@@ -300,7 +300,7 @@ def test_a_jpeg_far_larger_than_what_it_fits_into_is_decoded_smaller(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_smaller_image_looks_the_same_and_stands_the_same(orientation: int) -> None:
+def test_a_jpeg_decoded_smaller_looks_the_same(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     large = np.repeat(np.repeat(photo_like(61, 40), 9, axis=0), 9, axis=1)
@@ -328,14 +328,14 @@ def test_only_jpegs_are_decoded_smaller() -> None:
 
 
 def test_a_wide_network_is_filled_by_images_of_either_orientation() -> None:
-    """Whether EXIF turns an image is not known before it is decoded."""
+    """EXIF may turn an image, which is known only once it is decoded."""
     content = plain(width=400, height=1600, image_format="JPEG")
     photo = read_image(content, MANY, fit=(100, 800))
     assert photo.pixels.shape == (800, 200, 3)  # upright an eighth would do
 
 
 @pytest.mark.parametrize("at", [0, 1])
-def test_scans_are_counted_at_even_and_odd_places(at: int) -> None:
+def test_scans_are_counted_at_even_and_odd_offsets(at: int) -> None:
     content = encode(photo_like(64, 48), "JPEG", progressive=True)
     last_scan = content[content.rindex(b"\xff\xda") : -2]
     pad = b"\xff" * at  # fill bytes before a marker mean nothing

@@ -82,7 +82,7 @@ def test_a_bad_image_is_neither_a_failure_nor_a_success_of_the_model() -> None:
     assert metrics.registry.get_sample_value("yolox_batch_size_count") == 1
 
 
-def test_a_bug_beside_the_model_is_the_images_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_beside_the_model_fails_one_image_only(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = OneThreadRunner(CpuEngine(), STAGES)
     assert len(runner.run([task_for(plain())], 1)[0].detections) == 1
     monkeypatch.setattr(stages_module, "find_objects", lambda *_: 1 // 0)
@@ -90,7 +90,7 @@ def test_a_bug_beside_the_model_is_the_images_own(monkeypatch: pytest.MonkeyPatc
     assert isinstance(error, ZeroDivisionError)
 
 
-def test_what_the_engine_raises_is_the_models() -> None:
+def test_an_error_of_the_engine_fails_the_batch() -> None:
     engine = CpuEngine()
     engine.error = RuntimeError("out of memory")
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -104,7 +104,7 @@ def test_every_stage_is_timed() -> None:
 
 
 @pytest.mark.parametrize("images", [1, 2])
-def test_nobody_takes_the_room_of_one_who_has_been_read(images: int) -> None:
+def test_room_for_a_request_is_kept_from_its_body_to_its_images(images: int) -> None:
     async def main() -> None:
         detector = make_detector(
             Settings(max_queue_images=images, max_images_per_request=images), CpuEngine(), Metrics()
@@ -124,7 +124,7 @@ def test_nobody_takes_the_room_of_one_who_has_been_read(images: int) -> None:
     asyncio.run(main())
 
 
-def test_a_client_who_leaves_gives_all_places_back() -> None:
+def test_a_client_that_leaves_releases_all_permits() -> None:
     async def main() -> None:
         detector = make_detector(
             Settings(max_queue_images=2, max_images_per_request=2), CpuEngine(), Metrics()
@@ -134,7 +134,7 @@ def test_a_client_who_leaves_gives_all_places_back() -> None:
         work = asyncio.ensure_future(
             detector.detect_all(sources, DetectionOptions(), time.monotonic() + 9)
         )
-        await asyncio.sleep(0)  # the places are taken, and no image has begun
+        await asyncio.sleep(0)  # the permits are held, and no image has begun
         assert detector._admission.held == 2
         work.cancel()
         await asyncio.wait([work])
@@ -168,7 +168,7 @@ def test_only_as_many_pictures_are_held_as_there_are_drawing_threads() -> None:
 
         first, second, third = [asyncio.create_task(picture(number)) for number in range(3)]
         await asyncio.sleep(0.05)
-        # Who leaves while a thread draws does not free it.
+        # A client that leaves does not free the thread that draws for it.
         first.cancel()
         second.cancel()
         await asyncio.sleep(0.05)
@@ -190,7 +190,7 @@ def test_only_as_many_pictures_are_held_as_there_are_drawing_threads() -> None:
     ],
     ids=["in batches", "on one thread"],
 )
-def test_no_stage_keeps_the_event_loop(
+def test_no_stage_blocks_the_event_loop(
     engine: FakeEngine, threads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran_on: list[str] = []
@@ -218,7 +218,7 @@ def test_no_stage_keeps_the_event_loop(
     assert ran_on == threads
 
 
-def test_a_large_image_is_decoded_under_the_lock_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_is_decoded_under_the_common_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.imaging.read.LARGE_PIXELS", 64 * 64)
     lock = MagicMock()
     stages = Stages(CONTRACT, "square", 1_000_000, large_image=lock)

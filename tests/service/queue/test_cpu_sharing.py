@@ -12,7 +12,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_each_hears_what_the_others_tell(path: Path) -> None:
+def test_each_worker_sees_the_slots_that_the_others_use(path: Path) -> None:
     first, second, third = (WorkerLoads.attach(path, worker) for worker in range(3))
     first.tell_busy(1)
     second.tell_busy(4)
@@ -22,7 +22,7 @@ def test_each_hears_what_the_others_tell(path: Path) -> None:
     assert first.workers == 3
 
 
-def test_only_those_who_serve_could_take_a_connection(path: Path) -> None:
+def test_only_serving_workers_count_as_takers_of_connections(path: Path) -> None:
     first, second, third = (WorkerLoads.attach(path, worker) for worker in range(3))
     assert first.fewest_connections_elsewhere() is None
     second.tell_connections(5)

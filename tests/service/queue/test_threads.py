@@ -1,4 +1,4 @@
-"""Handing work to pool, and what came of it back."""
+"""Work that is handed to threads, and its results."""
 
 import asyncio
 import threading
@@ -47,9 +47,9 @@ def test_as_many_run_at_once_as_there_are_threads_and_the_rest_in_order() -> Non
     asyncio.run(main())
 
 
-def test_work_that_is_given_up_before_its_turn_is_let_go_of_and_not_done() -> None:
+def test_cancelled_work_is_freed_at_once_and_never_done() -> None:
     class Held:
-        """What can be watched."""
+        """An object that a weak reference can watch."""
 
     async def main() -> None:
         pool, busy, done = started_pool(1, "test"), threading.Event(), list[object]()
@@ -70,7 +70,7 @@ def test_work_that_is_given_up_before_its_turn_is_let_go_of_and_not_done() -> No
     asyncio.run(main())
 
 
-def test_who_leaves_while_a_thread_is_at_work_leaves_the_thread_fit() -> None:
+def test_a_thread_whose_work_was_cancelled_goes_on() -> None:
     async def main() -> None:
         pool, busy = started_pool(1, "test"), threading.Event()
         for work in (busy.wait, lambda: busy.wait() / 0):
@@ -85,7 +85,7 @@ def test_who_leaves_while_a_thread_is_at_work_leaves_the_thread_fit() -> None:
     asyncio.run(main())
 
 
-def test_a_loop_that_ended_leaves_the_thread_fit() -> None:
+def test_a_thread_outlives_the_loop_that_gave_it_work() -> None:
     pool, busy = started_pool(1, "test"), threading.Event()
 
     async def leave() -> None:
@@ -100,7 +100,7 @@ def test_a_loop_that_ended_leaves_the_thread_fit() -> None:
     pool.stop()
 
 
-def test_threads_end_when_nothing_is_left_to_do() -> None:
+def test_stopped_threads_end_when_no_work_is_left() -> None:
     async def main() -> None:
         pool, busy, done = started_pool(2, "ending"), threading.Event(), list[int]()
         running = [pool.submit(busy.wait), pool.submit(busy.wait)]
