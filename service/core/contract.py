@@ -135,6 +135,10 @@ class ModelContract:
         """A, the number of grid cells (raw rows) of an input of this size in pixels."""
         return sum((height // stride) * (width // stride) for stride in self.strides)
 
+    def rows_shape(self, count: int, height: int, width: int) -> tuple[int, int, int]:
+        """(N, A, 4 + 1 + C), the shape of the raw rows of N inputs of this size in pixels."""
+        return count, self.num_cells(height, width), self.output_channels
+
     @property
     def least_side(self) -> int:
         """The minimum height and width of an input, pixels."""

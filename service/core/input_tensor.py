@@ -1,5 +1,7 @@
 """Pack letterboxed images into the input tensor that a model expects."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,3 +19,8 @@ def pack_images(images: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.generi
         return np.ascontiguousarray(images, dtype=spec.dtype)
     scaled = images * np.float32((high - low) / 255) + np.float32(low)
     return np.ascontiguousarray(scaled, dtype=spec.dtype)
+
+
+def stack_images(images: Sequence[NDArray[np.uint8]], spec: InputSpec) -> NDArray[np.generic]:
+    """Convert (H, W, 3) uint8 BGR images of one size to the one tensor that a model takes."""
+    return pack_images(images[0][np.newaxis] if len(images) == 1 else np.stack(images), spec)

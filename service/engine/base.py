@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.contract import ModelContract
-from service.core.input_tensor import pack_images
 from service.errors import StartupError
 
 Pixels = NDArray[np.uint8]
@@ -123,31 +122,18 @@ def grey(contract: ModelContract, size: tuple[int, int], count: int = 1) -> Pixe
     return np.full((count, *size, 3), contract.input.pad_value, np.uint8)
 
 
-def rows_shape(
-    contract: ModelContract, count: int, height: int, width: int
-) -> tuple[int, int, int]:
-    """(N, A, 4 + 1 + C) of N inputs of this size in pixels."""
-    return count, contract.num_cells(height, width), contract.output_channels
-
-
 def check_rows(raw: RawRows, images: Pixels, contract: ModelContract, name: str) -> None:
     """See that rows have the shape that the contract promises for (N, H, W, 3) images.
 
     Raises:
         StartupError: They have another.
     """
-    promised = rows_shape(contract, *images.shape[:3])
+    promised = contract.rows_shape(*images.shape[:3])
     if raw.shape != promised:
         raise StartupError(
             f"{name}: the model gave an output of shape {raw.shape}, and its contract "
             f"promises {promised}"
         )
-
-
-def packed(images: Sequence[Pixels], contract: ModelContract) -> NDArray[np.generic]:
-    """(H, W, 3) images of one size as the one tensor that the graph takes."""
-    stack = images[0][np.newaxis] if len(images) == 1 else np.stack(images)
-    return pack_images(stack, contract.input)
 
 
 def filled_up(images: Sequence[Pixels], count: int) -> Sequence[Pixels]:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from service.core.contract import ModelContract
 from service.core.decode import anchor_grid, decode_boxes
+from service.core.input_tensor import stack_images
 from service.core.letterbox import LetterboxMode, likely_sizes
-from service.engine.base import CpuShares, Pixels, Precision, RawRows, packed, rows_shape
+from service.engine.base import CpuShares, Pixels, Precision, RawRows
 from service.engine.onnx_cpu import OnnxCpuEngine
 from service.engine.openvino_model import OpenVinoModel
 from service.errors import StartupError
@@ -71,8 +72,8 @@ def measure(path: Path, mode: LetterboxMode | None, threads: int, seconds: float
     height, width = size_to_measure(contract, mode)
     narrow = OpenVinoModel(path).compile((height, width), streams=1, threads=threads)
     images = np.repeat(scene(height, width)[np.newaxis], contract.input.batch or 1, axis=0)
-    tensor = packed([*images], contract)
-    shape = rows_shape(contract, *images.shape[:3])
+    tensor = stack_images([*images], contract.input)
+    shape = contract.rows_shape(*images.shape[:3])
     ways: list[Callable[[], RawRows]] = [
         lambda: onnx.infer([*images]),
         lambda: narrow.run(tensor, shape),

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from service.core.contract import ModelContract
+from service.core.input_tensor import stack_images
 from service.engine.base import (
     CPU,
     ONE_THREAD,
@@ -16,8 +17,6 @@ from service.engine.base import (
     check_rows,
     filled_up,
     grey,
-    packed,
-    rows_shape,
 )
 from service.engine.onnx_runtime import ONNX_DTYPES, contract_of, import_runtime, open_session
 from service.errors import StartupError
@@ -75,7 +74,7 @@ class OnnxCpuEngine:
         """
         for batch in sorted({1, self.max_batch} if self._contract.input.batch is None else {1}):
             images = grey(self._contract, size, self._contract.input.batch or batch)
-            tensor = {self._contract.input.name: packed([*images], self._contract)}
+            tensor = {self._contract.input.name: stack_images([*images], self._contract.input)}
             try:
                 # Bound outputs have the promised shape; these rows have the graph's own.
                 (raw,) = self._sessions[1].run(None, tensor)
@@ -111,12 +110,13 @@ class OnnxCpuEngine:
         """Run N (H, W, 3) uint8 BGR network inputs; gives (N, A, 4 + 1 + C) raw rows."""
         count = len(images)
         fixed = self._contract.input.batch or count
-        tensor = packed(filled_up(images, fixed), self._contract)
+        filled = images if count == fixed else filled_up(images, fixed)
+        tensor = stack_images(filled, self._contract.input)
         session = self._sessions[span]
         binding = session.io_binding()
         binding.bind_cpu_input(self._contract.input.name, tensor)
         # The runtime writes the rows where they stay, which saves a copy.
-        raw = np.empty(rows_shape(self._contract, fixed, *images[0].shape[:2]), self._output_dtype)
+        raw = np.empty(self._contract.rows_shape(fixed, *images[0].shape[:2]), self._output_dtype)
         binding.bind_output(self._output, "cpu", 0, raw.dtype, raw.shape, raw.ctypes.data)
         session.run_with_iobinding(binding)
         return raw[:count]

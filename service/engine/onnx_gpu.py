@@ -20,7 +20,6 @@ from service.engine.base import (
     RawRows,
     check_rows,
     grey,
-    rows_shape,
 )
 from service.engine.cuda_runtime import sleep_while_waiting
 from service.engine.host_memory import HostMemory, page_locker
@@ -199,7 +198,7 @@ class OnnxGpuEngine:
         binding.bind_cpu_input(self._contract.input.name, tensor)
         # The runtime writes the rows where they stay, which saves a copy.
         height, width, _ = images[0].shape
-        shape = rows_shape(self._contract, len(tensor), height, width)
+        shape = self._contract.rows_shape(len(tensor), height, width)
         raw: NDArray[Any] = self._memory.take(shape, self._output_dtype)
         binding.bind_output(self._output, "cpu", 0, raw.dtype, raw.shape, raw.ctypes.data)
         session.run_with_iobinding(binding)

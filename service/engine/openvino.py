@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.core.contract import ModelContract
+from service.core.input_tensor import stack_images
 from service.engine.base import (
     ONE_THREAD,
     OPENVINO,
@@ -20,8 +21,6 @@ from service.engine.base import (
     check_rows,
     filled_up,
     grey,
-    packed,
-    rows_shape,
 )
 from service.engine.narrow_sizes import NarrowSizes, Size
 from service.engine.openvino_model import CompiledModel, OpenVinoModel
@@ -73,7 +72,7 @@ class OpenVinoEngine:
     def _compile_narrow(self, size: Size) -> CompiledModel:
         shares = self._shares
         compiled = self._model.compile(size, streams=shares.instances, threads=shares.threads)
-        compiled.run_unbound(packed([*self._grey(size)], self.contract))
+        compiled.run_unbound(stack_images([*self._grey(size)], self.contract.input))
         return compiled
 
     def _grey(self, size: Size) -> Pixels:
@@ -88,7 +87,7 @@ class OpenVinoEngine:
         for count in sorted({self.contract.input.batch or 1, self.max_batch}):
             images = grey(self.contract, size, count)
             try:
-                raw = self._open.run_unbound(packed([*images], self.contract))
+                raw = self._open.run_unbound(stack_images([*images], self.contract.input))
             except RuntimeError as error:
                 raise StartupError(f"{self._path}: the model cannot run: {error}") from error
             check_rows(raw, images, self.contract, str(self._path))
@@ -130,5 +129,5 @@ class OpenVinoEngine:
         narrow = None
         if span == 1 and len(filled) == (self.contract.input.batch or 1):
             narrow = self._narrow.find((height, width))
-        shape = rows_shape(self.contract, len(filled), height, width)
-        return (narrow or self._open).run(packed(filled, self.contract), shape)[:count]
+        shape = self.contract.rows_shape(len(filled), height, width)
+        return (narrow or self._open).run(stack_images(filled, self.contract.input), shape)[:count]
