@@ -1,4 +1,4 @@
-"""Everything that can go wrong on purpose: one hierarchy, each class with its status and title."""
+"""The hierarchy of expected errors, each class with its HTTP status and title."""
 
 from typing import ClassVar
 
@@ -8,11 +8,11 @@ class StartupError(Exception):
 
 
 class ServiceError(Exception):
-    """A request, or one image of it, cannot be answered as asked.
+    """The server cannot answer a request, or one image of it, as asked.
 
     Attributes:
         status: The HTTP status.
-        title: What kind of problem it is; the same for every instance.
+        title: The kind of problem, the same for every instance.
         slug: Last part of the problem's `type`.
     """
 
@@ -53,7 +53,7 @@ class UnauthorizedError(ServiceError):
 
 
 class NotAcceptableError(ServiceError):
-    """A picture was asked for where only JSON can answer."""
+    """The client asked for a picture where the only answer is JSON."""
 
     status = 406
     title = "Not acceptable"
@@ -69,7 +69,7 @@ class TooLargeError(ServiceError):
 
 
 class UnsupportedTypeError(ServiceError):
-    """The content is not of a type that is accepted."""
+    """The server does not accept this content type."""
 
     status = 415
     title = "Unsupported type"
@@ -101,7 +101,7 @@ class ClientLeftError(ServiceError):
 
 
 class QueueFullError(ServiceError):
-    """No place in the queue; try again later."""
+    """The queue is full; the client may try again later."""
 
     status = 503
     title = "Queue full"
@@ -141,7 +141,7 @@ class NotFoundError(ServiceError):
 
 
 class MethodNotAllowedError(ServiceError):
-    """The path exists, and takes another method."""
+    """The path exists but does not accept this method."""
 
     status = 405
     title = "Method not allowed"
@@ -149,7 +149,7 @@ class MethodNotAllowedError(ServiceError):
 
 
 class NotReadyError(ServiceError):
-    """The answer of the readiness check while no new work should be sent."""
+    """The readiness check fails: balancers should send no new work."""
 
     status = 503
     title = "Not ready"
@@ -165,7 +165,7 @@ class HeadTooLargeError(ServiceError):
 
 
 class BusyError(ServiceError):
-    """Too many bytes of requests are held in memory; try again later."""
+    """Request bodies in memory have reached their limit; the client may try again later."""
 
     status = 503
     title = "Too many uploads"

@@ -1,4 +1,4 @@
-"""The server's settings: one documented line each, for flag, environment variable and help."""
+"""The server's settings; each field defines a flag, an environment variable and a help line."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -11,10 +11,10 @@ from service.core.letterbox import LetterboxMode
 
 Device = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-# An empty path would otherwise be the current folder; compose files and make pass "" for "unset".
+# An empty path would mean the current folder; compose files and make pass "" for "unset".
 ModelFile = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
-# Pillow warns of images beyond this, and refuses those of twice as many pixels.
+# Pillow warns about images above this many pixels, and refuses those of twice as many.
 MOST_IMAGE_PIXELS = 89_478_485
 
 
@@ -27,53 +27,56 @@ class Settings(BaseSettings):
         cli_kebab_case=True,
         cli_hide_none_type=True,
         cli_prog_name="python -m service",
-        # A container's: a file YOLOX_API_KEY there is the key.
+        # Docker's secrets: a file named YOLOX_API_KEY in this folder holds the key.
         secrets_dir="/run/secrets" if Path("/run/secrets").is_dir() else None,
     )
 
     # The model and where it runs
     model: ModelFile = Field(
         None,
-        description="ONNX file with a model contract (unset or empty: the barcode detector inside)",
+        description="ONNX file with a model contract (unset or empty: built-in barcode detector)",
     )
     device: Device = Field(
         "auto",
-        description="Where to run; `auto` takes a GPU, else the engine that it measures as quicker",
+        description="Where to run; `auto` takes a GPU, else whichever CPU engine measures faster",
     )
     engine_instances: int | None = Field(
-        None, ge=1, le=64, description="Batches run at once (unset: one per CPU, or two on a GPU)"
+        None,
+        ge=1,
+        le=64,
+        description="Batches that run at once (unset: one per CPU, or two on a GPU)",
     )
     engine_threads: int | None = Field(
         None,
         ge=1,
         le=256,
-        description="Threads per running batch (unset: the CPUs, shared out among those who wait)",
+        description="Threads per running batch (unset: the CPUs, divided among waiting requests)",
     )
     engine_sizes: int = Field(
         3,
         ge=0,
         le=64,
-        description="Most input sizes that OpenVINO compiles for themselves, 20 to 80 MB each",
+        description="Maximum number of input sizes with an OpenVINO model each, of 20 to 80 MB",
     )
     engine_cache: Path | None = Field(
         None,
-        description="Folder that keeps which engine was quicker (unset: measured at every start)",
+        description="Folder that caches which engine is faster (unset: measured at every start)",
     )
     gpu_memory_limit_mb: int | None = Field(
-        None, ge=256, description="Bound of the GPU memory arenas in MiB (unset: none)"
+        None, ge=256, description="Limit of the GPU memory arenas, in MiB (unset: none)"
     )
     tensorrt_cache: Path | None = Field(
         None,
-        description="Folder where TensorRT keeps the engines it builds (unset: it builds anew)",
+        description="Folder that caches built TensorRT engines (unset: built at every start)",
     )
     max_batch_size: int | None = Field(
         None,
         ge=1,
         le=256,
-        description="Most images in one batch (unset: 16, but 1 on a CPU: more gain nothing there)",
+        description="Maximum batch width (unset: 16; 1 on a CPU, where wider gains nothing)",
     )
     max_batch_delay_ms: float = Field(
-        0, ge=0, le=1000, description="How long the oldest image waits for company, in ms"
+        0, ge=0, le=1000, description="Longest wait of an image for others to join its batch, in ms"
     )
     letterbox: LetterboxMode | None = Field(
         None,
@@ -94,10 +97,11 @@ class Settings(BaseSettings):
         None, min_length=1, description="Key that /detect and /model then require"
     )
     log_format: Literal["auto", "console", "json"] = Field(
-        "auto", description="Log lines for people or machines (`auto`: by whether it is a terminal)"
+        "auto",
+        description="Log lines for people or machines (`auto`: console on a terminal, else JSON)",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe log line to write"
+        "info", description="Minimum severity of log lines"
     )
 
     # What a client may ask for
@@ -105,17 +109,21 @@ class Settings(BaseSettings):
     max_buffered_bytes: int = Field(
         512 * 2**20,
         ge=1,
-        description="Most bytes of request bodies held at once, over all requests",
+        description="Maximum bytes of request bodies in memory, over all requests",
     )
-    max_images_per_request: int = Field(32, ge=1, description="Most images in one request")
+    max_images_per_request: int = Field(
+        32, ge=1, description="Maximum number of images in one request"
+    )
     max_image_pixels: int = Field(
         50_000_000, ge=1, le=MOST_IMAGE_PIXELS, description="Largest image, in pixels"
     )
     max_queue_images: int = Field(
-        256, ge=1, description="Most images waiting for the model, over all requests"
+        256, ge=1, description="Maximum number of images waiting for the model, over all requests"
     )
     request_timeout_ms: int = Field(
-        10_000, ge=1, description="Deadline of a request, and the most `timeout_ms` may ask, in ms"
+        10_000,
+        ge=1,
+        description="Deadline of a request, and the maximum of its `timeout_ms`, in ms",
     )
     decode_threads: int | None = Field(
         None,
@@ -127,42 +135,47 @@ class Settings(BaseSettings):
 
     # Defaults of the request's options
     confidence: Fraction | None = Field(
-        None, description="Default `confidence` (unset: the model's advice, else 0.5)"
+        None, description="Default `confidence` (unset: the model's recommendation, else 0.5)"
     )
     score_by: ScoreBy | None = Field(
-        None, description="Default `score_by` (unset: the model's advice, else objectness)"
+        None, description="Default `score_by` (unset: the model's recommendation, else objectness)"
     )
     nms: NmsMethod | None = Field(
-        None, description="Default `nms` (unset: the model's advice, else soft-mean)"
+        None, description="Default `nms` (unset: the model's recommendation, else soft-mean)"
     )
     iou: Fraction | None = Field(
-        None, description="Default `iou` (unset: the model's advice, else 0.45)"
+        None, description="Default `iou` (unset: the model's recommendation, else 0.45)"
     )
     sigma: float | None = Field(
         None,
         ge=LEAST_SIGMA,
         le=MOST_SIGMA,
-        description="Default `sigma` (unset: the model's advice, else 0.5)",
+        description="Default `sigma` (unset: the model's recommendation, else 0.5)",
     )
     class_agnostic: bool | None = Field(
-        None, description="Default `class_agnostic` (unset: the model's advice, else true)"
+        None, description="Default `class_agnostic` (unset: the model's recommendation, else true)"
     )
     max_candidates: int = Field(
-        1000, ge=1, le=10_000, description="Most boxes of an image that enter suppression"
+        1000,
+        ge=1,
+        le=10_000,
+        description="Maximum number of boxes of an image that enter suppression",
     )
     max_detections: int = Field(
-        300, ge=1, le=10_000, description="Default and most `max_detections`"
+        300, ge=1, le=10_000, description="Default and maximum of `max_detections`"
     )
 
     # Life cycle
     ready_window_s: float = Field(
-        30, gt=0, description="Ready means an inference succeeded within this time, in s"
+        30, gt=0, description="The server is ready if an inference succeeded within this time, in s"
     )
     drain_grace_s: float = Field(
-        2, ge=0, description="Time between SIGTERM and closing the port, for balancers, in s"
+        2,
+        ge=0,
+        description="Time between SIGTERM and closing the port, for load balancers to react, in s",
     )
     shutdown_timeout_s: float = Field(
-        25, gt=0, description="Longest wait for accepted requests at shutdown, in s"
+        25, gt=0, description="Maximum wait for accepted requests at shutdown, in s"
     )
 
     @model_validator(mode="after")

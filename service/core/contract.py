@@ -1,4 +1,4 @@
-"""The promise that travels inside an ONNX file: what goes in, what comes out, how to read it."""
+"""The model contract in an ONNX file: its input, its output, and how to decode that output."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ ColorOrder = Literal["BGR", "RGB"]
 
 CONTRACT_VERSION: Final = 1
 METADATA_KEY: Final = "yolox_contract"
-# Beyond these soft-NMS does no more than keep or drop, and float32 ends.
+# Beyond these bounds the decay is all or nothing, and float32 overflows or underflows.
 LEAST_SIGMA: Final = 1e-6
 MOST_SIGMA: Final = 1e6
 
@@ -33,16 +33,17 @@ class InputSpec:
 
     Attributes:
         name: Name of the graph input.
-        height: Network height in pixels; with `dynamic_size`, the size used unless told otherwise.
+        height: Network height in pixels; with `dynamic_size`, the default height.
         width: Network width in pixels, likewise.
-        dynamic_size: Any height and width that are multiples of the largest stride are accepted.
-        least_side: With `dynamic_size`, the least height and width in pixels at which the model
-            finds what it should, or None for the largest stride.
-        batch: The only batch size the graph takes, or None for any.
+        dynamic_size: The graph accepts any height and width that are multiples of the largest
+            stride.
+        least_side: With `dynamic_size`, the minimum height and width in pixels at which the model
+            detects reliably; None means the largest stride.
+        batch: The only batch size the graph accepts, or None for any.
         layout: Order of the axes.
         dtype: Element type.
         color_order: Order of the channels.
-        value_range: What pixel values 0 and 255 become.
+        value_range: The input values that pixel values 0 and 255 map to.
         pad_value: Pixel value (0-255) of the letterbox border.
     """
 
@@ -73,7 +74,7 @@ class Recommended:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a model comes from, for people to read."""
+    """The origin of a model, as free text for people."""
 
     source: str = ""
     dataset: str = ""
@@ -83,25 +84,25 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class ModelContract:
-    """Everything a server must know of an ONNX detector; it never guesses.
+    """Everything a server must know about an ONNX detector; the server never guesses.
 
-    The graph's one output is `(N, A, 4 + 1 + C)`: four raw box values, objectness, and C classes
-    for each of the A grid cells, levels in ascending stride, cells row by row.
+    The graph's one output is `(N, A, 4 + 1 + C)`: four raw box values, objectness and C class
+    scores for each of the A grid cells. Levels ascend by stride; cells are in row-major order.
 
     Attributes:
         name: The model's name, as clients see it.
         version: The model's version, as clients see it.
         input: The image tensor.
         class_names: One name for each of the C classes, in order.
-        strides: Pixels per cell of each level, ascending.
+        strides: Pixels per cell at each level, ascending.
         box_coding: How the four raw box values become a box.
         score_activation: Whether objectness and classes are logits or already probabilities.
         recommended: Thresholds to prefer over the service's defaults.
-        provenance: Where the model comes from.
+        provenance: The model's origin.
         contract_version: Version of this structure.
 
     Raises:
-        ContractError: A value is out of its range, or two contradict one another.
+        ContractError: A value is out of range, or two values contradict each other.
     """
 
     name: str
@@ -136,7 +137,7 @@ class ModelContract:
 
     @property
     def least_side(self) -> int:
-        """The least height and width of an input, pixels."""
+        """The minimum height and width of an input in pixels."""
         return self.input.least_side or max(self.strides)
 
     def to_metadata(self) -> dict[str, str]:
@@ -167,7 +168,7 @@ class ModelContract:
 
 
 def _rules(contract: ModelContract) -> list[tuple[bool, str]]:
-    """Every rule a contract must keep: (is it broken, what to say)."""
+    """List every rule of a contract as (whether it is broken, the message)."""
     image, strides, advice = contract.input, contract.strides, contract.recommended
     largest = max((1, *strides))
     low, high = image.value_range

@@ -18,7 +18,7 @@ MAX_OFFSET: Final = 1e5
 
 @dataclass(frozen=True, slots=True)
 class AnchorGrid:
-    """Where the A raw rows of one input size sit.
+    """The grid cells of the A raw rows for one input size.
 
     Attributes:
         cells_ij: (A, 2) float32, column and row of each cell in its level.
@@ -31,12 +31,12 @@ class AnchorGrid:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """Boxes with their scores, best first once suppressed.
+    """Boxes with their scores; suppression sorts them best first.
 
     Attributes:
-        boxes_xyxy: (K, 4) float32, in the frame the function that made them states.
+        boxes_xyxy: (K, 4) float32, in the frame that the producing function states.
         scores: (K,) float32, the confidence, decayed by suppression.
-        objectness: (K,) float32, the probability that there is any object.
+        objectness: (K,) float32, the probability that the cell holds an object.
         class_ids: (K,) int64, the most probable class.
     """
 
@@ -57,7 +57,7 @@ class Detections:
 
 @lru_cache(maxsize=256)
 def anchor_grid(height: int, width: int, strides: tuple[int, ...]) -> AnchorGrid:
-    """The grid of an input of this size in pixels: levels as given, cells row by row.
+    """The grid of an input of this size in pixels: levels as given, cells in row-major order.
 
     The arrays are shared between callers and therefore read-only.
     """
@@ -79,8 +79,8 @@ def decode_boxes(raw_boxes: Floats, cells_ij: Floats, strides: Floats, coding: B
         raw_boxes: (K, 4) float32, the four raw values of each row.
         cells_ij: (K, 2) float32, the cell of each row.
         strides: (K,) float32, the stride of each row.
-        coding: `yolox` (centre and size, YOLOX's) or `anchor_point` (top-left corner and size,
-            offsets in pixels from the cell's centre, the article's).
+        coding: `yolox` (YOLOX: centre and size) or `anchor_point` (the article: top-left corner and
+            size, with offsets in pixels from the cell's centre).
 
     Returns:
         (K, 4) float32, x1, y1, x2, y2 in network pixels; finite for any finite or infinite input.
@@ -107,16 +107,17 @@ def decode_candidates(
 ) -> Detections:
     """Keep the rows that are confident enough, then decode only those.
 
-    Objectness is compared in the form it comes in, so that no row is exponentiated in vain; it
-    bounds the joint score from above, which makes the same first cut right for both scores.
+    The first cut compares objectness as the model emits it, logit or probability, so that rejected
+    rows cost no exponential. Objectness is an upper bound of the joint score, so this cut is
+    correct for both kinds of score.
 
     Args:
         raw: (A, 4 + 1 + C) network output of one image.
         grid: The grid of that image's network size.
         contract: The model's box coding, score activation and class names.
-        confidence: Least confidence to keep, 0 to 1.
-        score_by: What confidence is: objectness alone, or joint with the class probability.
-        max_candidates: How many to return at most, the most confident.
+        confidence: Minimum confidence, 0 to 1.
+        score_by: Whether confidence is objectness alone, or its product with the class probability.
+        max_candidates: Maximum number of candidates; the most confident are kept.
         class_ids: Classes to keep; None keeps all.
 
     Returns:
@@ -132,7 +133,7 @@ def decode_candidates(
     if score_by == "joint":
         best_class = survivors[np.arange(len(rows)), 5 + classes]
         scores = objectness * _probability(best_class, activation)
-    # NaN fails every comparison, so a broken row never gets through.
+    # NaN fails every comparison, so this drops rows with a NaN score.
     keep = (scores >= confidence) & ~np.isnan(survivors[:, :4]).any(axis=1)
     if class_ids is not None:
         keep &= np.isin(classes, list(class_ids))

@@ -1,4 +1,4 @@
-"""Fit an image into the network's input without changing its shape, and find the way back."""
+"""Fit an image into the network's input at its own aspect ratio, and map boxes back."""
 
 import math
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from service.core.contract import ModelContract
 
 LetterboxMode = Literal["square", "rectangle"]
 
-# Width over height of photos, commonest first.
+# Common aspect ratios of photos (width over height), most common first.
 PHOTO_ASPECTS: Final = (4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Rectangle:
-    """How far an image is padded that need not fill the network's whole size.
+    """How far to pad an image that need not fill the network's full size.
 
     Attributes:
-        multiple: What either side is a multiple of; the largest stride.
-        least_side: No side is shorter, pixels.
+        multiple: Both sides are multiples of this; the largest stride.
+        least_side: Minimum length of a side in pixels.
     """
 
     multiple: int = 32
     least_side: int = 1
 
     def side(self, content: int) -> int:
-        """The side for so many pixels of content."""
+        """The padded length in pixels of a side with `content` pixels of image."""
         return -(-max(content, self.least_side) // self.multiple) * self.multiple
 
 
@@ -65,16 +65,16 @@ def fit_to_model(
     mode: LetterboxMode,
     image_size: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.uint8], Letterbox]:
-    """Letterbox an image as a model wants it.
+    """Letterbox an image for a model.
 
     Args:
         image: (h, w, 3) uint8, any size from 1 x 1 up.
-        contract: The model's.
-        mode: `square` pads to the model's whole size, `rectangle` no further than it must be.
-        image_size: (height, width) in pixels of the image itself, where `image` shows it in fewer.
+        contract: The model's contract.
+        mode: `square` pads to the model's full size, `rectangle` only as far as necessary.
+        image_size: (height, width) in pixels of the original, where `image` is a reduced decode.
 
     Returns:
-        The (H, W, 3) uint8 network input, and the way back.
+        The (H, W, 3) uint8 network input, and the mapping back.
     """
     spec = contract.input
     rectangle = Rectangle(max(contract.strides), contract.least_side)
@@ -97,18 +97,18 @@ def letterbox(
     pad_value: int = 114,
     image_size: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.uint8], Letterbox]:
-    """Resize an image to fit, put it top-left and pad the rest.
+    """Resize an image to fit, place it at the top left and pad the rest.
 
     Args:
         image: (h, w, 3) uint8, any size from 1 x 1 up.
         height: Network height in pixels.
         width: Network width in pixels.
-        rectangle: How far to pad, at most to the network's whole size; None: always so far.
+        rectangle: How far to pad, at most to the network's full size; None pads to the full size.
         pad_value: Pixel value of the border.
-        image_size: (height, width) in pixels of the image itself, where `image` shows it in fewer.
+        image_size: (height, width) in pixels of the original, where `image` is a reduced decode.
 
     Returns:
-        The (H, W, 3) uint8 network input, and the way back.
+        The (H, W, 3) uint8 network input, and the mapping back.
     """
     image_height, image_width = image_size or image.shape[:2]
     ratio = min(height / image_height, width / image_width)
@@ -135,7 +135,7 @@ def promised_sizes(contract: ModelContract, mode: LetterboxMode) -> list[tuple[i
 
 
 def likely_sizes(contract: ModelContract, mode: LetterboxMode) -> list[tuple[int, int]]:
-    """The promised (height, width): the whole size, then those of photos, then those nearest."""
+    """The promised sizes, likeliest first: full size, common photo sizes, then by aspect ratio."""
     whole = contract.input.height, contract.input.width
     common = [_size_of(aspect, contract, mode) for aspect in PHOTO_ASPECTS]
     rest = sorted(
@@ -146,7 +146,7 @@ def likely_sizes(contract: ModelContract, mode: LetterboxMode) -> list[tuple[int
 
 
 def _size_of(aspect: float, contract: ModelContract, mode: LetterboxMode) -> tuple[int, int]:
-    """The network size of an image of this width over height."""
+    """The network (height, width) for an image of this aspect ratio (width over height)."""
     spec = contract.input
     if mode == "square":
         return spec.height, spec.width

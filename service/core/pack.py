@@ -7,7 +7,7 @@ from service.core.contract import InputSpec
 
 
 def pack_images(images: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.generic]:
-    """Bring (N, H, W, 3) uint8 BGR images into a model's channel order, range, dtype and layout."""
+    """Convert (N, H, W, 3) uint8 BGR images to a model's channel order, range, dtype and layout."""
     if spec.color_order == "RGB":
         images = images[..., ::-1]
     if spec.layout == "NCHW":

@@ -1,4 +1,4 @@
-"""From one image's raw rows to what is found in it: the whole way back."""
+"""Turn one image's raw rows into detections in image pixels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,17 @@ def find_objects(
     contract: ModelContract,
     options: DetectionOptions,
 ) -> Detections:
-    """Filter, decode, suppress, and bring the boxes back into the image.
+    """Filter, decode and suppress, then map the boxes back to the image.
 
     Args:
         raw: (A, 4 + 1 + C) network output of one image.
         way_back: How the image lies in the network's input.
-        contract: What the rows mean.
+        contract: How to read the rows.
         options: Thresholds, suppression and classes.
 
     Returns:
-        Detections, best first; boxes in image pixels, clipped to the image. One that lay wholly in
-        the padding has nothing left and is not among them.
+        Detections, best first; boxes in image pixels, clipped to the image. Boxes that lie wholly
+        in the padding are dropped.
     """
     candidates = decode_candidates(
         raw,

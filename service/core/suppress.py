@@ -12,7 +12,7 @@ from service.core.decode import Detections
 
 Floats = NDArray[np.float32]
 
-# A score that hard NMS set to zero is gone, even where the threshold is zero.
+# Drops scores that hard NMS set to zero, even where the threshold is zero.
 LEAST_SCORE: Final = float(np.finfo(np.float32).tiny)
 
 
@@ -21,15 +21,15 @@ class DetectionOptions:
     """How raw rows become detections; the defaults follow the article.
 
     Attributes:
-        confidence: Least confidence of a candidate, and least decayed score of a detection.
-        score_by: What confidence is: objectness alone, or joint with the class probability.
+        confidence: Minimum confidence of a candidate, and minimum decayed score of a detection.
+        score_by: Whether confidence is objectness alone, or its product with the class probability.
         nms: The suppression method.
         iou: Overlap above which `soft-mean`, `soft-linear` and `hard` act.
         sigma: Width of the Gaussian of `soft-gaussian`.
         class_agnostic: Whether boxes of different classes compete.
-        max_candidates: How many boxes enter suppression at most, the most confident.
-        max_detections: How many leave it at most.
-        class_ids: Classes to look for; None means all.
+        max_candidates: Maximum number of boxes that enter suppression; the most confident are kept.
+        max_detections: Maximum number of detections.
+        class_ids: Classes to keep; None keeps all.
     """
 
     confidence: float = 0.5
@@ -46,11 +46,11 @@ class DetectionOptions:
 def suppress(candidates: Detections, options: DetectionOptions) -> Detections:
     """Prune overlapping boxes.
 
-    Take the best remaining box, keep it with its current score, decay the scores of the others by
-    their overlap with it, drop those that fall below `options.confidence`, repeat. Soft-NMS is
-    arXiv:1704.04503; `soft-mean` is its Gaussian with the mean of the remaining scores for sigma,
-    and only above the overlap threshold. Without `class_agnostic`, each class is a world of its
-    own: neither overlaps nor that mean cross from one to another.
+    Each round keeps the best remaining box at its current score, decays the scores of the others by
+    their overlap with it, and drops those that fall below `options.confidence`. Soft-NMS is
+    arXiv:1704.04503; `soft-mean` is its Gaussian with the mean of the remaining scores as sigma,
+    applied only above the overlap threshold. Without `class_agnostic`, each class is suppressed
+    separately: neither overlaps nor that mean involve other classes.
 
     Args:
         candidates: Boxes in any one frame, most confident first.
@@ -99,7 +99,7 @@ def decay(scores: Floats, overlaps: Floats, options: DetectionOptions) -> Floats
 
 @dataclass(frozen=True, slots=True)
 class BoxEdges:
-    """Boxes side by side, (K,) float32 each: what is compared with many boxes one after another."""
+    """Box edges and areas as contiguous (K,) float32 arrays, for repeated IoU computations."""
 
     x1: Floats
     y1: Floats
