@@ -92,7 +92,7 @@ def _detector(arguments: argparse.Namespace) -> Iterator["Detector"]:
     if arguments.server:
         if arguments.letterbox:
             raise ModelExportError(
-                "--letterbox does not apply to --server: it is a setting of the server"
+                "--letterbox does not apply to --server: it is the server's setting"
             )
         from model_export.measure.server_detector import ServerDetector, connect  # noqa: PLC0415
 
