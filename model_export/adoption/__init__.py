@@ -1,1 +1,1 @@
-"""Third-party and released files: fetched, checked, and given a contract."""
+"""Download and check released and third-party files, and add a model contract."""

@@ -1,4 +1,4 @@
-"""Give a third-party YOLOX file the contract it lacks, after seeing that it keeps it."""
+"""Verify a third-party YOLOX file and add the contract that it lacks."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,22 +28,22 @@ from service.core.contract import (
 
 @dataclass(frozen=True, slots=True)
 class AdoptRequest:
-    """What a file cannot say of itself.
+    """The facts and choices that the file itself does not state.
 
     Attributes:
         class_names: One name for each class, in order.
         name: The model's name; None makes it from the file's.
         version: The model's version; None takes the first 12 digits of the file's SHA-256.
         size: (height, width) in pixels for the axes that the graph leaves open.
-        least_side: Least height and width in pixels, of a model of dynamic size; None for 32.
+        least_side: Minimum height and width in pixels, for a model of dynamic size; None for 32.
         score_activation: `auto` tells logits from probabilities by running the model.
         box_coding: How the four raw box values become a box.
         color_order: Order of the input's channels.
-        value_range: What pixel values 0 and 255 become.
+        value_range: The input values that pixel values 0 and 255 map to.
         recommended: Thresholds to prefer over the service's defaults.
-        provenance: Where the model comes from.
+        provenance: The model's origin.
         fixed_size: Leave the graph's height and width as they are, and promise no others.
-        keep_graph: Leave its input's type and its operators as they are, too.
+        keep_graph: Leave the input's type and the operators as they are.
         force: Replace an existing contract and an existing output file.
     """
 
@@ -65,23 +65,22 @@ class AdoptRequest:
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """An adopted model's contract, and what to tell the person who asked for it."""
+    """An adopted model's contract, and notes for the user."""
 
     contract: ModelContract
     notes: tuple[str, ...]
 
 
 def default_name(source: Path) -> str:
-    """The model name that a file stands for: `yolox_nano.onnx` is `yolox-nano`."""
+    """The default model name of a file: `yolox-nano` for `yolox_nano.onnx`."""
     return source.stem.lower().replace("_", "-")
 
 
 def adopt(source: Path, output: Path, request: AdoptRequest) -> Adoption:
     """Run a YOLOX ONNX file, and write a copy that carries a contract.
 
-    A graph for one batch or image size is opened for any where it proves to agree with what it
-    was; otherwise that size goes into the contract. What can be had in less time is rewritten where
-    that proves to agree.
+    A graph for one batch or image size is opened for any if its outputs provably stay the same;
+    otherwise the contract states that size. The graph is also optimized, under the same condition.
 
     Raises:
         ModelExportError: The file is not what the request says, or cannot be read or written;

@@ -1,4 +1,4 @@
-"""Download one file of known size and sum, picking up where an earlier try stopped."""
+"""Download one file of known size and checksum, resuming where an earlier attempt stopped."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from model_export.checksum import sha256_of
 from model_export.errors import ModelExportError
 
 TIMEOUT: Final = httpx2.Timeout(30.0, connect=10.0)
-# A cut connection is resumed this often, as long as each try brings the file further.
+# Maximum number of resumed requests, as long as each one makes progress.
 MAX_RESUMES: Final = 5
 
 Progress = Callable[[int], None]
@@ -19,7 +19,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file to download, and how to know it.
+    """A file to download, with its size and checksum.
 
     Attributes:
         url: Where it is.
@@ -33,19 +33,19 @@ class RemoteFile:
 
 
 class DownloadError(ModelExportError):
-    """The server did not give the file, or gave another one."""
+    """The server did not deliver the file, or delivered a different one."""
 
 
 def download(remote: RemoteFile, target: Path, on_progress: Progress) -> None:
     """Download a file, unless the target is there and has the right sum.
 
-    The bytes gather in `<target>.part`, where a later call goes on. The target appears whole,
-    after its sum was checked, or not at all.
+    The bytes go to `<target>.part`, from which a later call resumes. The target appears only once
+    it is complete and its sum is verified.
 
     Args:
         remote: The file.
-        target: Where it goes; its folder is made.
-        on_progress: Told how many bytes are there, again and again.
+        target: The path to write; its folder is created.
+        on_progress: Called repeatedly with the number of bytes downloaded so far.
 
     Raises:
         DownloadError: The server cannot be reached, cuts the connection, refuses, or has a file

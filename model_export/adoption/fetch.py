@@ -1,4 +1,4 @@
-"""Released YOLOX models: what they are, and how to have one, checked and adopted."""
+"""The released YOLOX models, and how to download, check and adopt one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ RELEASES: Final[Mapping[str, Release]] = MappingProxyType(
 
 
 def is_fetched(release: Release, output: Path) -> bool:
-    """Whether a file is there that was adopted from this very release."""
+    """Whether `output` exists and was adopted from this very release."""
     if not output.is_file():
         return False
     try:
@@ -93,10 +93,10 @@ def fetch(release: Release, output: Path, base_url: str, on_progress: Progress) 
         release: The model.
         output: The ONNX file to write, with its contract.
         base_url: Where the release, or a mirror of it, keeps its files.
-        on_progress: Told how many bytes are there, again and again.
+        on_progress: Called repeatedly with the number of bytes downloaded so far.
 
     Returns:
-        What the adoption found, for people to read.
+        The notes of the adoption, for the user.
 
     Raises:
         ModelExportError: The file cannot be had, is not the released one, or cannot be written.

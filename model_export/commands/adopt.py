@@ -19,10 +19,10 @@ from service.core.contract import BoxCoding, ColorOrder, ScoreActivation
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.description = (
-        "Run a YOLOX ONNX file that carries no contract, check that it gives raw boxes, "
-        "objectness and classes as the service expects, and write a copy that says so. A graph "
-        "for one batch or image size is opened for any, and made to take less time, where that "
-        "proves to change no answer."
+        "Run a YOLOX ONNX file that has no model contract, check that it outputs raw boxes, "
+        "objectness and classes as the service expects, and write a copy with a contract. If the "
+        "outputs provably stay the same, the copy also accepts any batch and image size, and its "
+        "graph is optimized."
     )
     parser.add_argument("file", metavar="SOURCE", type=Path, help="the ONNX file")
     parser.add_argument("--output", type=Path, help="file to write (default: models/NAME.onnx)")
@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-graph",
         action="store_true",
-        help="leave its input's type and its operators as they are",
+        help="leave the graph's input type and operators as they are",
     )
-    _add_model_arguments(parser.add_argument_group("what the file cannot say of itself"))
+    _add_model_arguments(parser.add_argument_group("what the file itself does not state"))
     add_recommended_arguments(parser)
     add_provenance_arguments(parser)
 
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--names", default="coco", help="`coco`, or a file of one name per line")
-    group.add_argument("--name", help="the model's name (default: the file's, `_` made `-`)")
+    group.add_argument("--name", help="the model's name (default: the file's, with `-` for `_`)")
     group.add_argument(
         "--model-version", metavar="V", help="(default: 12 digits of the file's SHA-256)"
     )
@@ -79,23 +79,23 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
         "--size",
         type=size,
         metavar="N|HxW",
-        help="usual height and width in pixels, where the graph has none",
+        help="default height and width in pixels, if the graph leaves them open",
     )
     add_least_side_argument(group)
     group.add_argument(
         "--score-activation",
         choices=("auto", *get_args(ScoreActivation)),
         default="auto",
-        help="what scores are; `auto` sees whether they all lie within 0 and 1",
+        help="the kind of scores; `auto` checks whether all are within 0 and 1",
     )
     group.add_argument(
         "--box-coding",
         choices=get_args(BoxCoding),
         default="yolox",
-        help="how raw boxes are meant (default: yolox)",
+        help="coding of the raw boxes (default: yolox)",
     )
     group.add_argument(
-        "--color", choices=get_args(ColorOrder), default="BGR", help="channels (default: BGR)"
+        "--color", choices=get_args(ColorOrder), default="BGR", help="channel order (default: BGR)"
     )
     group.add_argument(
         "--value-range",
@@ -103,5 +103,5 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
         type=float,
         default=(0.0, 255.0),
         metavar=("LOW", "HIGH"),
-        help="what pixel values 0 and 255 become (default: 0 255)",
+        help="input values for pixel values 0 and 255 (default: 0 255)",
     )

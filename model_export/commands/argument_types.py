@@ -1,4 +1,4 @@
-"""What the text of an argument may be; errors are shown by argparse."""
+"""Parsers of argument texts; argparse shows their errors."""
 
 import argparse
 import re
@@ -34,7 +34,7 @@ def fraction(text: str) -> float:
 
 
 def gaussian_width(text: str) -> float:
-    """A sigma that the service takes."""
+    """A sigma that the service accepts."""
     number = float(text)
     if not MIN_SIGMA <= number <= MAX_SIGMA:
         raise argparse.ArgumentTypeError(f"{text} is not within {MIN_SIGMA:g} and {MAX_SIGMA:g}")
@@ -42,12 +42,12 @@ def gaussian_width(text: str) -> float:
 
 
 def absolute(text: str) -> Path:
-    """A path that another folder's commands understand."""
+    """An absolute path, valid from any working directory."""
     return Path(text).absolute()
 
 
 def training_data(text: str) -> Path | DrawnBarcodes:
-    """An absolute path, or `barcodes:N` for so many drawn pictures an epoch."""
+    """An absolute path, or `barcodes:N` for N drawn pictures per epoch."""
     drawn = re.fullmatch(r"barcodes:([1-9]\d*)", text)
     return DrawnBarcodes(int(drawn[1])) if drawn else absolute(text)
 
@@ -63,7 +63,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def training_size(text: str) -> tuple[int, int]:
-    """A size of which the sides are positive multiples of 32."""
+    """A size whose sides are positive multiples of 32."""
     height, width = size(text)
     if min(height, width) < 1 or height % SIZE_STEP or width % SIZE_STEP:
         raise argparse.ArgumentTypeError(f"{text} has sides that are not multiples of {SIZE_STEP}")

@@ -1,4 +1,4 @@
-"""The arguments about a contract that nobody but the person at the command line knows."""
+"""Arguments for the parts of a contract that no file states: thresholds and provenance."""
 
 import argparse
 from typing import get_args
@@ -9,40 +9,46 @@ from service.core.contract import NmsMethod, Provenance, Recommended, ScoreBy
 def add_recommended_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the thresholds that a model may recommend."""
     group = parser.add_argument_group(
-        "thresholds to recommend (default: none, the service's apply)"
+        "thresholds to recommend (default: none; the service's apply)"
     )
-    group.add_argument("--confidence", type=float, metavar="P", help="least confidence, 0 to 1")
-    group.add_argument("--score-by", choices=get_args(ScoreBy), help="what confidence is")
-    group.add_argument("--nms", choices=get_args(NmsMethod), help="suppression of overlaps")
-    group.add_argument("--iou", type=float, metavar="P", help="overlap that counts, 0 to 1")
-    group.add_argument("--sigma", type=float, metavar="S", help="width of soft-gaussian")
+    group.add_argument("--confidence", type=float, metavar="P", help="minimum confidence, 0 to 1")
+    group.add_argument(
+        "--score-by", choices=get_args(ScoreBy), help="the score that confidence applies to"
+    )
+    group.add_argument("--nms", choices=get_args(NmsMethod), help="suppression method")
+    group.add_argument(
+        "--iou", type=float, metavar="P", help="IoU threshold of suppression, 0 to 1"
+    )
+    group.add_argument(
+        "--sigma", type=float, metavar="S", help="width of the Gaussian of soft-gaussian"
+    )
     group.add_argument(
         "--class-agnostic",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="whether boxes of different classes compete",
+        help="let boxes of different classes suppress each other",
     )
 
 
 def add_least_side_argument(group: argparse._ArgumentGroup) -> None:
-    """Describe the least side of an input."""
+    """Describe the minimum side of an input."""
     group.add_argument(
         "--least-side",
         type=int,
         metavar="N",
-        help="pad narrow images to N pixels, for a model that learnt from none (default: 32)",
+        help="pad narrow images to N pixels, for a model not trained on narrow ones (default: 32)",
     )
 
 
 def add_provenance_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the texts that say where a model comes from."""
-    group = parser.add_argument_group("where it comes from, for people to read")
+    """Describe the texts about a model's origin."""
+    group = parser.add_argument_group("provenance, as free text")
     for name in ("source", "dataset", "metrics", "licence"):
         group.add_argument(f"--{name}", default="", metavar="TEXT")
 
 
 def recommended(arguments: argparse.Namespace) -> Recommended:
-    """The thresholds as given."""
+    """The given thresholds."""
     return Recommended(
         confidence=arguments.confidence,
         score_by=arguments.score_by,
@@ -54,7 +60,7 @@ def recommended(arguments: argparse.Namespace) -> Recommended:
 
 
 def provenance(arguments: argparse.Namespace) -> Provenance:
-    """The texts as given."""
+    """The given texts."""
     return Provenance(
         source=arguments.source,
         dataset=arguments.dataset,

@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.description = (
         "Run every image of a COCO json through a running server, an ONNX file or a checkpoint, "
-        "and print the COCO metrics of what is found. Classes are matched by name. The thresholds "
-        "default to those with which published YOLOX results are measured, not to those for use."
+        "and print the COCO metrics of the detections. Classes are matched by name. The default "
+        "thresholds are those of published YOLOX results, which differ from those for production."
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--server", metavar="URL", help="such as http://127.0.0.1:8000")
@@ -58,11 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--letterbox",
         choices=get_args(LetterboxMode),
-        help="how to fit images into the input of a file or checkpoint (default: as a server on a "
-        "CPU does, rectangle where any size is taken; published results are of squares)",
+        help="how to letterbox images for a file or checkpoint (default: like a server on a CPU, "
+        "rectangle if the model accepts any size; published results use square)",
     )
-    parser.add_argument("--output", type=Path, metavar="JSON", help="write the detections there")
-    parser.add_argument("--metrics", type=Path, metavar="JSON", help="write the metrics there")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="file for the detections")
+    parser.add_argument("--metrics", type=Path, metavar="JSON", help="file for the metrics")
     _add_option_arguments(parser.add_argument_group("options"))
     _add_weights_arguments(parser.add_argument_group("with --weights"))
 
@@ -88,10 +88,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 @contextmanager
 def _detector(arguments: argparse.Namespace) -> Iterator["Detector"]:
-    """What is to be measured."""
+    """Open the detector to measure."""
     if arguments.server:
         if arguments.letterbox:
-            raise ModelExportError("how images are fitted is the server's setting; see its --help")
+            raise ModelExportError(
+                "--letterbox does not apply to --server: it is the server's setting"
+            )
         from model_export.measure.server_detector import ServerDetector, connect  # noqa: PLC0415
 
         api_key = arguments.api_key or os.environ.get("YOLOX_API_KEY")
@@ -110,7 +112,7 @@ def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
     from model_export.measure.local_detector import checkpoint_detector  # noqa: PLC0415
 
     if arguments.variant is None:
-        raise ModelExportError("--weights needs --variant: which network are they of?")
+        raise ModelExportError("--weights needs --variant, the network that the weights belong to")
     side = usual_size(arguments.variant)
     height, width = arguments.size or (side, side)
     try:
@@ -135,8 +137,10 @@ def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
 
 
 def _add_weights_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--variant", choices=VARIANTS, help="which network the weights are of")
-    group.add_argument("--head", choices=HEAD_KINDS, default="decoupled", help="(decoupled)")
+    group.add_argument("--variant", choices=VARIANTS, help="the network of the weights")
+    group.add_argument(
+        "--head", choices=HEAD_KINDS, default="decoupled", help="(default: decoupled)"
+    )
     group.add_argument("--names", default="coco", help="`coco`, or a file of one name per line")
     group.add_argument(
         "--size", type=size, metavar="N|HxW", help="height and width (default: the variant's)"
@@ -152,7 +156,7 @@ def _add_option_arguments(group: argparse._ArgumentGroup) -> None:
         type=fraction,
         default=MEASURING.confidence,
         metavar="P",
-        help="least score (default: 0.001)",
+        help="minimum score (default: 0.001)",
     )
     group.add_argument(
         "--score-by",
@@ -164,37 +168,37 @@ def _add_option_arguments(group: argparse._ArgumentGroup) -> None:
         "--nms",
         choices=get_args(NmsMethod),
         default=MEASURING.nms,
-        help="suppression of overlaps (default: hard)",
+        help="suppression method (default: hard)",
     )
     group.add_argument(
         "--iou",
         type=fraction,
         default=MEASURING.iou,
         metavar="P",
-        help="overlap that counts (default: 0.65)",
+        help="IoU threshold of suppression (default: 0.65)",
     )
     group.add_argument(
         "--sigma",
         type=gaussian_width,
         metavar="S",
-        help="width of soft-gaussian (default: the server's, or 0.5)",
+        help="width of the Gaussian of soft-gaussian (default: the server's, or 0.5)",
     )
     group.add_argument(
         "--class-agnostic",
         action=argparse.BooleanOptionalAction,
         default=MEASURING.class_agnostic,
-        help="whether boxes of different classes compete (default: no)",
+        help="let boxes of different classes suppress each other (default: no)",
     )
     group.add_argument(
         "--max-detections",
         type=positive,
         metavar="N",
-        help="most boxes of an image (default: the server's limit, or 300)",
+        help="maximum detections per image (default: the server's limit, or 300)",
     )
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options that are set; the others are left to what is measured."""
+    """The given options; the detector's defaults apply to the others."""
     options = {
         "confidence": arguments.confidence,
         "score_by": arguments.score_by,
@@ -214,7 +218,7 @@ def _query(arguments: argparse.Namespace) -> dict[str, str]:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr, if that is a terminal, and what to call after each image."""
+    """Show a bar if stderr is a terminal; yield the function to call after each image."""
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import MofNCompleteColumn, Progress  # noqa: PLC0415
 

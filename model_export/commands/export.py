@@ -1,4 +1,4 @@
-"""`python -m model_export export`: weights to an ONNX file, proved equal, with a contract."""
+"""`python -m model_export export`: weights to a verified ONNX file with a contract."""
 
 import argparse
 import sys
@@ -32,10 +32,10 @@ LAYOUTS: Final[dict[InputDtype, Layout]] = {"uint8": "NHWC", "float32": "NCHW"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.description = (
-        "Export a YOLOX model to ONNX. The file is written only if onnxruntime then gives what "
-        "PyTorch gives, for one image and for a batch of three, at the usual size and at another."
+        "Export a YOLOX model to ONNX. The file is written only if onnxruntime matches PyTorch's "
+        "outputs, for one image and for a batch of three, at the default size and at another."
     )
-    parser.add_argument("--variant", required=True, choices=VARIANTS, help="which network")
+    parser.add_argument("--variant", required=True, choices=VARIANTS, help="the network")
     parser.add_argument(
         "--weights", required=True, type=Path, metavar="FILE", help="a .pth checkpoint, or .npz"
     )
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Export, say how far onnxruntime and torch are apart, and print where the file went."""
+    """Export, report how far onnxruntime and torch differ, and print the file's path."""
     # Only here, so that `--help` and the other commands do not wait for torch.
     from model_export.exporting.export import export  # noqa: PLC0415
     from model_export.model.checkpoint import load_weights  # noqa: PLC0415
@@ -67,12 +67,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--names", default="coco", help="`coco`, or a file of one name per line")
-    group.add_argument("--head", choices=HEAD_KINDS, default="decoupled", help="(decoupled)")
+    group.add_argument(
+        "--head", choices=HEAD_KINDS, default="decoupled", help="(default: decoupled)"
+    )
     group.add_argument(
         "--box-coding",
         choices=get_args(BoxCoding),
         default="yolox",
-        help="how raw boxes are meant, as the model was trained (yolox)",
+        help="coding of the raw boxes that the model was trained with (default: yolox)",
     )
     group.add_argument("--name", help="the model's name (default: yolox-VARIANT)")
     group.add_argument(
@@ -85,17 +87,17 @@ def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
         "--size",
         type=size,
         metavar="N|HxW",
-        help="usual height and width in pixels (default: 416 for pico to tiny, else 640)",
+        help="default height and width in pixels (default: 416 for pico to tiny, else 640)",
     )
     group.add_argument(
-        "--fixed-size", action="store_true", help="take --size only, not any multiples of 32"
+        "--fixed-size", action="store_true", help="accept --size only, not every multiple of 32"
     )
     add_least_side_argument(group)
     group.add_argument(
         "--input",
         choices=tuple(LAYOUTS),
         default="uint8",
-        help="uint8: N,H,W,3 as cameras give it; float32: N,3,H,W (uint8)",
+        help="uint8: N,H,W,3 as cameras deliver it; float32: N,3,H,W (default: uint8)",
     )
     weights = group.add_mutually_exclusive_group()
     weights.add_argument(
@@ -128,4 +130,4 @@ def _contract(arguments: argparse.Namespace) -> ModelContract:
             provenance=provenance(arguments),
         )
     except ContractError as error:
-        raise ModelExportError(f"the model cannot be described so: {error}") from error
+        raise ModelExportError(f"the model contract is invalid: {error}") from error

@@ -1,4 +1,4 @@
-"""`python -m model_export fetch`: have a released YOLOX model, ready to serve."""
+"""`python -m model_export fetch`: download a released YOLOX model, ready to serve."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.description = (
         "Download a released YOLOX model (COCO, 80 classes, Apache-2.0), check its SHA-256 sum, "
-        "adopt it, and print the path of the result. A download that was cut goes on where it "
+        "adopt it, and print the path of the result. An interrupted download resumes where it "
         "stopped; a model that is already there is not downloaded again."
     )
     parser.add_argument(
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 @contextmanager
 def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, if that is a terminal, and what to tell it the bytes with."""
+    """Show a bar if stderr is a terminal; yield the function that takes the bytes so far."""
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn  # noqa: PLC0415
 
@@ -65,5 +65,5 @@ def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _model(text: str) -> str:
-    """`nano`, whether said so or as `yolox-nano` or `yolox_nano`."""
+    """Normalize `yolox-nano` and `yolox_nano` to `nano`."""
     return text.lower().replace("_", "-").removeprefix("yolox-")

@@ -1,4 +1,4 @@
-"""`python -m model_export preview`: see what a training would see."""
+"""`python -m model_export preview`: show the augmented samples that a training would use."""
 
 import argparse
 import sys
@@ -21,8 +21,8 @@ from model_export.samples.batch_plan import SampleSpec
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.description = (
-        "Check a data set, and write a sheet of training samples with their boxes as a PNG: what "
-        "Mosaic, MixUp and the other changes make of it."
+        "Check a data set, and write a PNG sheet of training samples with their boxes, as Mosaic, "
+        "MixUp and the other augmentations produce them."
     )
     parser.add_argument(
         "--data",
@@ -40,14 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--count", type=positive, default=16, metavar="N", help="samples (default: 16)"
     )
     parser.add_argument(
-        "--columns", type=positive, default=4, metavar="N", help="samples in a row (default: 4)"
+        "--columns", type=positive, default=4, metavar="N", help="samples per row (default: 4)"
     )
     _add_sample_arguments(parser.add_argument_group("the samples"))
     add_augmentation_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Check the data, say what was left out, and write the sheet."""
+    """Check the data, report what was skipped, and write the sheet."""
     # Only here, so that `--help` does not wait for OpenCV.
     from PIL import Image  # noqa: PLC0415
 
@@ -80,13 +80,18 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _add_sample_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--variant", choices=VARIANTS, default="nano", help="whose settings (default: nano)"
+        "--variant",
+        choices=VARIANTS,
+        default="nano",
+        help="the variant whose settings apply (default: nano)",
     )
     group.add_argument(
         "--size",
         type=training_size,
         metavar="N|HxW",
-        help="height and width in pixels (the variant's)",
+        help="height and width in pixels (default: the variant's)",
     )
     group.add_argument("--seed", type=natural, default=0, metavar="N", help="(default: 0)")
-    group.add_argument("--closing", action="store_true", help="as in the closing epochs")
+    group.add_argument(
+        "--closing", action="store_true", help="draw samples as in the closing epochs"
+    )

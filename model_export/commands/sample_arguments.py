@@ -1,4 +1,4 @@
-"""The arguments about training samples, which more than one command takes."""
+"""Arguments for training samples, shared by several commands."""
 
 import argparse
 from collections.abc import Mapping
@@ -24,39 +24,45 @@ FIELDS: Final = {
 
 
 def add_augmentation_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe how much samples vary; what is not given is left out of the namespace."""
+    """Describe the augmentation; the namespace lacks arguments that are not given."""
     group = parser.add_argument_group(
         "augmentation (default: the variant's)", argument_default=argparse.SUPPRESS
     )
     group.add_argument("--mosaic", type=float, metavar="P", help="share of mosaics, 0 to 1")
     group.add_argument(
-        "--mixup", type=float, metavar="P", help="share of mosaics with MixUp, not of drawn ones"
+        "--mixup",
+        type=float,
+        metavar="P",
+        help="share of mosaics with MixUp; not for drawn pictures",
     )
     group.add_argument(
-        "--affine", type=float, metavar="P", help="share of the others that are moved like mosaics"
+        "--affine",
+        type=float,
+        metavar="P",
+        help="share of other samples with the affine transform of mosaics",
     )
     group.add_argument(
         "--rotation",
         type=float,
         metavar="DEG",
-        help="greatest of mosaics and what --affine moves, in degrees",
+        help="maximum rotation of mosaics and --affine samples, in degrees",
     )
     group.add_argument(
         "--scale",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="least and greatest factor of mosaics and what --affine moves",
+        help="minimum and maximum scale of mosaics and --affine samples",
     )
     group.add_argument("--flip", type=float, metavar="P", help="share mirrored left to right")
     group.add_argument("--hsv", type=float, metavar="P", help="share whose colour is changed")
 
 
 def augmentation(given: Mapping[str, Any], variant: Variant) -> Augmentation:
-    """The variant's settings, with those that were given.
+    """The variant's settings, overridden by the given ones.
 
     Raises:
-        ModelExportError: One of them has no meaning, or would change nothing.
+        ModelExportError: A setting is invalid or would have no effect.
     """
     changes = {FIELDS[name]: given[name] for name in FIELDS if name in given}
     if "scale" in changes:
@@ -71,9 +77,9 @@ def _check_effect(given: Mapping[str, Any], settings: Augmentation) -> None:
     if given.get("mixup") and not mosaics:
         raise ModelExportError("--mixup does nothing without mosaics: see --mosaic")
     if given.get("mixup") and isinstance(given["data"], DrawnBarcodes):
-        raise ModelExportError("--mixup blends in pictures known to have boxes; drawn ones are not")
+        raise ModelExportError(
+            "--mixup needs pictures known to contain boxes; drawn pictures may have none"
+        )
     for name in ("rotation", "scale"):
         if given.get(name) and not mosaics and not settings.affine_probability:
-            raise ModelExportError(
-                f"--{name} does nothing without mosaics or moved samples: see --mosaic and --affine"
-            )
+            raise ModelExportError(f"--{name} does nothing without --mosaic or --affine above 0")

@@ -28,19 +28,19 @@ from service.core.contract import BoxCoding
 if TYPE_CHECKING:
     from model_export.report.run_folder import RunFolder
 
-# Of a run of 300 epochs; shorter ones have proportionally less, as far as the release goes.
+# For a run of 300 epochs, as in the release; shorter runs have proportionally fewer.
 LONGEST_CLOSING: Final = 15
 LONGEST_WARMUP: Final = 5
-# One on each core disturbs a network that runs on all of them less than one on one of them would:
-# what all its threads wait for is the slowest. More than this are seldom needed, and take memory.
+# On a CPU the network's threads wait for the slowest core, so a worker on every core disturbs them
+# less than a worker on one. More than this many are seldom needed, and each takes memory.
 MOST_WORKERS: Final = 8
-# Fields of `TrainingConfig` that are taken as they are given.
+# Fields of `TrainingConfig` that arguments set directly.
 PLAIN: Final = (
     *("head", "weights", "loss", "class_weight", "box_coding", "center_radius", "batch_size"),
     *("accumulate", "rate_per_image", "weight_decay", "average_decay", "average_ramp"),
     *("norm_images", "evaluate_every", "seed", "fixed_size"),
 )
-# What is no part of the configuration.
+# Arguments that are not part of the configuration.
 OTHERS: Final = frozenset(
     {"command", "run", "output", "resume", "device", "workers", "cache", "precision"}
 )
@@ -49,14 +49,14 @@ OTHERS: Final = frozenset(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.description = (
-        "Train a YOLOX on a COCO or VOC data set. The folder of the run has at its end the best "
-        "and the last weights, the exported ONNX model, metrics and plots. Ctrl-C stops after the "
-        "current step, and --resume goes on to the same numbers. With several GPUs: torchrun "
+        "Train a YOLOX on a COCO or VOC data set. The run's folder then holds the best and "
+        "the last weights, the exported ONNX model, metrics and plots. Ctrl-C stops after the "
+        "current step, and --resume continues to the same results. With several GPUs: torchrun "
         "--nproc-per-node=N -m model_export train ..."
     )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--output", type=Path, metavar="DIR", help="folder of a new run")
-    where.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run of a folder")
+    where.add_argument("--resume", type=Path, metavar="DIR", help="folder of the run to continue")
     _add_data_arguments(parser)
     _add_model_arguments(parser)
     _add_schedule_arguments(parser)
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train, and print where the run is."""
+    """Train, and print the path of the run's folder."""
     # Only here, so that `--help` and the other commands do not wait for torch.
     from rich.console import Console  # noqa: PLC0415
 
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
         complete = training.run(stop)
     if not complete:
         how = f"stopped; `python -m model_export train --resume {folder.path}` goes on"
-        # A process that got no signal itself heard of it from another.
+        # A process without a signal of its own stops because another process got one.
         raise InterruptedRunError(how if members.leads else "", stop.number or signal.SIGTERM)
     if members.leads:
         sys.stdout.write(f"{folder.path}\n")
@@ -98,146 +98,170 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=training_data,
         metavar="PATH",
-        help="a COCO json, a VOC folder, or barcodes:N to draw N pictures an epoch; needed",
+        help="a COCO json, a VOC folder, or barcodes:N to draw N pictures per epoch (required)",
     )
     group.add_argument(
-        "--images", type=absolute, metavar="DIR", help="images of a COCO json (its folder)"
+        "--images", type=absolute, metavar="DIR", help="images of a COCO json (default: its folder)"
     )
-    group.add_argument("--split", metavar="NAME", help="list of a VOC folder (train)")
+    group.add_argument("--split", metavar="NAME", help="list of a VOC folder (default: train)")
     group.add_argument(
-        "--val", type=absolute, metavar="PATH", help="what to measure on (a VOC folder's own val)"
+        "--val",
+        type=absolute,
+        metavar="PATH",
+        help="validation data (default: --data, if that is a VOC folder)",
     )
-    group.add_argument("--val-images", type=absolute, metavar="DIR", help="likewise (its folder)")
-    group.add_argument("--val-split", metavar="NAME", help="list of a VOC folder (val)")
+    group.add_argument(
+        "--val-images",
+        type=absolute,
+        metavar="DIR",
+        help="images of --val, a COCO json (default: its folder)",
+    )
+    group.add_argument(
+        "--val-split", metavar="NAME", help="validation list of a VOC folder (default: val)"
+    )
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the model", argument_default=argparse.SUPPRESS)
-    group.add_argument("--variant", choices=VARIANTS, help="which network (nano)")
-    group.add_argument("--head", choices=HEAD_KINDS, help="its head (decoupled)")
+    group.add_argument("--variant", choices=VARIANTS, help="the network (default: nano)")
+    group.add_argument("--head", choices=HEAD_KINDS, help="its head (default: decoupled)")
     group.add_argument(
         "--weights",
         type=absolute,
         metavar="FILE",
-        help="start from a .pth checkpoint or .npz, whatever its classes (from nothing)",
+        help="start from a .pth checkpoint or .npz with any classes (default: from scratch)",
     )
     group.add_argument(
         "--size",
         type=training_size,
         metavar="N|HxW",
-        help="height and width in pixels (the variant's)",
+        help="height and width in pixels (default: the variant's)",
     )
     group.add_argument(
         "--fixed-size",
         action="store_true",
-        help="export a model that takes --size only, not any multiples of 32",
+        help="export a model that accepts --size only, not every multiple of 32",
     )
     group.add_argument(
-        "--loss", choices=PRESET_NAMES, help="as YOLOX was released, or the article's (yolox)"
+        "--loss",
+        choices=PRESET_NAMES,
+        help="loss of the YOLOX release or of the article (default: yolox)",
     )
     group.add_argument(
         "--class-weight",
         type=float,
         metavar="W",
-        help="of the class loss: more where objects are easier found than told apart (1)",
+        help="class loss weight; raise it if objects are easier to find than classify (default: 1)",
     )
     group.add_argument(
-        "--box-coding", choices=get_args(BoxCoding), help="how raw values stand for boxes (yolox)"
+        "--box-coding", choices=get_args(BoxCoding), help="coding of the raw boxes (default: yolox)"
     )
     group.add_argument(
         "--center-radius",
         type=float,
         metavar="R",
-        help="how near to an object's centre cells may learn it, in strides (1.5)",
+        help="assign cells within R strides of an object's centre to it (default: 1.5)",
     )
 
 
 def _add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the schedule", argument_default=argparse.SUPPRESS)
-    group.add_argument("--epochs", type=positive, metavar="N", help="(300)")
+    group.add_argument("--epochs", type=positive, metavar="N", help="(default: 300)")
     group.add_argument(
         "--closing-epochs",
         type=natural,
         metavar="N",
-        help="last ones, without mosaic, MixUp and affine (a tenth, at most 15)",
+        help="last epochs, without mosaic, MixUp and affine (default: a tenth, at most 15)",
     )
     group.add_argument(
         "--warmup-epochs",
         type=float,
         metavar="N",
-        help="first ones, of rising learning rate (a twentieth, at most 5)",
+        help="first epochs, with a rising learning rate (default: a twentieth, at most 5)",
     )
     group.add_argument(
-        "--batch-size", type=positive, metavar="N", help="images of a step, of all processes (16)"
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="images per step, over all processes (default: 16)",
     )
     group.add_argument(
-        "--accumulate", type=positive, metavar="N", help="compute it in so many parts (1)"
+        "--accumulate",
+        type=positive,
+        metavar="N",
+        help="parts to compute each batch in (default: 1)",
     )
     group.add_argument(
         "--rate-per-image",
         type=float,
         metavar="R",
-        help="learning rate, times the batch size (0.00015625: 0.01 for 64)",
+        help="learning rate per image of the batch (default: 0.00015625, which is 0.01 for 64)",
     )
     group.add_argument(
         "--multiscale",
         type=natural,
         metavar="N",
-        help="training sizes vary by up to so many times 32 pixels; 0 for one size (5)",
+        help="training sizes vary by up to N times 32 pixels; 0 for one size (default: 5)",
     )
-    group.add_argument("--weight-decay", type=float, metavar="D", help="(0.0005)")
+    group.add_argument("--weight-decay", type=float, metavar="D", help="(default: 0.0005)")
     group.add_argument(
         "--average-decay",
         type=float,
         metavar="D",
-        help="how slowly the average of the weights follows (0.9998)",
+        help="decay of the moving average of the weights (default: 0.9998)",
     )
     group.add_argument(
         "--average-ramp",
         type=positive,
         metavar="N",
-        help="steps in which it slows down to that (2000)",
+        help="time constant of the ramp to that decay, in steps (default: 2000)",
     )
     group.add_argument(
         "--norm-images",
         type=natural,
         metavar="N",
-        help="samples to measure the average's batch norms on; 0 keeps averaged ones (256)",
+        help="samples to recompute the average's batch norms on; 0 to average them (default: 256)",
     )
     group.add_argument(
-        "--evaluate-every", type=positive, metavar="N", help="epochs between measurements (1)"
+        "--evaluate-every",
+        type=positive,
+        metavar="N",
+        help="epochs between validations (default: 1)",
     )
-    group.add_argument("--seed", type=natural, metavar="N", help="(0)")
+    group.add_argument("--seed", type=natural, metavar="N", help="(default: 0)")
 
 
 def _add_machine_arguments(group: argparse._ArgumentGroup) -> None:
     default = Machine()
     group.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default=default.device, help="(auto)"
+        "--device", choices=("auto", "cpu", "cuda"), default=default.device, help="(default: auto)"
     )
     group.add_argument(
         "--workers",
         type=natural,
         default=min(MOST_WORKERS, os.cpu_count() or 1),
         metavar="N",
-        help="processes that make samples, for each GPU (one per core, at most 8)",
+        help="processes that make samples, per GPU (default: one per core, at most 8)",
     )
     group.add_argument(
-        "--cache", type=Path, metavar="DIR", help="keep decoded images there (do not)"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder to cache decoded images in (default: no cache)",
     )
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
         default=default.precision,
-        help="auto: mixed on a GPU, float32 on a CPU (auto)",
+        help="auto: mixed on a GPU, float32 on a CPU (default: auto)",
     )
 
 
 def _resumed(given: Mapping[str, Any], folder: "RunFolder") -> TrainingConfig:
-    """The configuration of a run that goes on; nothing of it can be changed."""
+    """The configuration of a continued run, which cannot be changed."""
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
-        raise ModelExportError(f"--resume goes on as configured: leave out {names}")
+        raise ModelExportError(f"--resume keeps the run's configuration: leave out {names}")
     return TrainingConfig.from_json(folder.read_config())
 
 
@@ -271,7 +295,7 @@ def _sources(given: Mapping[str, Any]) -> tuple[DataSource | DrawnBarcodes, Data
     measured = given.get("val", own)
     if measured is None:
         raise ModelExportError(
-            "only a VOC folder has images to measure on of its own; name a COCO json: --val"
+            "only a VOC folder brings its own validation images; add --val with a COCO json"
         )
     validation = DataSource(measured, given.get("val_images"), given.get("val_split", "val"))
     if isinstance(source, DrawnBarcodes):

@@ -1,1 +1,1 @@
-"""From a trained model to an ONNX file that a server can trust."""
+"""Export a trained model to an ONNX file that is verified against PyTorch."""

@@ -17,9 +17,9 @@ class Tolerance:
     """How far raw outputs may differ, as fractions of the largest raw value (at least 1).
 
     Attributes:
-        largest: Of the largest difference.
-        mean: Of the mean difference; the sharper of the two, as one cell that rounds badly does
-            not move it, and a wrong graph does.
+        largest: Limit of the largest difference.
+        mean: Limit of the mean difference; the sharper test, because a wrong graph moves the mean
+            and a single cell with a large rounding error does not.
     """
 
     largest: float

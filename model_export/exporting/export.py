@@ -1,4 +1,4 @@
-"""A trained model to an ONNX file that a server can trust: exported, compared, then written."""
+"""Export a trained model to ONNX, compare it with PyTorch, then write the file."""
 
 import copy
 import logging
@@ -46,7 +46,7 @@ def export(
 
     Args:
         model: Any device, mode and dtype; it stays as it is.
-        contract: What the file is to promise; the graph is made to keep it.
+        contract: The contract to write; the graph is built to fulfil it.
         path: The file to write.
         half: Hold the weights and compute in float16; the output is float32 all the same.
         compact: Hold the weights in float16 and compute in float32.

@@ -1,4 +1,4 @@
-"""A trained model as inference wants it: the same function in fewer steps."""
+"""Fold a trained model for inference: the same function in fewer layers."""
 
 import copy
 

@@ -1,1 +1,1 @@
-"""ONNX graphs: read, edited, run and proven."""
+"""Read, edit and run ONNX graphs, and prove what they accept."""

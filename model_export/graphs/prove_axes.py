@@ -1,4 +1,4 @@
-"""Which batch and image sizes a graph really takes: tried, and compared with what it gave before.
+"""Find out by experiment which batch and image sizes a graph really accepts.
 
 Batches are compared with each of their images alone. Sizes are harder, as a cell rightly answers
 otherwise where the image ends elsewhere. So the graph is compared with itself after its windows

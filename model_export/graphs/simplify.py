@@ -1,6 +1,6 @@
-"""A third-party graph in a form that takes less time: tried, and compared with what it gave before.
+"""Optimize a third-party graph, and keep each rewrite only if the outputs agree.
 
-Three things that each image costs can be had for less:
+Three costs of each image can be reduced:
 
 - **The input.** As float32 it is four times the bytes to hand over to a GPU, and the CPU converts
   each pixel before. The bytes that decoders give are converted as well where the network runs.
