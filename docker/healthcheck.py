@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Exit 0 if the server of this container is ready; else say why not and exit 1."""
+"""Exit 0 if the server of this container is ready; else print the reason and exit 1."""
 
 import http.client
 import os
@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> str | None:
-    """Ask the server; return what is wrong, or None."""
+    """Ask the server; return the problem, or None."""
     port = int(os.environ.get("YOLOX_PORT", "8000"))
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
     try:

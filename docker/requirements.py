@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Print what the project needs, with the named extras, one requirement a line.
+"""Print the project's requirements, with those of the named extras, one per line.
 
-With it an image installs the dependencies before the source is copied, in a layer of their own.
+The images use it to install the dependencies in a layer of their own, before copying the source.
 """
 
 import sys

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Take out of an image's site-packages what no running server reads.
+"""Delete files that no running server reads from an image's site-packages.
 
-The patterns name files of packages that `constraints.txt` pins. `check-image.sh` runs the trimmed
-image; what would be missed there is missed by no test before it.
+The patterns name files of packages that `constraints.txt` pins. Only `check-image.sh` runs the
+trimmed image, so only it can notice a missing file.
 """
 
 import shutil
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 UNUSED: Final = (
-    # For other programs' C and C++: the Python module has a copy of its own inside.
+    # A C and C++ library for other programs; the Python module contains its own copy.
     "onnxruntime/capi/libonnxruntime.so.*",
     # OpenVINO for Intel's GPUs and NPUs, for other files than ONNX, and for other programs' C++.
     "openvino/cmake",
@@ -55,7 +55,7 @@ def size_of(path: Path) -> int:
 
 
 def trim(site_packages: Path) -> int:
-    """Delete what is not used; gives the number of bytes."""
+    """Delete the unused files; return their size in bytes."""
     freed = 0
     for path in list(unused(site_packages)):
         if not path.exists():

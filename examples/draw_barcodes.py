@@ -1,4 +1,4 @@
-"""Draws pictures with barcodes, which need no licence: `python examples/draw_barcodes.py`.
+"""Draw pictures with barcodes that need no licence: `python examples/draw_barcodes.py`.
 
 `parcel.jpg`, `shelf.jpg` and `ticket.jpg`; zxing-cpp (the extra `barcodes`) draws the symbols.
 """
@@ -16,7 +16,7 @@ Corners = list[tuple[int, int]]
 
 
 def main() -> None:
-    """Draw the three."""
+    """Draw the three pictures."""
     for name, draw in {"parcel": parcel, "shelf": shelf, "ticket": ticket}.items():
         picture = draw().filter(ImageFilter.GaussianBlur(0.7))
         picture.save(Path(__file__).with_name(f"{name}.jpg"), quality=85)

@@ -1,4 +1,4 @@
-"""What is behind the shapes: colours, patterns, lines and letters."""
+"""Random backgrounds for shapes: colours, patterns, lines and letters."""
 
 from collections.abc import Callable
 from typing import Final

@@ -12,17 +12,17 @@ import numpy as np
 from model_export.errors import ModelExportError
 from model_export.samples.geometry import Picture
 
-# Tells our files from those of others, which are not to be overwritten.
+# Marks our own files, so that others' files are never overwritten.
 DESCRIPTION: Final = "Drawn by `python -m model_export demo-data`"
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is drawn.
+    """A kind of picture to draw.
 
     Attributes:
         class_names: Class id to name.
-        draw: Makes the picture of a number, always the same one.
+        draw: Makes a picture from its number; the same number gives the same picture.
     """
 
     class_names: tuple[str, ...]
@@ -56,7 +56,7 @@ def shapes(size: int, seed: int) -> Subject:
 
 
 def barcodes(seed: int) -> Subject:
-    """Scenes as the detector of barcodes learns from, but none of its own."""
+    """Scenes like those that the barcode detector trained on, but none of the same ones."""
     from model_export.drawing.barcodes.scene import draw_scene  # noqa: PLC0415
     from model_export.drawing.barcodes.symbols import CLASS_NAMES  # noqa: PLC0415
 
@@ -69,10 +69,10 @@ def write_demo_data(folder: Path, subject: Subject, *, train: int, val: int) -> 
     Files of an earlier call are overwritten; no file is deleted.
 
     Args:
-        folder: Where to; made if it is not there.
+        folder: The folder to write to; created if missing.
         subject: What to draw.
-        train: How many pictures to learn from.
-        val: How many to measure with; none is in both sets, however many there are.
+        train: Number of training pictures.
+        val: Number of validation pictures; no picture is ever in both sets.
 
     Returns:
         The two json files.
@@ -85,7 +85,7 @@ def write_demo_data(folder: Path, subject: Subject, *, train: int, val: int) -> 
         _refuse_others(path)
     try:
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        # Even numbers are to learn from, odd ones to measure with.
+        # Even numbers are for training, odd ones for validation.
         _write_split(paths[0], range(0, 2 * train, 2), subject)
         _write_split(paths[1], range(1, 2 * val, 2), subject)
     except OSError as error:

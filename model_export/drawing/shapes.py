@@ -1,4 +1,4 @@
-"""Pictures of geometric shapes with exact boxes: data to learn from that anybody can make.
+"""Draw geometric shapes with exact boxes: training data that anybody can make.
 
 Coordinates are continuous, as everywhere in training: the pixel in column i and row j covers
 [i, i + 1) x [j, j + 1). Lengths that are shares are of the picture's shorter side.
@@ -17,21 +17,21 @@ from model_export.samples.geometry import CORNER_BITS, Picture
 
 CLASS_NAMES: Final = ("circle", "square", "triangle")
 
-# How many shapes are tried; what would hide too much is left out.
+# How many shapes to try; a shape that would hide too much of another is dropped.
 FEWEST_SHAPES: Final = 1
 MOST_SHAPES: Final = 5
 # Radius, share.
 SMALLEST_RADIUS: Final = 0.12
 LARGEST_RADIUS: Final = 0.28
-# Of a shape's area, beside others and the end of the picture.
+# Minimum share of a shape's area that neither other shapes nor the border hide.
 LEAST_VISIBLE: Final = 0.75
 # Corners of the polygon that stands for a circle: within 0.2 % of its radius.
 CIRCLE_CORNERS: Final = 50
-# To either side of upright, radians: all angles would take a small network too long to learn.
+# Maximum tilt to either side, radians; a small network would take too long to learn all angles.
 MOST_TILT: Final = 0.35
-# Shapes are drawn so many times as large and averaged down, which makes smooth edges.
+# Shapes are drawn at this multiple of their size and averaged down, for smooth edges.
 OVERSAMPLING: Final = 4
-# The colour that differs most from what is behind, of so many.
+# Number of random colours to choose from; the one with the most contrast wins.
 COLORS_TRIED: Final = 3
 # How much brighter a shape may be at its end than in its middle, along either axis.
 MOST_LIGHT: Final = 0.2

@@ -1,10 +1,10 @@
-"""Reading and copying ONNX graphs, for those who edit them."""
+"""Helpers to read and copy ONNX graphs before editing them."""
 
 import onnx
 
 
 def copy_without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without the recorded shapes of inner tensors, which an edit would belie."""
+    """A copy without the recorded shapes of inner tensors, which an edit would make wrong."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]

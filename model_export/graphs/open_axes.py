@@ -1,6 +1,6 @@
 """Edits of a graph that was exported for one batch and one image size.
 
-None of them is proof that the result works; `prove_axes` has that.
+No edit proves that the result works; `prove_axes` does.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,8 +16,7 @@ from model_export.graphs.network import ImageInput
 
 IMAGE_AXES: Final = {"NCHW": {2: "height", 3: "width"}, "NHWC": {1: "height", 2: "width"}}
 
-# Operators that look at several pixels at once, and those of their attributes that do not say how
-# far.
+# Operators with a window of several pixels, and their attributes that do not set its size.
 WINDOWED: Final = frozenset({"Conv", "MaxPool", "AveragePool"})
 KEPT_OF_WINDOWED: Final = frozenset({"group", "strides"})
 
@@ -89,7 +88,7 @@ def _narrow(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> 
     strides, pads = values.get("strides", [1, 1]), values.get("pads", [0, 0, 0, 0])
     for tensor in _second_inputs([node], constants):
         kernel = numpy_helper.to_array(tensor)
-        # onnxruntime refuses what is left as it is.
+        # Any other kernel stays; onnxruntime then refuses the graph.
         if kernel.ndim == 4:
             down, across = map(_moves, kernel.shape[2:], pads[:2], strides)
             _replace(tensor, (down @ kernel @ across.T).astype(kernel.dtype))

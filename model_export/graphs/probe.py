@@ -19,7 +19,7 @@ DECODED_CORRELATION: Final = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a model did with three different images, each alone.
+    """The outputs of a model for three different images, each run alone.
 
     Attributes:
         images: (3, H, W, 3) uint8, noise, grey and a ramp.
@@ -50,10 +50,10 @@ def probe_network(
         network: The model.
         num_classes: C, the number of class names.
         size: (height, width) in pixels for the axes that the graph leaves open.
-        score_activation: What the scores are said to be, or `auto`.
+        score_activation: The declared kind of scores, or `auto`.
 
     Raises:
-        ModelExportError: The model does something else than a raw YOLOX detector would.
+        ModelExportError: The model does not behave like a raw YOLOX detector.
     """
     height, width = _network_size(network, size)
     images = _probe_images(height, width)
@@ -67,7 +67,7 @@ def _network_size(network: OnnxNetwork, asked: tuple[int, int] | None) -> tuple[
     """(height, width) from the graph, and from the request where the graph leaves it open."""
     declared = (network.image.height, network.image.width)
     if asked is None and None in declared:
-        raise ModelExportError("the model takes any image size; say --size, such as 640x640")
+        raise ModelExportError("the model accepts any image size; add --size, such as 640x640")
     height, width = (known or wish for known, wish in zip(declared, asked or (0, 0), strict=True))
     if asked is not None and (height, width) != asked:
         raise ModelExportError(f"the model's size is {height}x{width}; leave --size out")

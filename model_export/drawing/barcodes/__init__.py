@@ -1,1 +1,1 @@
-"""Pictures of barcodes with exact boxes, drawn without end: data for the detector that ships."""
+"""Draw any number of barcode pictures with exact boxes, to train the built-in detector."""

@@ -1,4 +1,4 @@
-"""What symbols are printed on or lie on."""
+"""Surfaces that symbols are printed on or lie on."""
 
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ Random = np.random.Generator
 # (h, w, 3) uint8, BGR.
 Pixels = NDArray[np.uint8]
 
-# Those photos that scikit-image brings along and says to be CC0 or in the public domain.
+# Photos in scikit-image that it declares CC0 or public domain.
 PHOTOS: Final = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png"),
     *("grass.png", "gravel.png", "hubble_deep_field.jpg", "rocket.jpg"),

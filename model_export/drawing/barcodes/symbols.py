@@ -1,4 +1,4 @@
-"""Symbols of random content, as their modules: the smallest dark and light fields.
+"""Encode random content as symbols, in modules: their smallest dark and light fields.
 
 zxing-cpp encodes; it names the formats, and an independent reader can check what it writes.
 """
@@ -29,9 +29,9 @@ CODE39_CHARACTERS: Final = ALPHANUMERIC + "-. $/+%"
 # Most content is short, as on labels; the longest fills a page with modules.
 FEWEST_CHARACTERS: Final = 3
 MOST_CHARACTERS: Final = 500
-# Half of them hold no more than this, however large they are: of few modules, seen from near.
+# Half of the symbols hold at most this much, at any size: few modules, seen from close up.
 SHORT_CHARACTERS: Final = 40
-# Shorter content is tried so often when a symbol has too many modules.
+# Maximum number of attempts, with ever shorter content, when a symbol has too many modules.
 ATTEMPTS: Final = 12
 # Versions of Data Matrix that are not square: six of the standard, and its extension (DMRE).
 OBLONG_VERSIONS: Final = (25, 49)
@@ -48,8 +48,8 @@ class Symbol:
 
     Attributes:
         class_id: Place in `CLASS_NAMES`.
-        format: What zxing-cpp calls it.
-        text: What it says.
+        format: Its format in zxing-cpp.
+        text: Its content.
         modules: (rows, columns) uint8, 255 where it is dark.
     """
 

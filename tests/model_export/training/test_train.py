@@ -193,9 +193,12 @@ def test_second_run_into_a_folder_is_refused(
         (["--output", "x", "--data", ".", "--rotation", "inf"], "rotation_degrees cannot be inf"),
         (["--output", "x", "--data", ".", "--scale", "0.5", "inf"], "scale cannot be"),
         (["--output", "x", "--data", ".", "--mosaic", "0", "--mixup", "1"], "without mosaics"),
-        (["--output", "x", "--data", ".", "--mosaic", "0", "--rotation", "5"], "see --mosaic and"),
+        (
+            ["--output", "x", "--data", ".", "--mosaic", "0", "--rotation", "5"],
+            "without --mosaic or --affine",
+        ),
         (["--output", "x", "--data", ".", "--mosaic", "0", "--scale", "1", "2"], "--scale does"),
-        (["--output", "x", "--data", "barcodes:9", "--val", "a", "--mixup", "1"], "drawn ones"),
+        (["--output", "x", "--data", "barcodes:9", "--val", "a", "--mixup", "1"], "drawn pictures"),
         (["--output", "x", "--data", ".", "--size", "32", "--batch-size", "1"], "batch norms"),
     ],
 )
