@@ -32,7 +32,7 @@ from service.core.suppress import DetectionOptions
 from service.engine.base import CPU, Precision
 from service.engine.onnx_runtime import import_runtime
 from service.observe.logs import configure_logs
-from service.pipeline.stages import ImageSource, Job, Stages
+from service.pipeline.stages import ImageSource, ImageTask, Stages, StageSeconds
 from service.settings import Device, Settings
 
 # What the peers do.
@@ -129,9 +129,10 @@ def make_detector(settings: Settings, *, plain: bool) -> tuple[Callable[[bytes],
     stages = Stages(engine.contract, mode, settings.max_image_pixels)
 
     def detect(content: bytes) -> int:
-        job = Job(ImageSource(content), OPTIONS)
-        prepared = stages.prepare(job)
-        return len(stages.find(job, prepared, engine.infer([prepared.tensor])[0]))
+        task = ImageTask(ImageSource(content), OPTIONS)
+        prepared = stages.prepare(task)
+        raw = engine.infer([prepared.tensor])[0]
+        return len(stages.postprocess(task, prepared, raw, StageSeconds()).detections)
 
     return detect, Engine(engine.provider, precision=engine.precision)
 

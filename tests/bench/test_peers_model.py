@@ -26,7 +26,7 @@ from model_export.errors import ModelExportError
 from model_export.graphs.edit import copy_without_shapes
 from model_export.graphs.onnx_file import save_with_contract
 from service.build import DEFAULT_MODEL, load_engine
-from service.pipeline.stages import ImageSource, Job, Stages
+from service.pipeline.stages import ImageSource, ImageTask, Stages, StageSeconds
 from service.settings import Settings
 from support.onnx_models import takers_of_input, tiny_yolox_model
 from support.peers_models import tiny_model_file
@@ -57,9 +57,10 @@ def ours(model: Path, pictures: Sequence[bytes]) -> dict[str, list[Box]]:
     stages = Stages(engine.contract, "square", settings.max_image_pixels)
     found = {}
     for number, content in enumerate(pictures):
-        job = Job(ImageSource(content), OPTIONS)
-        prepared = stages.prepare(job)
-        objects = stages.find(job, prepared, engine.infer([prepared.tensor])[0])
+        task = ImageTask(ImageSource(content), OPTIONS)
+        prepared = stages.prepare(task)
+        raw = engine.infer([prepared.tensor])[0]
+        objects = stages.postprocess(task, prepared, raw, StageSeconds()).detections
         rows = zip(objects.class_ids, objects.scores, objects.boxes_xyxy.tolist(), strict=True)
         found[str(number)] = [Box(int(a), float(b), (c[0], c[1], c[2], c[3])) for a, b, c in rows]
     return found

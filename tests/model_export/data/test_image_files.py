@@ -22,7 +22,7 @@ from model_export.samples.settings import Augmentation
 from service.core.contract import InputSpec, ModelContract
 from service.core.letterbox import LetterboxMode
 from service.core.suppress import DetectionOptions
-from service.pipeline.stages import ImageSource, Job, Prepared, Stages
+from service.pipeline.stages import ImageSource, ImageTask, PreparedImage, Stages
 from service.settings import Settings
 from support.pictures import encode, photo_like
 
@@ -104,10 +104,10 @@ FILES: dict[str, Callable[[], bytes]] = {
 
 def served(
     content: bytes, mode: LetterboxMode = "square", *, keep_pixels: bool = False
-) -> Prepared:
+) -> PreparedImage:
     """What the server makes of a request's image."""
     stages = Stages(CONTRACT, mode, Settings.model_fields["max_image_pixels"].default)
-    return stages.prepare(Job(ImageSource(content), DetectionOptions(), keep_pixels))
+    return stages.prepare(ImageTask(ImageSource(content), DetectionOptions(), keep_pixels))
 
 
 def evaluated(content: bytes) -> Pixels:
