@@ -237,7 +237,7 @@ def test_every_unfit_image_is_named_at_once(tmp_path: Path) -> None:
 
     text = str(caught.value)
     assert "0.png: it is missing" in text
-    assert "1.png: this is no image of an accepted type" in text
+    assert "1.png: this is not an image of an accepted type" in text
     assert "2.png: the image cannot be decoded" in text
     assert "3.png is 61 x 40 pixels the right way up, and its annotations are for 60 x 40" in text
     assert "4.png" not in text

@@ -186,7 +186,7 @@ def test_a_picture_of_more_pixels_than_can_be_held_is_refused_by_its_header(tmp_
     ("content", "complaint"),
     [
         (b"", "the image is empty"),
-        (b"no image", "this is no image of an accepted type"),
+        (b"no image", "this is not an image of an accepted type"),
         (encode(PHOTO)[:200], "the image cannot be decoded"),
         (encode(PHOTO, "JPEG")[:400], "the image cannot be decoded"),
         (from_pillow(Image.new("F", (8, 8)), "TIFF"), "32-bit pixels"),

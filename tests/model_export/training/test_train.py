@@ -271,7 +271,7 @@ def test_missing_image_ends_the_command_before_there_is_a_run(
     arguments[arguments.index("--data") + 1] = str(broken)
 
     assert main(arguments) == 1
-    assert "gone.png is missing" in capsys.readouterr().err
+    assert "gone.png: it is missing" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
