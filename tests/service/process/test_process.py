@@ -180,8 +180,8 @@ HANGING_ENGINE = """
 import threading, service.engine.onnx_cpu as engine
 real, warm = engine.OnnxCpuEngine.infer, []
 def infer(self, images, span):
-    # The start's two: the warming and the first probe.
-    return real(self, images) if len(warm) < 2 and not warm.append(1) else threading.Event().wait()
+    # The start's one: the first probe. Warming calls the session itself.
+    return real(self, images) if not warm and not warm.append(1) else threading.Event().wait()
 engine.OnnxCpuEngine.infer = infer
 """
 
