@@ -16,7 +16,7 @@ def test_the_server_loads_neither_torch_nor_the_training_package() -> None:
 
 
 def test_the_core_loads_nothing_but_numpy_and_opencv() -> None:
-    modules = ("contract", "decode", "letterbox", "pack", "postprocess", "suppress")
+    modules = ("contract", "decode", "input_tensor", "letterbox", "postprocess", "suppress")
     names = loaded_by(f"from service.core import {', '.join(modules)}")
     assert names.isdisjoint({"pydantic", "fastapi", "starlette", "onnxruntime", "PIL", "structlog"})
 
