@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 
 def load_engine(settings: Settings) -> LoadableEngine:
-    """Load the model that the settings name, else the embedded one, and run its whole size once.
+    """Load the model that the settings name, else the embedded one, and see it run once.
 
     Raises:
         StartupError: There is no such file, it cannot be served, or not on the device asked for.
@@ -91,10 +91,12 @@ async def warming_the_rest(settings: Settings, engine: Engine) -> AsyncIterator[
         yield
         return
     task = asyncio.create_task(warm_the_rest(settings, engine))
-    yield
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def warm_the_rest(settings: Settings, engine: LoadableEngine) -> None:
@@ -102,7 +104,11 @@ async def warm_the_rest(settings: Settings, engine: LoadableEngine) -> None:
     sizes = engine.cold_sizes(likely_sizes(engine.contract, letterbox_mode(settings, engine))[1:])
     told = time.monotonic()
     for done, size in enumerate(sizes):
-        await asyncio.to_thread(engine.warm, size)
+        try:
+            await asyncio.to_thread(engine.warm, size)
+        except StartupError as error:
+            log.warning("an input size cannot be warmed", size=size, cause=str(error))
+            return
         if time.monotonic() - told > PROGRESS_S:
             log.info("warming input sizes", done=done + 1, sizes=len(sizes))
             told = time.monotonic()

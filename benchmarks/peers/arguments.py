@@ -20,7 +20,7 @@ CONCURRENCY: Final = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """What to compare, and how.
+    """The comparison that was asked for.
 
     Attributes:
         model: The ONNX file that our server serves.

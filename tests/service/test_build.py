@@ -19,6 +19,7 @@ from service.build import (
     spans_of_engine,
     threads_of_engine,
     warm_the_rest,
+    warming_the_rest,
 )
 from service.core.contract import ModelContract
 from service.core.letterbox import fit_to_model, likely_sizes, promised_sizes
@@ -136,11 +137,28 @@ def test_sizes_that_start_cold_are_warmed_behind_the_start(
     assert set(engine.warmed) == set(promised_sizes(contract, mode)) - {(64, 96)}
 
 
+def test_a_size_that_cannot_be_warmed_ends_the_warming_and_not_the_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(model=dynamic_model(tmp_path), letterbox="rectangle")
+    engine = ColdEngine(loaded(dynamic_model(tmp_path)).contract, fails=True)
+
+    async def serve() -> None:
+        async with warming_the_rest(settings, engine):
+            while len(engine.warmed) < 1:
+                await asyncio.sleep(0)
+
+    asyncio.run(serve())
+    asyncio.run(warm_the_rest(settings, engine))
+    assert "an input size cannot be warmed" in capsys.readouterr().err
+
+
 class ColdEngine(CpuEngine):
     """Every size of it starts cold."""
 
-    def __init__(self, contract: ModelContract) -> None:
+    def __init__(self, contract: ModelContract, *, fails: bool = False) -> None:
         super().__init__(contract)
+        self._fails = fails
         self.warmed: list[tuple[int, int]] = []
 
     def load(self) -> None:
@@ -148,6 +166,8 @@ class ColdEngine(CpuEngine):
 
     def warm(self, size: tuple[int, int]) -> None:
         self.warmed.append(size)
+        if self._fails:
+            raise StartupError("no memory")
 
     def cold_sizes(self, sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
         return sizes

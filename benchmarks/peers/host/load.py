@@ -32,7 +32,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class WrkOutcome:
-    """What wrk reports of a run; the attributes are those of `Run`."""
+    """The figures that wrk reports of a run; the attributes are those of `Run`."""
 
     requests: int
     seconds: float

@@ -11,9 +11,9 @@ from typing import Final
 from service.cpus import usable_cpus
 
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-# Of the first line of /proc/stat: idle, and waiting for a disk.
+# The columns of the first line of /proc/stat that mean idle, and waiting for a disk.
 IDLE_FIELDS: Final = (3, 4)
-# What a CPU needs to multiply in bfloat16. Engines are chosen by it, and speeds depend on it.
+# Flags of CPUs that multiply in bfloat16. Engines are chosen by them, and speeds depend on them.
 BFLOAT16_FLAGS: Final = ("avx512_bf16", "amx_bf16")
 
 

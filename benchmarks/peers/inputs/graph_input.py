@@ -56,7 +56,7 @@ class _Form:
         return (self.element != TensorProto.FLOAT) + (self.layout != "NCHW")
 
     def after(self, node: onnx.NodeProto) -> "_Form | None":
-        """What a cast or a transposition makes of it; None if those are no images."""
+        """The input after a cast or a transposition; None if that is not a batch of images."""
         values = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         if node.op_type == "Cast":
             return _Form(values["to"], self.layout)

@@ -45,7 +45,7 @@ PICTURES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class PeersModel:
-    """What the peers run.
+    """The model that the peers run.
 
     Attributes:
         path: The file; its contract describes it.

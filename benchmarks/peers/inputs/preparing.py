@@ -1,4 +1,4 @@
-"""What a comparison needs of its model and photos, checked before anything long begins."""
+"""Checks of a comparison's model and photos, before anything long begins."""
 
 from collections.abc import Sequence
 from pathlib import Path
