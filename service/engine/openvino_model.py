@@ -5,6 +5,7 @@ import re
 import sys
 from collections import deque
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, cast
@@ -49,6 +50,19 @@ def import_openvino() -> ModuleType:
     return cast("ModuleType", openvino)
 
 
+@cache
+def open_core() -> Any:  # noqa: ANN401 - untyped
+    """OpenVINO's one core of this process, which lives as long as the process does.
+
+    A core gives the thread that first uses it a stack for signal handlers, and frees that stack
+    when the core is destroyed, whichever thread does it. The next signal would end the process.
+
+    Raises:
+        StartupError: OpenVINO is missing.
+    """
+    return import_openvino().Core()
+
+
 def multiplies_in_bf16(capabilities: list[str], cpu_flags: Path = CPU_FLAGS) -> bool:
     """Whether the CPU itself multiplies in bfloat16; OpenVINO also emulates it, which is slow.
 
@@ -79,7 +93,7 @@ class OpenVinoModel:
         self._runtime = import_openvino()
         self._path = path
         try:
-            self._core = self._runtime.Core()
+            self._core = open_core()
             capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             self._model = self._core.read_model(str(path))
         except RuntimeError as error:

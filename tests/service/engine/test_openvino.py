@@ -175,6 +175,27 @@ def test_openvino_is_kept_from_reporting_to_its_maker(tmp_path: Path) -> None:
     assert not (tmp_path / "intel").exists()
 
 
+@needs_openvino
+def test_signals_arrive_after_an_engine_was_dropped_on_another_thread(tmp_path: Path) -> None:
+    code = """
+import faulthandler, gc, signal, sys, threading
+from service.engine.openvino import OpenVinoEngine
+from pathlib import Path
+
+faulthandler.enable()
+signal.signal(signal.SIGUSR1, lambda *_: print("arrived"))
+engines = [OpenVinoEngine(Path(sys.argv[1]))]
+engines[0].load()
+dropping = threading.Thread(target=lambda: (engines.clear(), gc.collect()))
+dropping.start()
+dropping.join()
+signal.raise_signal(signal.SIGUSR1)
+"""
+    command = [sys.executable, "-c", code, str(model_file(tmp_path))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "arrived\n"
+
+
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
