@@ -57,6 +57,7 @@ def load_engine(settings: Settings) -> LoadableEngine:
             shares=shares,
             letterbox=settings.letterbox,
             max_batch=settings.max_batch_size,
+            max_candidates=settings.max_candidates,
             narrow_sizes=settings.engine_sizes,
             choices=settings.engine_cache,
             gpu_memory_limit_mb=settings.gpu_memory_limit_mb,

@@ -155,7 +155,10 @@ class Settings(BaseSettings):
         None, description="Default `class_agnostic` (unset: the model's recommendation, else true)"
     )
     max_candidates: int = Field(
-        1000, ge=1, le=10_000, description="Maximum boxes of an image that enter suppression"
+        1000,
+        ge=1,
+        le=10_000,
+        description="Maximum boxes of an image that enter suppression; rows copied from a GPU",
     )
     max_detections: int = Field(
         300, ge=1, le=10_000, description="Default and maximum of `max_detections`"

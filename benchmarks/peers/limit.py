@@ -29,7 +29,7 @@ from service.build import letterbox_mode, load_engine
 from service.core.contract import ModelContract
 from service.core.input_tensor import pack_images
 from service.core.suppress import DetectionOptions
-from service.engine.base import CPU, Precision
+from service.engine.base import CPU, ImageRows, Precision
 from service.engine.onnx_runtime import import_runtime
 from service.observe.logs import configure_logs
 from service.pipeline.stages import ImageSource, ImageTask, Stages, StageSeconds
@@ -132,7 +132,7 @@ def make_detector(settings: Settings, *, plain: bool) -> tuple[Callable[[bytes],
         task = ImageTask(ImageSource(content), OPTIONS)
         prepared = stages.prepare(task)
         raw = engine.infer([prepared.tensor])[0]
-        return len(stages.postprocess(task, prepared, raw, StageSeconds()).detections)
+        return len(stages.postprocess(task, prepared, ImageRows(raw), StageSeconds()).detections)
 
     return detect, Engine(engine.provider, precision=engine.precision)
 

@@ -28,6 +28,10 @@ class AnchorGrid:
     cells_ij: Floats
     strides: Floats
 
+    def take(self, cells: NDArray[np.int64]) -> "AnchorGrid":
+        """The chosen cells, in the order given."""
+        return AnchorGrid(self.cells_ij[cells], self.strides[cells])
+
 
 @dataclass(frozen=True, slots=True)
 class Detections:
@@ -96,6 +100,14 @@ def decode_boxes(raw_boxes: Floats, cells_ij: Floats, strides: Floats, coding: B
     return np.concatenate([top_left, top_left + sizes], axis=1)
 
 
+def raw_threshold(contract: ModelContract, confidence: float) -> float:
+    """The objectness, as the network gives it, below which no row has this confidence."""
+    if contract.score_activation == "probabilities":
+        return confidence
+    with np.errstate(divide="ignore"):
+        return float(np.log(confidence) - np.log1p(-confidence))
+
+
 def decode_candidates(
     raw: NDArray[np.floating],
     grid: AnchorGrid,
@@ -113,8 +125,9 @@ def decode_candidates(
     is right for both scores.
 
     Args:
-        raw: (A, 4 + 1 + C) network output of one image.
-        grid: The grid of that image's network size.
+        raw: (A, 4 + 1 + C) network output of one image; rows that fail the first cut may be left
+            out.
+        grid: The cells of these rows.
         contract: The model's box coding, score activation and class names.
         confidence: Minimum confidence to keep, 0 to 1.
         score_by: Meaning of confidence: objectness alone, or objectness times the class
@@ -126,8 +139,7 @@ def decode_candidates(
         Candidates, most confident first, boxes in network pixels.
     """
     activation = contract.score_activation
-    threshold = confidence if activation == "probabilities" else _logit(confidence)
-    rows = np.flatnonzero(raw[:, 4] >= threshold)
+    rows = np.flatnonzero(raw[:, 4] >= raw_threshold(contract, confidence))
     survivors = raw[rows].astype(np.float32, copy=False)
     classes = survivors[:, 5:].argmax(axis=1)
     objectness = _probability(survivors[:, 4], activation)
@@ -146,11 +158,6 @@ def decode_candidates(
         survivors[best, :4], grid.cells_ij[cells], grid.strides[cells], contract.box_coding
     )
     return Detections(boxes, scores[best], objectness[best], classes[best])
-
-
-def _logit(probability: float) -> float:
-    with np.errstate(divide="ignore"):
-        return float(np.log(probability) - np.log1p(-probability))
 
 
 def _probability(values: Floats, activation: ScoreActivation) -> Floats:

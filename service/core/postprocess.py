@@ -14,22 +14,25 @@ def find_objects(
     letterbox: Letterbox,
     contract: ModelContract,
     options: DetectionOptions,
+    cells: NDArray[np.int64] | None = None,
 ) -> Detections:
     """Filter, decode and suppress raw rows, then map the boxes back to the image.
 
     Args:
-        raw: (A, 4 + 1 + C) network output of one image.
+        raw: (K, 4 + 1 + C) network output of one image.
         letterbox: The image's position in the network's input.
         contract: The model's contract, which says how to read the rows.
         options: Thresholds, suppression and classes.
+        cells: (K,) int64, the grid cell of each row, ascending; None if every cell has its row.
 
     Returns:
         Detections, best first; boxes in image pixels, clipped to the image. A box that lies wholly
         in the padding is dropped.
     """
+    grid = anchor_grid(letterbox.network_height, letterbox.network_width, contract.strides)
     candidates = decode_candidates(
         raw,
-        anchor_grid(letterbox.network_height, letterbox.network_width, contract.strides),
+        grid if cells is None else grid.take(cells),
         contract,
         confidence=options.confidence,
         score_by=options.score_by,

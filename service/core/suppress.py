@@ -62,7 +62,7 @@ def suppress(candidates: Detections, options: DetectionOptions) -> Detections:
     """
     edges = BoxEdges.of(candidates.boxes_xyxy)
     scores, class_ids = candidates.scores.copy(), candidates.class_ids
-    waiting = np.ones(len(candidates), dtype=np.bool_)
+    waiting = np.ones(scores.shape, dtype=np.bool_)
     kept: list[int] = []
     while waiting.any() and len(kept) < options.max_detections:
         best = int(np.where(waiting, scores, -np.inf).argmax())

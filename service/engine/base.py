@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,18 @@ CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 TENSORRT: Final = "TensorrtExecutionProvider"
 OPENVINO: Final = "OpenVINO"
+
+
+class ImageRows(NamedTuple):
+    """The rows of one image that an engine passes on.
+
+    Attributes:
+        raw: (K, 4 + 1 + C) output of the network.
+        cells: (K,) int64, the grid cell of each row, ascending; None if every cell has its row.
+    """
+
+    raw: RawRows
+    cells: NDArray[np.int64] | None = None
 
 
 class Engine(Protocol):
@@ -81,6 +93,24 @@ class LoadableEngine(Engine, Protocol):
 
     def cold_sizes(self, sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
         """Those of the (height, width) sizes whose first call takes much longer than later ones."""
+
+
+@runtime_checkable
+class ChoosingEngine(Engine, Protocol):
+    """An engine that can leave out rows which no image's confidence lets through."""
+
+    def infer_candidates(
+        self, images: Sequence[Pixels], thresholds: Sequence[float]
+    ) -> list[ImageRows]:
+        """Run N (H, W, 3) uint8 BGR network inputs.
+
+        Args:
+            images: The inputs.
+            thresholds: For each, the raw objectness from which on a row is needed.
+
+        Returns:
+            For each image at least the rows whose objectness reaches its threshold.
+        """
 
 
 @dataclass(frozen=True, slots=True)

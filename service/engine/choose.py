@@ -21,7 +21,7 @@ from service.core.letterbox import LetterboxMode
 from service.engine.base import CPU, CUDA, ONE_THREAD, CpuShares, LoadableEngine, see_model_file
 from service.engine.measure import Measured
 from service.engine.onnx_cpu import OnnxCpuEngine
-from service.engine.onnx_gpu import FellToCpuError, OnnxGpuEngine
+from service.engine.onnx_gpu import MAX_CANDIDATES, FellToCpuError, OnnxGpuEngine
 from service.engine.onnx_runtime import import_runtime
 from service.engine.openvino import OpenVinoEngine
 from service.settings import Device
@@ -47,6 +47,7 @@ class EngineOptions:
         shares: How calls share the CPUs.
         letterbox: How images are fitted (None: as the engine likes it).
         max_batch: Most images of one call (None: the engine's own choice).
+        max_candidates: How many rows of an image are copied from a GPU, unless more are needed.
         narrow_sizes: Most input sizes that OpenVINO compiles for themselves.
         choices: Folder that keeps which engine was quicker (None: measured at every start).
         gpu_memory_limit_mb: Bound of the GPU arenas in MiB.
@@ -58,6 +59,7 @@ class EngineOptions:
     shares: CpuShares = ONE_THREAD
     letterbox: LetterboxMode | None = None
     max_batch: int | None = None
+    max_candidates: int = MAX_CANDIDATES
     narrow_sizes: int = 0
     choices: Path | None = None
     gpu_memory_limit_mb: int | None = None
@@ -117,6 +119,7 @@ def _onnx_gpu(options: EngineOptions) -> OnnxGpuEngine:
         options.path,
         "tensorrt" if options.device == "tensorrt" else "cuda",
         max_batch=options.max_batch,
+        max_candidates=options.max_candidates,
         gpu_memory_limit_mb=options.gpu_memory_limit_mb,
         tensorrt_cache=options.tensorrt_cache,
     )

@@ -15,12 +15,14 @@ from service.engine.base import (
     CPU,
     CUDA,
     TENSORRT,
+    ImageRows,
     Pixels,
     Precision,
     RawRows,
     check_rows,
     grey,
 )
+from service.engine.candidates import MEMORY_MB, CandidateRows, are_enough, saves_much
 from service.engine.cuda_runtime import sleep_while_waiting
 from service.engine.host_memory import HostMemory, page_locker
 from service.engine.onnx_runtime import (
@@ -37,6 +39,7 @@ from service.engine.onnx_runtime import (
 from service.errors import StartupError
 
 GPU_BATCH: Final = 16
+MAX_CANDIDATES: Final = 1000
 
 
 class FellToCpuError(StartupError):
@@ -50,6 +53,7 @@ class OnnxGpuEngine:
         path: An ONNX file with a contract.
         device: Which of the GPU's providers runs it.
         max_batch: Most images of one call, unless the graph's batch is fixed (default: 16).
+        max_candidates: How many rows of an image are copied from the GPU, unless more are needed.
         gpu_memory_limit_mb: Bound of the GPU arenas in MiB, shared out among the batch sizes.
         tensorrt_cache: Folder where TensorRT keeps the engines it builds.
     """
@@ -64,12 +68,14 @@ class OnnxGpuEngine:
         device: Literal["cuda", "tensorrt"],
         *,
         max_batch: int | None = None,
+        max_candidates: int = MAX_CANDIDATES,
         gpu_memory_limit_mb: int | None = None,
         tensorrt_cache: Path | None = None,
     ) -> None:
         self._path = path
         self._device = device
         self._most_images = max_batch
+        self._max_candidates = max_candidates
         self._gpu_memory_limit_mb = gpu_memory_limit_mb
         self._tensorrt_cache = tensorrt_cache
         self.wanted_provider = TENSORRT if device == "tensorrt" else CUDA
@@ -97,6 +103,7 @@ class OnnxGpuEngine:
         output = session.get_outputs()[0]
         self._output: str = output.name
         self._output_dtype = np.dtype(ONNX_DTYPES[output.type])
+        self._candidates = self._open_candidates(runtime)
         buckets = self._buckets()
         if self._device == "cuda" and len(buckets) > 1:
             # Only its description was needed; each batch size has a session of its own.
@@ -107,6 +114,16 @@ class OnnxGpuEngine:
         sleep_while_waiting()
         # A GPU's batches are large, and are copied there and back.
         self._memory = HostMemory(page_locker())
+
+    def _open_candidates(self, runtime: ModuleType) -> CandidateRows | None:
+        """What chooses rows, unless the model has few of them."""
+        spec, count = self._contract.input, self._max_candidates
+        if not saves_much(count, self._contract.num_cells(spec.height, spec.width)):
+            return None
+        limit = None if self._gpu_memory_limit_mb is None else MEMORY_MB
+        available = runtime.get_available_providers()
+        providers = choose_providers("cuda", available, gpu_memory_limit_mb=limit)
+        return CandidateRows(runtime, providers, self._output_dtype, count)
 
     def _check_device(self, session: Session) -> None:
         found = session.get_providers()[0]
@@ -122,7 +139,10 @@ class OnnxGpuEngine:
         Where sizes take turns in one session, each turn plans all convolutions anew: a batch of 32
         that takes an H100 11 ms then takes it three seconds.
         """
-        limits = share_out(self._gpu_memory_limit_mb, buckets, self._path)
+        limit_mb = self._gpu_memory_limit_mb
+        if limit_mb is not None and self._candidates is not None:
+            limit_mb -= MEMORY_MB
+        limits = share_out(limit_mb, buckets, self._path)
         available, opened = runtime.get_available_providers(), dict[int, Session]()
         for bucket, limit in zip(buckets, limits, strict=True):
             providers = choose_providers("cuda", available, gpu_memory_limit_mb=limit)
@@ -154,7 +174,7 @@ class OnnxGpuEngine:
             images = grey(self._contract, size, batch)
             try:
                 self._check_output(images)
-                self.infer([*images])
+                self.infer_candidates([*images], [-np.inf] * batch)
             except StartupError:
                 raise
             except Exception as error:  # ONNX Runtime's errors share no base of their own
@@ -192,17 +212,46 @@ class OnnxGpuEngine:
 
     def infer(self, images: Sequence[Pixels], span: int = 1) -> RawRows:  # noqa: ARG002 - CPUs'
         """Run N (H, W, 3) uint8 BGR network inputs; gives (N, A, 4 + 1 + C) raw rows."""
-        tensor = self._pack(images)
-        session = self._sessions[len(tensor)]
-        binding = session.io_binding()
-        binding.bind_cpu_input(self._contract.input.name, tensor)
+        session, binding, shape = self._bind(images)
         # The runtime writes the rows where they stay, which saves a copy.
-        height, width, _ = images[0].shape
-        shape = self._contract.rows_shape(len(tensor), height, width)
         raw: NDArray[Any] = self._memory.take(shape, self._output_dtype)
         binding.bind_output(self._output, "cpu", 0, raw.dtype, raw.shape, raw.ctypes.data)
         session.run_with_iobinding(binding)
         return raw[: len(images)]
+
+    def infer_candidates(
+        self, images: Sequence[Pixels], thresholds: Sequence[float]
+    ) -> list[ImageRows]:
+        """Run N inputs, and copy from the GPU only the best rows of each where these are enough.
+
+        Args:
+            images: N (H, W, 3) uint8 BGR network inputs.
+            thresholds: For each, the raw objectness from which on a row is needed.
+
+        Returns:
+            For each image at least the rows whose objectness reaches its threshold.
+        """
+        height, width, _ = images[0].shape
+        cells = self._contract.num_cells(height, width)
+        if self._candidates is None or not saves_much(self._max_candidates, cells):
+            return [ImageRows(raw) for raw in self.infer(images)]
+        session, binding, _ = self._bind(images)
+        binding.bind_output(self._output, "cuda")
+        session.run_with_iobinding(binding)
+        (rows,) = binding.get_outputs()
+        chosen = self._candidates.choose(rows, self._memory.take)[: len(images)]
+        if are_enough(chosen, thresholds):
+            return chosen
+        return [ImageRows(raw) for raw in rows.numpy()[: len(images)]]
+
+    def _bind(self, images: Sequence[Pixels]) -> tuple[Session, Any, tuple[int, int, int]]:
+        """The session of a batch size with its input bound, and the shape of the rows to come."""
+        tensor = self._pack(images)
+        session = self._sessions[len(tensor)]
+        binding = session.io_binding()
+        binding.bind_cpu_input(self._contract.input.name, tensor)
+        height, width, _ = images[0].shape
+        return session, binding, self._contract.rows_shape(len(tensor), height, width)
 
     def _pack(self, images: Sequence[Pixels]) -> NDArray[np.generic]:
         """The images as the graph takes them, filled up to a batch size that is warmed."""

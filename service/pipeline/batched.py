@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from service.engine.base import Engine
-from service.pipeline.stages import DetectedImage, ImageTask, Stages, StageSeconds
+from service.engine.base import ChoosingEngine, Engine, ImageRows
+from service.pipeline.stages import (
+    DetectedImage,
+    ImageTask,
+    PreparedImage,
+    Stages,
+    StageSeconds,
+)
 from service.queue.admission import Permit
 from service.queue.batcher import Batcher
 from service.queue.threads import ThreadPool
 
-Pixels = NDArray[np.uint8]
-RawRows = NDArray[np.floating]
 T = TypeVar("T")
 
 
@@ -26,12 +27,14 @@ class BatchedPipeline:
     Best in front of a GPU, or of an engine with many threads.
 
     Args:
-        batcher: Runs network inputs by a `NetworkRunner`.
+        batcher: Runs prepared images by a `NetworkRunner`.
         stages: What is done to an image beside the model.
         threads: Threads that decode, and threads that find the boxes.
     """
 
-    def __init__(self, batcher: Batcher[Pixels, RawRows], stages: Stages, threads: int) -> None:
+    def __init__(
+        self, batcher: Batcher[PreparedImage, ImageRows], stages: Stages, threads: int
+    ) -> None:
         self._batcher = batcher
         self._stages = stages
         # Separate pools, so that an image that is nearly done never waits behind new ones.
@@ -47,7 +50,7 @@ class BatchedPipeline:
         """Decode the image, wait for a batch and its rows, and find the boxes in them."""
         seconds, prepare = StageSeconds(), partial(self._stages.prepare, task)
         prepared, seconds.decode = await _timed(self._decoding, prepare)
-        outcome = await self._batcher.run(permit, prepared.tensor, deadline)
+        outcome = await self._batcher.run(permit, prepared, deadline)
         seconds.queue, seconds.inference = outcome.queue_s, outcome.run_s
         find = partial(self._stages.postprocess, task, prepared, outcome.result, seconds)
         detected, seconds.postprocess = await _timed(self._postprocessing, find)
@@ -61,7 +64,7 @@ class BatchedPipeline:
 
 @dataclass(frozen=True, slots=True)
 class NetworkRunner:
-    """Runs network inputs of one shape together."""
+    """Runs prepared images of one shape together."""
 
     engine: Engine
 
@@ -70,17 +73,20 @@ class NetworkRunner:
         """The engine's."""
         return self.engine.max_batch
 
-    def fit_together(self, first: Pixels, second: Pixels) -> bool:
-        """Whether two inputs have the same shape."""
-        return first.shape == second.shape
+    def fit_together(self, first: PreparedImage, second: PreparedImage) -> bool:
+        """Whether two network inputs have the same shape."""
+        return first.tensor.shape == second.tensor.shape
 
-    def run(self, items: Sequence[Pixels], width: int) -> list[RawRows]:
-        """(A, 4 + 1 + C) raw rows of each (H, W, 3) uint8 input.
+    def run(self, items: Sequence[PreparedImage], width: int) -> list[ImageRows]:
+        """The rows of each image.
 
         Raises:
             Exception: The engine's.
         """
-        return list(self.engine.infer(items, width))
+        tensors = [item.tensor for item in items]
+        if isinstance(self.engine, ChoosingEngine):
+            return self.engine.infer_candidates(tensors, [item.threshold for item in items])
+        return [ImageRows(raw) for raw in self.engine.infer(tensors, width)]
 
 
 async def _timed(pool: ThreadPool, work: Callable[[], T]) -> tuple[T, float]:

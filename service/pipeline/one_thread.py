@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from service.engine.base import Engine
+from service.engine.base import Engine, ImageRows
 from service.pipeline.stages import DetectedImage, ImageTask, Stages, StageSeconds
 from service.queue.admission import Permit
 from service.queue.batcher import Batcher
@@ -74,7 +74,7 @@ class OneThreadRunner:
         inferred = time.monotonic()
         seconds = StageSeconds(decode=decoded - began, inference=inferred - decoded)
         try:
-            detected = self.stages.postprocess(task, prepared, raw, seconds)
+            detected = self.stages.postprocess(task, prepared, ImageRows(raw), seconds)
         except Exception as error:  # noqa: BLE001 - likewise
             return error
         seconds.postprocess = time.monotonic() - inferred

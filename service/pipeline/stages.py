@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.contract import ModelContract
-from service.core.decode import Detections
+from service.core.decode import Detections, raw_threshold
 from service.core.letterbox import Letterbox, LetterboxMode, fit_to_model
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
+from service.engine.base import ImageRows
 from service.errors import InvalidImageError
 from service.imaging.read import read_image
 
 Pixels = NDArray[np.uint8]
-RawRows = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,13 @@ class PreparedImage:
 
     Attributes:
         tensor: (H, W, 3) uint8, BGR, network pixels.
+        threshold: The raw objectness from which on a row of the network's output is needed.
         letterbox: Maps boxes back to the image's pixels.
         pixels: (h, w, 3) uint8, BGR, upright, if the task asked to keep them.
     """
 
     tensor: Pixels
+    threshold: float
     letterbox: Letterbox
     pixels: Pixels | None
 
@@ -127,21 +129,23 @@ class Stages:
         )
         size = photo.height, photo.width
         tensor, letterbox = fit_to_model(photo.pixels, self.contract, self.letterbox_mode, size)
-        return PreparedImage(tensor, letterbox, photo.pixels if task.keep_pixels else None)
+        threshold = raw_threshold(self.contract, task.options.confidence)
+        pixels = photo.pixels if task.keep_pixels else None
+        return PreparedImage(tensor, threshold, letterbox, pixels)
 
     def postprocess(
-        self, task: ImageTask, prepared: PreparedImage, raw: RawRows, seconds: StageSeconds
+        self, task: ImageTask, prepared: PreparedImage, rows: ImageRows, seconds: StageSeconds
     ) -> DetectedImage:
-        """Find the objects in the raw rows of a prepared image.
+        """Find the objects in the rows of a prepared image.
 
         Args:
             task: What to look for.
             prepared: The image that the rows are of.
-            raw: (A, 4 + 1 + C) output of the network.
+            rows: The network's output.
             seconds: Becomes part of the result.
         """
         letterbox = prepared.letterbox
-        detections = find_objects(raw, letterbox, self.contract, task.options)
+        detections = find_objects(rows.raw, letterbox, self.contract, task.options, rows.cells)
         width, height = letterbox.image_width, letterbox.image_height
         return DetectedImage(width, height, detections, seconds, prepared.pixels)
 

@@ -26,6 +26,7 @@ from model_export.errors import ModelExportError
 from model_export.graphs.edit import copy_without_shapes
 from model_export.graphs.onnx_file import save_with_contract
 from service.build import DEFAULT_MODEL, load_engine
+from service.engine.base import ImageRows
 from service.pipeline.stages import ImageSource, ImageTask, Stages, StageSeconds
 from service.settings import Settings
 from support.onnx_models import takers_of_input, tiny_yolox_model
@@ -60,7 +61,7 @@ def ours(model: Path, pictures: Sequence[bytes]) -> dict[str, list[Box]]:
         task = ImageTask(ImageSource(content), OPTIONS)
         prepared = stages.prepare(task)
         raw = engine.infer([prepared.tensor])[0]
-        objects = stages.postprocess(task, prepared, raw, StageSeconds()).detections
+        objects = stages.postprocess(task, prepared, ImageRows(raw), StageSeconds()).detections
         rows = zip(objects.class_ids, objects.scores, objects.boxes_xyxy.tolist(), strict=True)
         found[str(number)] = [Box(int(a), float(b), (c[0], c[1], c[2], c[3])) for a, b, c in rows]
     return found

@@ -80,6 +80,7 @@ def test_the_images_are_built_with_the_embedded_model_and_no_other() -> None:
         return not fitting[-1].startswith("!")
 
     assert not ignored("service/models/barcodes.onnx")
+    assert not ignored("service/engine/graphs/candidate_rows_float32.onnx")
     assert ignored("service/models/other.onnx")
 
 

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.core.letterbox import Letterbox
+from service.engine.base import ImageRows
 from service.observe.metrics import Metrics
 from service.pipeline.batched import NetworkRunner
+from service.pipeline.stages import PreparedImage
 from service.queue.admission import Admission
 from service.queue.batcher import Batcher
 from service.queue.cpu_sharing import WorkerLoads
@@ -18,13 +21,18 @@ from service.queue.runner import Outcome
 from service.queue.slots import EngineSlots
 from support.engines import FakeEngine
 
-Rows = Outcome[NDArray[np.floating]]
+Rows = Outcome[ImageRows]
 
 FAR = 60.0
 
 
 def image(value: int = 0, height: int = 64, width: int = 64) -> NDArray[np.uint8]:
     return np.full((height, width, 3), value, dtype=np.uint8)
+
+
+def prepared(tensor: NDArray[np.uint8]) -> PreparedImage:
+    height, width, _ = tensor.shape
+    return PreparedImage(tensor, 0.0, Letterbox(1.0, height, width, height, width), None)
 
 
 class Bench:
@@ -49,7 +57,7 @@ class Bench:
 
     async def infer(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> Rows:
         with self.admission.admit_image() as permit:
-            return await self.batcher.run(permit, tensor, time.monotonic() + seconds)
+            return await self.batcher.run(permit, prepared(tensor), time.monotonic() + seconds)
 
     def submit(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> asyncio.Task[Rows]:
         return asyncio.create_task(self.infer(tensor, seconds))

@@ -29,6 +29,20 @@ class SilentlyFallingRuntime:
         return self._real.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+class PretendingBinding:
+    """A binding that leaves on the CPU what is to stay on the GPU."""
+
+    def __init__(self, binding: Any) -> None:
+        self.real = binding
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def bind_output(self, name: str, device_type: str = "cpu", *where: Any) -> None:
+        assert device_type in ("cpu", "cuda")
+        self.real.bind_output(name, "cpu", *where)
+
+
 class PretendingSession:
     """A session on the CPU that says it runs on CUDA."""
 
@@ -43,8 +57,11 @@ class PretendingSession:
     def get_providers(self) -> list[str]:
         return [self._provider]
 
-    def run_with_iobinding(self, binding: Any) -> None:
-        self._session.run_with_iobinding(binding)
+    def io_binding(self) -> PretendingBinding:
+        return PretendingBinding(self._session.io_binding())
+
+    def run_with_iobinding(self, binding: PretendingBinding) -> None:
+        self._session.run_with_iobinding(binding.real)
         self._ran.append((id(self), binding.get_outputs()[0].shape()[0]))
 
 

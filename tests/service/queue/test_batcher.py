@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.errors import DrainingError, ModelFailedError, QueueFullError
 from service.queue.runner import Outcome
-from support.batcher_bench import FAR, Bench, image, on_bench, settle
+from support.batcher_bench import FAR, Bench, image, on_bench, prepared, settle
 from support.engines import CONTRACT, FakeEngine
 
 
@@ -22,7 +22,7 @@ def test_each_image_gets_the_answer_it_gets_alone() -> None:
         bench.engine.gate.set()
         for value, task in zip(range(0, 250, 50), tasks, strict=True):
             expected = bench.engine.rows_of(image(value))
-            np.testing.assert_array_equal((await task).result, expected)
+            np.testing.assert_array_equal((await task).result.raw, expected)
         await held
         assert bench.engine.batches == [(5, 64, 64, 3)]
 
@@ -250,7 +250,7 @@ def test_stopping_waits_for_an_image_that_is_still_being_decoded() -> None:
             stopping = asyncio.create_task(bench.batcher.stop())
             await settle()
             deadline = time.monotonic() + FAR
-            assert isinstance(await bench.batcher.run(permit, image(), deadline), Outcome)
+            assert isinstance(await bench.batcher.run(permit, prepared(image()), deadline), Outcome)
         await stopping
 
     on_bench(body)

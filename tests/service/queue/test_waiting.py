@@ -14,7 +14,7 @@ from service.pipeline.batched import NetworkRunner
 from service.queue.admission import Admission
 from service.queue.batcher import Batcher
 from service.queue.slots import EngineSlots
-from support.batcher_bench import FAR, Bench, image, on_bench, settle
+from support.batcher_bench import FAR, Bench, image, on_bench, prepared, settle
 from support.engines import FakeEngine
 
 
@@ -173,7 +173,7 @@ def test_a_timeout_of_the_runner_is_no_deadline() -> None:
         batcher = Batcher(Slow(FakeEngine()), Metrics(), slots=slots, admission=admission)
         batcher.start()
         with admission.admit_image() as permit, pytest.raises(TimeoutError, match="not free"):
-            await batcher.run(permit, image(), time.monotonic() + FAR)
+            await batcher.run(permit, prepared(image()), time.monotonic() + FAR)
         await batcher.stop()
 
     asyncio.run(main())
