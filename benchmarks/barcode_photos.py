@@ -151,7 +151,7 @@ class TimedDetector:
         return self.detector.class_names()
 
     def detect(self, image: bytes) -> list[Found]:
-        """What the detector finds."""
+        """The boxes that the detector finds."""
         started = time.process_time()
         found = self.detector.detect(image)
         self.cpu_ms.append((time.process_time() - started) * 1000)
@@ -206,7 +206,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--iou", type=fraction, metavar="P")
     parser.add_argument("--thresholds", action="store_true", help="a line for each of several")
     parser.add_argument("--sheet", type=Path, metavar="JPG", help="draw the worst pictures")
-    parser.add_argument("--sheet-photos", type=int, default=120, metavar="N", help="so many (120)")
+    parser.add_argument(
+        "--sheet-photos", type=int, default=120, metavar="N", help="photos on that sheet (120)"
+    )
     return parser.parse_args()
 
 

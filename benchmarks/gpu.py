@@ -1,4 +1,4 @@
-"""What a GPU gives for a model, and how much of it the engine and the server pass on.
+"""The throughput of a model on a GPU, and how much of it the engine and the server pass on.
 
     python benchmarks/gpu.py --model MODEL.onnx [--photo photo.jpg] [--batch 32]
         [--server-batch 8] [--workers 1 2 4] [--connections 64 256] [--seconds 6] [--device cuda]
@@ -114,7 +114,7 @@ def _on_device(
 
 
 def _rate(call: Callable[[], object], count: int, threads: int = 1, seconds: float = 1.5) -> float:
-    """Images a second of a call that so many threads repeat."""
+    """Images a second of a call that this number of threads repeats."""
     for _ in range(LEAST_CALLS):
         call()
     calls, ends = [0] * threads, time.monotonic() + seconds

@@ -62,7 +62,7 @@ end
 
 @dataclass(frozen=True)
 class Body:
-    """What a request sends."""
+    """The body of a request, and its type."""
 
     content: bytes
     content_type: str
@@ -70,7 +70,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw, and what the server spent on it.
+    """The figures of wrk, and the server's CPU time for them.
 
     Attributes:
         per_s: Requests a second.
@@ -136,7 +136,7 @@ class Server:
 
     Args:
         processes: The processes.
-        status: What they answer with.
+        status: The status that they answer with.
     """
 
     def __init__(self, processes: Processes, status: int = 200) -> None:
@@ -180,7 +180,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Totals:
-    """What wrk counted."""
+    """The counts of wrk."""
 
     requests: int
     quantiles_ms: tuple[float, float]
@@ -257,7 +257,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--refused", action="store_true", help="measure refusals")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=int, default=4, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="the median of so many is printed")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="the number of rounds; their median is printed"
+    )
     parser.add_argument("--log-level", choices=("info", "warning"), default="info")
     return parser.parse_args()
 

@@ -73,7 +73,7 @@ class FreeEngine:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one request was answered with."""
+    """The answer to one request."""
 
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...]
@@ -158,7 +158,7 @@ class Processes:
 
 @contextmanager
 def serving(what: Service | Floor, processes: int) -> Iterator[Processes]:
-    """Run so many processes on a free port, which share their metrics if they are several."""
+    """Run processes on a free port; several of them share their metrics."""
     spawn = multiprocessing.get_context("spawn")
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,

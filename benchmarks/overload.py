@@ -1,4 +1,4 @@
-"""What the server does with four times the load that saturates it.
+"""The server's answers under four times the load that saturates it.
 
     python benchmarks/overload.py [--model MODEL.onnx] [--photo photo.jpg] [--seconds 20] [--apart]
         [-- FLAGS]
@@ -52,7 +52,7 @@ PAGE_BYTES = 4096
 
 @dataclass(frozen=True)
 class Answers:
-    """What the sender saw.
+    """The sender's view of a run.
 
     Attributes:
         seconds: How long the first half of its time was awaited and its second half counted.
@@ -192,7 +192,7 @@ def read_answers(table: str, seconds: float, sender_cpus: float) -> Answers:
 
 
 def together(rounds: Sequence[Answers]) -> Answers:
-    """What was seen in several rounds, as if they were one."""
+    """Several rounds joined, as if they were one."""
     return Answers(
         sum(answers.seconds for answers in rounds),
         sum((answers.statuses for answers in rounds), Counter[int]()),

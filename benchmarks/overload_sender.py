@@ -21,14 +21,14 @@ SLACK_S = 1.0
 
 @dataclass
 class Load:
-    """What all connections share.
+    """The state that all connections share.
 
     Attributes:
         request: The bytes of one request.
         gap_s: From one request of a connection to the next, at least; in seconds.
         seconds: For how long requests are sent.
         end: Loop time after which nothing more is sent.
-        rows: Of the answers: when the request was due, seconds taken, status.
+        rows: For each answer: when the request was due, seconds taken, status.
     """
 
     request: bytes
@@ -42,7 +42,7 @@ class Connection(asyncio.Protocol):
     """One client that keeps its connection.
 
     Args:
-        load: What it sends, and how often.
+        load: The request that it sends, and how often.
         first: Loop time of its first request.
     """
 

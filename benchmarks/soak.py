@@ -41,7 +41,7 @@ SHARES = {"raw": 0.5, "form": 0.15, "json": 0.1, "many boxes": 0.2, "photo": 0.0
 
 @dataclass(frozen=True)
 class Request:
-    """What a client sends, and which status it should be answered with."""
+    """A request, and the status that its answer should have."""
 
     content: bytes
     content_type: str
@@ -72,7 +72,7 @@ def _verdict(value: float, limit: float) -> str:
 
 
 def send(url: str, count: int, seed: int) -> Counter[int]:
-    """Send so many requests, several at once; gives how they were answered.
+    """Send this number of requests, several at once; gives their statuses.
 
     Raises:
         SystemExit: One was answered with another status than it should be.

@@ -94,7 +94,7 @@ async def _answer(photo: bytes, recorder: Recorder) -> None:
     app = create_app(Settings(device="cpu"))
     async with app.router.lifespan_context(app):
         await ask(app, photo)
-        # What the first request leaves to do is not the second one's.
+        # The event loop finishes what the first request has left to do.
         for _ in range(TURNS):
             await asyncio.sleep(0)
         recorder.on = True

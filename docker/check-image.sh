@@ -7,7 +7,8 @@
 #
 # Needs root, buildah and debootstrap (Debian packages), and the package registries that pip and
 # debootstrap are set up for. WORK is where images are kept; BUILD_OPTIONS goes to `buildah bud`
-# (volumes with certificates or a pip.conf, say). What this proves, and what not: docker/README.md.
+# (volumes with certificates or a pip.conf, say). docker/README.md says
+# what this proves, and what it does not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 WORK=${WORK:-/var/tmp/yolox-check-image}

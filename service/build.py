@@ -170,7 +170,7 @@ def make_detector(
 
     Args:
         settings: All of them.
-        engine: What runs the model.
+        engine: The engine.
         metrics: Where to count.
         loads: The processes of the server, if it has several.
     """

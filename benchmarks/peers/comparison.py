@@ -43,7 +43,7 @@ def run_comparison(arguments: Arguments, say: Say) -> Report:
     """Compare, and report.
 
     Args:
-        arguments: What to compare, and how.
+        arguments: The contenders, and how to compare them.
         say: Called with lines about the progress.
 
     Raises:

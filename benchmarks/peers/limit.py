@@ -35,7 +35,7 @@ from service.observe.logs import configure_logs
 from service.pipeline.stages import ImageSource, ImageTask, Stages, StageSeconds
 from service.settings import Device, Settings
 
-# What the peers do.
+# The options of the peers.
 OPTIONS: Final = DetectionOptions(
     confidence=CONFIDENCE, score_by="joint", nms="hard", iou=IOU, class_agnostic=False
 )
@@ -43,7 +43,7 @@ OPTIONS: Final = DetectionOptions(
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """What one process did.
+    """The result of one process.
 
     Attributes:
         engine: The engine that it ran.

@@ -62,7 +62,7 @@ def run_loop(
         loop: The loop.
         model: The model file that our server serves.
         flags: The flags of our server.
-        engine: What the server states to run the model with.
+        engine: The engine that the server states.
         load: The photos and the duration.
         warm_up: How long it runs before, in seconds.
         turn: Number of the round, from 0.

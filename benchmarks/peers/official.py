@@ -39,7 +39,7 @@ class Model:
         height: H, in pixels.
         width: W, in pixels.
         color_order: BGR or RGB.
-        value_range: What pixel values 0 and 255 become.
+        value_range: Input values that stand for pixel values 0 and 255.
         pad_value: Pixel value (0-255) of the border.
         strides: Pixels per cell of each level.
         box_coding: `yolox`: centre, in cells. `anchor_point`: top-left corner, in pixels from the
@@ -67,7 +67,7 @@ class OfficialBox:
 
 @dataclass(frozen=True, slots=True)
 class OfficialAnswer:
-    """What a peer answers for one image; the frameworks write it as a JSON object."""
+    """A peer's answer for one image; the frameworks write it as a JSON object."""
 
     detections: list[OfficialBox]
 
@@ -156,7 +156,7 @@ class OfficialDetector:
         return _answer(clipped[visible], best[kept[visible]], class_ids[kept[visible]])
 
     def detect(self, contents: list[bytes]) -> list[OfficialAnswer]:
-        """What is found in some image files, run as one batch.
+        """The detections in some image files, run as one batch.
 
         Raises:
             ValueError: One of the images cannot be decoded.

@@ -9,13 +9,13 @@ from benchmarks.peers.host.processes import RunningServer
 from model_export.errors import ModelExportError
 from service.settings import Device
 
-# What ONNX Runtime's names of its own providers end with.
+# The ending of the names that ONNX Runtime gives its providers.
 EXECUTION_PROVIDER: Final = "ExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What runs the model in our server.
+    """The engine of our server.
 
     Attributes:
         provider: The execution provider.

@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure with.
+    """The settings of a measurement.
 
     Attributes:
         model: The ONNX file that our server serves and the loops run.
@@ -64,11 +64,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What some rounds gave.
+    """The results of some rounds.
 
     Attributes:
         runs: All runs.
-        engines: What our server stated in each round, in each of its forms.
+        engines: The statements of our server in each round, in each of its forms.
     """
 
     runs: list[Run]

@@ -70,7 +70,7 @@ def write_demo_data(folder: Path, subject: Subject, *, train: int, val: int) -> 
 
     Args:
         folder: The folder to write to; created if missing.
-        subject: What to draw.
+        subject: The kind of picture to draw.
         train: Number of training pictures.
         val: Number of validation pictures; no picture is ever in both sets.
 

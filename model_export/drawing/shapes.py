@@ -46,7 +46,7 @@ class Shape:
     Attributes:
         class_id: Place in `CLASS_NAMES`.
         center_xy: Middle of the circle through its outer corners, pixels.
-        radius: Of that circle, pixels.
+        radius: Radius of that circle, pixels.
         tilt: Clockwise as seen, radians; at 0, a square is level and a triangle points upwards.
     """
 
@@ -69,7 +69,7 @@ def draw_scene(seed: int, index: int, height: int, width: int) -> Picture:
     """Draw one picture; the same numbers give the same picture.
 
     Args:
-        seed: Of the data set, not negative.
+        seed: Seed of the data set, not negative.
         index: Which picture, not negative.
         height: Pixels, from 32: shapes of fewer would have no form.
         width: Pixels, likewise.
@@ -107,8 +107,8 @@ def visible_masks(shapes: Sequence[Shape], height: int, width: int) -> list[NDAr
 
     Args:
         shapes: The hindmost first.
-        height: Of the picture in pixels.
-        width: Likewise.
+        height: Height of the picture, pixels.
+        width: Width of the picture, pixels.
     """
     masks = []
     hidden = np.zeros((height, width), dtype=np.bool_)
@@ -150,7 +150,7 @@ def _paint(canvas: NDArray[np.float32], shape: Shape, rng: np.random.Generator) 
 
     Args:
         canvas: (height, width, 3) float32, BGR, 0 to 255; drawn on.
-        shape: What to draw.
+        shape: The shape to draw.
         rng: Where colour and light come from.
     """
     height, width = canvas.shape[:2]

@@ -44,8 +44,8 @@ class Difference:
 
     Attributes:
         batch: Number of images.
-        height: Of the images, in pixels.
-        width: Of the images, in pixels.
+        height: Height of the images, pixels.
+        width: Width of the images, pixels.
         largest: Largest absolute difference.
         mean: Mean absolute difference.
         peak: Largest absolute raw value of torch.
@@ -79,8 +79,8 @@ def compare(
     Args:
         graph: The ONNX model.
         model: The model it was made from, float32 in evaluation mode on the CPU.
-        contract: What the graph is said to be.
-        tolerance: What counts as the same.
+        contract: The contract that the graph should keep.
+        tolerance: The largest difference allowed.
 
     Returns:
         One difference for each batch size, and for each of two image sizes where any is allowed.

@@ -77,7 +77,7 @@ class PixelModel(nn.Module):
     Args:
         model: `(N, 3, H, W)` of `dtype` to raw rows.
         layout: Order of the axes of the images.
-        dtype: What the model computes in.
+        dtype: The number format that the model computes in.
     """
 
     def __init__(self, model: nn.Module, layout: Layout, dtype: torch.dtype) -> None:

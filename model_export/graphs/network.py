@@ -40,8 +40,8 @@ class OnnxNetwork:
 
     Attributes:
         session: The loaded graph.
-        image: What the graph says of its input.
-        value_range: What pixel values 0 and 255 become.
+        image: The input that the graph declares.
+        value_range: Input values that stand for pixel values 0 and 255.
     """
 
     session: onnxruntime.InferenceSession

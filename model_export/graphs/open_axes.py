@@ -53,7 +53,7 @@ def open_size_axes(
     Args:
         model: Takes one size, or says so.
         image: Its input.
-        cell_counts: Of each level, and of all together, at that size.
+        cell_counts: Number of cells of each level, and of all together, at that size.
     """
     opened = copy_without_shapes(model)
     graph = opened.graph

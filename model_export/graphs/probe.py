@@ -24,7 +24,7 @@ class Probe:
     Attributes:
         images: (3, H, W, 3) uint8, noise, grey and a ramp.
         rows: (3, A, 5 + C) float16 or float32, the raw output of each.
-        score_activation: What the scores are.
+        score_activation: Whether the scores are logits or probabilities.
     """
 
     images: Images
@@ -88,7 +88,7 @@ def check_rows(rows: Rows, height: int, width: int, num_classes: int) -> None:
     """See that an output has a row of finite values for every cell.
 
     Args:
-        rows: Of images of `height` x `width` pixels, expected to be (N, A, 5 + C).
+        rows: Rows of images of `height` x `width` pixels, expected to be (N, A, 5 + C).
         height: In pixels, a multiple of 32.
         width: Likewise.
         num_classes: C.

@@ -3,8 +3,9 @@
 Batches are compared with each of their images alone. Sizes are harder, as a cell rightly answers
 otherwise where the image ends elsewhere. So the graph is compared with itself after its windows
 were narrowed to what they step over, and see the end of the image no more: each cell must then give
-at every size what it gives at the usual one. What that leaves out, how far convolutions and pools
-look, does not know the size; what may know it, slices, reshapes, upsampling, joins, is still there.
+at every size what it gives at the usual one. That run leaves out how far convolutions
+and pools look, which does not depend on the size. Slices, reshapes, upsampling and joins may depend
+on it, and are still there.
 """
 
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def prove_axes(
     Args:
         model: The graph.
         network: The same, loaded.
-        probe: What it gave at its usual size.
+        probe: Its rows at its usual size.
         fixed_size: Leave height and width as they are, and promise the usual ones only.
     """
     batches = prove_batches(model, network, probe)
@@ -114,7 +115,7 @@ def prove_sizes(batches: ProvenBatch, network: OnnxNetwork, probe: Probe) -> Pro
     Args:
         batches: The graph, and the batches it takes.
         network: The graph as it was first loaded.
-        probe: What that gave at its usual size.
+        probe: Its rows at its usual size.
     """
     height, width = probe.images.shape[1:3]
     model = batches.model
@@ -254,7 +255,7 @@ def _pictures(count: int, height: int, width: int) -> Images:
 
 
 def _cell_counts(height: int, width: int) -> set[int]:
-    """Of each level, and of all together."""
+    """Number of cells of each level, and of all together."""
     levels = [(height // stride) * (width // stride) for stride in STRIDES]
     return {*levels, sum(levels)}
 

@@ -37,7 +37,7 @@ TO_NCHW: Final = (0, 3, 1, 2)
 # Difference allowed between rows, relative above 1. A convolution that adds the same products in
 # another order changes YOLOX-nano's by 2e-4 at most, and one that adds others by far more.
 TOLERANCE: Final = {"float32": 1e-3, "float16": 5e-2}
-# Of the picture that tells where Focus puts each pixel; all differ, in float16 too.
+# Side of the picture that tells where Focus puts each pixel; all its pixels differ, in float16 too.
 MARKED_SIDE: Final = 8
 
 
@@ -55,7 +55,7 @@ def quicken(proven: ProvenAxes, network: OnnxNetwork, probe: Probe) -> Quickened
     Args:
         proven: The graph, and the batches and sizes it takes.
         network: The graph as it was first loaded.
-        probe: What that gave at its usual size.
+        probe: Its rows at its usual size.
     """
     best = Quickened(proven.model, _load(proven.model, network), ())
     for rewrite, note in (
@@ -130,7 +130,7 @@ class _Focus:
 
     Attributes:
         source: The tensor they take the pixels from, (N, 3, H, W).
-        places: Of each channel they give, its colour, row and column in the square.
+        places: For each channel that they give: its colour, row and column in the square.
     """
 
     source: str
@@ -138,7 +138,7 @@ class _Focus:
 
 
 def _focus(model: onnx.ModelProto, stacked: str, constants: Constants) -> _Focus | None:
-    """What stacks corners into a tensor, if slices and a join of them do."""
+    """The nodes that stack corners into a tensor, if they are slices and a join."""
     makers = {name: node for node in model.graph.node for name in node.output}
     join = makers.get(stacked)
     if join is None or join.op_type != "Concat":

@@ -102,7 +102,7 @@ class Reader:
             path: The picture's file, by which earlier results are found.
             pixels: (h, w, 3) uint8, BGR.
             box: x1, y1, x2, y2 in image pixels.
-            growth: By what share its sides are lengthened; the result is clipped to the picture.
+            growth: The share by which its sides grow; the result is clipped to the picture.
         """
         corners = _grown(box, growth, pixels.shape[1], pixels.shape[0])
         key = (path, corners)

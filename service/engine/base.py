@@ -1,4 +1,4 @@
-"""What every engine is to the rest of the server, whichever runtime and device it stands for."""
+"""The interface of engines: the same for every runtime and device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,11 +34,11 @@ class ImageRows(NamedTuple):
 
 
 class Engine(Protocol):
-    """What the batcher needs of a model; several threads may call `infer` at once."""
+    """A loaded model as the pipelines call it; several threads may call `infer` at once."""
 
     @property
     def contract(self) -> ModelContract:
-        """What the model promises."""
+        """The model's contract."""
 
     @property
     def provider(self) -> str:

@@ -28,9 +28,9 @@ from service.settings import Device
 
 # OpenVINO costs more memory; a gain below this, or within the noise, is not worth it.
 LEAST_GAIN: Final = 1.05
-# Of a score: bfloat16 moved none by more than 0.06 in the models that were tried.
+# In a score; bfloat16 moved none by more than 0.06 in the models that were tried.
 SCORE_TOLERANCE: Final = 0.1
-# Of a box's corner, as a share of the box's longer side.
+# In a box's corner, as a share of the box's longer side.
 BOX_TOLERANCE: Final = 0.1
 MEASURING_LIMIT_S: Final = 60.0
 
@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """What an engine is opened with.
+    """The settings of an engine.
 
     Attributes:
         path: An ONNX file with a contract.

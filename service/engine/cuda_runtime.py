@@ -25,8 +25,8 @@ def cuda_runtime() -> ctypes.CDLL | None:
 def sleep_while_waiting() -> None:
     """Have this process's threads sleep while the GPU works, instead of asking it time and again.
 
-    By default each that waits keeps a CPU busy. Of the 7 ms of CPU time that an image cost in four
-    processes on an H200, 4 went by in calls of the model; decoding, requests and boxes take 3.
+    By default a thread that waits keeps a CPU busy. In four processes on an H200 an image cost
+    7 ms of CPU time: calls of the model took 4 of these, decoding, requests and boxes 3.
 
     Holds for the current GPU, also when it is in use already.
     """

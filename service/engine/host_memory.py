@@ -48,7 +48,7 @@ class HostMemory:
 
 
 class _Lease:
-    """What arrays refer to while they use a piece of memory; its end gives the memory back."""
+    """Owner of a piece of memory while arrays use it; the memory is free once they are gone."""
 
     def __init__(self, memory: NDArray[np.uint8], free: deque[NDArray[np.uint8]]) -> None:
         self.__array_interface__ = memory.__array_interface__
@@ -59,7 +59,7 @@ class _Lease:
 
 
 def page_locker() -> Callable[[NDArray[np.uint8]], None]:
-    """What keeps memory in its place, so that a GPU copies from and to it without the CPU.
+    """A function that locks memory, so that a GPU copies from and to it without the CPU.
 
     Where CUDA's runtime library is not among the loaded ones or has no room, memory stays as it is:
     copies then take longer.

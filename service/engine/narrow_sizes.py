@@ -12,7 +12,7 @@ Size = tuple[int, int]
 
 # Calls of a size, under load, after which it is worth the half second that compiling takes.
 CALLS_UNTIL_COMPILED: Final = 32
-# A size takes another's place once it is called so many times as often.
+# A size takes another's place once it is called this many times as often.
 TIMES_AS_OFTEN: Final = 4
 # Calls after which all counts are halved, so that new habits replace old ones.
 CALLS_UNTIL_HALVED: Final = 4096

@@ -88,7 +88,7 @@ class OnnxCpuEngine:
 
     @property
     def contract(self) -> ModelContract:
-        """What the model promises."""
+        """The model's contract."""
         return self._contract
 
     @property

@@ -116,7 +116,7 @@ class OnnxGpuEngine:
         self._memory = HostMemory(page_locker())
 
     def _open_candidates(self, runtime: ModuleType) -> CandidateRows | None:
-        """What chooses rows, unless the model has few of them."""
+        """The graph that chooses rows; None for a model that has few of them."""
         spec, count = self._contract.input, self._max_candidates
         if not saves_much(count, self._contract.num_cells(spec.height, spec.width)):
             return None
@@ -192,7 +192,7 @@ class OnnxGpuEngine:
 
     @property
     def contract(self) -> ModelContract:
-        """What the model promises."""
+        """The model's contract."""
         return self._contract
 
     @property

@@ -77,7 +77,7 @@ def share_out(limit_mb: int | None, buckets: Sequence[int], path: Path) -> list[
     """Each batch size's part of the GPU memory: the weights, and of the rest by its images.
 
     Args:
-        limit_mb: What there is for all, in MiB, or None for no bound.
+        limit_mb: The GPU memory for all of them, in MiB, or None for no bound.
         buckets: Images of each batch size.
         path: The model; its weights take no more than the file does.
 
@@ -99,7 +99,7 @@ def share_out(limit_mb: int | None, buckets: Sequence[int], path: Path) -> list[
 def tensorrt_options(
     spec: InputSpec, *, half: bool, max_batch: int, cache: Path | None
 ) -> dict[str, str]:
-    """What TensorRT builds its engines for, so that no request has it build another.
+    """The shapes and precision that TensorRT builds for, so that no request makes it build anew.
 
     Args:
         spec: The model's input.

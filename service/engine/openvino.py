@@ -98,7 +98,7 @@ class OpenVinoEngine:
 
     @property
     def contract(self) -> ModelContract:
-        """What the model promises."""
+        """The model's contract."""
         return self._model.contract
 
     @property

@@ -67,7 +67,7 @@ def multiplies_in_bf16(capabilities: list[str], cpu_flags: Path = CPU_FLAGS) -> 
     """Whether the CPU itself multiplies in bfloat16; OpenVINO also emulates it, which is slow.
 
     Args:
-        capabilities: What OpenVINO says of the CPU.
+        capabilities: OpenVINO's list of what the CPU can do.
         cpu_flags: Linux's description of the CPUs; elsewhere OpenVINO's word is taken.
     """
     if "BF16" not in capabilities:

@@ -44,7 +44,7 @@ class ImageError(BaseModel):
 
 
 class ImageResult(BaseModel):
-    """What was found in one image; its size is null if the image could not be read."""
+    """The result for one image; its size is null if the image could not be read."""
 
     filename: str | None
     width: int | None
@@ -92,7 +92,7 @@ def answer_found(
         model: The model that answered.
         class_names: A name for each class id.
         sources: The images as they were sent.
-        outcomes: What was found in each, or why nothing was.
+        outcomes: The detections of each image, or the error that it met.
         total_s: Time since the request came, in seconds.
 
     Raises:
@@ -114,7 +114,7 @@ def answer_drawn(image: DetectedImage, picture: bytes, media_type: str, total_s:
     """The picture as the answer to a request.
 
     Args:
-        image: What was found.
+        image: The detections.
         picture: The bytes of a picture file that shows it.
         media_type: The picture's type.
         total_s: Time since the request came, in seconds.

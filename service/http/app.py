@@ -41,10 +41,10 @@ def create_app(
 
     Args:
         settings: The settings; by default those of the environment.
-        engine: What runs the model, loaded; by default the one that the settings name is loaded
+        engine: The loaded engine; by default the one that the settings name is loaded
             now, which takes a second or more.
         metrics: Where to count; by default metrics of this process alone.
-        loads: What the processes of the server tell each other, if it has several.
+        loads: The load of every worker, if the server has several.
 
     Raises:
         StartupError: The engine cannot be loaded.
@@ -59,7 +59,7 @@ class Application(FastAPI):
     """FastAPI with the server's routes, in the one `Exchange` that answers every request.
 
     Args:
-        running: What requests are answered with.
+        running: The parts of the server that answer requests.
 
     Attributes:
         running: The same.
@@ -93,7 +93,7 @@ class Application(FastAPI):
         self._own = len(self.user_middleware), len(self.exception_handlers)
 
     def refusing(self, scope: Scope) -> ASGIApp | None:
-        """What answers a request that would be refused whatever its body holds, or None.
+        """An application that refuses this request, if no body could change that; else None.
 
         It waits for nothing, and answers as the whole application would, for which it stands in
         only while nobody has added middleware or error handlers.
@@ -104,7 +104,7 @@ class Application(FastAPI):
         return None if refusal is None else self._exchange.refusing(refusal, self._detect_route)
 
     def rejecting(self, error: ServiceError) -> ASGIApp:
-        """What answers bytes that are no HTTP request, without waiting for anything."""
+        """An application that answers bytes which are no HTTP request; it waits for nothing."""
         return self._exchange.refusing(error)
 
     def _is_extended(self) -> bool:

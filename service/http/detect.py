@@ -45,7 +45,7 @@ class DetectRoute(KeyedRoute):
     beside the model (docs/decisions/http-overrides.md); here it is two lines.
 
     Args:
-        running: What requests are answered with.
+        running: The parts of the server that answer requests.
     """
 
     def __init__(self, running: Running) -> None:
@@ -72,7 +72,7 @@ class Endpoint:
     """Answers detection requests.
 
     Args:
-        running: What they are answered with.
+        running: The parts of the server that answer requests.
     """
 
     def __init__(self, running: Running) -> None:
@@ -261,7 +261,7 @@ class BodyMemory:
 
 
 class BodyLease:
-    """What one request holds of a `BodyMemory` until the context is left.
+    """The share that one request holds of a `BodyMemory` until the context is left.
 
     Args:
         memory: The bound.
@@ -281,7 +281,7 @@ class BodyLease:
         self._memory.free += self.held
 
     def grow(self, count: int) -> None:
-        """Hold so many bytes more.
+        """Hold this number of bytes more.
 
         Raises:
             BusyError: They are not free.

@@ -90,7 +90,7 @@ class Exchange:
             self._record(scope, status or 500, seconds, refused_with, request_id)
 
     def refusing(self, error: ServiceError, route: "KeyedRoute | None" = None) -> ASGIApp:
-        """What answers a request with an error without handling it.
+        """An application that answers a request with an error without handling it.
 
         Args:
             error: Why it is refused.
@@ -129,7 +129,7 @@ class KeyedRoute(APIRoute):
 
     Args:
         path: Its path.
-        endpoint: What answers.
+        endpoint: The function that answers.
         key: The key.
         options: FastAPI's.
     """

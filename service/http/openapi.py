@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of bodies and errors, which no signature tells FastAPI."""
+"""Bodies and errors in the OpenAPI document, which FastAPI cannot find in a signature."""
 
 from typing import Any, Final
 

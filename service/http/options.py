@@ -80,7 +80,7 @@ class DetectJson(DetectQuery):
 def read_options(fields: ImmutableMultiDict[str, Any]) -> DetectQuery:
     """The options among a query's or a form's fields.
 
-    Of a repeated option the last value counts, but of `classes` every one.
+    The last value of a repeated option counts, but of `classes` every one.
 
     Raises:
         InvalidOptionError: An option is unknown or out of range.

@@ -19,7 +19,7 @@ from service.http.running import Running
 
 
 class Limits(BaseModel):
-    """What this server accepts."""
+    """The limits of this server."""
 
     max_body_bytes: int
     max_images_per_request: int
@@ -60,7 +60,7 @@ class Pages:
     """Answers `GET` requests about the server.
 
     Args:
-        running: What they tell about.
+        running: The parts of the server that the pages describe.
     """
 
     def __init__(self, running: Running) -> None:

@@ -15,15 +15,15 @@ from service.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What the routes work with.
+    """The parts of the server that the routes use.
 
     Attributes:
         settings: The settings.
         metrics: Where to count.
         detector: From the bytes of images to their boxes.
         defaults: The options of a request that has none.
-        model: What answers say of the model.
-        engine: What runs it.
+        model: The model as answers name it.
+        engine: The engine that runs it.
     """
 
     settings: Settings
@@ -42,8 +42,8 @@ def assemble(
     Args:
         settings: The settings.
         metrics: Where to count.
-        engine: What runs the model.
-        loads: What the processes of the server tell each other, if it has several.
+        engine: The engine that runs the model.
+        loads: The load of every worker, if the server has several.
     """
     detector = make_detector(settings, engine, metrics, loads)
     contract = engine.contract

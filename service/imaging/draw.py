@@ -89,7 +89,7 @@ def wanted_picture(accept: str) -> PictureType | None:
         ("image/png", "image/png"),
         ("image/jpeg", "image/jpeg"),
     )
-    # Of equal weights max() takes the first, so that a client without a preference gets JSON.
+    # max() takes the first of equal weights, so that a client without a preference gets JSON.
     return max(offers, key=lambda offer: _quality(accept or "*/*", offer[0]))[1]
 
 

@@ -34,7 +34,7 @@ Combined = Literal["livesum", "livemin", "livemax"]
 
 
 class Metrics:
-    """What an operator can see; every label takes its values from a bounded set.
+    """The metrics of the server; every label takes its values from a bounded set.
 
     Args:
         folder: Where the workers of one server keep their values, for each of them to tell those
@@ -44,7 +44,7 @@ class Metrics:
     def __init__(self, folder: Path | None = None) -> None:
         self.shared = folder is not None
         self.registry = CollectorRegistry()
-        # What is shared is read back from the folder, never from this process's own metrics.
+        # Shared metrics are read back from the folder, never from this process alone.
         self._own = self.registry if folder is None else None
         self._define_requests()
         self._define_engine()

@@ -1,4 +1,4 @@
-"""What every pipeline is to the detector, whichever threads its stages run on."""
+"""The interface of pipelines: the same on whichever threads the stages run."""
 
 from typing import Protocol
 

@@ -28,7 +28,7 @@ class BatchedPipeline:
 
     Args:
         batcher: Runs prepared images by a `NetworkRunner`.
-        stages: What is done to an image beside the model.
+        stages: The stages beside the model.
         threads: Threads that decode, and threads that find the boxes.
     """
 

@@ -32,7 +32,7 @@ class Detector:
     """Sends images through the pipeline and counts them; all heavy work is on threads.
 
     Args:
-        contract: What the model promises.
+        contract: The model's contract.
         pipeline: From the bytes of an image to its boxes.
         batcher: The pipeline's.
         admission: The batcher's.
@@ -173,7 +173,7 @@ class Detector:
         deadline: float,
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> DetectedImage | ServiceError:
-        """What is found, or why the image could not be used.
+        """The detections, or the reason why the image could not be used.
 
         Args:
             task: The image, and what to look for.

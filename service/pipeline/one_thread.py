@@ -56,7 +56,7 @@ class OneThreadRunner:
         return first is second
 
     def run(self, items: Sequence[ImageTask], width: int) -> list[DetectedImage | Exception]:
-        """What was found in each image, or what is wrong with it.
+        """The detections in each image, or the error that it met.
 
         Raises:
             Exception: The engine's.

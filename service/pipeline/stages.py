@@ -48,7 +48,7 @@ class StageSeconds:
 
 @dataclass(frozen=True, slots=True)
 class DetectedImage:
-    """What was found in one image.
+    """The detections in one image.
 
     Attributes:
         width: Width of the upright image in pixels.
@@ -102,7 +102,7 @@ class Stages:
     """The stages beside the model; several threads may run them at once.
 
     Attributes:
-        contract: What the model promises.
+        contract: The model's contract.
         letterbox_mode: How images are fitted into its input.
         max_image_pixels: Maximum width times height of an image.
         large_image: Held while a large image is decoded. Decoding can take many times the memory
@@ -139,7 +139,7 @@ class Stages:
         """Find the objects in the rows of a prepared image.
 
         Args:
-            task: What to look for.
+            task: The image's options.
             prepared: The image that the rows are of.
             rows: The network's output.
             seconds: Becomes part of the result.

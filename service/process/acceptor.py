@@ -21,13 +21,13 @@ log = structlog.get_logger(__name__)
 class Acceptor:
     """Takes connections one by one, and leaves each for a moment to processes that have fewer.
 
-    Who wakes up first would otherwise take all that a crowd opens at once, and keep them. What
+    The worker that wakes up first would otherwise take, and keep, all connections of a crowd. What
     nobody else has taken after the moment is taken after all: they may be busy, or hang.
 
     Args:
         listener: A bound socket that all processes have.
         loads: The processes.
-        make_protocol: What speaks on a connection.
+        make_protocol: Makes the protocol of a new connection.
         connections: Those that speak on this process's connections now.
     """
 
@@ -47,7 +47,7 @@ class Acceptor:
         self._pause: asyncio.TimerHandle | None = None
 
     def start(self, backlog: int) -> None:
-        """Listen, and take connections from now on; so many may wait for it."""
+        """Listen, and take connections from now on; `backlog` of them may wait."""
         self._listener.setblocking(False)
         self._listener.listen(backlog)
         self.tell()

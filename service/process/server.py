@@ -84,7 +84,7 @@ class DrainingServer(HookedServer):
             listener, loads = self._shared.listener, self._shared.loads
             self._acceptor = Acceptor(listener, loads, self.new_connection, self.connections)
             self._acceptor.start(self.config.backlog)
-        # What exists now stays, so that no collection has to look at it again.
+        # The objects of the start stay for good, so that no collection has to look at them again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(OBJECTS_UNTIL_COLLECTION)
@@ -178,7 +178,7 @@ def uvicorn_config(app: ASGIApp, settings: Settings, door: Door) -> uvicorn.Conf
     Args:
         app: The application.
         settings: All of them.
-        door: What refuses requests before the application sees them.
+        door: Refuses requests before the application sees them.
     """
     return uvicorn.Config(
         app,

@@ -72,7 +72,7 @@ class WorkerLoads:
         self._numbers[self._first + CONNECTIONS] = count
 
     def fewest_connections_elsewhere(self) -> int | None:
-        """Connections of the least connected other worker, or None if no other worker serves."""
+        """The fewest connections of any other worker, or None if no other worker serves."""
         return min((count for count in self._of_others(CONNECTIONS) if count >= 0), default=None)
 
     def _of_others(self, which: int) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""What the batcher asks of the code that runs a batch, and what it says of each item."""
+"""The interface between the batcher and the code that runs a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -52,7 +52,7 @@ SIZES = ((100, 60), (64, 64), (37, 90))
 
 
 def ours(model: Path, pictures: Sequence[bytes]) -> dict[str, list[Box]]:
-    """What the stages of our server find, with square letterboxes."""
+    """The detections of our server's stages, with square letterboxes."""
     settings = Settings(model=model, device="cpu", letterbox="square", engine_threads=1)
     engine = load_engine(settings)
     stages = Stages(engine.contract, "square", settings.max_image_pixels)

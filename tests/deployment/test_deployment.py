@@ -352,7 +352,7 @@ NO_GPU.nvmlDeviceGetCount = lambda: 0  # type: ignore[attr-defined]
 QUERIES = sorted(
     {*(rule["expr"] for rule in rules()), *(query for panel in PANELS for query in queries(panel))}
 )
-# What Prometheus makes itself.
+# Series that Prometheus makes itself.
 ITS_OWN = {"up", "ALERTS"}
 GROUPING = r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)"
 

@@ -1,4 +1,4 @@
-"""What `make serve` runs, and what a wheel carries: neither needs a network for the default."""
+"""The command of `make serve`, and the content of a wheel. Neither needs a network."""
 
 import os
 import re

@@ -29,7 +29,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 MATRIX = ("qr_code", "data_matrix", "aztec", "pdf417")
 CLASSES = (*MATRIX, "linear")
 
-# Of 40 pages. One in thirty is missed, long thin symbols most of all; luck alone must not fail it.
+# Pages of 40 that may fail. One in thirty is missed, long thin symbols most of all; luck alone
+# must not fail the test.
 PAGES_OF_A_CLASS = 8
 MOST_MISSED_PAGES = 6
 
@@ -40,7 +41,7 @@ MOST_FALSE_BOXES = 1
 
 WIDTH, HEIGHT = 640, 480
 PRINTABLE = string.ascii_letters + string.digits + "-./: "
-# The least clear zone around a symbol, in modules; 4 where nothing is said.
+# The minimum clear zone around a symbol, in modules; 4 where nothing is said.
 QUIET_MODULES = {"linear": 12, "pdf417": 6}
 Pixels = NDArray[np.uint8]
 

@@ -131,9 +131,9 @@ def fed(
     rejects: Any = None,
     turns: int = 10,
 ) -> list[bytes]:
-    """What a server writes, call by call, that reads exactly these pieces.
+    """The writes, call by call, of a server that reads exactly these pieces.
 
-    After each the event loop has so many turns.
+    After each piece the event loop has this number of turns.
     """
 
     async def main() -> list[bytes]:
@@ -173,7 +173,7 @@ def sent(method: bytes, body: bytes) -> bytes:
     return b"%b / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (method, len(body), body)
 
 
-# What a parser that lost its place would take for heads.
+# Bytes that a parser which lost its place would take for heads.
 TRAP = b"GET / HTTP/1.1\r\nupgrade: x\r\n\r\n"
 
 

@@ -24,7 +24,7 @@ def shown(dashboard: Path) -> list[dict[str, Any]]:
 
 
 def queries(panel: dict[str, Any]) -> list[str]:
-    """What it asks, with Grafana's variables filled in as at first sight."""
+    """Its queries, with Grafana's variables filled in as at first sight."""
     filled = {"$__rate_interval": "1m", "$endpoint": "/detect"}
     asked = []
     for target in panel["targets"]:

@@ -45,12 +45,12 @@ def tiny_yolox_model(
         width: Network width in pixels, likewise.
         batch: The only batch size, also frozen into the Reshape nodes, or None for any.
         dynamic_size: Leave height and width open.
-        dtype: Of the input; the output is float16 for float16, else float32.
+        dtype: Element type of the input; the output is float16 for float16, else float32.
         layout: Order of the input's axes.
         activation: `probabilities` puts a sigmoid on objectness and classes.
         decoded: Boxes come as cx, cy, w, h in network pixels; needs a fixed size.
         merged: False leaves one output (N, 5 + C, H / s, W / s) per level.
-        objectness_logit: Of a black cell.
+        objectness_logit: Objectness logit of a black cell.
     """
     size: tuple[int | str, int | str] = ("height", "width") if dynamic_size else (height, width)
     shape = (3, *size) if layout == "NCHW" else (*size, 3)
@@ -86,7 +86,7 @@ def tiny_yolox_model(
 def _weights(
     num_classes: int, objectness_logit: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of the 1x1 convolution from mean colour (0-1) to a raw row: (5 + C, 3, 1, 1), (5 + C,)."""
+    """Convolution from mean colour (0-1) to a raw row: (5 + C, 3, 1, 1), (5 + C,)."""
     boxes = [[0.2, -0.2, 0.0], [0.0, 0.2, -0.2], [0.3, 0.0, -0.3], [0.0, -0.3, 0.3]]
     objectness = [[10 / 3] * 3]
     classes = [

@@ -37,7 +37,7 @@ class MeasuredModel:
         height: Usual height of the network's input, in pixels.
         width: Usual width, in pixels.
         dynamic_size: Whether it takes other sizes, too.
-        peers_changes: What differs in the file that the peers run, a phrase each.
+        peers_changes: The differences of the file that the peers run, a phrase each.
         peers_difference: Largest difference of the two files' rows, relative above 1.
     """
 
@@ -58,8 +58,8 @@ class Report:
     Attributes:
         machine: The machine that it ran on.
         model: The model.
-        engines: What our server stated in each round, in each of its forms; without rounds, what
-            it stated when boxes were compared.
+        engines: The statements of our server in each round, in each of its forms. Without rounds,
+            its statement when boxes were compared.
         photos: How many photos were sent in turn.
         photo_kb: Their mean size, in 1000 bytes.
         seconds: Length of a run.

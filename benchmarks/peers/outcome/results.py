@@ -90,8 +90,8 @@ class Goal:
     """A figure that the comparison is about, and the limit that it should keep.
 
     Attributes:
-        text: What the figure is.
-        value: What was measured.
+        text: The name of the figure.
+        value: The measured value.
         limit: The limit; None where there is no goal.
         met: Whether the limit is kept; None likewise.
     """

@@ -15,8 +15,9 @@ from model_export.drawing.barcodes.symbols import LINEAR, QR_CODE, Modules, Symb
 Random = np.random.Generator
 
 # Share of a symbol's sides that its box has at either end. Readers need some of the light round
-# it, and a box that cuts off the first bar is of no use to them. Of real photos' symbols, one in
-# twenty decoded only with 5 % more at either end where this was 0.02; one in sixty with 0.05.
+# it, and a box that cuts off the first bar is of no use to them. In real photos, one
+# symbol in twenty decoded only with 5 % more at either end where this was 0.02; one in sixty with
+# 0.05.
 BOX_MARGIN: Final = 0.08
 # Modules of light round a symbol; readers want 1 to 10.
 QUIET_ZONE: Final = (1.0, 8.0)
@@ -55,7 +56,7 @@ def bare(rng: Random, symbol: Symbol, module: float, quiet: float) -> Label:
 
     Args:
         rng: Where colours come from.
-        symbol: What to print.
+        symbol: The symbol to print.
         module: Side of a module, pixels.
         quiet: Width of the light zone, in modules.
     """

@@ -25,8 +25,8 @@ def line(rng: Random, height: int, text: str | None = None, *, letters: int = 60
 
     Args:
         rng: Where font and words come from.
-        height: Of the line in pixels, about.
-        text: What it says (default: words that mean nothing, and numbers).
+        height: Approximate height of the line, pixels.
+        text: The text (default: words that mean nothing, and numbers).
         letters: How long such a text is at most.
     """
     fonts = _font_files()

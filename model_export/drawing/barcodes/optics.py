@@ -14,7 +14,7 @@ def photographed(rng: Random, image: Pixels, finest: float) -> Pixels:
 
     Args:
         rng: Where chance comes from.
-        image: What is there.
+        image: The picture before the camera.
         finest: Side in pixels of the smallest thing that should still be told from its neighbours;
             bounds the blur.
     """
@@ -91,7 +91,7 @@ def _blurred(rng: Random, image: Pixels, finest: float) -> Pixels:
 
 
 def _moved(rng: Random, image: Pixels, length: float) -> Pixels:
-    """Motion blur over so many pixels."""
+    """Motion blur over this number of pixels."""
     side = 2 * int(np.ceil(length / 2)) + 1
     angle = rng.uniform(0, np.pi)
     arm = length / 2 * np.array([np.cos(angle), np.sin(angle)])

@@ -36,8 +36,8 @@ class Placement:
     """A map from the pixels of a print to those of a picture.
 
     Attributes:
-        width: Of the print, pixels.
-        height: Likewise.
+        width: Width of the print, pixels.
+        height: Height of the print, pixels.
         matrix: (3, 3) float64, from the print, once bent, to the picture; perspective.
         bend: Half of the angle of the cylinder that the print goes round, radians; 0 for flat.
         sag: How far the middle of the print hangs below its ends, over its height.

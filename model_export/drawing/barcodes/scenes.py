@@ -56,5 +56,5 @@ class BarcodeScenes:
         return self
 
     def report(self) -> list[str]:
-        """What is there, in a line for a person."""
+        """The content of the data set, in a line for a person."""
         return [f"{self.count} pictures of barcodes drawn for each epoch"]

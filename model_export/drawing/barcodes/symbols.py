@@ -65,7 +65,7 @@ class Kind:
 
     Attributes:
         class_id: Place in `CLASS_NAMES`.
-        format: What zxing-cpp calls it.
+        format: The name that zxing-cpp has for it.
         share: How often it is chosen within its class.
         content: Makes the text.
         options: Names of zxing-cpp's options, and what to draw each from.
@@ -153,7 +153,7 @@ def _of(characters: str, fewest: int, most: int) -> Content:
 
 
 def _digits(count: int, first: str = "") -> Content:
-    """So many random digits after the first ones, whatever length is asked for."""
+    """Random digits after the first ones, up to the wanted length."""
 
     def content(rng: Random, _length: int) -> str:
         return first + _characters(rng, string.digits, count)

@@ -1,4 +1,4 @@
-"""What a connection asks of an application before it hands a request on."""
+"""The questions that a connection asks an application before it hands a request on."""
 
 from typing import Protocol
 
@@ -12,17 +12,17 @@ class Door(Protocol):
     """Gives applications that answer in the place of the whole one, and wait for nothing."""
 
     def refusing(self, scope: Scope) -> ASGIApp | None:
-        """What answers a request that would be refused whatever its body holds, or None."""
+        """An application that refuses this request, if no body could change that; else None."""
 
     def rejecting(self, error: ServiceError) -> ASGIApp:
-        """What answers bytes that are no HTTP request."""
+        """An application that answers bytes which are no HTTP request."""
 
 
 class OpenDoor:
     """The door of an application that refuses nothing unheard.
 
     Args:
-        exchange: What answers.
+        exchange: The exchange that answers.
     """
 
     def __init__(self, exchange: Exchange) -> None:

@@ -14,7 +14,8 @@ from service.http.connection.limits import LimitedConnection
 class RefusingConnection(LimitedConnection):
     """A connection whose requests may be refused before their bodies are parsed, without a task.
 
-    Of many requests that came together only the first is, so that others have their turn.
+    When many requests come in one packet, only the first is refused at once, so that other
+    connections have their turn.
 
     Args:
         door: Says what is refused, and answers it.
@@ -25,7 +26,7 @@ class RefusingConnection(LimitedConnection):
     def __init__(self, door: Door, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(door, *args, **kwargs)
         self._may_answer_now = True
-        # Of a refused body: how many bytes are still to come.
+        # Bytes of a refused body that are still to come.
         self._unwanted_bytes = 0
 
     def received(self, data: bytes) -> None:
@@ -55,7 +56,7 @@ class RefusingConnection(LimitedConnection):
             self.expect_next_head()
 
     def answerer(self, scope: Scope) -> ASGIApp | None:
-        """What refuses a request, if it is to be refused."""
+        """An application that refuses the request, if it is to be refused."""
         if self.must_wait or not self._may_answer_now:
             return None
         refusal = self._door.refusing(scope)

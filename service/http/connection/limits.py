@@ -20,7 +20,7 @@ class LimitedConnection(Connection):
     """Refuses a head that is too long, and hangs up on a client that sends or reads nothing.
 
     Args:
-        door: What answers those that are refused.
+        door: Answers the requests that are refused.
         args: uvicorn's.
         kwargs: uvicorn's.
 
@@ -96,7 +96,7 @@ class LimitedConnection(Connection):
         self._bytes_beside_body = 0
 
     def message_ended(self) -> None:
-        """What comes next is a head."""
+        """A head comes next."""
         self.expect_next_head()
 
     def expect_next_head(self) -> None:

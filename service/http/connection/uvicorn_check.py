@@ -33,7 +33,7 @@ class Hook:
     callers: tuple[tuple[type, str], ...] = ()
 
     def complaint(self) -> str | None:
-        """What has become of it, if it is not as it was."""
+        """How it has changed, or None if it has not."""
         method = self.owner.__dict__.get(self.name)
         title = f"{self.owner.__name__}.{self.name}"
         if method is None:

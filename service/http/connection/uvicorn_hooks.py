@@ -56,13 +56,13 @@ class Connection(HttpToolsProtocol):
         return True
 
     def got_body(self, count: int) -> None:
-        """So many bytes of a body were parsed."""
+        """This number of bytes of a body was parsed."""
 
     def message_ended(self) -> None:
         """A body was parsed to its end."""
 
     def answerer(self, scope: Scope) -> ASGIApp | None:
-        """What answers a request that begins, without a task and without waiting; mostly None."""
+        """An application that answers this request without a task or a wait; mostly None."""
         del scope
         return None
 
@@ -81,10 +81,10 @@ class Connection(HttpToolsProtocol):
         """The server begins to stop."""
 
     def refuse(self, error: ServiceError) -> None:
-        """What the client sent is not HTTP."""
+        """The client sent something that is not HTTP."""
         raise NotImplementedError
 
-    # What the hooks may use.
+    # Tools for the hooks.
 
     def parse(self, data: bytes | memoryview) -> None:
         """Parse what the client sent."""
@@ -166,7 +166,7 @@ class Connection(HttpToolsProtocol):
         )
         _run_now(cycle, app)
 
-    # What uvicorn calls.
+    # Methods that uvicorn calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio."""
@@ -285,7 +285,7 @@ class HookedServer(uvicorn.Server):
     def signalled(self, number: int) -> None:
         """A signal came that asks for an end; called in its handler."""
 
-    # What the hooks may use.
+    # Tools for the hooks.
 
     @property
     def connections(self) -> AbstractSet[asyncio.Protocol]:
@@ -293,13 +293,13 @@ class HookedServer(uvicorn.Server):
         return self.server_state.connections
 
     def new_connection(self) -> asyncio.Protocol:
-        """What speaks on a connection that the server did not accept by itself."""
+        """A protocol for a connection that the server did not accept by itself."""
         make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
         return make(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 
-    # What uvicorn calls.
+    # Methods that uvicorn calls.
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen."""

@@ -29,7 +29,7 @@ class Mirror:
 
     Attributes:
         url: Where it listens.
-        content: What it serves.
+        content: The files that it serves.
         honours_range: Whether it answers 206 to a Range.
         cuts: How many bytes each of the next answers may bring before the connection is cut.
         status: Answer this status to everything, if set.

@@ -105,7 +105,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 def served(
     content: bytes, mode: LetterboxMode = "square", *, keep_pixels: bool = False
 ) -> PreparedImage:
-    """What the server makes of a request's image."""
+    """The network input that the server makes of a request's image."""
     stages = Stages(CONTRACT, mode, Settings.model_fields["max_image_pixels"].default)
     return stages.prepare(ImageTask(ImageSource(content), DetectionOptions(), keep_pixels))
 

@@ -39,7 +39,7 @@ def symbol_of(kind: Kind, seed: int, length: int = 8) -> Symbol:
 
 
 def family(format_: zxingcpp.BarcodeFormat) -> str:
-    """What readers do not tell apart has one name."""
+    """Symbols that readers do not tell apart have one name."""
     name = format_.name
     for start in ("DataBarExp", "DataBarStk", "Compact", "AztecRune", "UPCA"):
         if name.startswith(start):

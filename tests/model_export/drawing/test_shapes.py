@@ -1,6 +1,6 @@
 """Pictures of shapes: the boxes are those of the pixels, and the files are a data set.
 
-What a shape fills is worked out here in polar coordinates, pixel by pixel, apart from the polygons
+The area of a shape is worked out here in polar coordinates, pixel by pixel, apart from the polygons
 that the project draws.
 """
 
@@ -41,7 +41,7 @@ Mask = NDArray[np.bool_]
 
 
 def filled(shape: Shape, margin: int = 0) -> Mask:
-    """The pixels whose middle a shape covers, on a picture with so many pixels more all round."""
+    """The pixels whose middle a shape covers, on a picture with a margin of this many pixels."""
     y, x = np.mgrid[-margin : HEIGHT + margin, -margin : WIDTH + margin] + 0.5
     x, y = x - shape.center_xy[0], y - shape.center_xy[1]
     distance = np.hypot(x, y)

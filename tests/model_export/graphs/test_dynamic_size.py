@@ -36,7 +36,7 @@ def adopted(folder: Path, model: onnx.ModelProto, request: AdoptRequest | None =
 
 
 def rows(model: Path | onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """What a file or a model gives of (N, H, W, 3) uint8 images."""
+    """The rows that a file or a model gives for (N, H, W, 3) uint8 images."""
     source = model if isinstance(model, Path) else model.SerializeToString()
     return load_network(source, (0.0, 255.0)).run(images).astype(np.float64)
 

@@ -75,7 +75,7 @@ def focus_model(
         corners: Row and column of each, in the order in which they are stacked.
         at_once: Take rows and columns by one slice, not by two.
         constant_nodes: Hold what slices take in nodes.
-        step: Of the slices.
+        step: Step of the slices.
         conv: Attributes of the convolution.
     """
     rng = np.random.default_rng(4)

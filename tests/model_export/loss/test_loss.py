@@ -171,7 +171,7 @@ def slow_article_targets(raw: Tensor) -> list[list[float]]:
 
 
 def objectness_targets(raw: Tensor, preset: PresetName) -> Tensor:
-    """What each row aims at, from the gradient of its cross-entropy: probability minus target."""
+    """The target of each row, from the gradient of its cross-entropy: probability minus target."""
     raw = raw.clone().requires_grad_()
     positives = assign(raw, TARGETS, ANCHORS, "yolox").positive.sum()
     DetectionLoss(PRESETS[preset])(raw, TARGETS, SIZE, SIZE).total.backward()

@@ -1,4 +1,4 @@
-"""What is said of a detector on photos is what an independent decoder finds in its boxes."""
+"""A detector is judged on photos by what an independent decoder finds in its boxes."""
 
 import json
 from collections.abc import Sequence
@@ -156,7 +156,7 @@ def test_drawn_pictures_are_read_with_what_their_boxes_decode_to(folder: Path) -
     ]
     assert page_.symbols[0].box_xyxy == QR_AT
     assert blank.symbols == ()
-    # What no reader reads anywhere is lost by no box; that it is missed counts all the same.
+    # No box can lose a symbol that no reader reads anywhere; missing it counts all the same.
     (seen, _) = measure_photos(Nothing(), [page_, blank], Reader(), lambda: None)
     assert [(each.lost, each.faulty) for each in seen.symbols] == [(True, True), (False, True)]
 

@@ -1,4 +1,4 @@
-"""What a server finds is measured with COCO's metrics."""
+"""A server's detections are measured with COCO's metrics."""
 
 import json
 import threading
@@ -246,7 +246,7 @@ def test_results_keep_the_order_of_the_set(data: Path) -> None:
 
 
 def test_precision_of_a_class_falls_where_a_false_box_outranks_true_ones(data: Path) -> None:
-    """Of two cats, one is found before a false box and one after it; dogs are not annotated."""
+    """One of two cats is found before a false box and one after it; dogs are not annotated."""
     (data / "coco.json").write_text(
         json.dumps(coco_json(annotations=coco_json()["annotations"][::2]))
     )

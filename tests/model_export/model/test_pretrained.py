@@ -67,7 +67,7 @@ def training_content(model: YOLOX) -> dict[str, object]:
     return {"model": model.state_dict(), "training": {**state, "best_ap": None, "note": "x"}}
 
 
-# What is taken from a file.
+# The tensors that are taken from a file.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a training leaves behind, and what it shows while it goes on."""
+"""The files that a training leaves behind, and the progress that it shows."""
 
 import csv
 import io

@@ -46,12 +46,12 @@ ALONE = Team(CPU)
 BATCH = 8
 STEPS = 3
 CLASSES = 4
-# A training that hangs is killed after so many seconds.
+# A training that hangs is killed after this number of seconds.
 PATIENCE_S = 300
 
 # Of the way that a weight goes, so much may be rounding: the loss is in float32.
 WAY_TOLERANCE = 1e-4
-# What a batch norm computes on, and the type of its parameters.
+# The tensors that a batch norm computes on, and the type of its parameters.
 NORM_TYPES = {torch.float64: torch.float64, torch.bfloat16: torch.float32}
 NORM_TOLERANCE = {"rtol": 2e-2, "atol": 2e-2}
 
@@ -156,7 +156,7 @@ def batch_norm(dtype: torch.dtype) -> nn.BatchNorm2d:
 
 
 def normalised(norm: nn.BatchNorm2d, dtype: torch.dtype, rows: slice) -> State:
-    """What a batch norm does to some rows of a batch, and what it learns of them."""
+    """A batch norm's output for some rows of a batch, and the statistics that it learns."""
     generator = torch.Generator().manual_seed(2)
     batch, upstream = torch.randn(2, BATCH, 5, 6, 7, dtype=torch.float64, generator=generator)
     # A mean far from 0 punishes the sum of squares; each image has a mean of its own.
@@ -177,7 +177,7 @@ def normalised(norm: nn.BatchNorm2d, dtype: torch.dtype, rows: slice) -> State:
 
 
 def answers(members: Team) -> dict[str, Any]:
-    """What the team says to each of its processes."""
+    """The messages of the team to each of its processes."""
     number = members.process
     return {
         "leads": members.leads,
@@ -261,7 +261,7 @@ def process(*command: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def output_of(started: subprocess.Popen[str]) -> str:
-    """What a process that ends well writes, its errors too."""
+    """The output of a process that ends well, its errors too."""
     output, errors = started.communicate()
     assert started.returncode == 0, errors
     return output + errors
@@ -269,7 +269,7 @@ def output_of(started: subprocess.Popen[str]) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """What two processes left, and where; `data` is the json of the pictures."""
+    """The files of two processes, and their folder; `data` is the json of the pictures."""
 
     found: Sequence[dict[str, Any]]
     folders: Sequence[Path]

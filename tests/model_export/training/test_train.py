@@ -43,7 +43,7 @@ def new_run(demo: Path, output: Path, *more: str) -> list[str]:
 
 
 def contract_of(run: Path) -> ModelContract:
-    """What the exported model of a run says of itself."""
+    """The contract of a run's exported model."""
     entries = onnx.load(run / "model.onnx").metadata_props
     return ModelContract.from_metadata({entry.key: entry.value for entry in entries})
 
@@ -333,7 +333,7 @@ def overfitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def measured(annotations: Path, output: Path, *what: str) -> Metrics:
-    """What `evaluate` says of a server, a file or weights."""
+    """The figures of `evaluate` for a server, a file or weights."""
     images = annotations.parent
     arguments = ["--annotations", str(annotations), "--images", str(images)]
     assert main(["evaluate", *arguments, "--metrics", str(output), *what]) == 0

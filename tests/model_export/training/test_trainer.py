@@ -346,7 +346,7 @@ def test_resumed_training_remembers_the_best_epoch(pictures: CheckedImages, tmp_
 
 
 class InterruptedByPowerCutError(Exception):
-    """What a machine that goes down is to a training."""
+    """The end of a training whose machine goes down."""
 
 
 def test_training_that_is_cut_off_between_row_and_snapshot_repeats_the_epoch(

@@ -1,4 +1,4 @@
-"""What is asked of CUDA's own library."""
+"""Calls of CUDA's own library."""
 
 import pytest
 

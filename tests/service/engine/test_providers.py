@@ -1,4 +1,4 @@
-"""What ONNX Runtime is asked for."""
+"""The providers that ONNX Runtime is asked for."""
 
 from typing import Any
 

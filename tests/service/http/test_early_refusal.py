@@ -83,7 +83,7 @@ def test_of_who_asks_before_sending_and_is_refused_nothing_more_is_read(refuses:
     answer, *ends = fed(asks, app=refusing, refuses=refuses)
     assert answer.startswith(b"HTTP/1.1 503")
     assert ends == [SAYS_NO_MORE]
-    # Who has sent the body all the same has left no doubt, if it was read.
+    # A client that has sent the body all the same has left no doubt, if it was read.
     ends = fed(asks + b"x" * 90_000, app=refusing, refuses=refuses)[1:]
     assert ends == ([] if refuses is None else [SAYS_NO_MORE, HANGS_UP])
 

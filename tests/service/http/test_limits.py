@@ -97,7 +97,7 @@ def test_trailers_without_end_are_431(endless: bytes) -> None:
     answer = exchange(CHUNKED, *parts)
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert problem(answer)["status"] == 431
-    # Who was answered already hears no more.
+    # A client that was answered already hears no more.
     refused = exchange(CHUNKED, *parts, app=refusing, refuses=refuses_posts)
     assert refused.count(b"HTTP/1.1") == 1
 

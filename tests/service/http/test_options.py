@@ -16,7 +16,7 @@ from support.pictures import plain
 
 # Low enough that nothing is lost to it, however an option decays a score.
 CONFIDENCE = 0.1
-# Of the two boxes that the engine below finds, and of the class of either.
+# Scores of the two boxes that the engine below finds, and of their classes.
 BETTER, WORSE, CLASS = 0.9, 0.8, 0.75
 OVERLAP = 0.6
 

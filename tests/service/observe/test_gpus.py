@@ -10,7 +10,7 @@ from service.observe.gpus import watch_gpus
 
 
 class NotSupportedError(Exception):
-    """What the library raises for a value that a GPU does not have."""
+    """The error that the library raises for a value that a GPU does not have."""
 
 
 def library(monkeypatch: pytest.MonkeyPatch, *, start_fails: bool = False) -> None:

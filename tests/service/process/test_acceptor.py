@@ -18,7 +18,7 @@ COURTESY_S = 0.3
 
 
 class Listener(socket.socket):
-    """One that cannot give a connection so many times, as where no file can be opened."""
+    """A listener that fails this number of times, as where no file can be opened."""
 
     shortages = 0
 
