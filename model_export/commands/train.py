@@ -203,7 +203,18 @@ def _add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="training sizes vary by up to N times 32 pixels; 0 for one size (default: 5)",
     )
+    group.add_argument(
+        "--evaluate-every",
+        type=positive,
+        metavar="N",
+        help="epochs between validations (default: 1)",
+    )
     group.add_argument("--weight-decay", type=float, metavar="D", help="(default: 0.0005)")
+    group.add_argument("--seed", type=natural, metavar="N", help="(default: 0)")
+    _add_average_arguments(group)
+
+
+def _add_average_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--average-decay",
         type=float,
@@ -222,13 +233,6 @@ def _add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="samples to recompute the average's batch norms on; 0 to average them (default: 256)",
     )
-    group.add_argument(
-        "--evaluate-every",
-        type=positive,
-        metavar="N",
-        help="epochs between validations (default: 1)",
-    )
-    group.add_argument("--seed", type=natural, metavar="N", help="(default: 0)")
 
 
 def _add_machine_arguments(group: argparse._ArgumentGroup) -> None:

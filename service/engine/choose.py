@@ -23,7 +23,7 @@ from service.engine.measure import Measured
 from service.engine.onnx_cpu import OnnxCpuEngine
 from service.engine.onnx_gpu import MAX_CANDIDATES, FellToCpuError, OnnxGpuEngine
 from service.engine.onnx_runtime import import_runtime
-from service.engine.openvino import OpenVinoEngine
+from service.engine.openvino.engine import OpenVinoEngine
 from service.settings import Device
 
 # OpenVINO costs more memory; a gain below this, or within the noise, is not worth it.

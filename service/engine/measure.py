@@ -24,7 +24,7 @@ from service.core.input_tensor import stack_images
 from service.core.letterbox import LetterboxMode, likely_sizes
 from service.engine.base import CpuShares, Pixels, Precision, RawRows
 from service.engine.onnx_cpu import OnnxCpuEngine
-from service.engine.openvino_model import OpenVinoModel
+from service.engine.openvino.model import OpenVinoModel
 from service.errors import StartupError
 
 ROUNDS: Final = range(3, 21)

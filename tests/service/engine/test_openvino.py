@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from service.build import engine_instances, letterbox_mode, load_engine, on_one_thread
 from service.engine.base import CPU, OPENVINO, CpuShares
-from service.engine.narrow_sizes import CALLS_UNTIL_COMPILED, TIMES_AS_OFTEN, NarrowSizes
-from service.engine.openvino import OpenVinoEngine
-from service.engine.openvino_model import CompiledModel, OpenVinoModel, multiplies_in_bf16
+from service.engine.openvino.engine import OpenVinoEngine
+from service.engine.openvino.model import CompiledModel, OpenVinoModel, multiplies_in_bf16
+from service.engine.openvino.narrow_sizes import CALLS_UNTIL_COMPILED, TIMES_AS_OFTEN, NarrowSizes
 from service.errors import StartupError
 from service.settings import Settings
 from support.model_files import IMAGES, dynamic_model, loaded, model_file
@@ -166,7 +166,7 @@ def test_a_server_finds_with_it_what_it_finds_without() -> None:
 @needs_openvino
 def test_openvino_is_kept_from_reporting_to_its_maker(tmp_path: Path) -> None:
     code = (
-        "import sys; from service.engine.openvino_model import import_openvino\n"
+        "import sys; from service.engine.openvino.model import import_openvino\n"
         "import_openvino(); sys.exit('openvino_telemetry.main' in sys.modules)"
     )
     environment = {**os.environ, "HOME": str(tmp_path)}
@@ -179,7 +179,7 @@ def test_openvino_is_kept_from_reporting_to_its_maker(tmp_path: Path) -> None:
 def test_signals_arrive_after_an_engine_was_dropped_on_another_thread(tmp_path: Path) -> None:
     code = """
 import faulthandler, gc, signal, sys, threading
-from service.engine.openvino import OpenVinoEngine
+from service.engine.openvino.engine import OpenVinoEngine
 from pathlib import Path
 
 faulthandler.enable()

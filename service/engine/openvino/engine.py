@@ -22,8 +22,8 @@ from service.engine.base import (
     filled_up,
     grey,
 )
-from service.engine.narrow_sizes import NarrowSizes, Size
-from service.engine.openvino_model import CompiledModel, OpenVinoModel
+from service.engine.openvino.model import CompiledModel, OpenVinoModel
+from service.engine.openvino.narrow_sizes import NarrowSizes, Size
 from service.errors import StartupError
 
 
