@@ -51,7 +51,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ModelExportError(f"cannot read weights from {path}: {error}") from error
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not _is_state_dict(state):
-        raise ModelExportError(f"{path} holds no state_dict (name -> tensor), not even as `model`")
+        raise ModelExportError(
+            f"{path} holds no state_dict (name -> tensor), neither directly nor as `model`"
+        )
     return state
 
 
