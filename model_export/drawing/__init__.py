@@ -1,1 +1,1 @@
-"""Pictures that the project draws itself, with exact boxes."""
+"""Draw training pictures with exact boxes."""

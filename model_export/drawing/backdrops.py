@@ -1,4 +1,4 @@
-"""Random backgrounds for shapes: colours, patterns, lines and letters."""
+"""Random backgrounds for the shapes: colours, patterns, lines and letters."""
 
 from collections.abc import Callable
 from typing import Final
@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# (height, width) float32, 0 to 1: how far each pixel is from one colour to another.
+# (height, width) float32, 0 to 1: the share of the second of two colours in each pixel.
 Blend = NDArray[np.float32]
 
-MOST_LINES: Final = 5
-MOST_WORDS: Final = 3
+MAX_LINES: Final = 5
+MAX_WORDS: Final = 3
 LETTERS: Final = "ABEFHKLMNPRSTUVWXYZ2345679"
 
 
@@ -19,7 +19,7 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> NDArray[np.ui
     """Paint a pattern of two colours, with lines and letters on it.
 
     Args:
-        rng: Where chance comes from.
+        rng: Source of randomness.
         height: Pixels.
         width: Pixels.
 
@@ -31,9 +31,9 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> NDArray[np.ui
     blend = patterns[rng.integers(len(patterns))](rng, height, width)[:, :, np.newaxis]
     first, second = (random_bgr(rng, (0, 80), (30, 240)) for _ in range(2))
     image = (first + blend * (second - first)).astype(np.uint8)
-    for _ in range(rng.integers(MOST_LINES + 1)):
+    for _ in range(rng.integers(MAX_LINES + 1)):
         _draw_line(image, rng)
-    for _ in range(rng.integers(MOST_WORDS + 1)):
+    for _ in range(rng.integers(MAX_WORDS + 1)):
         _draw_word(image, rng)
     return image
 
@@ -41,7 +41,7 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> NDArray[np.ui
 def random_bgr(
     rng: np.random.Generator, saturation: tuple[int, int], value: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """(3,) float32, 0 to 255: a colour of any hue, and of saturation and value in these ranges."""
+    """A colour of random hue, with saturation and value in these ranges: (3,) float32, 0 to 255."""
     hsv = (rng.integers(180), rng.integers(*saturation), rng.integers(*value))
     color = cv2.cvtColor(np.array([[hsv]], dtype=np.uint8), cv2.COLOR_HSV2BGR)
     return np.asarray(color[0, 0], dtype=np.float32)
@@ -61,7 +61,7 @@ def _clouds(rng: np.random.Generator, height: int, width: int) -> Blend:
 def _stripes(rng: np.random.Generator, height: int, width: int) -> Blend:
     period = min(height, width) * rng.uniform(0.08, 0.3)
     wave = np.sin(2 * np.pi * (_along(rng, height, width) / period + rng.random()))
-    # From soft waves to edges of a pixel or two.
+    # The random gain makes anything from soft waves to edges one or two pixels wide.
     return np.asarray(np.clip(0.5 + rng.uniform(0.5, 4) * wave, 0, 1), dtype=np.float32)
 
 
@@ -71,7 +71,7 @@ def _tiles(rng: np.random.Generator, height: int, width: int) -> Blend:
 
 
 def _along(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
-    """(height, width) float32: how far each pixel is in a random direction, pixels."""
+    """(height, width) float32: each pixel's coordinate along a random direction, pixels."""
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[:height, :width].astype(np.float32)
     return np.asarray(x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle)))
@@ -79,7 +79,7 @@ def _along(rng: np.random.Generator, height: int, width: int) -> NDArray[np.floa
 
 def _draw_line(image: NDArray[np.uint8], rng: np.random.Generator) -> None:
     height, width = image.shape[:2]
-    # A way of two or three corners: mostly lines, some bent.
+    # Two corners make a straight line, three a bent one.
     corners = rng.integers(0, (width, height), size=(int(rng.integers(2, 4)), 2))
     thickness = int(rng.integers(1, 1 + max(2, min(height, width) // 60)))
     closed = False

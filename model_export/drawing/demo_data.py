@@ -1,4 +1,4 @@
-"""Data sets that the project draws itself, written in COCO's form."""
+"""Draw data sets and write them in COCO format."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -12,7 +12,7 @@ import numpy as np
 from model_export.errors import ModelExportError
 from model_export.samples.geometry import Picture
 
-# Marks our own files, so that others' files are never overwritten.
+# Identifies files written by this module; other files are never overwritten.
 DESCRIPTION: Final = "Drawn by `python -m model_export demo-data`"
 
 
@@ -22,7 +22,7 @@ class Subject:
 
     Attributes:
         class_names: Class id to name.
-        draw: Makes a picture from its number; the same number gives the same picture.
+        draw: Draws a picture, given its number; the same number gives the same picture.
     """
 
     class_names: tuple[str, ...]
@@ -37,7 +37,7 @@ class _Image(TypedDict):
 
 
 class _Box(TypedDict):
-    """A bbox is x, y, width, height in image pixels; its area is that of the box."""
+    """`bbox` is x, y, width, height in image pixels; `area` is the area of that box."""
 
     id: int
     image_id: int
@@ -48,15 +48,15 @@ class _Box(TypedDict):
 
 
 def shapes(size: int, seed: int) -> Subject:
-    """Circles, squares and triangles, on pictures of this size in pixels."""
-    # Only the subject that is asked for is loaded: barcodes need packages of their own.
+    """Circles, squares and triangles, on square pictures of `size` pixels a side."""
+    # Imported here, so that shapes do not need the additional packages for barcodes.
     from model_export.drawing.shapes import CLASS_NAMES, draw_scene  # noqa: PLC0415
 
     return Subject(CLASS_NAMES, lambda number: draw_scene(seed, number, size, size))
 
 
 def barcodes(seed: int) -> Subject:
-    """Scenes like those that the barcode detector trained on, but none of the same ones."""
+    """Scenes like those that the barcode detector was trained on, but never the same ones."""
     from model_export.drawing.barcodes.scene import draw_scene  # noqa: PLC0415
     from model_export.drawing.barcodes.symbols import CLASS_NAMES  # noqa: PLC0415
 
@@ -64,7 +64,7 @@ def barcodes(seed: int) -> Subject:
 
 
 def write_demo_data(folder: Path, subject: Subject, *, train: int, val: int) -> tuple[Path, Path]:
-    """Draw two sets of pictures, and write them as train.json, val.json and PNG files in images.
+    """Draw two sets of pictures; write train.json, val.json and PNG files in the folder `images`.
 
     Files of an earlier call are overwritten; no file is deleted.
 
@@ -78,7 +78,7 @@ def write_demo_data(folder: Path, subject: Subject, *, train: int, val: int) -> 
         The two json files.
 
     Raises:
-        ModelExportError: The folder holds other annotations, or cannot be written to.
+        ModelExportError: The folder holds annotations of another data set, or cannot be written to.
     """
     paths = folder / "train.json", folder / "val.json"
     for path in paths:
@@ -94,13 +94,13 @@ def write_demo_data(folder: Path, subject: Subject, *, train: int, val: int) -> 
 
 
 def _refuse_others(path: Path) -> None:
-    """Raise ModelExportError if there is a file that `write_demo_data` did not write."""
+    """Raise ModelExportError if a file exists that `write_demo_data` did not write."""
     try:
         ours = not path.exists() or DESCRIPTION in path.read_text(encoding="utf-8")
     except (OSError, ValueError):
         ours = False
     if not ours:
-        raise ModelExportError(f"{path} is of another data set; choose another folder")
+        raise ModelExportError(f"{path} belongs to another data set; choose another folder")
 
 
 def _write_split(path: Path, numbers: Iterable[int], subject: Subject) -> None:
@@ -126,7 +126,7 @@ def _write_split(path: Path, numbers: Iterable[int], subject: Subject) -> None:
 
 
 def _write_image(path: Path, picture: Picture) -> None:
-    # Not `imwrite`, which takes no path outside of the code page on Windows.
+    # On Windows, `imwrite` fails for paths that the code page cannot express.
     path.write_bytes(cv2.imencode(".png", picture.image)[1].tobytes())
 
 

@@ -1,7 +1,7 @@
 """Draw geometric shapes with exact boxes: training data that anybody can make.
 
 Coordinates are continuous, as everywhere in training: the pixel in column i and row j covers
-[i, i + 1) x [j, j + 1). Lengths that are shares are of the picture's shorter side.
+[i, i + 1) x [j, j + 1). Lengths given as shares are relative to the picture's shorter side.
 """
 
 from collections.abc import Sequence
@@ -17,26 +17,26 @@ from model_export.samples.geometry import CORNER_BITS, Picture
 
 CLASS_NAMES: Final = ("circle", "square", "triangle")
 
-# How many shapes to try; a shape that would hide too much of another is dropped.
+# Number of shapes to try; a shape that would hide too much of another is dropped.
 FEWEST_SHAPES: Final = 1
-MOST_SHAPES: Final = 5
-# Radius, share.
+MAX_SHAPES: Final = 5
+# Radius of a shape, as a share.
 SMALLEST_RADIUS: Final = 0.12
 LARGEST_RADIUS: Final = 0.28
 # Minimum share of a shape's area that neither other shapes nor the border hide.
-LEAST_VISIBLE: Final = 0.75
-# Corners of the polygon that stands for a circle: within 0.2 % of its radius.
+MIN_VISIBLE: Final = 0.75
+# Corners of the polygon that approximates a circle to within 0.2 % of its radius.
 CIRCLE_CORNERS: Final = 50
 # Maximum tilt to either side, radians; a small network would take too long to learn all angles.
-MOST_TILT: Final = 0.35
+MAX_TILT: Final = 0.35
 # Shapes are drawn at this multiple of their size and averaged down, for smooth edges.
 OVERSAMPLING: Final = 4
 # Number of random colours to choose from; the one with the most contrast wins.
 COLORS_TRIED: Final = 3
-# How much brighter a shape may be at its end than in its middle, along either axis.
-MOST_LIGHT: Final = 0.2
-# Standard deviation of the noise of the noisiest pictures, of 255.
-MOST_NOISE: Final = 6.0
+# Maximum relative change of brightness from the middle of a shape to its edge, along either axis.
+MAX_LIGHT: Final = 0.2
+# Maximum standard deviation of the noise, on the scale of 0 to 255.
+MAX_NOISE: Final = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class Shape:
     """A filled shape.
 
     Attributes:
-        class_id: Place in `CLASS_NAMES`.
-        center_xy: Middle of the circle through its outer corners, pixels.
-        radius: Radius of that circle, pixels.
-        tilt: Clockwise as seen, radians; at 0, a square is level and a triangle points upwards.
+        class_id: Index into `CLASS_NAMES`.
+        center_xy: Centre of the circumscribed circle, pixels.
+        radius: Radius of the circumscribed circle, pixels.
+        tilt: Clockwise rotation, radians; at 0, a square is level and a triangle points upwards.
     """
 
     class_id: int
@@ -70,19 +70,19 @@ def draw_scene(seed: int, index: int, height: int, width: int) -> Picture:
 
     Args:
         seed: Seed of the data set, not negative.
-        index: Which picture, not negative.
-        height: Pixels, from 32: shapes of fewer would have no form.
-        width: Pixels, likewise.
+        index: Number of the picture, not negative.
+        height: Height in pixels, at least 32: smaller shapes would not be recognisable.
+        width: Width in pixels, at least 32.
 
     Returns:
-        Shapes on a backdrop, and the box of what can be seen of each. Few pictures are empty.
+        Shapes on a backdrop, and the box of the visible part of each. Few pictures are empty.
     """
     rng = np.random.default_rng((seed, index))
     shapes = arrange(rng, height, width)
     canvas = backdrop(rng, height, width).astype(np.float32)
     for shape in shapes:
         _paint(canvas, shape, rng)
-    canvas += rng.normal(scale=rng.uniform(0, MOST_NOISE), size=canvas.shape)
+    canvas += rng.normal(scale=rng.uniform(0, MAX_NOISE), size=canvas.shape)
     boxes = [_extent(mask) for mask in visible_masks(shapes, height, width)]
     return Picture(
         image=np.clip(np.rint(canvas), 0, 255).astype(np.uint8),
@@ -92,9 +92,9 @@ def draw_scene(seed: int, index: int, height: int, width: int) -> Picture:
 
 
 def arrange(rng: np.random.Generator, height: int, width: int) -> list[Shape]:
-    """Choose shapes for a picture of this size in pixels, the hindmost first."""
+    """Choose shapes for a picture of this size in pixels; the rearmost shape comes first."""
     shapes: list[Shape] = []
-    for _ in range(rng.integers(FEWEST_SHAPES, MOST_SHAPES + 1)):
+    for _ in range(rng.integers(FEWEST_SHAPES, MAX_SHAPES + 1)):
         more = [*shapes, _random_shape(rng, height, width)]
         masks = visible_masks(more, height, width)
         if all(_shows(*pair) for pair in zip(more, masks, strict=True)):
@@ -103,12 +103,14 @@ def arrange(rng: np.random.Generator, height: int, width: int) -> list[Shape]:
 
 
 def visible_masks(shapes: Sequence[Shape], height: int, width: int) -> list[NDArray[np.bool_]]:
-    """Which pixels show each shape: (height, width) bool where it fills half of one or more.
+    """The pixels that show each shape, as one (height, width) bool mask per shape.
+
+    A shape shows where it fills at least half of a pixel and no shape in front does.
 
     Args:
-        shapes: The hindmost first.
-        height: Height of the picture, pixels.
-        width: Width of the picture, pixels.
+        shapes: The shapes, from back to front.
+        height: Height of the picture in pixels.
+        width: Width of the picture in pixels.
     """
     masks = []
     hidden = np.zeros((height, width), dtype=np.bool_)
@@ -121,24 +123,24 @@ def visible_masks(shapes: Sequence[Shape], height: int, width: int) -> list[NDAr
 
 def _random_shape(rng: np.random.Generator, height: int, width: int) -> Shape:
     shorter = min(height, width)
-    # Every octave of sizes alike: uniform ones would leave few small shapes.
+    # Log-uniform, because uniform radii would give few small shapes.
     radius = shorter * np.exp(rng.uniform(np.log(SMALLEST_RADIUS), np.log(LARGEST_RADIUS)))
-    # The end of the picture may cut shapes, but not through the middle.
+    # The border of the picture may cut shapes, but not through their centre.
     x, y = rng.uniform(radius / 2, np.array([width, height]) - radius / 2)
     class_id = int(rng.integers(len(CLASS_NAMES)))
-    tilt = rng.uniform(-MOST_TILT, MOST_TILT)
+    tilt = rng.uniform(-MAX_TILT, MAX_TILT)
     return Shape(class_id, (float(x), float(y)), float(radius), tilt)
 
 
 def _shows(shape: Shape, mask: NDArray[np.bool_]) -> bool:
     area = cv2.contourArea(shape.corners_xy().astype(np.float32))
-    return bool(mask.sum() >= LEAST_VISIBLE * area)
+    return bool(mask.sum() >= MIN_VISIBLE * area)
 
 
 def _coverage(shape: Shape, height: int, width: int) -> NDArray[np.float32]:
-    """(height, width) float32: which share of each pixel a shape fills, 0 to 1."""
+    """(height, width) float32: the share of each pixel that a shape fills, 0 to 1."""
     large = np.zeros((OVERSAMPLING * height, OVERSAMPLING * width), dtype=np.uint8)
-    # OpenCV counts from the middle of the first pixel, half a pixel from the edge.
+    # In OpenCV, the centre of the first pixel is at 0, not at 0.5.
     points = np.rint((OVERSAMPLING * shape.corners_xy() - 0.5) * (1 << CORNER_BITS))
     cv2.fillPoly(large, [points.astype(np.int32)], (255,), shift=CORNER_BITS)
     small = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
@@ -146,12 +148,12 @@ def _coverage(shape: Shape, height: int, width: int) -> NDArray[np.float32]:
 
 
 def _paint(canvas: NDArray[np.float32], shape: Shape, rng: np.random.Generator) -> None:
-    """Draw a shape, lit from one side, in a colour that differs from what is behind it.
+    """Draw a shape, lit from one side, in a colour that contrasts with its background.
 
     Args:
-        canvas: (height, width, 3) float32, BGR, 0 to 255; drawn on.
+        canvas: (height, width, 3) float32, BGR, 0 to 255; changed in place.
         shape: The shape to draw.
-        rng: Where colour and light come from.
+        rng: Source of randomness for colour and light.
     """
     height, width = canvas.shape[:2]
     coverage = _coverage(shape, height, width)
@@ -159,13 +161,13 @@ def _paint(canvas: NDArray[np.float32], shape: Shape, rng: np.random.Generator) 
     behind = np.average(canvas, axis=(0, 1), weights=coverage)
     color = max(colors, key=lambda candidate: float(np.abs(candidate - behind).sum()))
     x, y = ((np.arange(side) + 0.5).astype(np.float32) for side in (width, height))
-    slope = rng.uniform(-MOST_LIGHT, MOST_LIGHT, size=2).astype(np.float32) / shape.radius
+    slope = rng.uniform(-MAX_LIGHT, MAX_LIGHT, size=2).astype(np.float32) / shape.radius
     light = 1 + (x - shape.center_xy[0]) * slope[0] + ((y - shape.center_xy[1]) * slope[1])[:, None]
     lit = np.minimum(light[:, :, np.newaxis] * color, 255)
     canvas += coverage[:, :, np.newaxis] * (lit - canvas)
 
 
 def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """The smallest box, x1, y1, x2, y2 in pixels, round what is set of a (height, width) mask."""
+    """The smallest box around a (height, width) mask's set pixels: x1, y1, x2, y2 in pixels."""
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return x, y, x + width, y + height

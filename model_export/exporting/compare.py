@@ -1,4 +1,4 @@
-"""Does an exported graph compute what the PyTorch model computes?"""
+"""Check that an exported graph computes what its PyTorch model computes."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -18,20 +18,22 @@ class Tolerance:
 
     Attributes:
         largest: Limit of the largest difference.
-        mean: Limit of the mean difference; the sharper test, because a wrong graph moves the mean
-            and a single cell with a large rounding error does not.
+        mean: Limit of the mean difference. This is the sharper test: a wrong graph changes the
+            mean, and a large rounding error in a single cell does not.
     """
 
     largest: float
     mean: float
 
 
-# Float32 sums in another order move the released nano by up to 4e-6 and 2e-7 on the images below,
-# and untrained networks, nano to L, which pass rounding on far more freely, by 3.7e-4 and 4.6e-6;
-# one trained on eight pictures alone by 1.8e-4 and 1.1e-5, as onnxruntime's sigmoid is not quite 0
-# far below 0, where the strange images below take it.
-# Float16 rounds each of a hundred layers to 11 bits: nano by 6.3e-3 and 6.8e-4, untrained networks
-# by 0.22 and 3.4e-3. A fault is larger: red and blue swapped move nano by 0.36 and 0.024.
+# Measured differences on `sample_images`, largest and mean:
+# - float32, sums in another order: 4e-6 and 2e-7 at most for the released nano; 3.7e-4 and 4.6e-6
+#   for untrained networks, nano to L, which amplify rounding errors far more; 1.8e-4 and 1.1e-5 for
+#   a network trained on only eight pictures, as these unusual images drive its activations far
+#   below 0, where onnxruntime's sigmoid is not quite 0.
+# - float16, which rounds each of a hundred layers to 11 bits: 6.3e-3 and 6.8e-4 for nano; 0.22 and
+#   3.4e-3 for untrained networks.
+# - a real fault is larger: 0.36 and 0.024 for nano with red and blue swapped.
 FLOAT32_TOLERANCE: Final = Tolerance(largest=1e-3, mean=1e-4)
 FLOAT16_TOLERANCE: Final = Tolerance(largest=0.3, mean=5e-3)
 
@@ -44,8 +46,8 @@ class Difference:
 
     Attributes:
         batch: Number of images.
-        height: Height of the images, pixels.
-        width: Width of the images, pixels.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
         largest: Largest absolute difference.
         mean: Mean absolute difference.
         peak: Largest absolute raw value of torch.
@@ -66,7 +68,7 @@ class Difference:
         )
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Whether both differences are small; a nan never is."""
+        """Whether both differences are within the tolerance; nan never is."""
         scale = max(1.0, self.peak)
         return self.largest <= tolerance.largest * scale and self.mean <= tolerance.mean * scale
 
@@ -74,19 +76,20 @@ class Difference:
 def compare(
     graph: bytes, model: nn.Module, contract: ModelContract, tolerance: Tolerance
 ) -> list[Difference]:
-    """Run a serialised graph and its model on the same images, at every promised kind of shape.
+    """Run a serialised graph and its model on the same images, for each kind of shape it accepts.
 
     Args:
         graph: The ONNX model.
-        model: The model it was made from, float32 in evaluation mode on the CPU.
-        contract: The contract that the graph should keep.
-        tolerance: The largest difference allowed.
+        model: The PyTorch model that it was exported from, float32, in evaluation mode on the CPU.
+        contract: The contract of the graph.
+        tolerance: How far the outputs may differ.
 
     Returns:
-        One difference for each batch size, and for each of two image sizes where any is allowed.
+        One difference for each batch size, at each of two image sizes if the size is dynamic.
 
     Raises:
-        ModelExportError: They differ by more, or the output has not the promised shape.
+        ModelExportError: The outputs differ by more than the tolerance, or the graph's output does
+            not have the shape that the contract promises.
     """
     network = load_network(graph, contract.input.value_range)
     differences = [
@@ -104,9 +107,9 @@ def compare(
 
 
 def sample_images(batch: int, height: int, width: int) -> Images:
-    """Blocks of random colours under noise: (batch, height, width, 3) uint8.
+    """Blocks of random colours with noise added: (batch, height, width, 3) uint8.
 
-    A network answers to both scales; constant images would hide a shift or a swap of axes.
+    A network responds to both scales; constant images would hide shifted or swapped axes.
     """
     random = np.random.default_rng(batch)
     blocks = random.integers(0, 224, (batch, height // 32, width // 32, 3), dtype=np.uint8)
@@ -115,7 +118,7 @@ def sample_images(batch: int, height: int, width: int) -> Images:
 
 
 def _sizes(contract: ModelContract) -> list[tuple[int, int]]:
-    """(height, width) to compare at: the usual size, and a different, smaller one if dynamic."""
+    """(height, width) to compare at: the usual size and, if the size is dynamic, another one."""
     height, width = contract.input.height, contract.input.width
     if not contract.input.dynamic_size:
         return [(height, width)]

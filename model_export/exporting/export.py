@@ -22,8 +22,8 @@ from model_export.graphs.onnx_file import save_with_contract
 from model_export.model.yolox import YOLOX
 from service.core.contract import InputDtype, Layout, ModelContract
 
-# From 19 on there is a newer Resize, which onnxruntime 1.24 still moves from CUDA to the CPU (onnx
-# issue 7747, onnxruntime pull request 27415); no operator here gains anything from a later opset.
+# Opset 19 has a newer Resize, which onnxruntime 1.24 still moves from CUDA to the CPU (onnx issue
+# 7747, onnxruntime pull request 27415). No operator here gains anything from a later opset.
 OPSET: Final = opset.version
 OUTPUT_NAME: Final = "output"
 
@@ -45,18 +45,18 @@ def export(
     """Write a model as an ONNX file with its contract, if onnxruntime and torch agree on it.
 
     Args:
-        model: Any device, mode and dtype; it stays as it is.
+        model: The model, on any device, in any mode and dtype; it is not changed.
         contract: The contract to write; the graph is built to fulfil it.
         path: The file to write.
-        half: Hold the weights and compute in float16; the output is float32 all the same.
-        compact: Hold the weights in float16 and compute in float32.
+        half: Store the weights and compute in float16; the output is still float32.
+        compact: Store the weights in float16 and compute in float32.
 
     Returns:
-        How far onnxruntime and torch were apart on each batch that was compared.
+        The difference between onnxruntime and torch on each batch that was compared.
 
     Raises:
-        ModelExportError: The contract promises what this exporter does not make, onnxruntime and
-            torch differ, or the file cannot be written. There is then no file.
+        ModelExportError: This exporter cannot fulfil the contract, the outputs of onnxruntime and
+            torch differ, or the file cannot be written. No file is then written.
     """
     _check_promise(contract)
     reference = copy.deepcopy(model).cpu().float().eval()
@@ -72,12 +72,12 @@ def export(
 
 
 class PixelModel(nn.Module):
-    """A model that takes images as a server has them and gives float32.
+    """A model with the server's input layout and dtype, and float32 output.
 
     Args:
-        model: `(N, 3, H, W)` of `dtype` to raw rows.
+        model: Maps `(N, 3, H, W)` of `dtype` to raw rows.
         layout: Order of the axes of the images.
-        dtype: The number format that the model computes in.
+        dtype: The dtype that the model computes in.
     """
 
     def __init__(self, model: nn.Module, layout: Layout, dtype: torch.dtype) -> None:
@@ -88,7 +88,7 @@ class PixelModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """`(N, H, W, 3)` or `(N, 3, H, W)` of any dtype to raw rows `(N, A, 5 + C)` float32."""
-        # Before anything else: TensorRT takes bytes in to convert them, and for nothing else.
+        # The Cast comes first: TensorRT accepts uint8 only as the input of a conversion.
         pixels = images.to(self.dtype)
         planes = pixels.permute(0, 3, 1, 2) if self.layout == "NHWC" else pixels
         rows: Tensor = self.model(planes)
@@ -100,8 +100,8 @@ def _check_promise(contract: ModelContract) -> None:
     promised = (image.batch, image.color_order, image.value_range, contract.score_activation)
     if promised != (None, "BGR", (0.0, 255.0), "logits") or contract.strides != (8, 16, 32):
         raise ModelExportError(
-            "an exported model takes any batch of BGR images of 0-255 and gives logits at "
-            "strides 8, 16 and 32; the contract says otherwise"
+            "an exported model takes BGR images of 0-255 in batches of any size, and gives logits "
+            "at strides 8, 16 and 32; the contract says otherwise"
         )
 
 
@@ -127,10 +127,10 @@ def _to_onnx(reference: YOLOX, contract: ModelContract, dtype: torch.dtype) -> o
 
 
 def _example(contract: ModelContract) -> Tensor:
-    """Images of the contract's kind; a batch of 1 would be taken for the only one.
+    """Example images for the exporter, which would fix a batch size of 1.
 
-    Their size does not matter, as nothing in the graph depends on it: `compare` sees to that.
-    Leaving it open to the exporter, besides the batch, doubles its work for the same graph.
+    The graph does not depend on their height and width, which `compare` verifies. Declaring those
+    dynamic as well doubles the exporter's work for the same graph.
     """
     image = contract.input
     shape = (2, 64, 96, 3) if image.layout == "NHWC" else (2, 3, 64, 96)
@@ -138,16 +138,16 @@ def _example(contract: ModelContract) -> Tensor:
 
 
 def _keep_two_axes(levels: Any, _size: Any) -> Any:  # noqa: ANN401 - the exporter's symbols
-    """Flatten `(N, 5 + C, rows, columns)`, the one view in a YOLOX, to `(N, 5 + C, cells)`.
+    """Flatten `(N, 5 + C, rows, columns)` to `(N, 5 + C, cells)`, the only view in a YOLOX.
 
-    Written so, the graph need not compute the number of cells from its input's shape.
+    This form spares the graph from computing the number of cells from its input's shape.
     """
     shape: Any = opset.Constant(value_ints=[0, 0, -1])
     return opset.Reshape(levels, shape)
 
 
 def _tidy(network: onnx.ModelProto, contract: ModelContract) -> onnx.ModelProto:
-    """Drop the exporter's notes, which hold paths of this machine, and declare the axes."""
+    """Remove the exporter's metadata, which contains local file paths, and declare the axes."""
     graph = network.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
@@ -165,7 +165,7 @@ def _tidy(network: onnx.ModelProto, contract: ModelContract) -> onnx.ModelProto:
 
 
 def _declare_axes(tensor: onnx.ValueInfoProto, lengths: Mapping[int, int | str]) -> None:
-    """State how long axes are, or what to call them where they are open."""
+    """Set axes of a tensor to a fixed length, or to a symbol if the length is a string."""
     for axis, length in lengths.items():
         place = tensor.type.tensor_type.shape.dim[axis]
         if isinstance(length, str):
@@ -176,7 +176,7 @@ def _declare_axes(tensor: onnx.ValueInfoProto, lengths: Mapping[int, int | str])
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence what the exporter says of itself and a user can do nothing about."""
+    """Silence messages of the exporter about itself, which a user cannot act on."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     logger.addFilter(_is_of_interest)
     try:
@@ -188,5 +188,5 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _is_of_interest(record: logging.LogRecord) -> bool:
-    """Whether it is not about torchvision, whose operators no model here has."""
+    """False for messages about torchvision, whose operators no model here uses."""
     return "torchvision is not installed" not in record.getMessage()

@@ -11,10 +11,7 @@ from model_export.model.yolox import YOLOX
 
 
 def folded(model: YOLOX) -> YOLOX:
-    """A copy in evaluation mode, its batch norms and Focus folded into convolutions.
-
-    The model itself stays as it is.
-    """
+    """A copy in evaluation mode, with its batch norms and Focus folded into convolutions."""
     model = copy.deepcopy(model).eval()
     for module in list(model.modules()):
         if isinstance(module, ConvBlock):
@@ -33,11 +30,11 @@ def _fold_batch_norm(block: ConvBlock) -> None:
 
 
 def _as_one_block(focus: Focus) -> ConvBlock:
-    """A 3x3 over the corners of 2x2 squares is a 6x6 of stride 2 over the pixels themselves."""
+    """Replace Focus and its 3x3 convolution by one 6x6 convolution of stride 2 on the pixels."""
     block, conv = focus.conv, focus.conv.conv
     c_out, c_in = conv.out_channels, conv.in_channels // 4
-    # Focus stacks (column, row, channel) of the corners; a pixel's place in the 6x6 is
-    # (3x3 row, corner row), (3x3 column, corner column).
+    # The input channels of the 3x3 are (corner column, corner row, channel). The row of a weight in
+    # the 6x6 is (row in the 3x3, corner row), and its column likewise.
     corners = conv.weight.detach().reshape(c_out, 2, 2, c_in, 3, 3)
     kernel = corners.permute(0, 3, 4, 2, 5, 1).reshape(c_out, c_in, 6, 6)
     whole = nn.Conv2d(c_in, c_out, 6, stride=2, padding=2)

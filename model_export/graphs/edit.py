@@ -4,7 +4,7 @@ import onnx
 
 
 def copy_without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without the recorded shapes of inner tensors, which an edit would make wrong."""
+    """A copy without the recorded shapes of inner tensors, which an edit would invalidate."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]
@@ -12,7 +12,7 @@ def copy_without_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """The tensors that a graph holds, by the names that its nodes know them by."""
+    """The tensors stored in a graph, its initializers and Constant nodes, by name."""
     nodes = [node for node in graph.node if node.op_type == "Constant"]
     return {tensor.name: tensor for tensor in graph.initializer} | {
         node.output[0]: attribute.t

@@ -1,4 +1,4 @@
-"""Store weights as float16 to halve an ONNX file, and compute in float32 as before."""
+"""Halve an ONNX file by storing its weights in float16; it still computes in float32."""
 
 from typing import Final
 
@@ -9,16 +9,16 @@ from onnx import TensorProto, helper, numpy_helper
 from model_export.errors import ModelExportError
 from model_export.graphs.edit import copy_without_shapes
 
-# Smaller tensors are left as they are: a cast would take the bytes that it saves.
-LEAST_VALUES: Final = 256
+# Smaller tensors stay float32: the added Cast node would take as many bytes as float16 saves.
+MIN_VALUES: Final = 256
 SUFFIX: Final = "_float16"
 
 
 def compacted(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose large float32 weights are held in float16, each with a cast back.
+    """A copy that stores large float32 weights in float16 and casts each back to float32.
 
-    A runtime folds the casts when it loads the file, and then computes as it did, with weights
-    rounded to 11 bits.
+    A runtime folds the casts when it loads the file. It then computes in float32 as before, with
+    weights rounded to 11 bits.
 
     Raises:
         ModelExportError: A weight is too large for float16.
@@ -27,7 +27,7 @@ def compacted(model: onnx.ModelProto) -> onnx.ModelProto:
     casts = []
     for tensor in copy.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or values.size < LEAST_VALUES:
+        if tensor.data_type != TensorProto.FLOAT or values.size < MIN_VALUES:
             continue
         if np.abs(values).max() > np.finfo(np.float16).max:
             raise ModelExportError(f"a weight of {tensor.name} is too large for float16")

@@ -1,4 +1,4 @@
-"""A third-party ONNX detector, loaded and run to see what it does."""
+"""Load and run a third-party ONNX detector on the CPU."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ INPUT_DTYPES: Final[dict[str, InputDtype]] = {
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """The image tensor a graph declares; None stands for an open axis."""
+    """The image tensor that a graph declares; an axis of any length is None."""
 
     name: str
     layout: Layout
@@ -41,7 +41,7 @@ class OnnxNetwork:
     Attributes:
         session: The loaded graph.
         image: The input that the graph declares.
-        value_range: Input values that stand for pixel values 0 and 255.
+        value_range: The values that the graph takes for pixel values 0 and 255.
     """
 
     session: onnxruntime.InferenceSession
@@ -54,13 +54,13 @@ class OnnxNetwork:
         return dict(self.session.get_modelmeta().custom_metadata_map)
 
     def run(self, images: Images) -> Rows:
-        """Run (N, H, W, 3) uint8 images at once.
+        """Run (N, H, W, 3) uint8 images as one batch.
 
         Returns:
-            The output as it comes, expected to be (N, A, 5 + C).
+            The output, unchecked; a YOLOX detector gives (N, A, 5 + C).
 
         Raises:
-            ModelExportError: The graph fails on them.
+            ModelExportError: The graph fails on these images.
         """
         height, width = images.shape[1:3]
         image = self.image
@@ -82,19 +82,20 @@ class OnnxNetwork:
         return np.asarray(output)
 
     def run_singly(self, images: Images) -> Rows:
-        """Run images one by one, each repeated as often as a fixed batch demands."""
+        """Run images one by one; each is repeated to fill a batch of fixed size."""
         repeats = self.image.batch or 1
         return np.concatenate([self.run(np.stack([image] * repeats))[:1] for image in images])
 
 
 def load_network(model: Path | bytes, value_range: tuple[float, float]) -> OnnxNetwork:
-    """Load a file, or a serialised model.
+    """Load a file or a serialised model.
 
     Raises:
-        ModelExportError: It cannot be loaded, or its tensors are not a YOLOX detector's.
+        ModelExportError: The model cannot be loaded, or its input or output is not that of a YOLOX
+            detector.
     """
     options = onnxruntime.SessionOptions()
-    # Only fatal messages: what goes wrong is reported as an error of this program's own.
+    # Log only fatal messages: errors are raised below.
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -113,20 +114,20 @@ def _check_output(session: onnxruntime.InferenceSession) -> None:
             "joined into one tensor (N, A, 5 + C)"
         )
     if outputs[0].type not in {"tensor(float)", "tensor(float16)"}:
-        raise ModelExportError(f"the output is {outputs[0].type}, and must be float or float16")
+        raise ModelExportError(f"the output is {outputs[0].type}, not float or float16")
 
 
 def _image_input(session: onnxruntime.InferenceSession) -> ImageInput:
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(tensor.name for tensor in inputs)
-        raise ModelExportError(f"the model has {len(inputs)} inputs ({names}), and must have one")
+        raise ModelExportError(f"the model has {len(inputs)} inputs ({names}); it must have one")
     (tensor,) = inputs
     if tensor.type not in INPUT_DTYPES:
         raise ModelExportError(f"the input is {tensor.type}, not float, float16 or uint8")
     if len(tensor.shape) != 4 or 3 not in (tensor.shape[1], tensor.shape[3]):
         raise ModelExportError(
-            f"the input has shape {tensor.shape}, and must be (N, 3, H, W) or (N, H, W, 3)"
+            f"the input has shape {tensor.shape}; it must be (N, 3, H, W) or (N, H, W, 3)"
         )
     layout: Layout = "NCHW" if tensor.shape[1] == 3 else "NHWC"
     axes = [size if isinstance(size, int) else None for size in tensor.shape]

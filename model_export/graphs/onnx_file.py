@@ -1,4 +1,4 @@
-"""Writing ONNX files that carry a contract."""
+"""Write ONNX files that carry a contract."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from service.core.contract import ModelContract
 
 
 def save_with_contract(model: onnx.ModelProto, contract: ModelContract, path: Path) -> None:
-    """Stamp a contract into a model's metadata and write the file atomically.
+    """Add a contract to a model's metadata and write the file atomically.
 
-    Metadata the file already has is kept; an older contract is replaced.
+    The contract replaces an older one; all other metadata is kept.
     """
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(model, metadata | contract.to_metadata())

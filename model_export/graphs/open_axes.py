@@ -1,6 +1,6 @@
-"""Edits of a graph that was exported for one batch and one image size.
+"""Open the batch, height and width axes of a graph that was exported with fixed ones.
 
-No edit proves that the result works; `prove_axes` does.
+The edits do not check that the result works; `prove_axes` does.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,7 +16,7 @@ from model_export.graphs.network import ImageInput
 
 IMAGE_AXES: Final = {"NCHW": {2: "height", 3: "width"}, "NHWC": {1: "height", 2: "width"}}
 
-# Operators with a window of several pixels, and their attributes that do not set its size.
+# Operators with a window of several pixels, and the attributes that they keep when it is narrowed.
 WINDOWED: Final = frozenset({"Conv", "MaxPool", "AveragePool"})
 KEPT_OF_WINDOWED: Final = frozenset({"group", "strides"})
 
@@ -24,9 +24,8 @@ KEPT_OF_WINDOWED: Final = frozenset({"group", "strides"})
 def open_batch_axis(model: onnx.ModelProto, input_name: str, batch: int) -> onnx.ModelProto:
     """A copy of the model whose batch axis is a symbol instead of `batch`.
 
-    Reshape targets that start with `batch` copy that axis from their input instead, and the
-    recorded shapes of inner tensors, which state the old batch, are dropped. Nothing else
-    changes.
+    Reshape targets that start with `batch` now copy that axis from their input. The recorded
+    shapes of inner tensors, which state the old batch, are dropped. Nothing else changes.
     """
     opened = copy_without_shapes(model)
     graph = opened.graph
@@ -45,15 +44,15 @@ def open_batch_axis(model: onnx.ModelProto, input_name: str, batch: int) -> onnx
 def open_size_axes(
     model: onnx.ModelProto, image: ImageInput, cell_counts: Collection[int]
 ) -> onnx.ModelProto:
-    """A copy of the model whose image height and width, and number of rows, are symbols.
+    """A copy of the model whose image height and width, and number of output rows, are symbols.
 
-    Reshape targets without an axis to be worked out get one in the place of a number of cells.
-    Nothing else changes: a size that is frozen elsewhere stays.
+    In Reshape targets without an inferred axis (-1), the last number of cells becomes -1. Nothing
+    else changes: a size that is fixed elsewhere in the graph stays.
 
     Args:
-        model: Takes one size, or says so.
+        model: A graph that declares one image size.
         image: Its input.
-        cell_counts: Number of cells of each level, and of all together, at that size.
+        cell_counts: The number of cells of each level, and of all levels together, at that size.
     """
     opened = copy_without_shapes(model)
     graph = opened.graph
@@ -68,12 +67,12 @@ def open_size_axes(
 
 
 def narrow_windows(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the model whose convolutions and pools see no more than they step over.
+    """A copy of the model whose convolutions and pools have windows as large as their stride.
 
-    A window of stride 1 becomes one pixel, one of stride 2 two by two, and all of them stay within
-    the image. The taps of kernels that looked further move to the edge of that, so that a picture
-    of one colour gives what it gave. Every cell of the result depends on its own square of the
-    image and on nothing beyond, not even on where the image ends.
+    A window of stride 1 becomes one pixel, a window of stride 2 becomes 2x2 pixels, and there is no
+    padding. Kernel taps outside the new window are added to the nearest tap inside it, so that a
+    uniform image gives the same values as before, away from its border. Every output cell then
+    depends on its own square of the image alone, and not on where the image ends.
     """
     narrow = copy_without_shapes(model)
     constants = constants_of(narrow.graph)
@@ -88,7 +87,7 @@ def _narrow(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> 
     strides, pads = values.get("strides", [1, 1]), values.get("pads", [0, 0, 0, 0])
     for tensor in _second_inputs([node], constants):
         kernel = numpy_helper.to_array(tensor)
-        # Any other kernel stays; onnxruntime then refuses the graph.
+        # A kernel of another rank stays; onnxruntime then refuses the graph.
         if kernel.ndim == 4:
             down, across = map(_moves, kernel.shape[2:], pads[:2], strides)
             _replace(tensor, (down @ kernel @ across.T).astype(kernel.dtype))
@@ -98,7 +97,7 @@ def _narrow(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> 
 
 
 def _moves(taps: int, pad: int, stride: int) -> NDArray[np.float32]:
-    """(stride, taps) float32: 1 where a tap, or the nearest one within, goes."""
+    """(stride, taps) float32: 1 at the place that each tap moves to, along one axis."""
     places = np.clip(np.arange(taps) - pad, 0, stride - 1)
     return np.eye(stride, dtype=np.float32)[:, places]
 
@@ -111,7 +110,7 @@ def _name_axes(value: onnx.ValueInfoProto, names: Mapping[int, str]) -> None:
 
 
 def _without_cells(shape: NDArray[np.generic], cell_counts: Collection[int]) -> NDArray[np.generic]:
-    """A Reshape target whose last number of cells is left to be worked out, if none is yet."""
+    """A Reshape target whose last number of cells becomes -1, if it has no -1 yet."""
     opened = shape.copy()
     places = [place for place, length in enumerate(shape.flat) if length in cell_counts]
     if places and not (shape == -1).any():
@@ -124,14 +123,14 @@ def _reshapes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def _takes_zero_literally(reshape: onnx.NodeProto) -> bool:
-    """Whether 0 in its target is not what it usually is, an axis to copy."""
+    """Whether 0 in its target means an axis of length 0, and not an axis to copy."""
     return any(attribute.name == "allowzero" and attribute.i for attribute in reshape.attribute)
 
 
 def _second_inputs(
     nodes: Iterable[onnx.NodeProto], constants: Mapping[str, onnx.TensorProto]
 ) -> list[onnx.TensorProto]:
-    """Their weights or target shapes, as far as the file holds them, each once."""
+    """The weights or target shapes of nodes, as far as the file stores them, each once."""
     names = dict.fromkeys(name for node in nodes for name in node.input[1:2])
     return [constants[name] for name in names if name in constants]
 

@@ -1,4 +1,4 @@
-"""Run a third-party detector on known images, and judge whether it is a raw YOLOX output."""
+"""Run a third-party detector on known images, and check that it gives raw YOLOX rows."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -12,8 +12,9 @@ from service.core.decode import anchor_grid
 
 STRIDES: Final = (8, 16, 32)
 
-# Raw boxes are offsets from their own cell; the centres of decoded ones follow the grid across
-# the image. YOLOX-nano's correlate with it by at most 0.1 raw and at least 0.99 decoded.
+# Raw box centres are offsets from their own cell; decoded centres follow the grid across the
+# image. YOLOX-nano's correlation with the grid is at most 0.1 for raw boxes and at least 0.99 for
+# decoded ones.
 DECODED_CORRELATION: Final = 0.9
 
 
@@ -22,8 +23,8 @@ class Probe:
     """The outputs of a model for three different images, each run alone.
 
     Attributes:
-        images: (3, H, W, 3) uint8, noise, grey and a ramp.
-        rows: (3, A, 5 + C) float16 or float32, the raw output of each.
+        images: (3, H, W, 3) uint8: noise, grey and a ramp.
+        rows: (3, A, 5 + C) float16 or float32: the raw output for each image.
         score_activation: Whether the scores are logits or probabilities.
     """
 
@@ -44,13 +45,13 @@ def probe_network(
     size: tuple[int, int] | None,
     score_activation: ScoreActivation | Literal["auto"],
 ) -> Probe:
-    """Run a network and check everything that a contract will promise of it.
+    """Run a network and check what its contract will promise.
 
     Args:
         network: The model.
         num_classes: C, the number of class names.
-        size: (height, width) in pixels for the axes that the graph leaves open.
-        score_activation: The declared kind of scores, or `auto`.
+        size: (height, width) in pixels; needed if the graph leaves either axis open.
+        score_activation: The kind of scores that the user declares, or `auto` to detect it.
 
     Raises:
         ModelExportError: The model does not behave like a raw YOLOX detector.
@@ -64,7 +65,7 @@ def probe_network(
 
 
 def _network_size(network: OnnxNetwork, asked: tuple[int, int] | None) -> tuple[int, int]:
-    """(height, width) from the graph, and from the request where the graph leaves it open."""
+    """(height, width) as the graph fixes them, or from the request where the graph does not."""
     declared = (network.image.height, network.image.width)
     if asked is None and None in declared:
         raise ModelExportError("the model accepts any image size; add --size, such as 640x640")
@@ -72,7 +73,7 @@ def _network_size(network: OnnxNetwork, asked: tuple[int, int] | None) -> tuple[
     if asked is not None and (height, width) != asked:
         raise ModelExportError(f"the model's size is {height}x{width}; leave --size out")
     if height <= 0 or width <= 0 or height % STRIDES[-1] or width % STRIDES[-1]:
-        raise ModelExportError(f"the size {height}x{width} is not made of multiples of 32")
+        raise ModelExportError(f"the size is {height}x{width}; both sides must be multiples of 32")
     return height, width
 
 
@@ -85,16 +86,16 @@ def _probe_images(height: int, width: int) -> Images:
 
 
 def check_rows(rows: Rows, height: int, width: int, num_classes: int) -> None:
-    """See that an output has a row of finite values for every cell.
+    """Check that an output has a row of finite values for every cell.
 
     Args:
-        rows: Rows of images of `height` x `width` pixels, expected to be (N, A, 5 + C).
-        height: In pixels, a multiple of 32.
-        width: Likewise.
+        rows: The output for images of `height` x `width` pixels, expected to be (N, A, 5 + C).
+        height: Height of the images in pixels, a multiple of 32.
+        width: Width of the images in pixels, a multiple of 32.
         num_classes: C.
 
     Raises:
-        ModelExportError: It has another shape, or inf or nan in it.
+        ModelExportError: The output has another shape, or contains inf or nan.
     """
     _check_shape(rows, height, width, num_classes)
     if not np.isfinite(rows).all():
@@ -115,11 +116,11 @@ def _check_shape(rows: Rows, height: int, width: int, num_classes: int) -> None:
         )
     if len(found) == 2 and found[0] == cells:
         raise ModelExportError(
-            f"the output has {found[1]} values a row, and {num_classes} class names need "
+            f"each output row has {found[1]} values, but {num_classes} class names need "
             f"{channels} (4 box values, objectness, classes); is --names right?"
         )
     raise ModelExportError(
-        f"the output is (N, {', '.join(map(str, found))}), and strides 8, 16 and 32 at "
+        f"the output is (N, {', '.join(map(str, found))}), but strides 8, 16 and 32 at "
         f"{height}x{width} with {num_classes} class names need (N, {cells}, {channels})"
     )
 
@@ -143,13 +144,13 @@ def _refuse_decoded_boxes(rows: Rows, height: int, width: int) -> None:
         along_axes = [_correlation(centers[:, axis], cells_xy[:, axis]) for axis in (0, 1)]
         if min(along_axes) > DECODED_CORRELATION:
             raise ModelExportError(
-                "the boxes are already decoded (their centres follow the grid), and the service "
-                "decodes raw ones; re-export the model with decode_in_inference off"
+                "the boxes are already decoded (their centres follow the grid), but the service "
+                "needs raw boxes; re-export the model with decode_in_inference off"
             )
 
 
 def _correlation(values: Rows, positions: Rows) -> float:
-    """Pearson's, and 0 where either does not vary."""
+    """Pearson's correlation coefficient, or 0 if either input is constant."""
     if np.ptp(values) == 0 or np.ptp(positions) == 0:
         return 0.0
     return float(np.corrcoef(values.astype(np.float64), positions)[0, 1])

@@ -1,11 +1,10 @@
 """Find out by experiment which batch and image sizes a graph really accepts.
 
-Batches are compared with each of their images alone. Sizes are harder, as a cell rightly answers
-otherwise where the image ends elsewhere. So the graph is compared with itself after its windows
-were narrowed to what they step over, and see the end of the image no more: each cell must then give
-at every size what it gives at the usual one. That run leaves out how far convolutions
-and pools look, which does not depend on the size. Slices, reshapes, upsampling and joins may depend
-on it, and are still there.
+A batch is compared with each of its images run alone. Sizes are harder to compare: a cell near the
+border of one image rightly gives other values in a larger image. So the windows of convolutions and
+pools are first narrowed to their stride, which makes each cell independent of the border. Each cell
+must then give the same values at every size as at the usual size. The narrowing does not hide a
+fixed size: only slices, reshapes, upsampling and joins can contain one, and they stay as they are.
 """
 
 from dataclasses import dataclass
@@ -21,20 +20,20 @@ from model_export.graphs.open_axes import narrow_windows, open_batch_axis, open_
 from model_export.graphs.probe import STRIDES, Probe, check_rows
 from service.core.decode import anchor_grid
 
-# Difference allowed between rows that ought to be the same, relative above 1: they may be summed in
-# another order, in the precision of the output.
+# Allowed difference between rows that should be equal, relative for values above 1: sums may be
+# computed in another order, in the precision of the output.
 TOLERANCE: Final = {"float32": 1e-4, "float16": 2e-2}
 
 
 @dataclass(frozen=True, slots=True)
 class ProvenAxes:
-    """A graph, and what it takes.
+    """A graph, and the batches and image sizes that it takes.
 
     Attributes:
-        model: The graph, as it was or opened.
+        model: The graph, unchanged or with opened axes.
         batch: The only batch size, or None for any.
         dynamic_size: Whether it takes any height and width that are multiples of 32.
-        notes: How that was found, for people to read.
+        notes: The results of the experiments, for the user.
     """
 
     model: onnx.ModelProto
@@ -45,7 +44,7 @@ class ProvenAxes:
 
 @dataclass(frozen=True, slots=True)
 class ProvenBatch:
-    """A graph, the batch size it takes (None for any), and how that was found."""
+    """A graph, the batch size it takes (None for any), and the result of the experiment."""
 
     model: onnx.ModelProto
     batch: int | None
@@ -54,7 +53,7 @@ class ProvenBatch:
 
 @dataclass(frozen=True, slots=True)
 class ProvenSize:
-    """A graph, whether it takes any size in multiples of 32, and how that was found."""
+    """A graph, whether it takes any size in multiples of 32, and the result of the experiment."""
 
     model: onnx.ModelProto
     dynamic_size: bool
@@ -68,9 +67,9 @@ def prove_axes(
 
     Args:
         model: The graph.
-        network: The same, loaded.
-        probe: Its rows at its usual size.
-        fixed_size: Leave height and width as they are, and promise the usual ones only.
+        network: The same graph, loaded.
+        probe: Its outputs at its usual size.
+        fixed_size: Leave height and width as they are, and promise only the usual size.
     """
     batches = prove_batches(model, network, probe)
     height, width = probe.images.shape[1:3]
@@ -83,10 +82,10 @@ def prove_axes(
 
 
 def prove_batches(model: onnx.ModelProto, network: OnnxNetwork, probe: Probe) -> ProvenBatch:
-    """Find a form of the graph that gives each image of a batch what it gives the image alone.
+    """Find a form of the graph whose rows for a batch agree with those for each image alone.
 
-    The graph itself is tried if it declares any batch size, then its copy with an open batch
-    axis. Where neither agrees, the graph stays as it is, for one batch size only.
+    A graph that declares an open batch axis is tried first, then a copy whose batch axis was
+    opened. If neither agrees, the graph stays as it is, for one batch size only.
     """
     fixed = network.image.batch or 1
     candidates = [open_batch_axis(model, network.image.name, fixed)]
@@ -98,24 +97,24 @@ def prove_batches(model: onnx.ModelProto, network: OnnxNetwork, probe: Probe) ->
             return ProvenBatch(
                 candidate,
                 None,
-                f"any batch size: {len(probe.images)} images at once agree with each alone "
-                f"(largest difference {difference:.1e}, allowed {tolerance:.0e})",
+                f"any batch size: a batch of {len(probe.images)} images agrees with each image "
+                f"alone (largest difference {difference:.1e}, allowed {tolerance:.0e})",
             )
     return ProvenBatch(
-        model, fixed, f"batch size {fixed} only: the graph does not work, or not alike, with others"
+        model, fixed, f"batch size {fixed} only: with others, the graph fails or gives other rows"
     )
 
 
 def prove_sizes(batches: ProvenBatch, network: OnnxNetwork, probe: Probe) -> ProvenSize:
     """Find a form of the graph that takes any size in multiples of 32.
 
-    The graph itself is tried if it declares any size, then its copy with open height and width.
-    Where neither holds, the graph stays as it is, for one size only.
+    A graph that declares open height and width is tried first, then a copy in which both were
+    opened. If neither passes, the graph stays as it is, for one size only.
 
     Args:
         batches: The graph, and the batches it takes.
         network: The graph as it was first loaded.
-        probe: Its rows at its usual size.
+        probe: The outputs of `network` at its usual size.
     """
     height, width = probe.images.shape[1:3]
     model = batches.model
@@ -131,15 +130,15 @@ def prove_sizes(batches: ProvenBatch, network: OnnxNetwork, probe: Probe) -> Pro
             return ProvenSize(
                 candidate,
                 True,
-                f"any size in multiples of 32: at {len(other_sizes(height, width))} others, cells "
-                f"agree with {height}x{width} but for where the image ends (largest difference "
+                f"any size in multiples of 32: at {len(other_sizes(height, width))} other sizes, "
+                f"cells agree with {height}x{width}, image borders aside (largest difference "
                 f"{difference:.1e}, allowed {TOLERANCE[probe.rows.dtype.name]:.0e})",
             )
-    return ProvenSize(model, False, f"size {height}x{width} only, as otherwise {problem}")
+    return ProvenSize(model, False, f"size {height}x{width} only; other sizes fail: {problem}")
 
 
 def other_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """(height, width) smaller and larger than a size, along one axis and both, in pixels."""
+    """(height, width) in pixels of five other sizes, smaller and larger along one or both axes."""
     step = STRIDES[-1]
     rows, columns = height // step, width // step
     fewer = (max(1, 2 * rows // 3), max(1, columns // 2))
@@ -149,7 +148,7 @@ def other_sizes(height: int, width: int) -> list[tuple[int, int]]:
 
 
 def largest_difference(found: Rows, expected: Rows) -> float:
-    """The largest difference of two (N, A, 5 + C) outputs, relative where values exceed 1."""
+    """The largest difference between two (N, A, 5 + C) outputs, relative for values above 1."""
     if found.shape != expected.shape:
         return float("inf")
     return float(np.max(_differences(found, expected)))
@@ -158,7 +157,7 @@ def largest_difference(found: Rows, expected: Rows) -> float:
 def _batch_difference(
     model: onnx.ModelProto, network: OnnxNetwork, probe: Probe
 ) -> tuple[float, float]:
-    """The largest difference between images at once and each alone, and what is allowed."""
+    """The largest difference between a batch and each image alone, and the tolerance."""
     try:
         batched = _load(model, network).run(probe.images)
     except ModelExportError:
@@ -169,10 +168,11 @@ def _batch_difference(
 def _size_difference(
     candidate: onnx.ModelProto, batches: ProvenBatch, network: OnnxNetwork, probe: Probe
 ) -> float:
-    """How far a graph at other sizes is from what was proven at the usual one, at most.
+    """The largest difference between a graph's cells at other sizes and at the usual size.
 
     Raises:
-        ModelExportError: It fails, gives something else, or cannot be told to give the same.
+        ModelExportError: The graph fails, its cells differ by more than the tolerance, or its cells
+            are too similar to be compared.
     """
     usual = (probe.images.shape[1], probe.images.shape[2])
     opened = _load(candidate, network)
@@ -200,13 +200,13 @@ def _rows_of_part(
     part: tuple[int, int],
     probe: Probe,
 ) -> Rows:
-    """Run a network on the first `size` of pictures, and take the cells within the first `part`.
+    """Run a network on the top left `size` of pictures, and select the cells within `part` of it.
 
     Returns:
-        (N, A, 5 + C), level by level, row by row.
+        (N, A, 5 + C) for the selected cells, level by level, row by row.
 
     Raises:
-        ModelExportError: It fails, or gives anything but finite rows for every cell.
+        ModelExportError: The network fails, or does not give a row of finite values for every cell.
     """
     height, width = size
     rows = network.run(pictures[:, :height, :width])
@@ -220,30 +220,30 @@ def _refuse_beyond(difference: float, probe: Probe, size: tuple[int, int]) -> No
     tolerance = TOLERANCE[probe.rows.dtype.name]
     if not difference <= tolerance:
         raise ModelExportError(
-            f"at {size[0]}x{size[1]} cells give something else (difference {difference:.1e}, "
-            f"allowed {tolerance:.0e})"
+            f"at {size[0]}x{size[1]}, cells differ by up to {difference:.1e} "
+            f"(allowed {tolerance:.0e})"
         )
 
 
 def _refuse_alike(rows: Rows) -> None:
-    """Rows of such pictures that hardly differ would agree in any order, and prove nothing."""
+    """Refuse rows so similar that they would agree in any order: they would prove nothing."""
     if np.median(_differences(rows[:, 1:], rows[:, :-1]).max(axis=2)) <= TOLERANCE[rows.dtype.name]:
         raise ModelExportError("cells cannot be told apart")
 
 
 def _differences(found: Rows, expected: Rows) -> NDArray[np.float64]:
-    """How far values are apart, relative where those expected exceed 1."""
+    """Absolute differences, relative where the expected value exceeds 1."""
     reference = expected.astype(np.float64)
     return np.abs(found - reference) / np.maximum(1, np.abs(reference))
 
 
 def _pictures(count: int, height: int, width: int) -> Images:
-    """Squares of random colours, one for each of the smallest cells, under noise.
+    """Squares of random colours, one for each cell of stride 8, with noise added.
 
     Args:
-        count: How many pictures.
-        height: In pixels, a multiple of 8.
-        width: Likewise.
+        count: Number of pictures.
+        height: Height in pixels, a multiple of 8.
+        width: Width in pixels, a multiple of 8.
 
     Returns:
         (count, height, width, 3) uint8.
@@ -255,7 +255,7 @@ def _pictures(count: int, height: int, width: int) -> Images:
 
 
 def _cell_counts(height: int, width: int) -> set[int]:
-    """Number of cells of each level, and of all together."""
+    """The number of cells of each level, and of all levels together."""
     levels = [(height // stride) * (width // stride) for stride in STRIDES]
     return {*levels, sum(levels)}
 

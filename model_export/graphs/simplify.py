@@ -2,12 +2,12 @@
 
 Three costs of each image can be reduced:
 
-- **The input.** As float32 it is four times the bytes to hand over to a GPU, and the CPU converts
-  each pixel before. The bytes that decoders give are converted as well where the network runs.
-- **Focus**, YOLOX's first layer, moves every other pixel into a channel of its own, for a
-  convolution that can take them where they are: with twice the kernel, and a stride of two.
-- **Pooling** over 5x5, 9x9 and 13x13 (SPP): the maxima of larger squares are, to the last bit,
-  those of smaller ones, pooled over 5x5 once more.
+- **The input.** A float32 input makes the CPU convert each pixel, and is four times as many bytes
+  to copy to a GPU as uint8. A uint8 input is converted on the device that runs the network.
+- **Focus**, YOLOX's first layer, moves the corners of each 2x2 square into channels, before a
+  convolution. A convolution with twice the kernel size and stride 2 computes the same directly.
+- **Pooling** over 5x5, 9x9 and 13x13 (SPP): a 5x5 pool of the 5x5 maxima gives exactly the 9x9
+  maxima, and a 5x5 pool of those gives exactly the 13x13 maxima.
 """
 
 import itertools
@@ -34,15 +34,16 @@ COLORS: Final = 3
 CORNERS: Final = 4
 TO_NHWC: Final = (0, 2, 3, 1)
 TO_NCHW: Final = (0, 3, 1, 2)
-# Difference allowed between rows, relative above 1. A convolution that adds the same products in
-# another order changes YOLOX-nano's by 2e-4 at most, and one that adds others by far more.
+# Allowed difference between rows, relative for values above 1. A convolution that adds the same
+# products in another order changes YOLOX-nano's rows by at most 2e-4; one that adds wrong products
+# changes them by far more.
 TOLERANCE: Final = {"float32": 1e-3, "float16": 5e-2}
-# Side of the picture that tells where Focus puts each pixel; all its pixels differ, in float16 too.
+# Side of the picture that shows where Focus puts each pixel: its values all differ, in float16 too.
 MARKED_SIDE: Final = 8
 
 
 class Quickened(NamedTuple):
-    """A graph, the same loaded, and what was done to it, for people to read."""
+    """A rewritten graph, the same graph loaded, and a note for the user on each rewrite."""
 
     model: onnx.ModelProto
     network: OnnxNetwork
@@ -50,18 +51,18 @@ class Quickened(NamedTuple):
 
 
 def quicken(proven: ProvenAxes, network: OnnxNetwork, probe: Probe) -> Quickened:
-    """Rewrite what can be had for less, as far as the graph then agrees at every size.
+    """Simplify a graph; keep each rewrite only if the outputs then agree at every tested size.
 
     Args:
         proven: The graph, and the batches and sizes it takes.
         network: The graph as it was first loaded.
-        probe: Its rows at its usual size.
+        probe: The outputs of `network` at its usual size.
     """
     best = Quickened(proven.model, _load(proven.model, network), ())
     for rewrite, note in (
-        (take_bytes, "takes bytes as decoders give them"),
-        (fold_focus, "Focus is one convolution"),
-        (chain_pools, "each pooling goes on from the one before"),
+        (take_bytes, "takes pixels as bytes, (N, H, W, 3)"),
+        (fold_focus, "Focus is folded into its convolution"),
+        (chain_pools, "each larger pooling starts from the smaller one"),
     ):
         model = rewrite(best.model, best.network)
         if model is None:
@@ -78,10 +79,10 @@ def quicken(proven: ProvenAxes, network: OnnxNetwork, probe: Probe) -> Quickened
 
 
 def take_bytes(model: onnx.ModelProto, network: OnnxNetwork) -> onnx.ModelProto | None:
-    """A copy that takes (N, H, W, 3) uint8, pixels of 0 to 255.
+    """A copy that takes (N, H, W, 3) uint8 pixels, 0 to 255.
 
     Returns:
-        None if it does already, or takes pixels in another range.
+        None if the graph already does, or takes pixels in another range.
     """
     image = network.image
     if (image.layout, image.dtype) == ("NHWC", "uint8") or network.value_range != (0.0, 255.0):
@@ -93,7 +94,7 @@ def take_bytes(model: onnx.ModelProto, network: OnnxNetwork) -> onnx.ModelProto 
     for node in graph.node:
         node.input[:] = [taken if name == image.name else name for name in node.input]
     axes = [*given.type.tensor_type.shape.dim]
-    # Before anything else: TensorRT takes bytes in to convert them, and for nothing else.
+    # The Cast comes first: TensorRT accepts uint8 only as the input of a conversion.
     pixels = taken if image.layout == "NHWC" else f"{image.name}_converted"
     element = given.type.tensor_type.elem_type
     nodes = [helper.make_node("Cast", [image.name], [pixels], to=element)]
@@ -107,10 +108,10 @@ def take_bytes(model: onnx.ModelProto, network: OnnxNetwork) -> onnx.ModelProto 
 
 
 def fold_focus(model: onnx.ModelProto, _: OnnxNetwork) -> onnx.ModelProto | None:
-    """A copy whose first convolution takes pixels where they are.
+    """A copy with Focus and the convolution after it folded into one convolution of stride 2.
 
     Returns:
-        None if no convolution there is takes the corners of 2x2 squares as channels.
+        None if no convolution takes the corners of 2x2 squares as channels.
     """
     copy = copy_without_shapes(model)
     graph, constants = copy.graph, constants_of(copy.graph)
@@ -126,11 +127,11 @@ def fold_focus(model: onnx.ModelProto, _: OnnxNetwork) -> onnx.ModelProto | None
 
 @dataclass(frozen=True, slots=True)
 class _Focus:
-    """Nodes that stack the corners of 2x2 squares.
+    """Nodes that stack the corners of 2x2 squares as channels.
 
     Attributes:
-        source: The tensor they take the pixels from, (N, 3, H, W).
-        places: For each channel that they give: its colour, row and column in the square.
+        source: Name of their input, (N, 3, H, W).
+        places: For each output channel, its colour and its row and column in the square.
     """
 
     source: str
@@ -138,7 +139,7 @@ class _Focus:
 
 
 def _focus(model: onnx.ModelProto, stacked: str, constants: Constants) -> _Focus | None:
-    """The nodes that stack corners into a tensor, if they are slices and a join."""
+    """The Focus that computes a tensor, or None if it is not a Concat of slices of one input."""
     makers = {name: node for node in model.graph.node for name in node.output}
     join = makers.get(stacked)
     if join is None or join.op_type != "Concat":
@@ -162,7 +163,11 @@ def _focus(model: onnx.ModelProto, stacked: str, constants: Constants) -> _Focus
 def _places_of_corners(
     model: onnx.ModelProto, source: str, nodes: list[onnx.NodeProto], constants: Constants
 ) -> tuple[tuple[int, int, int], ...] | None:
-    """Where each channel's pixels come from, seen on a picture whose pixels all differ."""
+    """Find each channel's source pixels by running the nodes on a picture of distinct values.
+
+    Returns:
+        Colour, row and column of each channel, or None if the nodes are not a Focus.
+    """
     shape = (1, COLORS, MARKED_SIDE, MARKED_SIDE)
     marked = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     each_once = {node.output[0]: node for node in nodes}
@@ -179,7 +184,7 @@ def _places_of_corners(
     alone = helper.make_model(graph, opset_imports=model.opset_import)
     try:
         (stacked,) = map(np.asarray, ReferenceEvaluator(alone).run(None, {source: marked}))
-    except Exception:  # noqa: BLE001 - whatever they do, it is not what is looked for
+    except Exception:  # noqa: BLE001 - nodes that fail are not a Focus
         return None
     corners = {
         marked[0, color, row::2, column::2].tobytes(): (color, row, column)
@@ -201,7 +206,7 @@ def _takes_corners(conv: onnx.NodeProto, kernel: Kernel) -> bool:
 
 
 def _fold(graph: onnx.GraphProto, conv: onnx.NodeProto, kernel: Kernel, focus: _Focus) -> None:
-    """Have a convolution take the pixels themselves, and leave out what nobody takes any more."""
+    """Connect a convolution to the pixels themselves, and remove nodes that are then unused."""
     count, _, height, width = kernel.shape
     folded = np.zeros((count, COLORS, 2 * height, 2 * width), kernel.dtype)
     for channel, (color, row, column) in enumerate(focus.places):
@@ -224,10 +229,10 @@ def _fold(graph: onnx.GraphProto, conv: onnx.NodeProto, kernel: Kernel, focus: _
 
 
 def chain_pools(model: onnx.ModelProto, _: OnnxNetwork) -> onnx.ModelProto | None:
-    """A copy in which the maxima over larger squares are taken from those over smaller ones.
+    """A copy in which each larger max pool takes the output of the next smaller one as its input.
 
     Returns:
-        None if nothing is pooled over squares of several sizes.
+        None if no tensor is pooled over squares of several sizes.
     """
     copy = copy_without_shapes(model)
     nodes: list[onnx.NodeProto] = []
@@ -243,7 +248,7 @@ def chain_pools(model: onnx.ModelProto, _: OnnxNetwork) -> onnx.ModelProto | Non
         pools[node.input[0]].append(_Pool(side, node))
     chained = False
     for same in pools.values():
-        # All of them stand where the first did, so that each is behind what it takes.
+        # Nodes must stay in topological order: all pools move to the place of the first one.
         place = nodes.index(same[0].node)
         same.sort(key=lambda pool: pool.side)
         nodes[place : place + 1] = [pool.node for pool in same]
@@ -257,13 +262,13 @@ def chain_pools(model: onnx.ModelProto, _: OnnxNetwork) -> onnx.ModelProto | Non
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """A node that gives the maxima of squares, centred on each place, and their side."""
+    """A MaxPool node that keeps the size of its input, and the side of its square kernel."""
 
     side: int
     node: onnx.NodeProto
 
     def go_on_from(self, smaller: "_Pool") -> None:
-        """Take the maxima of another, and pool them over what is still missing."""
+        """Take the output of a smaller pool as input, and shrink the kernel accordingly."""
         rest = self.side - smaller.side + 1
         self.node.input[0] = smaller.node.output[0]
         for attribute in self.node.attribute:
@@ -274,7 +279,7 @@ class _Pool:
 
 
 def _side_of_pool(node: onnx.NodeProto) -> int | None:
-    """The side of the squares whose maxima a node gives, of as many places as it takes."""
+    """The kernel side if a node is a square MaxPool that keeps the size of its input, else None."""
     if node.op_type != "MaxPool" or len(node.output) != 1:
         return None
     values = {each.name: helper.get_attribute_value(each) for each in node.attribute}
@@ -304,7 +309,7 @@ def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
 
 
 def _difference(tried: OnnxNetwork, before: OnnxNetwork, proven: ProvenAxes, probe: Probe) -> float:
-    """How far a rewritten graph is from what it was, at most, at every size that it takes."""
+    """The largest difference that a rewrite makes, at the usual and at other accepted sizes."""
     usual = (probe.images.shape[1], probe.images.shape[2])
     rng = np.random.default_rng(2)
     pictures = [

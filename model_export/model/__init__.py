@@ -1,1 +1,1 @@
-"""The YOLOX networks: backbones, necks and heads, and the variants put together from them."""
+"""The YOLOX networks: backbones, necks and heads, and the variants built from them."""

@@ -1,4 +1,4 @@
-"""New batch norm statistics, for folded weights that are trained further, and for averaged ones."""
+"""Measure batch norm statistics anew, for folded weights to train further or averaged weights."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,35 +9,36 @@ from torch import Tensor, nn
 
 from model_export.model.blocks import ConvBlock
 
-# Images to compute them from. With 64 images of BCCD, the outputs of the released nano in training
-# mode are 5 % further from those in evaluation mode than with 160 images; with 8, 52 % further. The
-# remaining distance is the variation between batches.
+# Number of images to compute statistics from. With statistics of 64 BCCD images, the outputs of the
+# released nano in training mode are 5 % further from those in evaluation mode than with statistics
+# of 160 images; with 8 images, 52 % further. The remaining distance is variation between batches.
 STATISTICS_IMAGES: Final = 64
-# A folded batch norm's gain differs from 1 by less than this: well above float32's rounding, and
-# well below the 5e-4 by which an untrained batch norm's gain differs.
+# The gain of a folded batch norm differs from 1 by less than this. The limit is well above float32
+# rounding, and well below the 5e-4 of an untrained batch norm.
 FOLDED_TOLERANCE: Final = 1e-5
 
 
 def carries_statistics(model: nn.Module) -> bool:
     """Whether any batch norm does more than add a bias in evaluation mode.
 
-    None does after batch norms were folded into the convolutions and left in place with mean 0,
-    variance 1 - epsilon and weight 1. In training mode, such a network is another function.
+    If batch norms were folded into the convolutions and left in place with mean 0, variance
+    1 - epsilon and weight 1, none of them does. In training mode, that network computes another
+    function.
     """
     return not all(_only_adds_a_bias(norm) for norm in _norms(model))
 
 
 @torch.no_grad()
 def restore_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Give every batch norm the statistics of its inputs, and undo their effect by weight and bias.
+    """Set every batch norm to the statistics of its inputs; its weight and bias compensate.
 
-    The network stays the same function in evaluation mode, and becomes nearly the same one in
-    training mode on batches like these. One pass is enough: in evaluation mode, the inputs of a
-    layer do not depend on the statistics that another is about to get.
+    In evaluation mode, the network computes the same function as before. In training mode, it then
+    computes nearly the same function on batches like these. One pass is enough: in evaluation mode,
+    the inputs of a layer do not depend on the new statistics of other layers.
 
-    Filters are scaled to length 1, which the batch norms undo too. Folding leaves those that see
-    pixels so short that a single small step of an optimizer turns them round. The running
-    statistics, which follow slowly, would then be those of another network.
+    Filters are scaled to length 1, which the batch norms also compensate. Folding leaves the
+    filters of the first layer so short that one small optimizer step can reverse them. The running
+    statistics, which follow slowly, would then no longer fit the network.
 
     Args:
         model: A network of `ConvBlock`s with any statistics; it keeps its mode.
@@ -63,11 +64,11 @@ def restore_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
 def refresh_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics of every batch norm by those of some batches.
 
-    The averaged statistics belong to the models that were averaged, not to the average of their
-    weights, and momentum makes them noisy. New ones gain some AP (2105.07576, section 3).
+    Averaged statistics describe the models that were averaged, not the model with the averaged
+    weights, and momentum makes them noisy. New statistics gain some AP (2105.07576, section 3).
 
     Args:
-        model: Its weights stay as they are; it is in evaluation mode afterwards.
+        model: The model; its weights do not change, and it is left in evaluation mode.
         batches: Images on the model's device, `(N, 3, H, W)` float32, BGR, 0-255.
     """
     norms = [norm for _, norm in _layers(model)]
@@ -94,13 +95,13 @@ class _Moments:
 
     @property
     def variance(self) -> Tensor:
-        """`(C,)` float64, on the CPU as `mean` is."""
+        """`(C,)` float64, on the CPU like `mean`."""
         return self._squares / self.count
 
     def add_input(self, _norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Add the inputs of a batch norm, `(N, C, H, W)` floats; a forward pre-hook."""
         (values,) = inputs
-        # Not a sum of squares, which would need float64 for every value if the mean is large.
+        # A sum of squares would need float64 for every value if the mean is large.
         pair = torch.var_mean(values.float(), dim=(0, 2, 3), correction=0)
         variance, mean = (_exact(moment) for moment in pair)
         count = values.numel() // values.shape[1]
@@ -113,10 +114,10 @@ class _Moments:
 
 
 def _normalise_by(moments: _Moments, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Change filters and statistics, but not the function.
+    """Change filters and statistics, but not the function in evaluation mode.
 
-    A channel that never varies is safe: epsilon bounds the divisor, and the new weight multiplies
-    by the same number again.
+    A constant channel is safe: epsilon keeps the divisor above 0, and the new weight multiplies by
+    the same number again.
     """
     gain, offset = _gain_and_offset(norm)
     length = _exact(conv.weight).flatten(1).norm(dim=1)
@@ -138,7 +139,7 @@ def _only_adds_a_bias(norm: nn.BatchNorm2d) -> bool:
 
 
 def _gain_and_offset(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """The factor and the summand of a batch norm in evaluation mode, `(C,)` float64 each."""
+    """A batch norm in evaluation mode as gain * x + offset: gain and offset, `(C,)` float64."""
     mean, variance = map(_exact, _statistics(norm))
     gain = _exact(norm.weight) / (variance + norm.eps).sqrt()
     return gain, _exact(norm.bias) - gain * mean
@@ -151,7 +152,7 @@ def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _exact(values: Tensor) -> Tensor:
-    """In float64, and on the CPU, because not every device has float64."""
+    """Values as float64 on the CPU, because not every device supports float64."""
     return values.detach().cpu().double()
 
 

@@ -31,13 +31,13 @@ class ConvBlock(nn.Module):
         self.act = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the three in turn."""
+        """Apply convolution, batch norm and activation."""
         activated: Tensor = self.act(self.bn(self.conv(x)))
         return activated
 
 
 class DepthwiseSeparable(nn.Module):
-    """A convolution per channel, then a 1x1 across channels (MobileNets, 1704.04861)."""
+    """A depthwise convolution, then a 1x1 across channels (MobileNets, 1704.04861)."""
 
     def __init__(self, depthwise: ConvBlock, pointwise: ConvBlock) -> None:
         super().__init__()
@@ -52,11 +52,11 @@ class DepthwiseSeparable(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class ConvStyle:
-    """How one network makes its convolutions.
+    """The kind of convolution block that a network uses.
 
     Attributes:
         activation: Makes the activation that follows each batch norm.
-        depthwise: Use depthwise separable convolutions wherever a 3x3 mixes features.
+        depthwise: Whether `spatial` makes depthwise separable blocks.
     """
 
     activation: Callable[[], nn.Module] = nn.SiLU
@@ -71,7 +71,7 @@ class ConvStyle:
         return ConvBlock(conv, self.activation())
 
     def spatial(self, c_in: int, c_out: int, *, stride: int = 1) -> nn.Module:
-        """A 3x3 block, depthwise separable where the style says so."""
+        """A 3x3 block, depthwise separable if the style is."""
         if not self.depthwise:
             return self.conv(c_in, c_out, 3, stride=stride)
         return DepthwiseSeparable(
@@ -85,7 +85,7 @@ LEAKY_RELU: Final = ConvStyle(activation=leaky_relu)
 
 
 class SpatialPyramidPooling(nn.Module):
-    """The input beside its 5x5, 9x9 and 13x13 maxima, between two 1x1 blocks (YOLOv3-SPP).
+    """Join the input with its 5x5, 9x9 and 13x13 maxima, between two 1x1 blocks (YOLOv3-SPP).
 
     `(N, C_in, H, W)` to `(N, C_out, H, W)`.
     """

@@ -1,4 +1,4 @@
-"""Weights from files: released checkpoints, one's own, and NumPy archives."""
+"""Load weights from released checkpoints, the project's own checkpoints and NumPy archives."""
 
 import pickle
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Fill a model with the weights of a file; every name and shape must fit.
 
     Raises:
-        ModelExportError: The file cannot be read, or its weights are another model's; the model
-            is then unchanged.
+        ModelExportError: The file cannot be read, or its weights are those of another model; the
+            model is then unchanged.
     """
     state = read_state_dict(path)
     expected, found = shapes_of(model.state_dict()), shapes_of(state)
@@ -34,24 +34,26 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read weights on the CPU: name -> tensor.
 
-    A `.npz` archive holds one array per name; any other file is a PyTorch checkpoint: a
-    state_dict, or a dictionary that has one as `model` (as the YOLOX release writes them).
+    A `.npz` archive holds one array per name. Any other file is read as a PyTorch checkpoint: a
+    state_dict, or a dictionary with a state_dict under `model`, like those of the YOLOX release.
 
     Raises:
-        ModelExportError: The file cannot be read, or holds something else.
+        ModelExportError: The file cannot be read, or does not contain a state_dict.
     """
     try:
         content = _read_archive(path) if path.suffix == ".npz" else _read_checkpoint(path)
     except pickle.UnpicklingError as error:
         raise ModelExportError(
-            f"{path} is no checkpoint, or holds more than tensors and plain values; "
-            "save its state_dict alone"
+            f"{path} is not a checkpoint, or it holds more than tensors and plain values; "
+            "save only its state_dict"
         ) from error
     except Exception as error:  # a damaged file makes torch and NumPy raise almost anything
         raise ModelExportError(f"cannot read weights from {path}: {error}") from error
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not _is_state_dict(state):
-        raise ModelExportError(f"{path} holds no state_dict (name -> tensor), nor one as `model`")
+        raise ModelExportError(
+            f"{path} holds no state_dict (name -> tensor), neither directly nor as `model`"
+        )
     return state
 
 
@@ -61,7 +63,7 @@ def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
 
 
 def class_count(shapes: Shapes, head: HeadKind) -> int:
-    """C as the last layer of such a head has it; 0 where there is no such layer."""
+    """C according to the last layer of a head of this kind; 0 if there is no such layer."""
     name, others = (
         ("head.preds.0.weight", 5) if head == "coupled" else ("head.cls_preds.0.weight", 0)
     )
@@ -69,15 +71,15 @@ def class_count(shapes: Shapes, head: HeadKind) -> int:
 
 
 def difference_in_kind(expected: Shapes, found: Shapes) -> str | None:
-    """Say in the user's terms what weights are and what was asked for, where both are known."""
+    """Name the variants that the found and the expected weights belong to, if both are known."""
     wanted, given = _identify(expected), _identify(found)
     if not (wanted and given):
         return None
-    return f"it holds {given}, and {wanted} was asked for"
+    return f"it holds {given}, but the model is {wanted}"
 
 
 def difference_in_names(expected: Shapes, found: Shapes) -> str:
-    """Say which names are missing, unknown or of another shape."""
+    """List the names that are missing, unknown or of another shape."""
     missing = [name for name in expected if name not in found]
     unknown = [name for name in found if name not in expected]
     reshaped = [
@@ -95,7 +97,7 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
 
 
 def _read_checkpoint(path: Path) -> object:
-    """Load a PyTorch file that may hold NumPy scalars: the release's trainer saves its AP so."""
+    """Load a PyTorch file; NumPy scalars are allowed, as the release's trainer saves its AP so."""
     make_scalar: Any = np.float64(0).__reduce__()[0]
     allowed: list[Any] = [
         np.dtype,

@@ -7,7 +7,7 @@ from model_export.model.blocks import SILU, ConvStyle, SpatialPyramidPooling
 
 
 class Focus(nn.Module):
-    """Each 2x2 square of pixels becomes one pixel of four times the channels, then a 3x3 block.
+    """Turn each 2x2 square of pixels into one pixel with four times the channels; then a 3x3 block.
 
     `(N, C_in, H, W)` to `(N, C_out, H / 2, W / 2)`; H and W are even.
     """
@@ -17,7 +17,7 @@ class Focus(nn.Module):
         self.conv = style.conv(4 * c_in, c_out, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Released weights expect this order: the left column downwards, then the right one."""
+        """Stack the left column downwards, then the right one, as released weights expect."""
         left, right = x[..., ::2], x[..., 1::2]
         corners = [left[..., ::2, :], left[..., 1::2, :], right[..., ::2, :], right[..., 1::2, :]]
         mixed: Tensor = self.conv(torch.cat(corners, dim=1))
@@ -25,7 +25,7 @@ class Focus(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 1x1 and a 3x3 block, with or without a shortcut round them."""
+    """A 1x1 and a 3x3 block, with or without a shortcut around both."""
 
     def __init__(self, channels: int, style: ConvStyle, *, shortcut: bool) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Bottleneck(nn.Module):
 
 
 class CSPLayer(nn.Module):
-    """Half the channels pass through bottlenecks, half go round them; a 1x1 joins them.
+    """Half of the channels pass through bottlenecks, half bypass them; a 1x1 block joins both.
 
     `(N, C_in, H, W)` to `(N, C_out, H, W)`.
     """
@@ -58,7 +58,7 @@ class CSPLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Join the two ways."""
+        """Join the two paths."""
         joined: Tensor = self.conv3(torch.cat([self.m(self.conv1(x)), self.conv2(x)], dim=1))
         return joined
 
@@ -68,9 +68,9 @@ class CSPDarknet(nn.Module):
 
     Args:
         channels: Channels after the stem; each stage doubles them. 64 in YOLOX-L.
-        depth: Bottlenecks in the first and last stage; the two between have three times as many.
-            3 in YOLOX-L.
-        style: How convolutions are made.
+        depth: Bottlenecks in the first and last stage; the two stages between have three times as
+            many. 3 in YOLOX-L.
+        style: Kind of convolution blocks.
 
     Attributes:
         out_channels: Channels of the three outputs.

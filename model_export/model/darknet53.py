@@ -28,8 +28,8 @@ class Darknet53(nn.Module):
 
     Args:
         with_spp: Append the YOLOX release's extra convolutions and SPP to the last stage, which
-            narrows it to 512 channels; False is the network as YOLOv3 and the article have it.
-        style: How convolutions are made.
+            reduces it to 512 channels. False gives the network of YOLOv3 and of the YOLOX article.
+        style: Kind of convolution blocks.
 
     Attributes:
         out_channels: Channels of the three outputs.
@@ -55,14 +55,14 @@ class Darknet53(nn.Module):
 
 
 def _stage(c_in: int, blocks: int, style: ConvStyle) -> list[nn.Module]:
-    """Halve the size and double the channels, then `blocks` residual blocks."""
+    """A block that halves the size and doubles the channels, then `blocks` residual blocks."""
     c_out = 2 * c_in
     downsample = style.conv(c_in, c_out, 3, stride=2)
     return [downsample, *(Residual(c_out, style) for _ in range(blocks))]
 
 
 def _spp_tail(channels: int, style: ConvStyle) -> list[nn.Module]:
-    """SPP between two pairs of blocks; ends at half the channels."""
+    """SPP between two pairs of blocks; the output has half of the channels."""
     half = channels // 2
     return [
         *_squeeze_expand(channels, half, style),

@@ -12,7 +12,7 @@ class FPN(nn.Module):
 
     Args:
         backbone: Darknet-53 with SPP; its maps have 256, 512 and 512 channels.
-        style: How convolutions are made.
+        style: Kind of convolution blocks.
 
     Attributes:
         out_channels: Channels of the three outputs.
@@ -40,7 +40,7 @@ class FPN(nn.Module):
 
 
 def _embedding(c_in: int, hidden: int, style: ConvStyle) -> nn.Sequential:
-    """YOLOv3's five blocks, 1x1 and 3x3 in turn, that end at `hidden` channels."""
+    """YOLOv3's five blocks, 1x1 and 3x3 in turn; the output has `hidden` channels."""
     return nn.Sequential(
         style.conv(c_in, hidden, 1),
         style.conv(hidden, 2 * hidden, 3),

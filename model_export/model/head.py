@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from model_export.model.blocks import SILU, ConvStyle
 
-# Hardly any cell holds an object: a first guess of 1 % keeps the first losses small (2107.08430
-# follows RetinaNet, 1708.02002, section 4.1).
+# Hardly any cell contains an object, so an initial score of 1 % keeps the first losses small
+# (2107.08430 follows RetinaNet, 1708.02002, section 4.1).
 PRIOR_PROBABILITY: Final = 0.01
 
 
@@ -21,7 +21,7 @@ class DecoupledHead(nn.Module):
         num_classes: C.
         in_channels: Channels of each level's map, in ascending stride.
         widths: Channels inside each level's branches; 256 for every level in YOLOX-L.
-        style: How convolutions are made.
+        style: Kind of convolution blocks.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class DecoupledHead(nn.Module):
 
 
 class CoupledHead(nn.Module):
-    """Per level, one 3x3 and one 1x1 to everything, as YOLOv3 has it (1804.02767).
+    """Per level: a 3x3 block, then one 1x1 for box, objectness and classes (YOLOv3, 1804.02767).
 
-    Built to be compared with the decoupled head; no released weights exist for it.
+    It exists to be compared with the decoupled head; there are no released weights for it.
 
     Args:
         num_classes: C.
         in_channels: Channels of each level's map, in ascending stride.
         widths: Channels between the two convolutions of each level.
-        style: How convolutions are made.
+        style: Kind of convolution blocks.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ def _branch(width: int, style: ConvStyle) -> nn.Sequential:
 
 
 def _prediction(width: int, boxes: int, scores: int) -> nn.Conv2d:
-    """A 1x1 to `boxes` box values, then `scores` logits that start at the prior probability."""
+    """A 1x1 with `boxes` box values, then `scores` logits biased to the prior probability."""
     conv = nn.Conv2d(width, boxes + scores, 1)
     bias = torch.zeros(boxes + scores)
     bias[boxes:] = math.log(PRIOR_PROBABILITY / (1 - PRIOR_PROBABILITY))

@@ -11,9 +11,9 @@ class PAFPN(nn.Module):
     """Images to three maps of the backbone's channels, at strides 8, 16 and 32.
 
     Args:
-        backbone: Gives the three maps to mix.
+        backbone: Computes the three maps to mix.
         depth: Bottlenecks in each CSP layer; 3 in YOLOX-L.
-        style: How convolutions are made.
+        style: Kind of convolution blocks.
 
     Attributes:
         out_channels: Channels of the three outputs.

@@ -1,4 +1,4 @@
-"""Starting a training from the weights of an earlier one, perhaps for other classes."""
+"""Start a training from the weights of an earlier one, even if it had other classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ class Loaded:
 
     Attributes:
         path: The file.
-        tensors: How many tensors of the model came from the file.
-        total: How many the model has.
-        new: The names of the others: class predictions, if the file has another number of classes.
-            In a coupled head, only their rows for classes are as initialised.
+        tensors: Number of the model's tensors that were loaded from the file.
+        total: Number of tensors in the model.
+        new: Names of the tensors not loaded: class predictions, if the file has another number of
+            classes. In a coupled head, only their rows for classes keep their initial values.
         classes: The model's number of classes.
         classes_in_file: The file's number of classes.
         folded: Whether the file's batch norms carry no statistics. Before a training, the model
@@ -49,7 +49,7 @@ class Loaded:
         """One line for a person."""
         parts = [f"loaded {self.tensors} of {self.total} tensors from {self.path}"]
         if self.new:
-            # To a person, `head.cls_preds.0.weight` and its siblings are one layer.
+            # Report `head.cls_preds.0.weight` and its siblings as one layer, `head.cls_preds`.
             layers = sorted({name.rsplit(".", 2)[0] for name in self.new})
             counts = f"{self.classes} classes instead of {self.classes_in_file}"
             parts.append(f"new: {', '.join(layers)} ({counts})")
@@ -59,10 +59,10 @@ class Loaded:
 
 
 def initialise(model: YOLOX, path: Path) -> Loaded:
-    """Fill a model with the weights of a file that may be for another number of classes.
+    """Fill a model with the weights of a file that may have another number of classes.
 
     If the numbers differ, the model keeps its own class predictions; a coupled head still takes the
-    rows for box and objectness. If they are equal, everything is taken, even if the classes have
+    rows for box and objectness. If they are equal, all weights are taken, even if the classes have
     other names.
 
     Args:
@@ -70,8 +70,8 @@ def initialise(model: YOLOX, path: Path) -> Loaded:
         path: A file that `model_export.model.checkpoint.read_state_dict` reads.
 
     Raises:
-        ModelExportError: The file cannot be read, or its weights are another model's; the model
-            is then unchanged.
+        ModelExportError: The file cannot be read, or its weights are those of another model; the
+            model is then unchanged.
     """
     state, fresh = read_state_dict(path), model.state_dict()
     head: HeadKind = "coupled" if isinstance(model.head, CoupledHead) else "decoupled"
@@ -80,7 +80,7 @@ def initialise(model: YOLOX, path: Path) -> Loaded:
     if shapes_of(fitted) != expected:
         names = difference_in_names(expected, shapes_of(fitted))
         reason = difference_in_kind(expected, found) or names
-        raise ModelExportError(f"cannot start from {path}: {reason}; only classes may differ")
+        raise ModelExportError(f"cannot start from {path}: {reason}; only the classes may differ")
     model.load_state_dict(fitted)
     new = tuple(name for name in expected if found[name] != expected[name])
     return Loaded(

@@ -1,4 +1,4 @@
-"""The names of the models, for those who must not wait for torch to load."""
+"""The names of the models, in a module that does not import torch and so loads at once."""
 
 from typing import Final, Literal, get_args
 
@@ -9,10 +9,10 @@ HeadKind = Literal["decoupled", "coupled"]
 
 VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)
 HEAD_KINDS: Final[tuple[HeadKind, ...]] = get_args(HeadKind)
-# Those for images of 416 pixels, which learn from samples that vary less.
+# Variants for images of 416 pixels; they train with weaker augmentation.
 SMALL: Final[frozenset[Variant]] = frozenset({"pico", "nano", "micro", "tiny"})
 
 
 def usual_size(variant: Variant) -> int:
-    """Side in pixels of the square that a variant, as released if it was, is made for."""
+    """Side in pixels of a variant's square input, as in the release for the released variants."""
     return 416 if variant in SMALL else 640

@@ -18,7 +18,7 @@ class YOLOX(nn.Module):
 
     Args:
         backbone: Images to one map per level, in ascending stride.
-        head: Those maps to raw rows.
+        head: Maps to raw rows.
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
@@ -41,7 +41,7 @@ class YOLOX(nn.Module):
 
 
 def build(variant: Variant, num_classes: int = 80, head: HeadKind = "decoupled") -> YOLOX:
-    """The model of a name, untrained."""
+    """Build a variant, untrained."""
     builders: dict[Variant, Callable[[int, HeadKind], YOLOX]] = {
         "pico": yolox_pico,
         "nano": yolox_nano,
@@ -58,20 +58,21 @@ def build(variant: Variant, num_classes: int = 80, head: HeadKind = "decoupled")
 
 
 def yolox_pico(num_classes: int = 80, head: HeadKind = "decoupled") -> YOLOX:
-    """Half as wide as YOLOX-Nano, without depthwise convolutions; not one of the release.
+    """Half as wide as YOLOX-Nano, without depthwise convolutions; not in the YOLOX release.
 
-    0.57 M parameters at 80 classes. On a CPU it learns in half of Nano's time, and answers in 0.8.
+    0.57 M parameters at 80 classes. On a CPU it trains in half of Nano's time, and inference takes
+    0.8 of it.
     """
     return _with_pafpn(8, 1, num_classes, head)
 
 
 def yolox_nano(num_classes: int = 80, head: HeadKind = "decoupled") -> YOLOX:
-    """YOLOX-Nano: 0.91 M parameters at 80 classes; the one with depthwise convolutions."""
+    """YOLOX-Nano: 0.91 M parameters at 80 classes; the only one with depthwise convolutions."""
     return _with_pafpn(16, 1, num_classes, head, SILU_DEPTHWISE)
 
 
 def yolox_micro(num_classes: int = 80, head: HeadKind = "decoupled") -> YOLOX:
-    """As wide as YOLOX-Nano, without depthwise convolutions; not one of the release.
+    """As wide as YOLOX-Nano, without depthwise convolutions; not in the YOLOX release.
 
     2.26 M parameters at 80 classes.
     """
@@ -111,7 +112,7 @@ def yolox_darknet53(num_classes: int = 80, head: HeadKind = "decoupled") -> YOLO
 
 
 def yolox_darknet53_article(num_classes: int = 80, head: HeadKind = "decoupled") -> YOLOX:
-    """The article's model: the heads sit right on Darknet-53, with neither SPP nor neck."""
+    """The article's model: the heads directly on Darknet-53, with neither SPP nor neck."""
     backbone = Darknet53()
     return YOLOX(backbone, _head(head, num_classes, backbone.out_channels, 256, LEAKY_RELU))
 
@@ -127,7 +128,7 @@ def _with_pafpn(
 def _head(
     kind: HeadKind, num_classes: int, in_channels: tuple[int, ...], width: int, style: ConvStyle
 ) -> nn.Module:
-    """A head; YOLOv3 doubles the channels in its coupled one, per level."""
+    """A head. A coupled head has twice each level's input channels, as in YOLOv3."""
     if kind == "coupled":
         return CoupledHead(num_classes, in_channels, [2 * c for c in in_channels], style)
     return DecoupledHead(num_classes, in_channels, [width] * len(in_channels), style)

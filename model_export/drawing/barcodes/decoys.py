@@ -1,4 +1,4 @@
-"""Flat prints that resemble symbols, and are none."""
+"""Draw flat prints that resemble symbols but are not symbols."""
 
 from collections.abc import Callable
 from typing import Final
@@ -12,10 +12,10 @@ Random = np.random.Generator
 
 
 def decoy(rng: Random, height: int, width: int) -> Pixels:
-    """Draw a print that a detector should leave alone.
+    """Draw a print that a detector should ignore.
 
     Args:
-        rng: Where chance comes from.
+        rng: Source of randomness.
         height: Pixels.
         width: Pixels.
 
@@ -26,7 +26,7 @@ def decoy(rng: Random, height: int, width: int) -> Pixels:
 
 
 def _ruler(rng: Random, height: int, width: int) -> Pixels:
-    """Ticks of two or three lengths, all equally far apart."""
+    """A ruler: equally spaced ticks of two lengths."""
     image = np.full((height, width, 3), paper_color(rng), dtype=np.uint8)
     ink, period, every = ink_color(rng).tolist(), int(rng.integers(3, 12)), int(rng.integers(4, 11))
     for tick, x in enumerate(range(period, width, period)):
@@ -36,12 +36,12 @@ def _ruler(rng: Random, height: int, width: int) -> Pixels:
 
 
 def _fields(rng: Random, height: int, width: int) -> Pixels:
-    """Random fields, without the marks by which readers find symbols."""
+    """Random dark and light fields, without the finder patterns of symbols."""
     module = int(rng.integers(2, 9))
     there = rng.random((height // module + 1, width // module + 1)) < rng.uniform(0.2, 0.7)
     mask = np.kron(there, np.ones((module, module), dtype=np.bool_))[:height, :width]
     image = np.full((height, width, 3), paper_color(rng), dtype=np.uint8)
-    # Light all round, as symbols have.
+    # A quiet zone, as symbols have.
     mask[: 2 * module] = mask[-2 * module :] = False
     mask[:, : 2 * module] = mask[:, -2 * module :] = False
     image[mask] = ink_color(rng)
@@ -49,7 +49,7 @@ def _fields(rng: Random, height: int, width: int) -> Pixels:
 
 
 def _rings(rng: Random, height: int, width: int) -> Pixels:
-    """Squares or circles within one another."""
+    """Nested squares and circles."""
     image = np.full((height, width, 3), paper_color(rng), dtype=np.uint8)
     ink, middle, thick = ink_color(rng).tolist(), (width // 2, height // 2), int(rng.integers(1, 6))
     for radius in range(thick, min(height, width) // 2 - 1, 2 * thick + int(rng.integers(3))):

@@ -1,4 +1,4 @@
-"""Symbols printed flat: on a label of their own, or without one."""
+"""Print symbols flat, with or without a label."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -14,12 +14,11 @@ from model_export.drawing.barcodes.symbols import LINEAR, QR_CODE, Modules, Symb
 
 Random = np.random.Generator
 
-# Share of a symbol's sides that its box has at either end. Readers need some of the light round
-# it, and a box that cuts off the first bar is of no use to them. In real photos, one
-# symbol in twenty decoded only with 5 % more at either end where this was 0.02; one in sixty with
-# 0.05.
+# Margin of a box at each end, as a share of the symbol's side. Readers need some of the quiet zone,
+# and a box that cuts off the first bar is useless to them. On real photos, with a margin of 0.02,
+# one symbol in twenty decoded only after 5 % were added at each end; with 0.05, one in sixty.
 BOX_MARGIN: Final = 0.08
-# Modules of light round a symbol; readers want 1 to 10.
+# Width of the quiet zone around a symbol, in modules; readers need 1 to 10.
 QUIET_ZONE: Final = (1.0, 8.0)
 INVERTED_SHARE: Final = 0.07
 DIGITS_SHARE: Final = 0.65
@@ -27,7 +26,7 @@ LOGO_SHARE: Final = 0.08
 BORDER_SHARE: Final = 0.2
 ROUND_MODULES_SHARE: Final = 0.06
 # Lines of other text beside a symbol on its label.
-MOST_LINES: Final = 4
+MAX_LINES: Final = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +35,7 @@ class Label:
 
     Attributes:
         image: (h, w, 3) uint8, BGR.
-        symbol_xyxy: (4,) float32, where on it the symbol is, pixels.
+        symbol_xyxy: (4,) float32, the symbol's modules on the print, pixels.
         module: Side of a module, pixels.
     """
 
@@ -46,19 +45,19 @@ class Label:
 
     @property
     def box_xyxy(self) -> NDArray[np.float32]:
-        """(4,) float32: what a detector should find, pixels; may reach beyond the print."""
+        """(4,) float32: the box to detect, pixels; it may extend beyond the print."""
         margin = BOX_MARGIN * np.tile(self.symbol_xyxy[2:] - self.symbol_xyxy[:2], 2)
         return np.asarray(self.symbol_xyxy + margin * np.array([-1, -1, 1, 1]), dtype=np.float32)
 
 
 def bare(rng: Random, symbol: Symbol, module: float, quiet: float) -> Label:
-    """A symbol and its quiet zone, and nothing else but perhaps its text.
+    """A symbol with its quiet zone and perhaps its text, without a label.
 
     Args:
-        rng: Where colours come from.
+        rng: Source of randomness.
         symbol: The symbol to print.
         module: Side of a module, pixels.
-        quiet: Width of the light zone, in modules.
+        quiet: Width of the quiet zone, in modules.
     """
     paper, ink = _colors(rng)
     dark = magnified(symbol.modules, module)
@@ -78,7 +77,7 @@ def bare(rng: Random, symbol: Symbol, module: float, quiet: float) -> Label:
 
 
 def label(rng: Random, symbol: Symbol, module: float) -> Label:
-    """A symbol on paper with room for lines of text and a border."""
+    """A symbol on a paper label, perhaps with lines of text and a border."""
     print_ = bare(rng, symbol, module, rng.uniform(*QUIET_ZONE))
     height, width = print_.image.shape[:2]
     left, right = (int(share * width) for share in rng.uniform(0, 0.5, size=2) ** 2)
@@ -98,12 +97,12 @@ def label(rng: Random, symbol: Symbol, module: float) -> Label:
 
 
 def magnified(modules: Modules, module: float) -> Blend:
-    """Modules as pixels: sharp where they have whole ones, averaged where smaller."""
+    """Modules scaled to pixels: sharp if a module has 2 pixels or more, averaged otherwise."""
     rows, columns = modules.shape
     size = max(1, round(columns * module)), max(1, round(rows * module))
     way = cv2.INTER_NEAREST if module >= 2 else cv2.INTER_AREA
     if 1 <= module < 2:
-        # Twice as large first: to enlarge by area alone would leave whole rows out.
+        # Doubled first, so that the resize shrinks: INTER_AREA does not average when it enlarges.
         modules = np.repeat(np.repeat(modules, 2, axis=0), 2, axis=1)
     return np.asarray(cv2.resize(modules, size, interpolation=way), dtype=np.uint8)
 
@@ -114,7 +113,7 @@ def _colors(rng: Random) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def _digits(rng: Random, symbol: Symbol, width: int) -> Blend | None:
-    """The text to print below a linear symbol, no wider than it, or None for none."""
+    """The text to print below a linear symbol, no wider than the symbol; None for no text."""
     if symbol.class_id != LINEAR or rng.random() > DIGITS_SHARE:
         return None
     text = " " * int(rng.integers(3)) + symbol.text[:40].strip() + " "
@@ -127,7 +126,7 @@ def _digits(rng: Random, symbol: Symbol, width: int) -> Blend | None:
 
 
 def _decorated(rng: Random, dark: Blend, module: float) -> Blend:
-    """A QR code as designers like them: with round modules, or with something in its middle."""
+    """A QR code that may have round modules or a logo in its middle."""
     if module >= 4 and rng.random() < ROUND_MODULES_SHARE:
         side = 2 * int(module / 2) + 1
         smooth = cv2.GaussianBlur(dark, (side, side), module / 3.5)
@@ -141,11 +140,11 @@ def _decorated(rng: Random, dark: Blend, module: float) -> Blend:
 
 
 def _write(rng: Random, image: Pixels, top: int, bottom: int, ink: NDArray[np.float32]) -> None:
-    """Fill the rows from `top` to `bottom` with some lines of text."""
+    """Write lines of text in the rows from `top` to `bottom`; sometimes leave them empty."""
     room = bottom - top
     if room < 9 or rng.random() < 0.25:
         return
-    count = int(rng.integers(1, 1 + min(MOST_LINES, room // 8)))
+    count = int(rng.integers(1, 1 + min(MAX_LINES, room // 8)))
     size = max(6, int(room / count * rng.uniform(0.5, 0.8)))
     x = int(image.shape[1] * rng.uniform(0, 0.3))
     for y in range(top + 2, bottom - size, max(1, room // count)):

@@ -1,4 +1,4 @@
-"""Lines of text, as masks to be printed on something."""
+"""Draw lines of text as ink masks."""
 
 import string
 from functools import cache, lru_cache
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import ImageFont
 
 Random = np.random.Generator
-# (h, w) uint8: how much of each pixel is ink, 0 to 255.
+# (h, w) uint8: the coverage of each pixel by ink, 0 to 255.
 Ink = NDArray[np.uint8]
 
-# Fonts that come with matplotlib, and have Latin letters: the mathematical ones are left out.
+# The fonts of matplotlib with Latin letters; its mathematical fonts are left out.
 FONT_PATTERNS: Final = ("DejaVuSans*.ttf", "DejaVuSerif*.ttf", "STIXGeneral*.ttf")
 LETTERS: Final = "eeeettttaaaoooiinnsshhrrddllccuummwffggyyppbbvkjxqz" + string.ascii_uppercase
 SMALLEST: Final = 6
@@ -24,10 +24,10 @@ def line(rng: Random, height: int, text: str | None = None, *, letters: int = 60
     """A line of text.
 
     Args:
-        rng: Where font and words come from.
-        height: Approximate height of the line, pixels.
-        text: The text (default: words that mean nothing, and numbers).
-        letters: How long such a text is at most.
+        rng: Source of randomness for font and words.
+        height: Approximate height of the line in pixels.
+        text: The text (default: random letters and digits, in words).
+        letters: Maximum length of the random text, in characters.
     """
     fonts = _font_files()
     font = _font(fonts[int(rng.integers(len(fonts)))], max(SMALLEST, round(0.8 * height)))
@@ -47,7 +47,7 @@ def _drawn(text: str, font: ImageFont.FreeTypeFont) -> Ink:
     mask = font.getmask(text)
     width, height = mask.size
     if not width or not height:
-        # Nothing but spaces.
+        # The text is all spaces.
         return np.zeros((1, 1), dtype=np.uint8)
     return np.array(mask, dtype=np.uint8).reshape(height, width)
 

@@ -1,4 +1,4 @@
-"""What a camera makes of a scene: light, blur, noise, and the loss of a JPEG."""
+"""Simulate a camera: lighting, blur, noise and JPEG compression."""
 
 import cv2
 import numpy as np
@@ -13,10 +13,9 @@ def photographed(rng: Random, image: Pixels, finest: float) -> Pixels:
     """The image as a camera might have taken it.
 
     Args:
-        rng: Where chance comes from.
-        image: The picture before the camera.
-        finest: Side in pixels of the smallest thing that should still be told from its neighbours;
-            bounds the blur.
+        rng: Source of randomness.
+        image: The scene.
+        finest: Side in pixels of the smallest detail that should stay distinct; limits the blur.
     """
     image = _lit(rng, image)
     if rng.random() < 0.35:
@@ -28,14 +27,14 @@ def photographed(rng: Random, image: Pixels, finest: float) -> Pixels:
 
 
 def compressed(rng: Random, image: Pixels) -> Pixels:
-    """The image after a JPEG of low to high quality."""
+    """The image after JPEG compression of random quality."""
     quality = int(rng.integers(25, 96))
     data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.uint8)
 
 
 def _lit(rng: Random, image: Pixels) -> Pixels:
-    """Uneven light, perhaps a shadow or glare, and little or much of it."""
+    """Apply lighting: perhaps uneven, dim, tinted or hazy, with a shadow or with glare."""
     height, width = image.shape[:2]
     light = np.full((height, width), rng.uniform(0.8, 1.2), dtype=np.float32)
     if rng.random() < 0.6:
@@ -60,7 +59,7 @@ def _ramp(rng: Random, height: int, width: int) -> NDArray[np.float32]:
 
 
 def _shadow(rng: Random, height: int, width: int) -> NDArray[np.float32]:
-    """Darker on one side of a soft line."""
+    """A shadow: darker on one side of a soft line."""
     angle, place = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.8, size=2)
     y = (np.arange(height, dtype=np.float32) - np.float32(place[0] * height))[:, np.newaxis]
     x = np.arange(width, dtype=np.float32) - np.float32(place[1] * width)
@@ -70,7 +69,7 @@ def _shadow(rng: Random, height: int, width: int) -> NDArray[np.float32]:
 
 
 def _glare(rng: Random, height: int, width: int) -> NDArray[np.float32]:
-    """A bright spot, added to what is there."""
+    """A bright spot, to be added to the image."""
     side = min(height, width) * rng.uniform(0.08, 0.4, size=2)
     center = rng.uniform(0, 1, size=2) * (height, width)
     y = ((np.arange(height) - center[0]) / side[0]).astype(np.float32)[:, np.newaxis]
@@ -82,7 +81,8 @@ def _blurred(rng: Random, image: Pixels, finest: float) -> Pixels:
     choice = rng.random()
     if choice < 0.3:
         return image
-    # Beyond that, fields merge, which few readers take; a tenth of the blurred images is.
+    # A sigma above 0.6 of a module merges modules, which few readers can handle; a tenth of the
+    # blurred images may have up to 1.2.
     limit = finest * (1.2 if rng.random() < 0.1 else 0.6)
     sigma = min(rng.uniform(0.3, 1) * limit, 5.0)
     if choice < 0.8:
@@ -91,7 +91,7 @@ def _blurred(rng: Random, image: Pixels, finest: float) -> Pixels:
 
 
 def _moved(rng: Random, image: Pixels, length: float) -> Pixels:
-    """Motion blur over this number of pixels."""
+    """Motion blur over `length` pixels, in a random direction."""
     side = 2 * int(np.ceil(length / 2)) + 1
     angle = rng.uniform(0, np.pi)
     arm = length / 2 * np.array([np.cos(angle), np.sin(angle)])
@@ -103,7 +103,7 @@ def _moved(rng: Random, image: Pixels, length: float) -> Pixels:
 
 
 def _noisy(rng: Random, image: Pixels) -> Pixels:
-    """Noise of a sensor: of each pixel alone, or in coarser grains."""
+    """Sensor noise, independent in each pixel and channel."""
     strength = rng.uniform(1, 14)
     grain: NDArray[np.int16] = np.empty(image.shape, dtype=np.int16)
     cv2.setRNGSeed(int(rng.integers(1 << 31)))

@@ -1,4 +1,4 @@
-"""Patterns in two colours: fabrics, grids, stripes, and what else looks like symbols."""
+"""Draw two-coloured patterns that resemble symbols: fabrics, grids, stripes and others."""
 
 from collections.abc import Callable
 from typing import Final
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from model_export.samples.geometry import translation
 
 Random = np.random.Generator
-# (h, w) uint8: 0 for one colour, 255 for another.
+# (h, w) uint8: the share of the second of two colours in each pixel, 0 to 255.
 Blend = NDArray[np.uint8]
 Pattern = Callable[[Random, int, int], Blend]
 
-# How many of the patterns of dots are of rings.
+# Share of the dot patterns that consist of rings.
 RING_SHARE: Final = 0.3
 
 
 def pattern(rng: Random, height: int, width: int) -> Blend:
-    """One of them, turned by any angle, painted or woven.
+    """Draw a random pattern, upright or rotated, smooth or grainy.
 
     Args:
-        rng: Where chance comes from.
+        rng: Source of randomness.
         height: Pixels.
         width: Pixels.
     """
@@ -31,7 +31,7 @@ def pattern(rng: Random, height: int, width: int) -> Blend:
 
 
 def _turned(rng: Random, draw: Pattern, height: int, width: int) -> Blend:
-    """A pattern at an angle: upright in a third of the cases."""
+    """Draw a pattern at a random angle; in a third of the cases, upright."""
     if rng.random() < 0.33:
         return draw(rng, height, width)
     side = int(np.hypot(height, width)) + 1
@@ -44,7 +44,7 @@ def _turned(rng: Random, draw: Pattern, height: int, width: int) -> Blend:
 
 
 def _roughened(rng: Random, blend: Blend) -> Blend:
-    """A pattern of threads or fibres rather than of paint."""
+    """Add grain, so that a pattern seems made of threads or fibres instead of paint."""
     grain = rng.integers(256, size=blend.shape, dtype=np.uint8)
     if rng.random() < 0.5:
         grain = np.asarray(cv2.blur(grain, (int(rng.integers(1, 6)), int(rng.integers(1, 6)))))
@@ -58,7 +58,7 @@ def _tiled(cell: Blend, height: int, width: int) -> Blend:
 
 
 def _stripes(rng: Random, height: int, width: int) -> Blend:
-    """All of one width: what tells symbols apart is that their bars differ."""
+    """Stripes of one width; the bars of a symbol have several widths."""
     period = int(rng.integers(3, 30))
     cell = np.zeros((1, period), dtype=np.uint8)
     cell[:, : max(1, round(period * rng.uniform(0.2, 0.8)))] = 255
@@ -73,7 +73,7 @@ def _checks(rng: Random, height: int, width: int) -> Blend:
 
 
 def _dots(rng: Random, height: int, width: int) -> Blend:
-    """Holes, lamps or rings in rows, of which some may be missing."""
+    """Rows of holes, lamps or rings; some may be missing."""
     period = int(rng.integers(5, 20))
     cell = np.zeros((period, period), dtype=np.uint8)
     radius = max(1, int(period * rng.uniform(0.2, 0.5)))
@@ -95,7 +95,7 @@ def _grid(rng: Random, height: int, width: int) -> Blend:
 
 
 def _basket(rng: Random, height: int, width: int) -> Blend:
-    """Squares of stripes, by turns upright and level."""
+    """Squares of stripes, alternately vertical and horizontal."""
     period, count = int(rng.integers(3, 10)), int(rng.integers(2, 8))
     stripe = np.arange(period * count) % period < max(1, int(period * rng.uniform(0.3, 0.7)))
     upright = np.tile(stripe, (period * count, 1))
@@ -104,7 +104,7 @@ def _basket(rng: Random, height: int, width: int) -> Blend:
 
 
 def _threads(rng: Random, height: int, width: int) -> Blend:
-    """Columns of threads, each at a distance of its own: coarse fabrics, stacks of paper."""
+    """Columns of unevenly spaced threads, as in coarse fabrics and stacks of paper."""
     wide, period = int(rng.integers(20, 120)), rng.uniform(2.5, 9)
     drawn = np.empty((height, width), dtype=np.uint8)
     for left in range(0, width, wide):
@@ -117,7 +117,7 @@ def _threads(rng: Random, height: int, width: int) -> Blend:
 
 
 def _dashes(rng: Random, height: int, width: int) -> Blend:
-    """Rows of dashes of random length, as carpets and woven straw have."""
+    """Rows of dashes of random length, as in carpets and woven straw."""
     rows, thick = int(rng.integers(2, 9)), int(rng.integers(3, 14))
     count = -(-height // rows)
     steps = rng.random((count, -(-width // thick) + 1)) < rng.uniform(0.3, 0.7)
@@ -130,7 +130,7 @@ def _dashes(rng: Random, height: int, width: int) -> Blend:
 
 
 def _noise(rng: Random, height: int, width: int) -> Blend:
-    """Speckles, of any size along either axis."""
+    """Speckles of random height and width."""
     scale = np.exp(rng.uniform(0, np.log(12), size=2))
     shape = np.maximum(2, (np.array([height, width]) / scale).astype(int))
     coarse = rng.integers(0, 256, size=shape).astype(np.uint8)
@@ -168,7 +168,7 @@ def _keys(rng: Random, height: int, width: int) -> Blend:
 
 
 def _weave(rng: Random, height: int, width: int) -> Blend:
-    """Straw and wicker: bands of short upright strands, which smooth strands hold together."""
+    """Straw and wicker: bands of short vertical strands, held together by smooth strands."""
     drawn = np.full((height, width), int(rng.integers(120, 256)), dtype=np.uint8)
     wide, tall = int(rng.integers(30, 140)), int(rng.integers(8, 36))
     period, bare = rng.uniform(2.5, 8), rng.uniform(0, 0.6)
@@ -184,7 +184,7 @@ def _weave(rng: Random, height: int, width: int) -> Blend:
 
 
 def _carpet(rng: Random, height: int, width: int) -> Blend:
-    """Tiles of fine, uneven lines, each laid a quarter turn from the next."""
+    """Carpet tiles of fine, uneven lines, each a quarter turn from its neighbours."""
     side, period = int(rng.integers(40, 200)), rng.uniform(2, 7)
     drawn = np.empty((height, width), dtype=np.uint8)
     across = np.arange(side)
@@ -200,16 +200,16 @@ def _carpet(rng: Random, height: int, width: int) -> Blend:
 
 
 def _loops(rng: Random, height: int, width: int) -> Blend:
-    """Carpets of loops: columns of bands, some of even strands, some of ridges across them."""
+    """Looped carpets: columns of bands, some of strands, some of ridges across the strands."""
     wide, period = int(rng.integers(25, 160)), rng.uniform(3, 9)
     wander = np.cumsum(rng.normal(scale=0.03 * period, size=width))
     strands = 0.5 + 0.5 * np.sin((np.arange(width) + wander) * 2 * np.pi / period)
     strands = strands ** rng.uniform(0.5, 2)
-    # No two strands are as bright.
+    # Each strand has its own brightness.
     turn = (np.arange(width) / period).astype(int)
     strands = strands * rng.uniform(0.6, 1, size=turn[-1] + 1)[turn]
     tallest, softness = int(rng.integers(10, 60)), int(rng.integers(1, 6))
-    # Of each row of a column: how bright it is, and how much of the strands shows in it.
+    # For each pixel: the brightness of its band, and how visible the strands are in it.
     bright = np.empty((height, width), dtype=np.float32)
     shown = np.empty((height, width), dtype=np.float32)
     for left in range(0, width, wide):
@@ -226,7 +226,7 @@ def _loops(rng: Random, height: int, width: int) -> Blend:
 
 
 def _files(rng: Random, height: int, width: int) -> Blend:
-    """Sleeves and papers that stand in a rack, each leaning a little another way."""
+    """Sleeves and papers in a rack, each leaning at a slightly different angle."""
     drawn = np.full((height, width), int(rng.integers(0, 60)), dtype=np.uint8)
     rack = int(rng.integers(40, max(41, height)))
     for bottom in range(rack, height + rack, rack):

@@ -1,4 +1,4 @@
-"""How flat prints come to lie in a picture: turned, seen from the side, and round a bottle.
+"""Place flat prints in a picture: rotated, tilted in perspective, or bent around a bottle.
 
 Coordinates are continuous, as everywhere in training: the pixel in column i and row j covers
 [i, i + 1) x [j, j + 1).
@@ -19,10 +19,10 @@ Random = np.random.Generator
 # (P, 2) float64: x, y.
 Points = NDArray[np.float64]
 
-# Half of a turn's share: how much of a bottle faces the camera to either side, radians.
+# Range of `Placement.bend`: how far a print reaches round a bottle to either side, radians.
 BEND: Final = (0.4, 1.15)
 BEND_SHARE: Final = 0.13
-# Greatest tilt about either axis, radians, and distance of the camera over the print's side.
+# Maximum tilt about either axis, radians; distance of the camera over the print's longer side.
 TILT: Final = 0.75
 DISTANCE: Final = (1.2, 4.0)
 UPRIGHT_SHARE: Final = 0.4
@@ -33,14 +33,14 @@ POINTS_PER_EDGE: Final = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placement:
-    """A map from the pixels of a print to those of a picture.
+    """A map from the pixels of a print to the pixels of a picture.
 
     Attributes:
         width: Width of the print, pixels.
         height: Height of the print, pixels.
-        matrix: (3, 3) float64, from the print, once bent, to the picture; perspective.
-        bend: Half of the angle of the cylinder that the print goes round, radians; 0 for flat.
-        sag: How far the middle of the print hangs below its ends, over its height.
+        matrix: (3, 3) float64, homography from the bent print to the picture.
+        bend: Half of the angle that the print spans on a cylinder, radians; 0 for a flat print.
+        sag: How far the middle of a bent print hangs below its ends, over its height.
     """
 
     width: int
@@ -50,12 +50,12 @@ class Placement:
     sag: float = 0.0
 
     def to_picture(self, points: Points) -> Points:
-        """Where points of the print are in the picture."""
+        """Map (P, 2) points of the print to (P, 2) points of the picture."""
         homogeneous = np.column_stack([self._bent(points), np.ones(len(points))]) @ self.matrix.T
         return np.asarray(homogeneous[:, :2] / homogeneous[:, 2:])
 
     def outline(self, xyxy: NDArray[np.float32]) -> Points:
-        """The picture's polygon of a rectangle of the print."""
+        """Map a rectangle of the print to a polygon in the picture."""
         x1, y1, x2, y2 = (float(value) for value in xyxy)
         corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]])
         steps = np.arange(4 * POINTS_PER_EDGE) / POINTS_PER_EDGE
@@ -64,14 +64,14 @@ class Placement:
         return self.to_picture(np.column_stack(edge))
 
     def whole(self) -> Points:
-        """The picture's polygon of the whole print."""
+        """The polygon of the whole print in the picture."""
         return self.outline(np.array([0, 0, self.width, self.height], dtype=np.float32))
 
     def paint(self, canvas: Pixels, image: Pixels) -> None:
-        """Draw the print, and nothing round it."""
+        """Draw the print on the canvas; pixels outside its outline stay as they are."""
         outline = self.whole()
         mask = np.zeros(canvas.shape[:2], dtype=np.uint8)
-        # OpenCV counts from the middle of the first pixel, half a pixel from the edge.
+        # In OpenCV, the centre of the first pixel is at 0, not at 0.5.
         polygon = np.rint((outline - 0.5) * (1 << CORNER_BITS)).astype(np.int32)
         cv2.fillPoly(mask, [polygon], (255,), cv2.LINE_8, CORNER_BITS)
         left, top, wide, tall = cv2.boundingRect(mask)
@@ -81,7 +81,7 @@ class Placement:
             cv2.copyTo(warped, mask[top : top + tall, left : left + wide], part)
 
     def paint_ink(self, canvas: Pixels, ink: Blend, color: NDArray[np.float32]) -> None:
-        """Print a mask in a colour onto what is there."""
+        """Print an ink mask in a colour on the canvas."""
         height, width = canvas.shape[:2]
         weight = self._warp(ink, 0, 0, width, height, cv2.BORDER_CONSTANT)
         share = weight[:, :, np.newaxis] * np.float32(1 / 255)
@@ -90,7 +90,7 @@ class Placement:
     def _warp(
         self, image: NDArray[np.uint8], left: int, top: int, width: int, height: int, border: int
     ) -> NDArray[np.uint8]:
-        """The part of the picture from this corner, of this size, that the print would fill."""
+        """The warped print, cropped to the part of the picture with this corner and size."""
         bent = self._bend_image(image) if self.bend else image
         local = translation(-left - 0.5, -top - 0.5) @ self.matrix @ translation(0.5, 0.5)
         warped = cv2.warpPerspective(bent, local, (width, height), borderMode=border)
@@ -119,18 +119,18 @@ class Placement:
         return np.asarray(bent, dtype=np.uint8)
 
     def _hang(self, angle: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How far each place of the print hangs down, pixels; none at its ends."""
+        """Vertical shift at each angle, pixels, positive downwards: opposite at middle and ends."""
         depth = (np.cos(angle) - np.cos(self.bend)) / (1 - np.cos(self.bend))
         return np.asarray(self.sag * self.height * (depth - 0.5))
 
 
 def place(rng: Random, shape: tuple[int, int], center: tuple[float, float]) -> Placement:
-    """Lay a print somewhere, at about its own size.
+    """Place a print at random angles, at about its own size.
 
     Args:
-        rng: Where angles come from.
+        rng: Source of randomness.
         shape: Height and width of the print, pixels.
-        center: Where its middle comes to lie, picture pixels.
+        center: x, y in the picture of the print's centre, pixels.
     """
     height, width = shape
     seen = _perspective(rng, height, width) if rng.random() < 0.6 else np.eye(3)
@@ -152,10 +152,10 @@ def _angle(rng: Random) -> float:
 
 
 def _perspective(rng: Random, height: int, width: int) -> Matrix:
-    """A print, its middle in the origin, as a camera in front of it sees it when it is tilted."""
+    """The homography from a print, centred at the origin, to a camera's view of it when tilted."""
     about_x, about_y = rng.uniform(-TILT, TILT, size=2)
     distance = max(height, width) * rng.uniform(*DISTANCE)
-    # The columns are what a step to the right and one down on the print are in space.
+    # The directions in space of a step to the right and of a step down on the print.
     right = np.array([np.cos(about_y), 0.0, -np.sin(about_y)])
     down = np.array([np.sin(about_x) * np.sin(about_y), np.cos(about_x), np.sin(about_x)])
     space = np.column_stack([right, down, np.zeros(3)])

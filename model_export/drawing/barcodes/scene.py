@@ -1,4 +1,4 @@
-"""One picture: symbols as software draws them, or several in front of a camera."""
+"""Draw a picture: a symbol or sheet as written by software, or symbols in front of a camera."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -24,35 +24,35 @@ from model_export.samples.geometry import Picture
 
 Random = np.random.Generator
 
-# How often a picture is one symbol and little else, a sheet of them, and how often it has none.
+# Share of the pictures that are a single symbol, a sheet of symbols, or without symbols.
 BARE_SHARE: Final = 0.29
 SHEET_SHARE: Final = 0.10
 EMPTY_SHARE: Final = 0.23
-# How many pictures are turned by a quarter at last, for cameras and symbols are held so, too.
+# Share of the pictures that are finally rotated by 90 degrees, as cameras and symbols often are.
 TURNED_SHARE: Final = 0.4
-# Most rows and columns of a sheet, and sides of its fields in pixels.
+# Maximum number of rows and of columns of a sheet, and the range of its field sides in pixels.
 SHEET_FIELDS: Final = 4
 FIELD_SIDES: Final = (70, 180)
-# Longer side of a picture in pixels, and the shorter over it.
+# Longer side of a picture in pixels, and its shorter side over the longer.
 LONGER_SIDES: Final = (180, 480)
 ASPECTS: Final = (0.45, 1.0)
-# How many symbols are tried, with the share of pictures for each. Many are more to learn from at
-# the same cost of the network, and few are what most photos have.
+# Numbers of symbols to try to place, and the share of the pictures for each number. Many symbols
+# teach more at the same training cost; few are what most photos have.
 COUNTS: Final = (1, 2, 3, 5, 8, 12)
 COUNT_SHARES: Final = (0.42, 0.11, 0.10, 0.12, 0.13, 0.12)
-# Longest side of a symbol over the picture's (the root of its area).
+# Range of a symbol's longer side over the picture's side, the square root of its area.
 SYMBOL_SIDES: Final = (0.07, 0.95)
-# Pixels of a module: less, and no reader could read it.
+# Minimum side of a module in pixels; readers cannot read smaller ones.
 FINEST_MODULE: Final = 0.8
-# Share of the prints without paper of their own, if what is behind is calm.
+# Share of the symbols printed directly on the surface, if that is plain enough.
 PRINTED_SHARE: Final = 0.4
-# Share of these that are faint, as on film or worn, and how much of the ink then shows.
+# Share of these that are faint, like print on film or worn print, and how opaque their ink is.
 FAINT_SHARE: Final = 0.25
 FAINT_INK: Final = (0.3, 0.8)
 DECOY_SHARE: Final = 0.25
 COVER_SHARE: Final = 0.1
-# How much of a symbol must be in the picture.
-LEAST_IN_VIEW: Final = 0.5
+# Minimum share of a symbol's box that must lie in the picture.
+MIN_IN_VIEW: Final = 0.5
 PLACES_TRIED: Final = 4
 
 
@@ -60,11 +60,11 @@ def draw_scene(rng: Random) -> Picture:
     """Draw one picture; the same random numbers give the same picture.
 
     Args:
-        rng: Where chance comes from.
+        rng: Source of randomness.
 
     Returns:
-        A picture of any size and the smallest upright box round each symbol: its fields and a
-        little of the light round them, without digits and add-ons.
+        A picture of random size and the smallest upright box around each symbol: its modules and
+        a little of the quiet zone, without digits and add-ons.
     """
     picture = _upright_scene(rng)
     return _turned(picture) if rng.random() < TURNED_SHARE else picture
@@ -82,7 +82,7 @@ def _upright_scene(rng: Random) -> Picture:
 
 
 def _turned(picture: Picture) -> Picture:
-    """A picture turned to the left by a quarter."""
+    """A picture rotated by 90 degrees to the left."""
     width = picture.image.shape[1]
     x1, y1, x2, y2 = picture.boxes_xyxy.T
     boxes = np.stack([y1, width - x2, y2, width - x1], axis=1)
@@ -90,7 +90,7 @@ def _turned(picture: Picture) -> Picture:
 
 
 def _bare_scene(rng: Random) -> Picture:
-    """A symbol as software writes it to a file, with anything from no margin to a wide one."""
+    """A symbol as software writes it to a file, with no margin up to a wide one."""
     symbol = random_symbol(rng, most_modules=int(np.exp(rng.uniform(np.log(20), np.log(190)))))
     longest = max(symbol.modules.shape)
     module = float(np.exp(rng.uniform(np.log(1), np.log(max(1.0, 480 / longest)))))
@@ -106,7 +106,7 @@ def _bare_scene(rng: Random) -> Picture:
 
 
 def _quiet(rng: Random) -> float:
-    """Light round a symbol in a file of its own, in modules: many have none at all."""
+    """Width in modules of the quiet zone of a symbol in its own file; 0 in a third of the cases."""
     choice = rng.random()
     if choice < 0.33:
         return 0.0
@@ -142,7 +142,7 @@ def _sheet_scene(rng: Random) -> Picture:
 
 
 def _empty_scene(rng: Random) -> Picture:
-    """Nothing to be found: what covers the whole picture is seen from near, as real fabrics are."""
+    """A picture without symbols: a pattern or surface, seen from close up like real fabrics."""
     height, width = _size(rng)
     image = patterned(rng, height, width) if rng.random() < 0.7 else surface(rng, height, width)
     if rng.random() < 0.4:
@@ -176,9 +176,9 @@ def _camera_scene(rng: Random) -> Picture:
 
 
 def _symbol_side(rng: Random, count: int) -> float:
-    """Longest side of one of several symbols, over the picture's (the root of its area).
+    """A symbol's longer side over the picture's side, the square root of its area.
 
-    Most of those that are alone are large, as people hold cameras; the others are of every size.
+    Most single symbols are large, as people hold the camera close; others may have any size.
     """
     smallest, largest = SYMBOL_SIDES
     if count == 1 and rng.random() < 0.65:
@@ -196,7 +196,7 @@ def _size(rng: Random) -> tuple[int, int]:
 def _add_symbol(
     rng: Random, image: Pixels, symbol: Symbol, module: float, taken: list[Points]
 ) -> Points | None:
-    """Lay a symbol where there is room; gives its outline, or None where there was none."""
+    """Draw a symbol where there is room, and return its outline; None if there is no room."""
     if rng.random() < PRINTED_SHARE:
         ink = _ink_only(symbol, module)
         placement = _free_place(rng, image, ink, taken)
@@ -217,7 +217,7 @@ def _add_symbol(
 def _free_place(
     rng: Random, image: Pixels, print_: Label, taken: Sequence[Points]
 ) -> Placement | None:
-    """A place in view where a print touches no other, or None where none was found."""
+    """A placement in view where a print touches no other, or None if none was found."""
     for _ in range(PLACES_TRIED):
         placement = _random_place(rng, image, print_.image.shape[:2])
         if _in_view(placement.outline(print_.box_xyxy), image):
@@ -239,7 +239,7 @@ def _ink_only(symbol: Symbol, module: float) -> Label:
 
 def _random_place(rng: Random, image: Pixels, shape: tuple[int, int]) -> Placement:
     height, width = image.shape[:2]
-    # Most prints lie within the picture; the ends of some are cut.
+    # Most prints lie within the picture; the border cuts some. Large ones are centred.
     x, y = rng.uniform(0.05, 0.95, size=2) * (width, height)
     if max(shape) > 0.7 * min(height, width):
         x, y = rng.normal(0.5, 0.08, size=2) * (width, height)
@@ -247,7 +247,7 @@ def _random_place(rng: Random, image: Pixels, shape: tuple[int, int]) -> Placeme
 
 
 def _legible_ink(rng: Random, image: Pixels, outline: Points) -> NDArray[np.float32] | None:
-    """A colour that stands out from what is behind, or None where that is too busy."""
+    """A colour that contrasts with the background, or None if that is uneven or mid-grey."""
     x1, y1, x2, y2 = _in_picture(_ends(outline), image).astype(int)
     behind = image[y1 : y2 + 1 : 2, x1 : x2 + 1 : 2]
     if behind.size == 0 or behind.std(axis=(0, 1)).max() > 22:
@@ -263,33 +263,33 @@ def _legible_ink(rng: Random, image: Pixels, outline: Points) -> NDArray[np.floa
 
 
 def _in_view(outline: Points, image: Pixels) -> bool:
-    """Whether enough of an outline is in the picture, and it is large enough to be seen."""
+    """Whether enough of an outline lies in the picture, and is large enough to be seen."""
     box = _in_picture(_ends(outline), image)
     low, high = outline.min(axis=0), outline.max(axis=0)
     shown = np.prod(np.maximum(box[2:] - box[:2], 0)) / max(1e-6, float(np.prod(high - low)))
-    return bool(shown >= LEAST_IN_VIEW and (box[2:] - box[:2]).min() >= 4)
+    return bool(shown >= MIN_IN_VIEW and (box[2:] - box[:2]).min() >= 4)
 
 
 def _touch(first: Points, second: Points) -> bool:
-    """Whether the upright boxes round two outlines overlap."""
+    """Whether the upright boxes around two outlines overlap."""
     apart = (first.min(axis=0) >= second.max(axis=0)) | (second.min(axis=0) >= first.max(axis=0))
     return not bool(apart.any())
 
 
 def _ends(outline: Points) -> NDArray[np.float32]:
-    """(4,) float32: the upright box round an outline."""
+    """(4,) float32: the upright box around an outline."""
     return np.concatenate([outline.min(axis=0), outline.max(axis=0)]).astype(np.float32)
 
 
 def _in_picture(boxes_xyxy: NDArray[np.float32], image: Pixels) -> NDArray[np.float32]:
-    """(..., 4) float32: boxes as far as they are in the picture."""
+    """(..., 4) float32: boxes clipped to the picture."""
     height, width = image.shape[:2]
     limits = np.array([width, height, width, height], dtype=np.float32)
     return np.asarray(np.clip(boxes_xyxy, 0, limits))
 
 
 def _cover(rng: Random, image: Pixels, outlines: Sequence[Points]) -> None:
-    """Draw strokes and blots over some symbols, as pens, fingers and dirt do."""
+    """Draw a stroke or blot over each symbol, like pens, fingers and dirt."""
     for outline in outlines:
         low, high = outline.min(axis=0), outline.max(axis=0)
         side = float((high - low).min())
@@ -303,7 +303,7 @@ def _cover(rng: Random, image: Pixels, outlines: Sequence[Points]) -> None:
 
 
 def _add_decoys(rng: Random, image: Pixels, taken: list[Points]) -> None:
-    """Lay down prints that resemble symbols, and are none."""
+    """Draw prints that resemble symbols but are not symbols."""
     shortest = min(image.shape[:2])
     for _ in range(int(rng.integers(1, 4))):
         height, width = (int(side) for side in shortest * rng.uniform(0.1, 0.6, size=2))

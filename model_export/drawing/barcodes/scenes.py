@@ -1,4 +1,4 @@
-"""Scenes by number, as a training takes them: without end, and the same in every process."""
+"""Numbered scenes for training: an unlimited number, and the same ones in every process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,18 +11,18 @@ from model_export.drawing.barcodes.scene import draw_scene
 from model_export.drawing.barcodes.symbols import CLASS_NAMES
 from model_export.samples.geometry import Picture
 
-# Keeps what is trained on apart from the files of `demo-data` with the same seed.
+# Part of the seed, so that training scenes differ from those of `demo-data` with the same seed.
 TRAINING_STREAM: Final = 0xBA
 
 
 @dataclass(frozen=True, slots=True)
 class BarcodeScenes:
-    """Pictures of barcodes to train on; every epoch has other ones.
+    """Pictures of barcodes to train on; every epoch has different ones.
 
     Attributes:
-        count: How many make an epoch.
+        count: Number of pictures in an epoch.
         seed: The run's seed.
-        epoch: Which of them, from 0.
+        epoch: The epoch, counted from 0.
     """
 
     count: int
@@ -36,7 +36,7 @@ class BarcodeScenes:
 
     @property
     def labelled(self) -> Sequence[int]:
-        """None: which pictures have boxes is not known before they are drawn."""
+        """Empty: which pictures have boxes is not known before they are drawn."""
         return ()
 
     def __len__(self) -> int:
@@ -56,5 +56,5 @@ class BarcodeScenes:
         return self
 
     def report(self) -> list[str]:
-        """The content of the data set, in a line for a person."""
+        """One line that describes the data set to the user."""
         return [f"{self.count} pictures of barcodes drawn for each epoch"]

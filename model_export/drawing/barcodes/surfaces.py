@@ -1,4 +1,4 @@
-"""Surfaces that symbols are printed on or lie on."""
+"""Draw the surfaces that symbols are printed on or lie on."""
 
 from functools import cache
 from pathlib import Path
@@ -21,17 +21,17 @@ PHOTOS: Final = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png"),
     *("grass.png", "gravel.png", "hubble_deep_field.jpg", "rocket.jpg"),
 )
-# How often a surface is a photo, a printed page or plain; the others are patterns.
+# Share of the surfaces that are a photo, a printed page or plain; the rest are patterns.
 PHOTO_SHARE: Final = 0.16
 PAGE_SHARE: Final = 0.12
 PLAIN_SHARE: Final = 0.40
 
 
 def surface(rng: Random, height: int, width: int) -> Pixels:
-    """Something to put symbols on: plain, a pattern, a page of text or a photo.
+    """Draw a surface for symbols: plain, a pattern, a page of text or a photo.
 
     Args:
-        rng: Where chance comes from.
+        rng: Source of randomness.
         height: Pixels.
         width: Pixels.
     """
@@ -46,7 +46,7 @@ def surface(rng: Random, height: int, width: int) -> Pixels:
 
 
 def patterned(rng: Random, height: int, width: int) -> Pixels:
-    """Fabrics, grids, stripes, dots and the like, turned by any angle."""
+    """A surface with a pattern: fabrics, grids, stripes, dots and others, upright or rotated."""
     return colored(rng, pattern(rng, height, width), contrast=rng.uniform(25, 230))
 
 
@@ -65,7 +65,7 @@ def page(rng: Random, height: int, width: int) -> Pixels:
 
 
 def stamp(image: Pixels, ink: Blend, x: int, y: int, color: NDArray[np.float32]) -> None:
-    """Print a mask in a colour, as far as it lies on the image."""
+    """Print an ink mask in a colour with its top left corner at x, y, clipped to the image."""
     x0, y0 = max(x, 0), max(y, 0)
     x1, y1 = min(x + ink.shape[1], image.shape[1]), min(y + ink.shape[0], image.shape[0])
     if x0 >= x1 or y0 >= y1:
@@ -76,7 +76,7 @@ def stamp(image: Pixels, ink: Blend, x: int, y: int, color: NDArray[np.float32])
 
 
 def colored(rng: Random, blend: Blend, *, contrast: float) -> Pixels:
-    """A pattern in two colours whose brightness differs by about `contrast` of 255."""
+    """Colour a pattern with two colours whose brightness differs by about `contrast` of 255."""
     middle = rng.uniform(50, 235)
     tint = rng.normal(scale=rng.choice((3.0, 25.0)), size=(2, 3))
     ends = np.clip(middle + np.array([[-0.5], [0.5]]) * contrast + tint, 0, 255)
@@ -103,7 +103,7 @@ def ink_color(rng: Random) -> NDArray[np.float32]:
 
 
 def _photo(rng: Random, height: int, width: int) -> Pixels:
-    """A part of a photo, of random size and place."""
+    """A random crop of a photo, resized."""
     photo = _read_photo(PHOTOS[rng.integers(len(PHOTOS))])
     tall, wide = photo.shape[:2]
     share = rng.uniform(0.3, 1) * min(tall / height, wide / width)

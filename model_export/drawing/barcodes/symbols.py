@@ -1,6 +1,6 @@
-"""Encode random content as symbols, in modules: their smallest dark and light fields.
+"""Encode random content as symbols: arrays of modules, their smallest dark or light fields.
 
-zxing-cpp encodes; it names the formats, and an independent reader can check what it writes.
+zxing-cpp encodes the symbols and names the formats; an independent reader can check the symbols.
 """
 
 import string
@@ -16,29 +16,30 @@ from zxingcpp import BarcodeFormat
 Random = np.random.Generator
 # (rows, columns) uint8, 255 where a symbol is dark, 0 where it is light; no quiet zone.
 Modules = NDArray[np.uint8]
-# The content of a symbol, given about how many characters it should have.
+# Makes the content of a symbol, given its approximate number of characters.
 Content = Callable[[Random, int], str]
 
 CLASS_NAMES: Final = ("qr_code", "data_matrix", "aztec", "pdf417", "linear")
 QR_CODE, DATA_MATRIX, AZTEC, PDF417, LINEAR = range(len(CLASS_NAMES))
-# How often each class is drawn.
+# Share of the symbols for each class.
 CLASS_SHARES: Final = (0.20, 0.24, 0.13, 0.15, 0.28)
 
 ALPHANUMERIC: Final = string.ascii_uppercase + string.digits
 CODE39_CHARACTERS: Final = ALPHANUMERIC + "-. $/+%"
 # Most content is short, as on labels; the longest fills a page with modules.
 FEWEST_CHARACTERS: Final = 3
-MOST_CHARACTERS: Final = 500
-# Half of the symbols hold at most this much, at any size: few modules, seen from close up.
+MAX_CHARACTERS: Final = 500
+# Half of the symbols hold at most this many characters, even if drawn large: few modules, as seen
+# from close up.
 SHORT_CHARACTERS: Final = 40
 # Maximum number of attempts, with ever shorter content, when a symbol has too many modules.
 ATTEMPTS: Final = 12
-# Versions of Data Matrix that are not square: six of the standard, and its extension (DMRE).
+# Range of rectangular versions of Data Matrix: six of the standard, then its extension (DMRE).
 OBLONG_VERSIONS: Final = (25, 49)
 OBLONG_SHARE: Final = 0.3
 # Height of the bars of linear symbols over their length.
 BAR_HEIGHTS: Final = (0.12, 0.9)
-# How far rows of stacked symbols may differ from their usual height.
+# Height of the rows of stacked symbols, relative to their usual height.
 ROW_STRETCH: Final = (0.67, 1.6)
 
 
@@ -47,7 +48,7 @@ class Symbol:
     """One encoded symbol.
 
     Attributes:
-        class_id: Place in `CLASS_NAMES`.
+        class_id: Index into `CLASS_NAMES`.
         format: Its format in zxing-cpp.
         text: Its content.
         modules: (rows, columns) uint8, 255 where it is dark.
@@ -64,11 +65,11 @@ class Kind:
     """A way to make symbols of a class.
 
     Attributes:
-        class_id: Place in `CLASS_NAMES`.
-        format: The name that zxing-cpp has for it.
-        share: How often it is chosen within its class.
+        class_id: Index into `CLASS_NAMES`.
+        format: Its format in zxing-cpp.
+        share: Its relative frequency within its class.
         content: Makes the text.
-        options: Names of zxing-cpp's options, and what to draw each from.
+        options: Names of zxing-cpp's options, and the values to choose from for each.
     """
 
     class_id: int
@@ -82,13 +83,15 @@ def random_symbol(rng: Random, most_modules: int) -> Symbol:
     """Encode random content.
 
     Args:
-        rng: Where chance comes from.
-        most_modules: The longer side should not have more; the smallest symbols of some formats do.
+        rng: Source of randomness.
+        most_modules: Desired maximum number of modules on the longer side; the smallest symbols of
+            some formats have more.
     """
     class_id = int(rng.choice(len(CLASS_NAMES), p=CLASS_SHARES))
-    # About as many as fit: a module of a matrix holds a twelfth of a character.
+    # About as many characters as fit: a character takes 10 modules of the length of a linear
+    # symbol, or 12 modules of a two-dimensional one.
     roomy = most_modules // 10 if class_id == LINEAR else most_modules**2 // 12
-    most = MOST_CHARACTERS if rng.random() < 0.5 else SHORT_CHARACTERS
+    most = MAX_CHARACTERS if rng.random() < 0.5 else SHORT_CHARACTERS
     longest = min(most, max(roomy, FEWEST_CHARACTERS + 2))
     smallest: Symbol | None = None
     for _ in range(ATTEMPTS):
@@ -113,7 +116,7 @@ def _random_kind(rng: Random, class_id: int) -> Kind:
 
 
 def _encoded(rng: Random, kind: Kind, length: int) -> Symbol | None:
-    """A symbol, or None where the content does not fit into the format."""
+    """A symbol, or None if the content does not fit into the format."""
     text = kind.content(rng, length)
     options: dict[str, int | str] = {
         name: values[int(rng.integers(len(values)))] for name, values in kind.options.items()
@@ -129,7 +132,7 @@ def _encoded(rng: Random, kind: Kind, length: int) -> Symbol | None:
 
 
 def _stretched(rng: Random, kind: Kind, modules: Modules) -> Modules:
-    """The symbol with rows of another height, where its format leaves them free."""
+    """The symbol with another row height, if its format leaves that free."""
     rows, columns = modules.shape
     if kind.format in ONE_ROW:
         height = max(1, round(columns * np.exp(rng.uniform(*np.log(BAR_HEIGHTS)))))
@@ -144,7 +147,7 @@ def _stretched(rng: Random, kind: Kind, modules: Modules) -> Modules:
 
 
 def _of(characters: str, fewest: int, most: int) -> Content:
-    """Content of these characters, within these lengths."""
+    """Content of random `characters`, from `fewest` to `most` of them."""
 
     def content(rng: Random, length: int) -> str:
         return _characters(rng, characters, min(max(length, fewest), most))
@@ -153,7 +156,7 @@ def _of(characters: str, fewest: int, most: int) -> Content:
 
 
 def _digits(count: int, first: str = "") -> Content:
-    """Random digits after the first ones, up to the wanted length."""
+    """`count` random digits after `first`; the requested length is ignored."""
 
     def content(rng: Random, _length: int) -> str:
         return first + _characters(rng, string.digits, count)
@@ -166,7 +169,7 @@ def _characters(rng: Random, characters: str, count: int) -> str:
 
 
 def _prose(rng: Random, length: int) -> str:
-    """Digits, letters or a web address: encoders pack each of them differently."""
+    """Digits, text or a web address; encoders pack each of these differently."""
     kind = rng.random()
     if kind < 0.3:
         return _characters(rng, string.digits, length)
@@ -185,9 +188,9 @@ def _codabar(rng: Random, length: int) -> str:
 
 
 def _gs1(rng: Random, length: int) -> str:
-    """A trade item's number with its check digit, and mostly a lot and a serial number.
+    """A trade item number with its check digit, usually with a lot, sometimes with a serial number.
 
-    Or a lot and a day alone, which are the shortest.
+    In 30 % of the cases, only a lot and a production date, the shortest content.
     """
     if rng.random() < 0.3:
         lot = _characters(rng, ALPHANUMERIC, min(length, 12))

@@ -24,7 +24,7 @@ from model_export.drawing.demo_data import shapes as subject_of_shapes
 from model_export.drawing.demo_data import write_demo_data
 from model_export.drawing.shapes import (
     CLASS_NAMES,
-    LEAST_VISIBLE,
+    MIN_VISIBLE,
     Shape,
     arrange,
     draw_scene,
@@ -106,14 +106,14 @@ def test_every_annotated_shape_shows_most_of_itself(index: int) -> None:
     for shape, mask in zip(scene, visible_masks(scene, HEIGHT, WIDTH), strict=True):
         # Pixels along the outline count for one or for none.
         outline = 2 * np.pi * shape.radius
-        assert mask.sum() >= LEAST_VISIBLE * filled(shape, MARGIN).sum() - outline / 4
+        assert mask.sum() >= MIN_VISIBLE * filled(shape, MARGIN).sum() - outline / 4
 
 
 @pytest.mark.parametrize("index", SCENES)
 def test_the_picture_differs_from_its_backdrop_where_the_shapes_are(
     index: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shapes, "MOST_NOISE", 0.0)
+    monkeypatch.setattr(shapes, "MAX_NOISE", 0.0)
     rng = np.random.default_rng((0, index))
     scene = arrange(rng, HEIGHT, WIDTH)
     empty = backdrop(rng, HEIGHT, WIDTH)
@@ -204,7 +204,7 @@ def test_the_same_call_writes_the_same_files_and_leaves_others_alone(
 @pytest.mark.parametrize("content", [b'{"images": []}', b"\xff\xfe"])
 def test_annotations_of_others_are_not_overwritten(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "val.json").write_bytes(content)
-    with pytest.raises(ModelExportError, match=r"val\.json is of another data set"):
+    with pytest.raises(ModelExportError, match=r"val\.json belongs to another data set"):
         write_demo_data(tmp_path, subject_of_shapes(64, 0), train=1, val=1)
     assert contents(tmp_path) == {Path("val.json"): content}
 

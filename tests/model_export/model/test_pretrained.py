@@ -126,8 +126,8 @@ def test_released_weights_start_a_training_for_other_classes(shared_data: Path) 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (("tiny", 5, "decoupled"), "holds yolox-nano .* 3 classes, and yolox-tiny .* 5 classes"),
-        (("nano", 3, "coupled"), "a decoupled head .* a coupled head .* was asked for"),
+        (("tiny", 5, "decoupled"), "holds yolox-nano .* 3 classes, .* yolox-tiny .* 5 classes"),
+        (("nano", 3, "coupled"), "a decoupled head .* but the model is .* a coupled head"),
     ],
 )
 def test_another_kind_of_model_is_refused_by_name(asked: Any, message: str, tmp_path: Path) -> None:
