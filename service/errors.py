@@ -124,6 +124,10 @@ class ModelFailedError(ServiceError):
     slug = "model-failed"
 
 
+class NotFiniteError(ModelFailedError):
+    """The model ran, and its output for an image holds values that are no numbers."""
+
+
 class DeadlineError(ServiceError):
     """The request's deadline passed before its answer was ready."""
 

@@ -25,7 +25,7 @@ def candidate_rows(dtype: Dtype) -> onnx.ModelProto:
 
     Its inputs are `rows`, (N, A, 4 + 1 + C) of `dtype`, and `count`, (1,) int64, which is K. Its
     outputs are `raw`, (N, K, 4 + 1 + C) of `dtype`, and `cells`, (N, K) int64, the numbers of these
-    rows, ascending. An objectness that is not a number counts as the lowest.
+    rows, ascending. An objectness that is NaN counts as the highest, so that the server sees it.
 
     Args:
         dtype: The element type of the rows.
@@ -36,7 +36,7 @@ def candidate_rows(dtype: Dtype) -> onnx.ModelProto:
         # Exact, and needed because ONNX Runtime's TopK takes no float16 on the CPU.
         helper.make_node("Cast", ["objectness"], ["objectness32"], to=TensorProto.FLOAT),
         helper.make_node("IsNaN", ["objectness32"], ["is_nan"]),
-        helper.make_node("Where", ["is_nan", "lowest", "objectness32"], ["rank"]),
+        helper.make_node("Where", ["is_nan", "highest", "objectness32"], ["rank"]),
         helper.make_node("TopK", ["rank", "count"], ["best_ranks", "best"], axis=1, sorted=0),
         helper.make_node(
             "TopK", ["best", "count"], ["cells", "places"], axis=1, largest=0, sorted=1
@@ -57,7 +57,7 @@ def candidate_rows(dtype: Dtype) -> onnx.ModelProto:
         ],
         [
             numpy_helper.from_array(np.array(OBJECTNESS, np.int64), "objectness_column"),
-            numpy_helper.from_array(np.array(-np.inf, np.float32), "lowest"),
+            numpy_helper.from_array(np.array(np.inf, np.float32), "highest"),
             numpy_helper.from_array(np.array([2], np.int64), "last_axis"),
         ],
     )

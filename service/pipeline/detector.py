@@ -15,7 +15,7 @@ import structlog
 from service.core.contract import ModelContract
 from service.core.decode import Detections
 from service.core.suppress import DetectionOptions
-from service.errors import ClientLeftError, DeadlineError, ServiceError
+from service.errors import ClientLeftError, DeadlineError, NotFiniteError, ServiceError
 from service.imaging.draw import DrawingPool, DrawingSlot, PictureType, draw_detections
 from service.observe.metrics import Metrics
 from service.pipeline.base import Pipeline
@@ -60,6 +60,8 @@ class Detector:
         self._ready_window_s = ready_window_s
         self._probe_task = _grey_image(contract)
         self._heartbeat: asyncio.Task[None] | None = None
+        # Whether rows were not finite: of an image since the last probe, and of the probe.
+        self._is_suspect = self._is_broken = False
 
     async def start(self) -> None:
         """Start all threads, and try one inference before anyone can call this ready."""
@@ -102,6 +104,8 @@ class Detector:
             return "the server is shutting down"
         if self._batcher.failures_in_a_row >= FAILURES_UNTIL_UNREADY:
             return f"the last {self._batcher.failures_in_a_row} batches failed"
+        if self._is_broken:
+            return "the model's output for the probe holds infinite or NaN values"
         window, last = self._ready_window_s, self._batcher.last_success
         if last is None or time.monotonic() - last > window:
             return f"no inference has succeeded within the last {window:g} s"
@@ -195,6 +199,7 @@ class Detector:
             outcome = DeadlineError.slug if is_past(deadline) else ClientLeftError.slug
             raise
         except ServiceError as error:
+            self._is_suspect |= isinstance(error, NotFiniteError)
             outcome, result = error.slug, error
         except Exception:
             # A bug of ours or of a decoder, which concerns no other image of the request.
@@ -212,21 +217,26 @@ class Detector:
             self._metrics.detections.labels(self.contract.class_names[class_id]).inc(boxes)
 
     async def _beat(self) -> None:
-        """Probe while no request shows whether the model works, or while batches fail."""
+        """Probe while no request shows that the model works, or one suggests that it does not."""
         period = self._ready_window_s / 3
         while True:
             await asyncio.sleep(period)
             last = self._batcher.last_success
             stale = last is None or time.monotonic() - last > period
-            if stale or self._batcher.failures_in_a_row:
+            if stale or self._batcher.failures_in_a_row or self._is_suspect or self._is_broken:
                 await self._probe()
 
     async def _probe(self) -> None:
         """Detect in a grey image, from its bytes on, so that hanging decoders are noticed too."""
         deadline = time.monotonic() + self._ready_window_s
+        self._is_suspect = False
         try:
             with self._admission.admit_image() as permit:
                 await self._pipeline.detect(permit, self._probe_task, deadline)
+            self._is_broken = False
+        except NotFiniteError as error:
+            self._is_broken = True
+            log.warning("probe failed", detail=error.detail)
         except ServiceError as error:
             log.warning("probe failed", detail=error.detail)
         except Exception:

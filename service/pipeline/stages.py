@@ -15,7 +15,7 @@ from service.core.letterbox import Letterbox, LetterboxMode, fit_to_model
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 from service.engine.base import ImageRows
-from service.errors import InvalidImageError
+from service.errors import InvalidImageError, NotFiniteError
 from service.imaging.read import read_image
 
 Pixels = NDArray[np.uint8]
@@ -143,7 +143,12 @@ class Stages:
             prepared: The image that the rows are of.
             rows: The network's output.
             seconds: Becomes part of the result.
+
+        Raises:
+            NotFiniteError: The rows hold values that are infinite or NaN.
         """
+        if not np.isfinite(rows.raw).all():
+            raise NotFiniteError("the model's output for this image holds infinite or NaN values")
         letterbox = prepared.letterbox
         detections = find_objects(rows.raw, letterbox, self.contract, task.options, rows.cells)
         width, height = letterbox.image_width, letterbox.image_height

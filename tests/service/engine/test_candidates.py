@@ -93,13 +93,11 @@ def test_a_confidence_of_zero_needs_every_row() -> None:
     assert not are_enough(choose(rows), [raw_threshold(contract(), 0.0)] * 3)
 
 
-def test_an_objectness_that_is_no_number_hides_no_candidate() -> None:
+def test_an_objectness_that_is_nan_reaches_the_server() -> None:
     rows = random_rows(candidates=40)
-    expected = choose(rows)
-    rows[:, ::2][rows[:, ::2, 4] < -5] = np.nan
-    options = DetectionOptions(confidence=0.2)
-    for image, before in zip(choose(rows), expected, strict=True):
-        assert find(image, contract(), options) == find(before, contract(), options)
+    rows[1, 5, 4] = np.nan
+    finite = [bool(np.isfinite(image.raw).all()) for image in choose(rows, 10)]
+    assert finite == [True, False, True]
 
 
 def test_probabilities_are_compared_as_they_are() -> None:

@@ -6,16 +6,18 @@ import time
 from typing import Any
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import service.pipeline.stages as stages_module
 from service.build import make_detector, on_one_thread
 from service.core.suppress import DetectionOptions
-from service.errors import InvalidImageError, QueueFullError
+from service.errors import InvalidImageError, NotFiniteError, QueueFullError
 from service.imaging.draw import DrawingPool, DrawingSlot
 from service.observe.metrics import Metrics
 from service.pipeline.one_thread import OneThreadRunner
-from service.pipeline.stages import ImageSource, ImageTask, Stages
+from service.pipeline.stages import DetectedImage, ImageSource, ImageTask, Stages
 from service.settings import Settings
 from support.engines import CONTRACT, CpuEngine, FakeEngine
 from support.pictures import plain
@@ -226,3 +228,59 @@ def test_a_large_image_is_decoded_under_the_common_lock(monkeypatch: pytest.Monk
     assert not lock.__enter__.called
     stages.prepare(task_for(plain(width=65)))
     assert lock.__enter__.called
+
+
+def with_broken_rows(engine: FakeEngine, value: float, above: float) -> FakeEngine:
+    """The engine, giving one value for an image whose mean pixel lies above a bound."""
+    whole = engine.rows_of
+
+    def rows_of(pixels: NDArray[np.uint8]) -> NDArray[np.floating]:
+        rows = whole(pixels)
+        if pixels.mean() > above:
+            rows[-1, 3] = value
+        return rows
+
+    engine.rows_of = rows_of  # type: ignore[method-assign]
+    return engine
+
+
+@pytest.mark.usefixtures("eight_cpus")
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", [FakeEngine, CpuEngine])
+def test_rows_that_are_not_finite_fail_their_image_alone(
+    kind: type[FakeEngine], value: float
+) -> None:
+    metrics = Metrics()
+
+    async def main() -> None:
+        detector = make_detector(Settings(), with_broken_rows(kind(), value, 200), metrics)
+        await detector.start()
+        sources = [ImageSource(plain(100)), ImageSource(plain(250)), ImageSource(plain(100))]
+        for _ in range(4):
+            good, broken, last = await detector.detect_all(
+                sources, DetectionOptions(), time.monotonic() + 9
+            )
+            assert isinstance(broken, NotFiniteError)
+            assert isinstance(good, DetectedImage)
+            assert isinstance(last, DetectedImage)
+        assert detector.unready_reason() is None
+        await detector.stop()
+
+    asyncio.run(main())
+    failed = metrics.registry.get_sample_value("yolox_images_total", {"outcome": "model-failed"})
+    assert failed == 4
+
+
+def test_a_model_that_gives_nan_for_the_probe_is_not_ready_until_it_recovers() -> None:
+    async def main() -> None:
+        engine = with_broken_rows(FakeEngine(), np.nan, 0)
+        detector = make_detector(Settings(ready_window_s=0.3), engine, Metrics())
+        await detector.start()
+        assert "NaN" in (detector.unready_reason() or "")
+        with_broken_rows(engine, 0.0, 0)
+        async with asyncio.timeout(9):
+            while detector.unready_reason() is not None:
+                await asyncio.sleep(0.02)
+        await detector.stop()
+
+    asyncio.run(main())
