@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from model_export.errors import ModelExportError
+from service.core.model_digest import model_digest
 
 
 def sha256_of(path: Path) -> str:
@@ -13,12 +14,15 @@ def sha256_of(path: Path) -> str:
 
 
 def short_sha256(path: Path) -> str:
-    """The first 12 hexadecimal digits of a file's SHA-256, which serve as a model's version.
+    """The first 12 hexadecimal digits of a model's SHA-256, which serve as its version.
+
+    Args:
+        path: The file. Weights that an ONNX file keeps in files beside it count as well.
 
     Raises:
         ModelExportError: The file cannot be read.
     """
     try:
-        return sha256_of(path)[:12]
+        return model_digest(path)[:12]
     except OSError as error:
         raise ModelExportError(f"cannot read {path}: {error.strerror}") from error

@@ -18,6 +18,7 @@ import structlog
 
 import service
 from service.core.letterbox import LetterboxMode
+from service.core.model_digest import model_digest
 from service.engine.base import CPU, CUDA, ONE_THREAD, CpuShares, LoadableEngine, see_model_file
 from service.engine.measure import Measured
 from service.engine.onnx_cpu import OnnxCpuEngine
@@ -212,7 +213,7 @@ def _measure(options: EngineOptions) -> str | None:
 
 def _key(options: EngineOptions) -> str:
     """The choice holds for one model, CPU, number of threads, way of fitting and runtimes."""
-    digest = hashlib.sha256(options.path.read_bytes())
+    digest = hashlib.sha256(model_digest(options.path).encode())
     versions = [importlib.metadata.version(name) for name in ("onnxruntime", "openvino")]
     facts = [cpu_model(), str(options.shares.threads), str(options.letterbox), *versions]
     digest.update("\0".join(facts).encode())

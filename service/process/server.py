@@ -18,8 +18,9 @@ from typing import Final, cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from service.build import load_engine
+from service.build import DEFAULT_MODEL, load_engine
 from service.cpus import let_threads_finish
+from service.engine.base import LoadableEngine
 from service.errors import StartupError
 from service.http.app import Application, create_app
 from service.http.connection.door import Door
@@ -28,6 +29,7 @@ from service.http.connection.uvicorn_check import check_uvicorn
 from service.http.connection.uvicorn_hooks import HookedServer
 from service.observe.metrics import Metrics
 from service.process.acceptor import Acceptor
+from service.process.model_pin import ModelPin
 from service.queue.cpu_sharing import WorkerLoads
 from service.queue.threads import any_at_work
 from service.settings import Settings
@@ -42,10 +44,17 @@ OBJECTS_UNTIL_COLLECTION: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class SharedPort:
-    """A bound socket, and the processes that take connections from it."""
+    """A bound socket, and the processes that take connections from it.
+
+    Attributes:
+        listener: The socket.
+        loads: What each process has to do.
+        pin: The one model that all of them serve.
+    """
 
     listener: socket.socket
     loads: WorkerLoads
+    pin: ModelPin
 
 
 class DrainingServer(HookedServer):
@@ -135,8 +144,12 @@ def serve(
     let_threads_finish()
     try:
         check_uvicorn()
-        loads = None if shared is None else shared.loads
-        app = create_app(settings, load_engine(settings), metrics, loads)
+        app = create_app(
+            settings,
+            _load(settings, shared),
+            metrics,
+            None if shared is None else shared.loads,
+        )
     except StartupError as error:
         # ONNX Runtime's messages may have several lines.
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
@@ -144,6 +157,18 @@ def serve(
     except KeyboardInterrupt:
         return 130
     return run(app, settings, shared, on_started)
+
+
+def _load(settings: Settings, shared: SharedPort | None) -> LoadableEngine:
+    """Load the model, which must be the other processes' before the loading and after it."""
+    if shared is None:
+        return load_engine(settings)
+    model = settings.model or DEFAULT_MODEL
+    if model.is_file():
+        shared.pin.check(model)
+    engine = load_engine(settings)
+    shared.pin.check(model)
+    return engine
 
 
 def run(

@@ -12,6 +12,7 @@ from pydantic_settings import CliApp
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
+from service.process.model_pin import ModelPin
 from service.process.server import SharedPort, serve
 from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
@@ -39,7 +40,8 @@ def main(listener_fd: str, channel_fd: str, place: str, *arguments: str) -> int:
     folder = Path(os.environ[FOLDER_VARIABLE])
     metrics = Metrics(folder)
     threading.Thread(target=_end_with_supervisor, args=(channel,), daemon=True).start()
-    shared = SharedPort(listener, WorkerLoads.attach(folder / LOADS_FILE, int(place)))
+    loads = WorkerLoads.attach(folder / LOADS_FILE, int(place))
+    shared = SharedPort(listener, loads, ModelPin(folder))
     return serve(settings, metrics, shared, lambda: channel.sendall(STARTED))
 
 

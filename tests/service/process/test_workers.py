@@ -255,3 +255,22 @@ def test_one_process_writes_no_metric_files(model: Path, tmp_path: Path) -> None
     ) as running:
         assert running.client.get("/metrics").status_code == 200
         assert list(tmp_path.glob("yolox-metrics-*")) == []
+
+
+def test_a_worker_serves_no_other_model_than_the_rest(
+    workers: Workers, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    blind = tiny_yolox_model(objectness_logit=-99.0)
+    model_file(tmp_path_factory.mktemp("other"), blind).replace(model)
+    os.kill(workers.pids[0], signal.SIGKILL)
+    workers.server.wait_for("worker could not start")
+    assert any("has changed since the other workers" in line for line in workers.server.events)
+    answers = [
+        httpx2.post(
+            f"{workers.server.url}/detect",
+            content=plain(255),
+            headers={"Content-Type": "image/png", "Connection": "close"},
+        )
+        for _ in range(6)
+    ]
+    assert all(answer.json()["results"][0]["detections"] for answer in answers)
