@@ -1,4 +1,4 @@
-"""The Prometheus metrics, on a registry of their own."""
+"""The server's Prometheus metrics, in a registry of their own."""
 
 from functools import cache
 from pathlib import Path
@@ -28,23 +28,23 @@ SECONDS: Final = (
 )
 BATCH_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
 
-# How a gauge of several live processes becomes one: each has its own queue, and one that is not
-# ready, or on another provider than asked, is enough to say so.
+# How the gauges of several live processes become one. Queues add up. One process that is not ready,
+# or runs on another provider than the device setting aims at, is enough for the server's value.
 Combined = Literal["livesum", "livemin", "livemax"]
 
 
 class Metrics:
-    """What an operator can see; every label takes its values from a bounded set.
+    """All metrics of the server; every label takes its values from a bounded set.
 
     Args:
-        folder: Where the workers of one server keep their values, for each of them to tell those
-            of all; by default this process is the only one, and its values stay in memory.
+        folder: Where the workers of one server keep their values, so that each worker can report
+            the values of all. By default this process is alone and keeps its values in memory.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.shared = folder is not None
         self.registry = CollectorRegistry()
-        # What is shared is read back from the folder, never from this process's own metrics.
+        # Shared values are read back from the folder, never from this process's own metrics.
         self._own = self.registry if folder is None else None
         self._define_requests()
         self._define_engine()
@@ -138,6 +138,6 @@ class Metrics:
 
 
 def _quick(metric: M) -> M:
-    """Remember the children: there are few, they stay, and each is looked for at every request."""
+    """Cache the labelled children: they are few and permanent, and every request looks them up."""
     metric.labels = cache(metric.labels)  # type: ignore[method-assign]
     return metric
