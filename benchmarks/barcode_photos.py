@@ -204,7 +204,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--score-by", choices=get_args(ScoreBy))
     parser.add_argument("--nms", choices=get_args(NmsMethod))
     parser.add_argument("--iou", type=fraction, metavar="P")
-    parser.add_argument("--thresholds", action="store_true", help="a line for each of several confidences")
+    parser.add_argument(
+        "--thresholds", action="store_true", help="a line for each of several confidences"
+    )
     parser.add_argument("--sheet", type=Path, metavar="JPG", help="draw the worst pictures")
     parser.add_argument("--sheet-photos", type=int, default=120, metavar="N", help="at most (120)")
     return parser.parse_args()
