@@ -1,4 +1,4 @@
-"""What a request costs apart from the model: wrk loads a server whose engine costs nothing.
+"""The cost of a request apart from the model: wrk loads a server whose engine costs nothing.
 
     python benchmarks/overhead.py [--processes 1 2] [--boxes 0 5] [--image bmp] [--refused]
 
@@ -71,7 +71,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw, and what the server spent on it.
+    """Rate and latencies that wrk measured, and the server's CPU time.
 
     Attributes:
         per_s: Requests a second.
@@ -181,7 +181,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Totals:
-    """What wrk counted."""
+    """Number of requests, and (p50, p99) of the latency in ms, from wrk."""
 
     requests: int
     quantiles_ms: tuple[float, float]
@@ -191,7 +191,7 @@ def run_wrk(command: Sequence[str], *, refused: bool = False) -> Totals:
     """Run wrk with the script above.
 
     Raises:
-        SystemExit: wrk fails, or not all answers are 200, or refusals with `refused`.
+        SystemExit: wrk fails, or not all answers are 200 or, with `refused`, refusals.
     """
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
     totals = done.stdout.rpartition("\ntotals ")[2].split()

@@ -21,7 +21,7 @@ SLACK_S = 1.0
 
 @dataclass
 class Load:
-    """What all connections share.
+    """The data that all connections share.
 
     Attributes:
         request: The bytes of one request.

@@ -3,8 +3,8 @@
     python benchmarks/training_speed.py --data DATASET [--split train] [--cache DIR]
 
 A whole step takes its samples from the workers, assigns them, computes the loss, steps the
-optimizer and updates the weight average. The other step is the forward and backward pass of the same
-network on ready tensors. The two alternate in short blocks, so that both run under the same
+optimizer and updates the weight average. The other step is the forward and backward pass of the
+same network on ready tensors. The two alternate in short blocks, so that both run under the same
 conditions.
 """
 
@@ -89,7 +89,7 @@ def whole_step(model: YOLOX, batches: Iterator[Batch], preset: str) -> Callable[
 
 
 def network_step(model: YOLOX, batch_size: int, height: int, width: int) -> Callable[[], None]:
-    """A call that does forward and backward on the same ready tensor, without assignment or loss."""
+    """A call that does forward and backward on the same tensor, without assignment or loss."""
     images = torch.randint(0, 256, (batch_size, 3, height, width), dtype=torch.uint8).float()
     images = images.to(memory_format=torch.channels_last)
 

@@ -1,4 +1,4 @@
-"""A running batcher on a bench, in front of an engine that a test holds."""
+"""A running batcher, in front of an engine that a test can hold."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ def image(value: int = 0, height: int = 64, width: int = 64) -> NDArray[np.uint8
 
 
 class Bench:
-    """A running batcher, with all that tests look at."""
+    """A running batcher, and everything that tests inspect."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Bench:
 
 
 async def settle() -> None:
-    """Let every task that can run do so."""
+    """Run the event loop until every task that can run has run."""
     for _ in range(10):
         await asyncio.sleep(0)
 
