@@ -69,11 +69,11 @@ class Metrics:
         self.stage_duration = self._histogram(
             "yolox_stage_duration_seconds", "Time an image spends in a stage.", SECONDS, ("stage",)
         )
-        self.images = self._counter("yolox_images", "Images, by what became of them.", ("outcome",))
+        self.images = self._counter("yolox_images", "Images, by outcome.", ("outcome",))
         self.detections = self._counter("yolox_detections", "Boxes returned.", ("class_name",))
         self.rejections = self._counter(
             "yolox_rejections",
-            "Requests refused, and images refused or dropped apart from theirs, by reason.",
+            "Requests refused, and images refused or dropped individually, by reason.",
             ("reason",),
         )
 
@@ -86,7 +86,7 @@ class Metrics:
         )
         self.batch_size = self._histogram("yolox_batch_size", "Images in a batch.", BATCH_SIZES, ())
         self.batch_capacity = self._gauge(
-            "yolox_batch_capacity_images", "Most images of a batch.", "livemax"
+            "yolox_batch_capacity_images", "Maximum images in a batch.", "livemax"
         )
         self.engine_busy = self._counter(
             "yolox_engine_busy_seconds", "Time that engine instances spent in batches.", ()
@@ -118,7 +118,7 @@ class Metrics:
         )
         self.workers = self._gauge("yolox_workers", "Processes that serve.", "livesum")
         self.worker_starts = self._counter(
-            "yolox_worker_starts", "Processes that began to serve, replacements among them.", ()
+            "yolox_worker_starts", "Processes that began to serve, replacements included.", ()
         )
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...]) -> Counter:
