@@ -94,7 +94,7 @@ class Acceptor:
         except (BlockingIOError, ConnectionError):
             return  # another process took it, or the client is gone
         except OSError as error:
-            log.warning("no connection can be taken", reason=str(error))
+            log.warning("cannot accept connections", reason=str(error))
             self._look_away(SHORTAGE_S)
             return
         connection.setblocking(False)
