@@ -23,8 +23,8 @@ REQUEST_TIMEOUT_S: Final = 30.0
 # Frameworks start daemons that leave their parent's process tree, but keep its environment.
 MARK: Final = "PEER_MARK"
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-# Of /proc/PID/stat, counted after the name: user and system time of the process and of its children
-# that have ended.
+# Fields of /proc/PID/stat, counted after the name: user and system time of the process, and of its
+# children that have ended.
 CPU_FIELDS: Final = slice(11, 15)
 
 
