@@ -2,21 +2,21 @@
 #              (no MODEL: the barcode detector that comes with the package)
 # make test    run the tests
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
-# make walk    the files that a request goes through, one after the other
-# make check   format, lint, types, import contracts and tests: what CI runs
-# make fix     let the tools mend what they can
+# make walk    list the files that a request goes through, in order
+# make check   check format, lint, types and import contracts, and run the tests, as CI does
+# make fix     let the tools fix what they can
 # PYTHON=python3.13 chooses the interpreter; EXTRA="..." adds flags to the server.
 
 PYTHON ?= python3
 MODEL ?=
-# Shells and package managers have a HOST of their own.
+# Empty, not ?=, because shells and package managers set a HOST of their own.
 HOST =
 PORT ?=
 DEVICE ?=
 EXTRA ?=
 TORCH := 2.13.0
 
-# The two ONNX runtimes cannot share an environment. The GPU's is taken where there is a driver.
+# The CPU and GPU runtimes cannot share an environment. The GPU's is installed where a driver is.
 ifneq ($(filter cuda tensorrt,$(DEVICE)),)
 RUNTIME := gpu
 else ifneq ($(filter cpu openvino,$(DEVICE)),)
@@ -80,7 +80,7 @@ $(SERVE_STAMP): pyproject.toml constraints.txt | $(SERVE_VENV)/bin/python
 	$(SERVE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(RUNTIME),fetch]'
 	@touch $@
 
-# The CPU build of torch where there is one: a local build tag, else uv knows where, else the plain one.
+# The CPU build of torch: by its local build tag, else by uv's index of it, else the plain build.
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)+cpu' 2>/dev/null \
 	  || { $(BIN)/python -m pip install --quiet uv \
@@ -89,12 +89,12 @@ $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,fetch,evaluate,train,dev]'
 	@touch $@
 
-# The tests run a real Prometheus: the machine's, else Debian's package unpacked here, without root.
-# Where neither can be had those tests are skipped, and say so.
+# The tests run a real Prometheus: the machine's, else Debian's package, unpacked here without root.
+# Without either, those tests are skipped with a note.
 APT := apt-get -qq -o Dir::State::lists=$(abspath $(VENV))/apt/lists -o Dir::Cache=$(abspath $(VENV))/apt -o Debug::NoLocking=1
 $(PROMETHEUS): | $(BIN)/python
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
 	  mkdir -p $(VENV)/apt/lists/partial $(VENV)/apt/archives/partial \
 	  && $(APT) update && cd $(VENV)/apt && $(APT) download prometheus \
 	  && dpkg-deb -x prometheus_*.deb ../prometheus && rm -r ../apt; } >/dev/null 2>&1 \
-	  || echo "note: no Prometheus could be had; the tests that need one are skipped" >&2
+	  || echo "note: Prometheus could not be installed; the tests that need it are skipped" >&2

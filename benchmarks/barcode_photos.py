@@ -1,24 +1,24 @@
-"""How well a barcode detector does on photos that an independent decoder has read.
+"""How well a barcode detector does on photos whose symbols an independent decoder has read.
 
     python benchmarks/barcode_photos.py --photos FOLDER --model FILE.onnx [--sheet worst.jpg]
     python benchmarks/barcode_photos.py --photos FOLDER --server http://127.0.0.1:8000
     python benchmarks/barcode_photos.py --photos FOLDER --model FILE.onnx --thresholds
 
-FOLDER holds a truth.json. In its place a COCO json is taken, as `demo-data --subject barcodes`
-writes one: there a symbol's text is what its own box decodes to, if anything. Options that are not
-given are the model's advice, else the service's defaults.
+FOLDER holds a truth.json. A COCO json, as `demo-data --subject barcodes` writes it, may be given
+instead; a symbol's text is then what its own box decodes to, if anything. Options that are not
+given have the values that the model recommends, else the service's defaults.
 
 Columns, each a share of the symbols:
 
 found     a box of the symbol's class has an IoU of 0.5 or more with it; for linear symbols, whose
           truth is only the scanned line, it covers half of that line's strip
 useful    some box, its sides 10 % longer (5 % at either end), decodes to exactly the symbol's text,
-          by zxing-cpp's defaults; of several symbols in a crop any will do, whatever its format
-useful+   the same with sides 20 % longer, that is 10 % at either end
-whole     the whole photo decodes to it: the most that any detector can be useful for
-truth     the truth's own box does, with sides 10 % longer; no bound where that is only a line
+          by zxing-cpp's defaults; if a crop has several symbols, any of them counts, of any format
+useful+   the same with sides 20 % longer (10 % at either end)
+whole     the whole photo decodes to the symbol's text: the upper limit of `useful`
+truth     the true box, its sides 10 % longer, decodes to it; no limit where that is only a line
 
-CPU time is that of all threads; `taskset -c 0` before the command keeps them from waiting busily.
+CPU time is that of all threads; with `taskset -c 0` before the command they do not spin.
 """
 
 import argparse
@@ -52,10 +52,10 @@ from service.core.suppress import DetectionOptions, with_recommended
 
 MATRIX = ("qr_code", "data_matrix", "aztec", "pdf417")
 CLASSES = (*MATRIX, "linear")
-# From few boxes to many: to read in each takes time.
+# From few boxes to many, because decoding each box takes time.
 THRESHOLDS = (0.9, 0.8, 0.7, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
 
-# A confidence, or None for the default, to a detector with it.
+# Maps a confidence, or None for the default, to a detector with that confidence.
 Source = Callable[[float | None], Detector]
 
 
@@ -104,7 +104,7 @@ def _row(counts: Tally) -> str:
 
 
 def _print_failures(outcomes: list[PhotoOutcome]) -> None:
-    """One line for each symbol that is not found or lost to a reader, and for each false alarm."""
+    """Print a line for each symbol that is missed or cannot be read, and for each false alarm."""
     for outcome in outcomes:
         name = f"{outcome.photo.path.parent.name}/{outcome.photo.path.name}"
         for each in outcome.symbols:
@@ -116,11 +116,11 @@ def _print_failures(outcomes: list[PhotoOutcome]) -> None:
             print(f"  {name}: {each.symbol.class_name} {what}, {end}")
         if not outcome.photo.symbols:
             for box in outcome.boxes:
-                print(f"  {name}: nothing there taken for {box.class_name}, {box.score:.3f}")
+                print(f"  {name}: background taken for {box.class_name}, {box.score:.3f}")
 
 
 def _print_thresholds(source: Source, photos: list[Photo]) -> None:
-    """A line for each confidence; texts that were read once are not read again."""
+    """Print a line for each confidence; a text that was read once is not read again."""
     reader = Reader()
     print(f"confidence  matrix  {'  '.join(CLASSES)}  useful useful+  false  strays (decode)")
     for confidence in THRESHOLDS:
@@ -139,7 +139,7 @@ def _print_thresholds(source: Source, photos: list[Photo]) -> None:
 
 @dataclass
 class TimedDetector:
-    """A detector that keeps the CPU time of each image, all threads of this process together."""
+    """A detector that records the CPU time of each image, over all threads of this process."""
 
     detector: Detector
 
@@ -151,7 +151,7 @@ class TimedDetector:
         return self.detector.class_names()
 
     def detect(self, image: bytes) -> list[Found]:
-        """The boxes that the detector finds."""
+        """Run the detector on an image file; gives what it finds."""
         started = time.process_time()
         found = self.detector.detect(image)
         self.cpu_ms.append((time.process_time() - started) * 1000)
@@ -180,7 +180,7 @@ def _source(arguments: argparse.Namespace) -> Iterator[Source]:
 
 
 def _remembering(network: Network) -> Network:
-    """The same network, run once for each picture; every threshold is then exact and cheap."""
+    """The same network, but run only once for each picture, so that many thresholds are cheap."""
     rows: dict[bytes, NDArray[np.floating]] = {}
 
     def remembered(images: NDArray[np.uint8]) -> NDArray[np.floating]:
@@ -204,11 +204,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--score-by", choices=get_args(ScoreBy))
     parser.add_argument("--nms", choices=get_args(NmsMethod))
     parser.add_argument("--iou", type=fraction, metavar="P")
-    parser.add_argument("--thresholds", action="store_true", help="a line for each of several")
-    parser.add_argument("--sheet", type=Path, metavar="JPG", help="draw the worst pictures")
     parser.add_argument(
-        "--sheet-photos", type=int, default=120, metavar="N", help="photos on that sheet (120)"
+        "--thresholds", action="store_true", help="a line for each of several confidences"
     )
+    parser.add_argument("--sheet", type=Path, metavar="JPG", help="draw the worst pictures")
+    parser.add_argument("--sheet-photos", type=int, default=120, metavar="N", help="at most (120)")
     return parser.parse_args()
 
 

@@ -63,7 +63,7 @@ def _frame(tile: Pixels, box: tuple[float, ...], scale: float, color: tuple[int,
 
 
 def _captions(outcome: PhotoOutcome) -> Iterator[str]:
-    """Four lines at most: the file, the fate of two symbols, and the boxes."""
+    """At most four lines: the file, the outcome of two symbols, and the boxes."""
     yield f"{outcome.photo.path.parent.name}/{outcome.photo.path.name}"
     for each in outcome.symbols[:2]:
         fate = "found" if each.found else f"missed, IoU {each.box_iou:.2f}"

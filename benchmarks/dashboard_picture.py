@@ -1,10 +1,11 @@
-"""Draws Grafana's dashboard without Grafana: its panels and queries, a real Prometheus's answers.
+"""Draws Grafana's dashboard without Grafana, from the answers of a real Prometheus.
 
     python -m service --model nano.onnx --max-queue-images 24 --max-images-per-request 4 &
     PYTHONPATH=tests python benchmarks/dashboard_picture.py http://127.0.0.1:8000 dash.png
 
-It starts a Prometheus with the project's rules that scrapes the server every second, sends photos
-from ever more clients at once, and draws what every panel would have shown of the last minutes.
+It starts a Prometheus that has the project's rules and scrapes the server every second. It sends
+photos from more and more clients at once, and draws what each panel, with its own queries, would
+have shown of that time.
 """
 
 import argparse
@@ -36,7 +37,7 @@ INK, PAPER, GRID = "#d8d9da", "#181b1f", "#2c3235"
 
 
 def send(url: str, photos: Iterator[bytes], stop: threading.Event) -> None:
-    """One client: photo after photo, and when it is refused, again a little later."""
+    """Be one client: send photo after photo, and wait a little after each refusal."""
     with httpx2.Client(base_url=url, timeout=60) as client:
         while not stop.is_set():
             answer = client.post(
@@ -47,7 +48,7 @@ def send(url: str, photos: Iterator[bytes], stop: threading.Event) -> None:
 
 
 def ramp(url: str, step_s: float) -> None:
-    """Steps of load, each with more clients than the one before."""
+    """Send load in steps, each with more clients than the last."""
     photos = itertools.cycle(path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg")))
     for clients in CLIENTS:
         stop = threading.Event()
@@ -75,7 +76,7 @@ def _locked(photos: Iterator[bytes]) -> Iterator[bytes]:
 def series_of(
     prometheus: Prometheus, target: dict[str, Any], start: float, end: float
 ) -> list[tuple[str, list[float], list[float]]]:
-    """Of one query: every series' legend, its seconds since `start`, and its values."""
+    """The series of one query: legend, seconds since `start`, and values of each."""
     query = target["expr"]
     for variable, value in FILL.items():
         query = query.replace(variable, value)
@@ -91,7 +92,7 @@ def series_of(
 
 
 def draw_lines(axes: Axes, panel: dict[str, Any], series: list[Any], end_s: float) -> None:
-    """A time series panel: lines, or areas one on the other."""
+    """Draw a time series panel: lines, or stacked areas."""
     custom = panel["fieldConfig"]["defaults"]["custom"]
     colours = {
         override["matcher"]["options"]: override["properties"][0]["value"]["fixedColor"]
@@ -114,7 +115,7 @@ def draw_lines(axes: Axes, panel: dict[str, Any], series: list[Any], end_s: floa
         for name, at, value in series:
             axes.plot(at, value, label=name, color=colours.get(name), linewidth=1.1)
     axes.set_xlim(0, end_s)
-    # Above the highest is room for the legend.
+    # Leave room for the legend above the highest value.
     axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
     unit = panel["fieldConfig"]["defaults"]["unit"]
     if unit in ("bytes", "percentunit"):
@@ -130,7 +131,7 @@ def draw_lines(axes: Axes, panel: dict[str, Any], series: list[Any], end_s: floa
 
 
 def draw_stat(axes: Axes, panel: dict[str, Any], series: list[Any]) -> None:
-    """A single value: the last one, of the series that had one last."""
+    """Draw a single value: the last one, from the series with the latest value."""
     axes.set_axis_off()
     if not series:
         return
@@ -155,7 +156,7 @@ def _with_unit(value: float, unit: str) -> str:
 
 
 def draw(prometheus: Prometheus, start: float, end: float, output: Path) -> None:
-    """The whole dashboard, laid out as its file says, into a picture."""
+    """Draw the whole dashboard, laid out as its file says."""
     (dashboard,) = DASHBOARDS
     everything = panels(dashboard)
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in everything)
@@ -163,7 +164,7 @@ def draw(prometheus: Prometheus, start: float, end: float, output: Path) -> None
     grid = figure.add_gridspec(rows, 24, wspace=0.8, left=0.03, right=0.99, top=0.985, bottom=0.01)
     for panel in everything:
         at = panel["gridPos"]
-        # A free line below each panel, and a column before it, is where the axes' numbers go.
+        # A free line below each panel, and a column before it, hold the numbers of the axes.
         height = max(1, at["h"] - 2)
         top = at["y"] + (at["h"] > 1)
         left = at["x"] + (at["x"] > 0)
@@ -195,7 +196,7 @@ def draw(prometheus: Prometheus, start: float, end: float, output: Path) -> None
 
 
 def main() -> None:
-    """Ramp, then draw."""
+    """Send the load, then draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("server", help="address of a running server")
     parser.add_argument("output", type=Path, help="a PNG")

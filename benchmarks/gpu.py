@@ -1,18 +1,17 @@
-"""The throughput of a model on a GPU, and how much of it the engine and the server pass on.
+"""Throughput of a model on a GPU, and how much of it the engine and the server reach.
 
     python benchmarks/gpu.py --model MODEL.onnx [--photo photo.jpg] [--batch 32]
         [--server-batch 8] [--workers 1 2 4] [--connections 64 256] [--seconds 6] [--device cuda]
 
-All of it in one run, in images a second:
+One run prints, in images a second:
 
-session.run      arrays in, arrays out, one batch after the other: the limit that the server is
-                 measured against
-device only      the batch and its rows stay on the device: what the network itself takes
+session.run      arrays in, arrays out, one batch after the other: the reference for the server
+device only      the batch and its rows stay on the device: the rate of the network itself
 CUDA graph       the same, recorded once and replayed
-engine           what the server calls for a batch, by one thread and by two
+engine           the call by which the server runs a batch, from one thread and from two
 server           raw JPEG bodies over HTTP, for each number of worker processes and connections
 
-All but the last run on random pixels. With `--device cpu` the two of the device are left out.
+All but the last run on random pixels. `--device cpu` leaves out `device only` and `CUDA graph`.
 """
 
 import argparse
@@ -46,7 +45,7 @@ Batch = NDArray[np.uint8]
 
 
 def main() -> None:
-    """Measure, and print a line for each."""
+    """Measure, and print a line for each measurement."""
     arguments = _arguments()
     options = EngineOptions(arguments.model, arguments.device, max_batch=arguments.batch)
     engine = open_engine(options)
@@ -64,7 +63,7 @@ def main() -> None:
 
 
 def _measure_calls(engine: Engine, images: Batch, arguments: argparse.Namespace) -> float:
-    """Images a second of `session.run`; all ways to call the model are printed."""
+    """Print the rate of each way to call the model; gives that of `session.run`, in images/s."""
     runtime = import_runtime()
     session = open_session(
         runtime,
@@ -114,7 +113,7 @@ def _on_device(
 
 
 def _rate(call: Callable[[], object], count: int, threads: int = 1, seconds: float = 1.5) -> float:
-    """Images a second of a call that this number of threads repeats."""
+    """Images a second of a call on `count` images that a number of threads repeat."""
     for _ in range(LEAST_CALLS):
         call()
     calls, ends = [0] * threads, time.monotonic() + seconds
@@ -134,7 +133,7 @@ def _rate(call: Callable[[], object], count: int, threads: int = 1, seconds: flo
 
 
 def _measure_server(arguments: argparse.Namespace, workers: int, limit: float) -> None:
-    """Requests a second of the server, and their part of the limit."""
+    """Print the server's images a second, and their ratio to `limit`."""
     batch = arguments.server_batch or arguments.batch
     flags = ["--device", arguments.device, "--max-batch-size", str(batch)]
     flags += ["--workers", str(workers), "--max-queue-images", "2048", *arguments.flags]
@@ -163,7 +162,7 @@ def _measure_server(arguments: argparse.Namespace, workers: int, limit: float) -
 
 
 def _counts(url: str) -> dict[str, float]:
-    """The sums and totals that the server tells, and the number of its processes."""
+    """The sums and totals in the server's metrics, and the number of its processes."""
     text = httpx.get(url.replace("/detect", "/metrics")).text
     counts = dict[str, float]()
     for family in text_string_to_metric_families(text):
@@ -175,7 +174,7 @@ def _counts(url: str) -> dict[str, float]:
 
 
 def _use(spent: dict[str, float]) -> str:
-    """CPU time, batch size and where an image's time went."""
+    """CPU time of an image, mean batch size, and mean time in each stage."""
     images = spent["yolox_batch_size_sum"]
     parts = [
         f"{stage} {1000 * spent[f'yolox_stage_duration_seconds_sum{stage}'] / images:.1f}"
@@ -188,7 +187,7 @@ def _use(spent: dict[str, float]) -> str:
 
 
 def _load(url: str, photo: Path, seconds: int, connections: int) -> Answers:
-    """Closed loops, from as many senders as it takes not to wait for them."""
+    """Send closed loops, from enough senders that the server never waits for one."""
     host, port = url.removeprefix("http://").split("/")[0].split(":")
     senders = -(-connections // CONNECTIONS_A_SENDER)
     each = [connections // senders] * senders
@@ -211,8 +210,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="ONNX file with a contract")
     parser.add_argument("--photo", type=Path, default=EXAMPLE, help="JPEG to send")
     parser.add_argument("--device", choices=devices, default="cuda")
-    parser.add_argument("--batch", type=int, default=32, help="most images of a batch")
-    parser.add_argument("--server-batch", type=int, help="most of the server's (those of --batch)")
+    parser.add_argument("--batch", type=int, default=32, help="maximum images of a batch")
+    parser.add_argument("--server-batch", type=int, help="maximum of the server (that of --batch)")
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4])
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 64, 256])
     parser.add_argument("--seconds", type=int, default=6, help="length of each load")

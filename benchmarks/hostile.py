@@ -1,12 +1,13 @@
-"""What an image costs at worst: every cell of the grid reports an object.
+"""The worst-case cost of an image: every cell of the grid reports an object.
 
     python benchmarks/hostile.py [--boxes spread|heaped]
 
-Rows as a hostile image and a threshold of 0 could make them, for YOLOX at 416 (3,549 cells) and at
-640 (8,400), go through the filter, decoding and suppression, under the server's default limits and
-with the limits open. Printed are the milliseconds on one thread, and their ratio to decoding an
-honest photo as telephones take them, of 12 megapixels: at most 1 by default. Boxes are spread over
-the image, so that few suppress one another and the loop is long, or heaped onto one another.
+Rows like those of a hostile image at a threshold of 0, for YOLOX at 416 (3,549 cells) and at 640
+(8,400 cells), go through the filter, decoding and suppression, with the server's default limits and
+without limits. The output has the milliseconds on one thread, and their ratio to decoding an
+ordinary phone photo of 12 megapixels, which should be at most 1 with the default limits. Boxes are
+either spread over the image, so that few suppress one another and the loop is long, or heaped onto
+one another.
 """
 
 import argparse
@@ -33,7 +34,7 @@ METHODS: tuple[NmsMethod, ...] = ("soft-mean", "soft-gaussian", "soft-linear", "
 PHOTO_SIDES = (4000, 3000)
 MOST_RATIO = 1.0
 TIMES = 7
-# Logits of boxes as small as half a cell, and as large as the image.
+# Ranges of the log sizes, in strides: from half a cell to as large as the image.
 LOG_SIZES = {"spread": (-0.7, 0.3), "heaped": (2.0, 4.0)}
 
 
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def hostile_rows(side: int, boxes: str) -> NDArray[np.float32]:
-    """(A, 4 + 1 + C) logits of which every row is over any threshold that is asked for."""
+    """(A, 4 + 1 + C) float32 logits; every row exceeds a threshold of 0."""
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(contract(side).num_cells(side, side), 5 + CLASSES))
     rows[:, 2:4] = rng.uniform(*LOG_SIZES[boxes], size=(len(rows), 2))
@@ -65,7 +66,7 @@ def hostile_rows(side: int, boxes: str) -> NDArray[np.float32]:
 
 
 def contract(side: int) -> ModelContract:
-    """A square model's of 80 classes."""
+    """The contract of a square model with 80 classes."""
     spec = InputSpec(name="images", height=side, width=side)
     names = tuple(f"class {number}" for number in range(CLASSES))
     return ModelContract(name="hostile", version="1", input=spec, class_names=names)
@@ -74,7 +75,7 @@ def contract(side: int) -> ModelContract:
 def finding(
     rows: NDArray[np.float32], side: int, options: DetectionOptions
 ) -> Callable[[], object]:
-    """All that the server does with the rows of one image."""
+    """A call that does all that the server does with the rows of one image."""
     _, way_back = letterbox(np.zeros((side, side, 3), np.uint8), side, side)
     return lambda: find_objects(rows, way_back, contract(side), options)
 
@@ -93,7 +94,7 @@ def photo() -> bytes:
 
 
 def median_ms(work: Callable[[], object]) -> float:
-    """CPU time of a call, in milliseconds."""
+    """Median CPU time of a call, in milliseconds."""
     costs = []
     for _ in range(TIMES):
         began = time.thread_time_ns()

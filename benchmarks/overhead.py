@@ -1,21 +1,22 @@
-"""What a request costs beside the model: the server with an engine that is free, loaded by wrk.
+"""The cost of a request apart from the model: wrk loads a server whose engine costs nothing.
 
     python benchmarks/overhead.py [--processes 1 2] [--boxes 0 5] [--image bmp] [--refused]
 
-The server is the real one (uvicorn, routes, queue, suppression) in processes of its own that share
-a socket and, where there are several, their metrics, like `--workers`. Its engine gives the same
-rows for any image, as one instance that batches, like a GPU's. Images are as small as the network's
-input, 64 x 64 pixels, and 64 KiB as files: a BMP with bytes after its end, or a JPEG with a long
-comment; what decoding costs is printed as well. Log lines go to a file. With `--refused` the server
-drains and refuses every request, which costs what a full queue's refusals do.
+The server is the real one (uvicorn, routes, queue, suppression) in processes of its own. They share
+a socket and, if there are several, their metrics, as with `--workers`. The engine gives the same
+rows for any image; like a GPU's, it is one instance that runs batches. Images have the size of the
+network's input, 64 x 64 pixels, and their files have 64 KiB: a BMP with bytes after its end, or a
+JPEG with a long comment. The cost of decoding them is printed as well. Log lines go to a file. With
+`--refused` the server drains and refuses every request, which costs as much as refusals by a full
+queue.
 
-In turns with it runs the floor: the same uvicorn and protocol in front of an application that
-reads the body and answers the same bytes. The columns:
+The floor runs in turns with the server: the same uvicorn and protocol in front of an application
+that reads the body and answers the same bytes. The columns:
 
-req/s       answered requests a second, by all processes, while wrk takes its share of the CPUs
-req/s/core  answered requests, over the CPU seconds of the server's processes
-us CPU      its inverse: microseconds of CPU time a request
-of floor    req/s/core, over the floor's
+req/s       answered requests a second of all processes, while wrk takes its share of the CPUs
+req/s/core  answered requests per CPU second of the server's processes
+us CPU      the inverse: microseconds of CPU time a request
+of floor    req/s/core, divided by the floor's
 p50, p99    latency in ms
 """
 
@@ -42,7 +43,7 @@ from service.imaging.read import read_image
 KINDS = ("bmp", "jpeg")
 FILE_BYTES = 64 * 1024
 ANSWER_TIMEOUT_S, WARM_UP_S = 60, 1.0
-# As long as curl's.
+# As long as the boundaries of curl.
 BOUNDARY = "------------------------f1c0a3d65b2e4d7788a1b2"
 WRK_SCRIPT = """
 function init(args)
@@ -62,7 +63,7 @@ end
 
 @dataclass(frozen=True)
 class Body:
-    """The body of a request, and its type."""
+    """The body of a request."""
 
     content: bytes
     content_type: str
@@ -70,7 +71,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Load:
-    """The figures of wrk, and the server's CPU time for them.
+    """Rate and latencies that wrk measured, and the server's CPU time.
 
     Attributes:
         per_s: Requests a second.
@@ -106,7 +107,7 @@ def main() -> None:
 def in_turns(
     arguments: argparse.Namespace, body: Body, boxes: int, processes: int
 ) -> tuple[Load, Load]:
-    """The median load of the server and that of the floor, which take turns."""
+    """The median loads of the server and of the floor, which are measured in turns."""
     with ExitStack() as stack:
         level = arguments.log_level
         refused = arguments.refused
@@ -132,11 +133,11 @@ def _print(label: str, load: Load, floor: Load) -> None:
 
 
 class Server:
-    """Processes that can be asked, and loaded.
+    """Server processes to which one request or a load can be sent.
 
     Args:
         processes: The processes.
-        status: The status that they answer with.
+        status: The HTTP status of their answers.
     """
 
     def __init__(self, processes: Processes, status: int = 200) -> None:
@@ -180,14 +181,18 @@ class Server:
 
 @dataclass(frozen=True)
 class Totals:
-    """The counts of wrk."""
+    """Number of requests, and (p50, p99) of the latency in ms, from wrk."""
 
     requests: int
     quantiles_ms: tuple[float, float]
 
 
 def run_wrk(command: Sequence[str], *, refused: bool = False) -> Totals:
-    """Run wrk with the script above; every answer has to be 200, or every one a refusal."""
+    """Run wrk with the script above.
+
+    Raises:
+        SystemExit: wrk fails, or not all answers are 200 or, with `refused`, refusals.
+    """
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
     totals = done.stdout.rpartition("\ntotals ")[2].split()
     if done.returncode != 0 or len(totals) != 5:
@@ -203,13 +208,13 @@ def run_wrk(command: Sequence[str], *, refused: bool = False) -> Totals:
 def cpu_seconds(process_id: int) -> float:
     """User and system time of a process so far, all its threads together."""
     stat = Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8")
-    # Counted from after the name, which may have spaces: utime and stime.
+    # utime and stime. Fields are counted after the process name, which may contain spaces.
     ticks = stat.rpartition(")")[2].split()[11:13]
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def image_file(kind: str) -> bytes:
-    """A grey picture of `SIDE` x `SIDE` pixels, 64 KiB as a file."""
+    """A grey picture of `SIDE` x `SIDE` pixels, in a file of 64 KiB."""
     picture = Image.new("RGB", (SIDE, SIDE), (128, 128, 128))
     plain = _encoded(picture, kind)
     if kind == "bmp":
@@ -225,7 +230,7 @@ def _encoded(picture: Image.Image, kind: str, **options: bytes) -> bytes:
 
 
 def decode_us(content: bytes, times: int = 300) -> float:
-    """CPU time of decoding one image, in microseconds."""
+    """Median CPU time of decoding one image, in microseconds."""
     costs = []
     for _ in range(times):
         started = time.thread_time_ns()
@@ -235,7 +240,7 @@ def decode_us(content: bytes, times: int = 300) -> float:
 
 
 def multipart(content: bytes) -> Body:
-    """An image as the one part of a form."""
+    """A form with an image as its only part."""
     head = 'Content-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
     parts = (f"--{BOUNDARY}\r\n{head}".encode(), content, f"\r\n--{BOUNDARY}--\r\n".encode())
     return Body(b"".join(parts), f"multipart/form-data; boundary={BOUNDARY}")
@@ -256,9 +261,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--refused", action="store_true", help="measure refusals")
     parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--seconds", type=int, default=4, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=4, help="length of each measurement")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="the number of rounds; their median is printed"
+        "--rounds", type=int, default=3, help="measurements, of which the median is printed"
     )
     parser.add_argument("--log-level", choices=("info", "warning"), default="info")
     return parser.parse_args()

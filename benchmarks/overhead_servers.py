@@ -1,4 +1,4 @@
-"""The servers of the overhead benchmark: ours with an engine that is free, and the floor."""
+"""The servers of the overhead benchmark: ours with an engine that costs nothing, and the floor."""
 
 import multiprocessing
 import os
@@ -41,10 +41,11 @@ CONTRACT = ModelContract(
 
 
 class FreeEngine:
-    """Finds the same boxes in any image, for nothing.
+    """Finds the same boxes in any image, at no cost.
 
     Args:
-        boxes: How many, `MOST_BOXES` at most; they do not overlap, and each has another class.
+        boxes: Number of boxes, at most `MOST_BOXES`; they do not overlap, and each has another
+            class.
     """
 
     provider = wanted_provider = "FreeExecutionProvider"
@@ -81,7 +82,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Service:
-    """The server under test: what a process of it needs to know."""
+    """The server under test; a call runs it in this process."""
 
     boxes: int
     log_level: str
@@ -89,7 +90,7 @@ class Service:
 
     def __call__(self, listener: socket.socket, place: int | None, started: Event) -> None:
         """Serve until a signal."""
-        # A queue that holds every connection: refusals are not what is measured.
+        # The queue holds every connection, because refusals are not measured here.
         settings = Settings(max_queue_images=4096)
         configure_logs("json", self.log_level)
         if place is not None:
@@ -108,7 +109,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Floor:
-    """uvicorn alone: what a process of it needs to know."""
+    """uvicorn alone, which always gives the same answer; a call runs it in this process."""
 
     answer: Answer
 
@@ -158,7 +159,7 @@ class Processes:
 
 @contextmanager
 def serving(what: Service | Floor, processes: int) -> Iterator[Processes]:
-    """Run processes on a free port; several of them share their metrics."""
+    """Run a number of processes on a free port; several processes share their metrics."""
     spawn = multiprocessing.get_context("spawn")
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,

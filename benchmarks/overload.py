@@ -1,22 +1,22 @@
-"""The server's answers under four times the load that saturates it.
+"""How the server copes with four times the load that saturates it.
 
     python benchmarks/overload.py [--model MODEL.onnx] [--photo photo.jpg] [--seconds 20] [--apart]
         [-- FLAGS]
 
-First `--clients` connections send one photo over and over, each as soon as it has its answer: what
-is answered then is the peak. Then many connections together send `--factor` times that, evenly
-paced and each in its turn, whatever they are answered. Both in turns, `--rounds` times, for a
-machine that others share is not always as fast. Printed are
+First `--clients` connections send one photo over and over, each as soon as it has its answer: their
+throughput is the peak. Then many connections together send `--factor` times the peak, evenly paced
+and each in its turn, without regard to the answers. The two loads alternate `--rounds` times,
+because the speed of a shared machine varies. The output has
 
-- the useful throughput, answers 200 a second, over the peak (limit 0.95);
-- the 99th percentile of their latency beside the deadline of a request;
-- how the rest was answered, and for 503 what Retry-After promised: who came back after so long
-  should find a place;
+- the useful throughput (answers 200 a second) over the peak (limit 0.95);
+- the 99th percentile of the latency of answers 200, and the deadline of a request;
+- the number of answers with each status, and for 503 the values of Retry-After: a client that comes
+  back after that time should be admitted;
 - the resident memory of the server after the peak, and after the overload.
 
-On few cores the sender, overload_sender.py, takes its share of what it measures, and a larger one
-in the overload: it is printed as well. With `--apart` it has the last CPU to itself, and the server
-has the others, at the peak as in the overload.
+On few cores the sender, overload_sender.py, takes CPU time from the server that it measures, and
+more of it in the overload; that time is printed as well. With `--apart` the sender has the last CPU
+to itself, and the server has the others, in both loads.
 """
 
 import argparse
@@ -43,8 +43,8 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "parcel.jpg"
 LEAST_OF_PEAK = 0.95
 DEADLINE_S = 10.0
 START_TIMEOUT_S = 120.0
-# How often each connection sends in the overload, a second: slower than its answers come, so that
-# waiting for them does not slow it down.
+# Requests a second of each connection in the overload. The rate is so low that answers come sooner
+# than the next request is due, so that waiting for them does not slow the sender down.
 RATE_OF_CONNECTION = 0.15
 ASKERS = 4
 PAGE_BYTES = 4096
@@ -52,11 +52,11 @@ PAGE_BYTES = 4096
 
 @dataclass(frozen=True)
 class Answers:
-    """The sender's view of a run.
+    """The answers that the sender got.
 
     Attributes:
-        seconds: How long the first half of its time was awaited and its second half counted.
-        statuses: How many answers had each status, in the counted time.
+        seconds: Length of the counted time, which is the second half of the load.
+        statuses: Number of answers with each status, in the counted time.
         latencies_s: Seconds that each answer 200 took, in the counted time.
         sender_cpus: CPUs that the sender itself kept busy.
     """
@@ -74,7 +74,12 @@ class Answers:
 
 @dataclass(frozen=True)
 class Promise:
-    """One refusal: how long it asked to wait, and whether the next try was then let in."""
+    """One refusal's Retry-After.
+
+    Attributes:
+        seconds: How long it told the client to wait.
+        kept: Whether the request after that wait was admitted.
+    """
 
     seconds: int
     kept: bool
@@ -107,11 +112,11 @@ def main() -> None:
 def report(
     peak: Answers, over: Answers, offered: float, promises: Sequence[Promise], memory: list[float]
 ) -> None:
-    """Print what was measured."""
+    """Print the results."""
     ratio = over.useful_per_s / peak.useful_per_s
     p99 = float(np.percentile(over.latencies_s, 99))
-    print(f"peak: {peak.useful_per_s:.1f} answers 200 a second; offered then: {offered:.0f}/s")
-    cpus = f"{peak.sender_cpus:.2f} at the peak, {over.sender_cpus:.2f} then"
+    print(f"peak: {peak.useful_per_s:.1f} answers 200 a second; overload: {offered:.0f}/s offered")
+    cpus = f"{peak.sender_cpus:.2f} at the peak, {over.sender_cpus:.2f} in the overload"
     print(f"CPUs that the sender took: {cpus}")
     print(f"answers in the overload: {dict(sorted(over.statuses.items()))}")
     print(f"useful / peak: {ratio:.3f} ({_verdict(ratio >= LEAST_OF_PEAK)} {LEAST_OF_PEAK})")
@@ -120,7 +125,7 @@ def report(
         kept = sum(promise.kept for promise in promises) / len(promises)
         waits = sorted({promise.seconds for promise in promises})
         print(
-            f"Retry-After: {waits} s in {len(promises)} refusals; a place was found in {kept:.0%}"
+            f"Retry-After: {waits} s in {len(promises)} refusals; {kept:.0%} were admitted after it"
         )
     print(f"resident memory: {memory[0]:.0f} MiB after the peak, {memory[1]:.0f} MiB at the end")
 
@@ -157,7 +162,7 @@ def _await_ready(process: subprocess.Popen[bytes], url: str) -> None:
 
 
 def load(url: str, photo: Path, seconds: int, connections: int, gap_s: float = 0) -> Answers:
-    """Send a photo for so long, and count what came in the second half."""
+    """Send a photo for a number of seconds, and count the answers of the second half."""
     address = httpx.URL(url)
     arguments = (address.host, address.port, photo, seconds, connections, gap_s)
     before = _cpu_seconds_of_ended_children()
@@ -177,9 +182,9 @@ def _cpu_seconds_of_ended_children() -> float:
 
 
 def read_answers(table: str, seconds: float, sender_cpus: float) -> Answers:
-    """What the sender wrote: when each request was due, how long it took, and its status.
+    """Read the sender's table: when each request was due, how long it took, and its status.
 
-    The first half fills the queue; counted are the answers that came in the second.
+    Only answers in the second half of the time count, because the first half fills the queue.
     """
     rows = [
         (float(row["offset"]), float(row["response-time"]), int(row["status-code"]))
@@ -192,7 +197,7 @@ def read_answers(table: str, seconds: float, sender_cpus: float) -> Answers:
 
 
 def together(rounds: Sequence[Answers]) -> Answers:
-    """Several rounds joined, as if they were one."""
+    """The answers of several rounds, combined into one."""
     return Answers(
         sum(answers.seconds for answers in rounds),
         sum((answers.statuses for answers in rounds), Counter[int]()),
@@ -203,7 +208,7 @@ def together(rounds: Sequence[Answers]) -> Answers:
 
 @contextmanager
 def asking(url: str, photo: Path) -> Iterator[list[Promise]]:
-    """Meanwhile, be a few more clients, who keep to what refusals ask for."""
+    """Run a few more clients meanwhile, which wait as long as Retry-After tells them."""
     over, promises = threading.Event(), list[Promise]()
     work = (url, photo.read_bytes(), over, promises)
     threads = [threading.Thread(target=_ask, args=work) for _ in range(ASKERS)]

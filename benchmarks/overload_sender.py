@@ -3,8 +3,8 @@
     python benchmarks/overload_sender.py HOST PORT PHOTO SECONDS CONNECTIONS GAP
 
 Each connection sends its next request as soon as it has its answer, but not before GAP seconds have
-passed since it was to send the last; the connections' turns are spread evenly over GAP. Prints a
-line for each answer: when its request was to be sent, seconds until the whole answer, its status.
+passed since the last one was due; the connections' turns are spread evenly over GAP. Prints a line
+for each answer: when its request was due, seconds until the whole answer had come, and its status.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ SLACK_S = 1.0
 
 @dataclass
 class Load:
-    """The state that all connections share.
+    """The data that all connections share.
 
     Attributes:
         request: The bytes of one request.
-        gap_s: From one request of a connection to the next, at least; in seconds.
+        gap_s: Minimum time from one request of a connection to the next, in seconds.
         seconds: For how long requests are sent.
         end: Loop time after which nothing more is sent.
-        rows: For each answer: when the request was due, seconds taken, status.
+        rows: For each answer, the loop time when its request was due, seconds taken, and status.
     """
 
     request: bytes
@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first turn."""
-        # uvloop's transports are none of asyncio's classes.
+        # uvloop's transports do not derive from asyncio's classes.
         self._transport = cast("asyncio.WriteTransport", transport)
         self._loop.call_at(self._due, self._send)
 
@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
         now = self._loop.time()
         self._load.rows.append((self._due, now - self._due, int(head[9:12])))
         self._answer.clear()
-        # Turns that were missed are left out: nobody sends two requests at once.
+        # A missed turn is skipped, because a connection sends only one request at a time.
         self._due = max(self._due + self._load.gap_s, now)
         self._loop.call_at(self._due, self._send)
 
@@ -86,7 +86,7 @@ def length_of(head: bytes) -> int:
 
 
 def main() -> None:
-    """Send, and print what came."""
+    """Send, and print the answers."""
     host, port, photo, *numbers = sys.argv[1:]
     seconds, connections, gap_s = map(float, numbers)
     content = Path(photo).read_bytes()
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 async def send(load: Load, address: tuple[str, int], connections: int) -> float:
-    """Send for as long as the load says; gives the loop's time of the beginning."""
+    """Send for the duration of the load; gives the loop time at the start."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     load.end = started + load.seconds

@@ -2,13 +2,13 @@
 
     python benchmarks/soak.py [--model MODEL.onnx] [--requests 100000] [-- FLAGS]
 
-Clients send pictures of ever other shapes (mostly thin ones, which cost the model little), as raw
-bodies, forms and JSON, now and then something that is refused (a cut file, a text, an option out of
-range), and now and then they leave before their answer. Printed are
+Clients send pictures of ever new shapes (mostly thin ones, which cost the model little), as raw
+bodies, forms and JSON. Some requests are to be refused (a truncated file, a text, an option out of
+range), and some clients disconnect before their answer. The output has
 
 - the seconds from the start of the process until it is ready (limit 2);
-- its resident memory after each tenth of the requests: the greatest beside a limit of 300 MiB, and
-  the last over the first, beside a limit of 1.05.
+- its resident memory after each tenth of the requests: the maximum (limit 300 MiB), and the ratio
+  of the last to the first (limit 1.05).
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Request:
 
 
 def main() -> None:
-    """Measure, and print the figures beside their limits."""
+    """Measure, and print the results with their limits."""
     arguments = _arguments()
     began = time.monotonic()
     with serving(arguments.model, arguments.flags) as (process_id, url):
@@ -72,10 +72,10 @@ def _verdict(value: float, limit: float) -> str:
 
 
 def send(url: str, count: int, seed: int) -> Counter[int]:
-    """Send this number of requests, several at once; gives their statuses.
+    """Send `count` requests, several at once; gives the number of answers with each status.
 
     Raises:
-        SystemExit: One was answered with another status than it should be.
+        SystemExit: An answer has another status than it should have.
     """
     address = httpx.URL(url)
     with ThreadPoolExecutor(CLIENTS) as threads:
@@ -97,7 +97,7 @@ def _client(address: httpx.URL, count: int, seed: str) -> Counter[int]:
 
 
 def _ask(server: http.client.HTTPConnection, path: str, rng: random.Random) -> int | None:
-    """The status of the answer, or None if it was not awaited."""
+    """Send a request; gives the status, or None if the client left before the answer."""
     request = random_request(rng)
     headers = {"Content-Type": request.content_type}
     server.request("POST", f"{path}?{request.query}", request.content, headers)
@@ -112,7 +112,7 @@ def _ask(server: http.client.HTTPConnection, path: str, rng: random.Random) -> i
 
 
 def random_request(rng: random.Random) -> Request:
-    """One of the many things that clients send."""
+    """A random request, of one of the kinds in `SHARES`."""
     content = picture(rng)
     match rng.choices(list(SHARES), list(SHARES.values()))[0]:
         case "photo":

@@ -1,10 +1,11 @@
-"""How much of a training step is the network: images/s of whole steps over those without the rest.
+"""The network's share of a training step: images/s of whole steps over those of the network alone.
 
     python benchmarks/training_speed.py --data DATASET [--split train] [--cache DIR]
 
-A whole step takes its samples from the workers, assigns, computes the loss, steps the
-optimizer and moves the average; the other is the forward and backward pass of the same network on
-ready tensors. The two take turns in short blocks, so that both meet the same machine.
+A whole step takes its samples from the workers, assigns them, computes the loss, steps the
+optimizer and updates the weight average. The other step is the forward and backward pass of the
+same network on ready tensors. The two alternate in short blocks, so that both run under the same
+conditions.
 """
 
 import argparse
@@ -36,7 +37,7 @@ BLOCK = 5
 
 
 def main() -> None:
-    """Measure, and print the ratio beside its limit."""
+    """Measure, and print the ratio with its limit."""
     try:
         _measure(_arguments())
     except ModelExportError as error:
@@ -73,7 +74,7 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 
 def whole_step(model: YOLOX, batches: Iterator[Batch], preset: str) -> Callable[[], None]:
-    """One step of a training."""
+    """A call that does one whole training step."""
     optimizer = sgd(model, rate=1e-4)
     average = WeightAverage(model)
     loss = DetectionLoss(PRESETS[preset])
@@ -88,7 +89,7 @@ def whole_step(model: YOLOX, batches: Iterator[Batch], preset: str) -> Callable[
 
 
 def network_step(model: YOLOX, batch_size: int, height: int, width: int) -> Callable[[], None]:
-    """Forward and backward on the same ready tensor, with nothing to assign or compare."""
+    """A call that does forward and backward on the same tensor, without assignment or loss."""
     images = torch.randint(0, 256, (batch_size, 3, height, width), dtype=torch.uint8).float()
     images = images.to(memory_format=torch.channels_last)
 
@@ -100,7 +101,7 @@ def network_step(model: YOLOX, batch_size: int, height: int, width: int) -> Call
 
 
 def seconds(step: Callable[[], None]) -> float:
-    """How long a block takes."""
+    """Duration of a block of steps, in seconds."""
     started = time.perf_counter()
     for _ in itertools.repeat(None, BLOCK):
         step()

@@ -1,14 +1,14 @@
-"""The walk of one request through the server: the files of `service/` it enters, in their order.
+"""The walk of one request through the server: the files of `service/` that it enters, in order.
 
     python benchmarks/walk.py [--functions]
 
 One JPEG is sent as a raw body to `POST /detect` of the real ASGI application, with the embedded
 model on the CPU. A profiler on the event loop and on every worker thread notes each function of
 `service/` that is called, helpers, properties and comprehensions included; a coroutine counts when
-it is first entered, not each time it goes on. The event loop's calls come first, then those of each
+it is first entered, not each time it resumes. The event loop's calls come first, then those of each
 worker thread, so that the walk is the same in every run.
 
-Another request comes before, which fills caches that every later one finds full.
+An earlier request, which is not recorded, fills the caches.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class Recorder:
     def __init__(self) -> None:
         self.on = False
         self._calls: dict[int, list[Call]] = {threading.get_ident(): []}
-        # Frames are kept, so that no new one has the identity of one that was seen.
+        # Holding the frames keeps Python from reusing their ids for new frames.
         self._entered: dict[int, FrameType] = {}
 
     def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
@@ -61,7 +61,7 @@ class Recorder:
         path = Path(frame.f_code.co_filename)
         if event != "call" or HOME not in path.parents or id(frame) in self._entered:
             return
-        # Also of what began before: it may go on while the recording is on.
+        # Note frames before the recording, too: a coroutine may resume while it is on.
         self._entered[id(frame)] = frame
         if self.on:
             call = Call(path.relative_to(HOME).as_posix(), frame.f_code.co_qualname)
@@ -79,7 +79,7 @@ def record(photo: bytes) -> list[list[Call]]:
         photo: The bytes of a JPEG.
     """
     recorder = Recorder()
-    # Threads take their profiler when they start, which is with the application.
+    # Threads take their profiler when they start, and they start with the application.
     threading.setprofile(recorder)
     sys.setprofile(recorder)
     try:
@@ -94,7 +94,7 @@ async def _answer(photo: bytes, recorder: Recorder) -> None:
     app = create_app(Settings(device="cpu"))
     async with app.router.lifespan_context(app):
         await ask(app, photo)
-        # The event loop finishes what the first request has left to do.
+        # Let the first request's remaining callbacks run before the recording.
         for _ in range(TURNS):
             await asyncio.sleep(0)
         recorder.on = True
@@ -135,7 +135,7 @@ async def ask(app: ASGIApp, photo: bytes) -> None:
 
 
 def stops(calls: Iterable[Call]) -> list[tuple[str, list[str]]]:
-    """The files that calls enter, one after the other, with the functions called in each."""
+    """The files that calls enter, in order, with the functions called in each."""
     groups = groupby(calls, key=lambda call: call.file)
     return [(file, [call.function for call in group]) for file, group in groups]
 

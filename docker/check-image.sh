@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# Build the service's image without Docker, run it, and see that it does what it should.
+# Build the service's image without Docker, run it, and check that it works.
 #
-#   docker/check-image.sh build cpu|gpu   build on a base made here; tell what layers weigh
-#   docker/check-image.sh run MODEL                run it as a container would ("" : the model inside);
+#   docker/check-image.sh build cpu|gpu            build on a base made here; print the sizes
+#   docker/check-image.sh run MODEL                run it as a container would ("": the embedded model);
 #                                                  DEVICE=openvino or cpu pins the engine
 #
-# Needs root, buildah and debootstrap (Debian packages), and the package registries that pip and
-# debootstrap are set up for. WORK is where images are kept; BUILD_OPTIONS goes to `buildah bud`
-# (volumes with certificates or a pip.conf, say). docker/README.md says
-# what this proves, and what it does not.
+# Needs root, buildah and debootstrap (Debian packages), and access to the package registries of pip
+# and debootstrap. WORK is the folder for images; BUILD_OPTIONS goes to `buildah bud`
+# (for example volumes with certificates or a pip.conf). docker/README.md says what this proves.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 WORK=${WORK:-/var/tmp/yolox-check-image}
@@ -19,7 +18,7 @@ mkdir -p "$WORK"
 
 bb() { buildah --root "$WORK/store" --runroot "$WORK/run" --storage-driver vfs "$@"; }
 
-# Debian with its own Python 3.13 in the place of python:3.13-slim-trixie: no image registry is needed.
+# Debian with its own Python 3.13 replaces python:3.13-slim-trixie, so that no image registry is needed.
 make_base() {
   bb inspect "$BASE" >/dev/null 2>&1 && return
   [ -e "$WORK/base/usr/bin/python3" ] || debootstrap --variant=minbase \
@@ -64,7 +63,7 @@ build() {
   bb rm "$container" >/dev/null
 }
 
-# As a container: a read-only root, /tmp in memory, user 10001 without capabilities, process 1.
+# Run as in a container: a read-only root, /tmp in memory, user 10001 without capabilities, process 1.
 run() {
   local model=$1 server
   container=$(bb from "localhost/yolox-serve:$FLAVOUR")

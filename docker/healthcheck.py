@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Exit 0 if the server of this container is ready; else print the reason and exit 1."""
+"""Exit with 0 if the server of this container is ready; else print the reason and exit with 1."""
 
 import http.client
 import os

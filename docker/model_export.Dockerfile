@@ -1,7 +1,7 @@
-# Training, export, evaluation: `python -m model_export`, with torch. The data are mounted.
+# Training, export and evaluation: `python -m model_export`, with torch. Mount the data.
 # Build it from the root of the repository:
 #   docker build -f docker/model_export.Dockerfile -t yolox-export .
-# torch's usual Linux wheels bring CUDA. For a CPU build, name the package index that has the
+# torch's usual Linux wheels contain CUDA. For a CPU build, name the package index that has the
 # CPU wheels of torch with --build-arg EXTRA_INDEX_URL=... (docker/README.md).
 # A digest pins the base for good: --build-arg PYTHON_IMAGE=python:3.13-slim-trixie@sha256:...
 ARG PYTHON_IMAGE=python:3.13-slim-trixie

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print the project's requirements, with those of the named extras, one per line.
+"""Print the requirements of the project and of the named extras, one per line.
 
 The images use it to install the dependencies in a layer of their own, before copying the source.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def requirements(pyproject: str, extras: list[str]) -> list[str]:
-    """List the dependencies in the text of a pyproject.toml, and those of its `extras`."""
+    """List the dependencies in the text of a pyproject.toml, then those of its `extras`."""
     project = tomllib.loads(pyproject)["project"]
     optional = project["optional-dependencies"]
     return [*project["dependencies"], *(line for extra in extras for line in optional[extra])]

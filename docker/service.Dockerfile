@@ -1,17 +1,17 @@
 # The server. Build it from the root of the repository, for a CPU or for an NVIDIA GPU:
 #   docker build -f docker/service.Dockerfile -t yolox-serve:cpu .
 #   docker build -f docker/service.Dockerfile -t yolox-serve:gpu --build-arg FLAVOUR=gpu .
-# With --target fetch: what fetches and adopts models, without a server.
+# --target fetch builds the image that fetches and adopts models, without a server.
 # A digest pins the base for good: --build-arg PYTHON_IMAGE=python:3.13-slim-trixie@sha256:...
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
-# An extra of pyproject.toml: `cpu`, or `gpu`, whose wheels bring CUDA and cuDNN along.
+# An extra of pyproject.toml: `cpu`, or `gpu`, whose wheels contain CUDA and cuDNN.
 ARG FLAVOUR=cpu
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
-# The dependencies have a layer of their own, which a change of the source leaves as it is.
+# The dependencies have a layer of their own, which stays cached when the source changes.
 COPY pyproject.toml constraints.txt docker/requirements.py docker/trim.py ./
 RUN python requirements.py "${FLAVOUR}" > requirements.txt \
  && pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt -r requirements.txt \
@@ -26,8 +26,8 @@ RUN python requirements.py fetch > requirements.txt \
  && pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt -r requirements.txt
 
 FROM ${PYTHON_IMAGE} AS runtime
-# pip compiled every module, so that nothing needs to be written beside them.
-# HOME is for caches alone (CUDA kernels, half-downloaded models); /tmp may be a tmpfs.
+# pip compiled every module, so Python need not write bytecode.
+# HOME holds only caches (CUDA kernels, half-downloaded models); /tmp may be a tmpfs.
 ENV PATH=/opt/venv/bin:${PATH} \
     PYTHONPATH=/opt/app \
     PYTHONSAFEPATH=1 \
@@ -53,8 +53,8 @@ FROM runtime AS service
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/app /opt/app
 COPY docker/healthcheck.py /opt/healthcheck.py
-# glibc gives the memory of large images back to the system above the trim threshold.
-# Without YOLOX_MODEL the model inside is served.
+# Above the trim threshold, glibc gives the memory of large images back to the system.
+# Without YOLOX_MODEL the server serves the embedded model.
 ENV MALLOC_TRIM_THRESHOLD_=131072 \
     YOLOX_HOST=0.0.0.0 \
     YOLOX_PORT=8000 \

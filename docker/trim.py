@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 UNUSED: Final = (
-    # A C and C++ library for other programs; the Python module contains its own copy.
+    # The library for C and C++ programs; the Python module contains its own copy.
     "onnxruntime/capi/libonnxruntime.so.*",
-    # OpenVINO for Intel's GPUs and NPUs, for other files than ONNX, and for other programs' C++.
+    # OpenVINO for Intel's GPUs and NPUs, for formats other than ONNX, and for C++ programs.
     "openvino/cmake",
     "openvino/include",
     "openvino/libs/cache.json",
@@ -59,7 +59,7 @@ def trim(site_packages: Path) -> int:
     freed = 0
     for path in list(unused(site_packages)):
         if not path.exists():
-            continue  # within a folder that is gone
+            continue  # its folder was deleted
         freed += size_of(path)
         if path.is_dir():
             shutil.rmtree(path)

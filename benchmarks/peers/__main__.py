@@ -1,15 +1,15 @@
-"""This server beside the servers that people would take instead.
+"""Compares this server with the servers that people would use instead.
 
     python -m benchmarks.peers [--model FILE.onnx] [--photos FOLDER] [--peers mosec,fastapi]
                                [--rounds 5] [--seconds 10] [--concurrency 1,8,32]
 
 Any model file with a contract will do. The peers get the same network in the form that their users
-have, which is made from that file and proves to give the same rows.
+have. That form is made from the file, and must give the same rows.
 
 Each peer has an environment of its own (made once, in runs/peers) with pinned packages. First all
 servers must find the same boxes. Then, in each round, each server is started, warmed up, loaded by
-wrk on this machine with a number of requests in flight, and ended, so that no server pays for
-another. Needs Linux, wrk, and the extras `cpu`, `train` (for the plot) and `evaluate`.
+wrk on this machine with a number of requests in flight, and stopped, so that no server takes CPU
+time from another. Needs Linux, wrk, and the extras `cpu`, `train` (for the plot) and `evaluate`.
 """
 
 import signal

@@ -20,21 +20,21 @@ CONCURRENCY: Final = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """The comparison that was asked for.
+    """The parsed command line of a comparison.
 
     Attributes:
         model: The ONNX file that our server serves.
-        peers_model: A file of the same weights for the peers; None to make theirs of `model`.
+        peers_model: A file of the same weights for the peers; None to make theirs from `model`.
         photos: A folder of JPEG files.
         truth: COCO annotations of the photos, or None.
-        checked: In how many photos boxes are compared at most.
+        checked: Maximum number of photos in which boxes are compared.
         peers: Names of the peers that take part.
-        ours: Our server's flags; None for a process per CPU, and one process beside it.
+        ours: Our server's flags; None for one process per CPU, and a single process as well.
         concurrency: The loads, in requests in flight.
         seconds: Length of a run.
         warm_up: How long each server and loop is loaded before its first run, in seconds.
         rounds: How often each contender is measured.
-        repeats: How often a run that others disturb is repeated at most.
+        repeats: Maximum repetitions of a run that other programs disturb.
         environments: The folder of the peers' environments.
         output: The folder for the results.
     """
@@ -56,12 +56,12 @@ class Arguments:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Our server's flags, as they are measured."""
+        """Our server's flags in the comparison."""
         return one_per_cpu(usable_cpus()) if self.ours is None else self.ours
 
 
 def read_arguments(words: Sequence[str] | None = None) -> Arguments:
-    """The arguments in the words of a command line, by default in this process's."""
+    """Parse the words of a command line, by default those of this process."""
     parsed = vars(_parser().parse_args(words))
     # `--peers a,b` and `--peers a b` are the same.
     parsed["peers"] = tuple(dict.fromkeys(chain.from_iterable(parsed["peers"])))
@@ -72,8 +72,8 @@ def read_arguments(words: Sequence[str] | None = None) -> Arguments:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers",
-        description="Compare this server with the servers that people would take instead: same "
-        "model, photos, machine and boxes.",
+        description="Compare this server with the servers that people would use instead, with the "
+        "same model, photos, machine and boxes.",
     )
     what = parser.add_argument_group("what is compared")
     what.add_argument(
@@ -87,8 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         "--peers-model",
         type=Path,
         metavar="FILE",
-        help="what the peers serve instead of a form made from --model: the same weights in "
-        "another file, such as one adopted with --keep-graph",
+        help="file that the peers serve instead of a form made from --model: the same weights, "
+        "for example adopted with --keep-graph",
     )
     what.add_argument(
         "--photos",
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         "--truth",
         type=Path,
         metavar="FILE",
-        help="COCO annotations of the photos; adds the AP of what each server answers",
+        help="COCO annotations of the photos; adds the AP of each server's answers",
     )
     what.add_argument(
         "--checked",
@@ -116,14 +116,14 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         default=[PEERS],
         metavar="NAME,...",
-        help=f"peers that take part (default: {','.join(PEERS)}); `fastapi` stands for both of its",
+        help=f"peers that take part (default: {','.join(PEERS)}); `fastapi` stands for two peers",
     )
     what.add_argument(
         "--ours",
         type=lambda text: tuple(shlex.split(text)),
         metavar="FLAGS",
-        help="flags of our server, in one word, such as --ours='--device cpu' (default: a process "
-        "for each CPU; ours with its defaults, one process, is measured beside it)",
+        help="flags of our server, in one word, such as --ours='--device cpu' (default: one "
+        "process for each CPU; a single process, with the defaults, is measured as well)",
     )
     _add_run_arguments(parser.add_argument_group("how it is measured"))
     return parser
@@ -147,8 +147,8 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
         type=_seconds,
         default=5,
         metavar="S",
-        help="load before the first run of each server and loop, in which engines prepare for the "
-        "sizes that are sent most (%(default)s)",
+        help="load before the first run of each server and loop, during which engines prepare for "
+        "the most frequent sizes (%(default)s)",
     )
     group.add_argument(
         "--rounds",
@@ -162,7 +162,7 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
         type=natural,
         default=2,
         metavar="N",
-        help="repetitions, at most, of a run that others on the machine disturb (%(default)s)",
+        help="maximum repetitions of a run that other programs disturb (%(default)s)",
     )
     group.add_argument(
         "--environments",
@@ -181,7 +181,7 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def _names_of_peers(text: str) -> tuple[str, ...]:
-    """The peers that `mosec,fastapi` names; the name of an environment stands for all in it."""
+    """Parse names like `mosec,fastapi`; the name of an environment stands for all peers in it."""
     chosen: list[str] = []
     for name in filter(None, (part.strip() for part in text.split(","))):
         known = [peer for peer in PEERS if name in (peer, peer.partition("-")[0])]
@@ -199,7 +199,7 @@ def _counts(text: str) -> tuple[int, ...]:
 
 
 def _seconds(text: str) -> float:
-    """At least 1, as wrk takes whole seconds."""
+    """Parse a duration of at least 1 s, because wrk takes whole seconds."""
     seconds = float(text)
     if seconds < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")

@@ -1,4 +1,4 @@
-"""A whole comparison: what it needs is prepared, boxes are compared, speeds are measured."""
+"""A whole comparison: prepare the model and servers, compare the boxes, measure the speeds."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,11 +40,11 @@ Found = dict[str, dict[str, list[Box]]]
 
 
 def run_comparison(arguments: Arguments, say: Say) -> Report:
-    """Compare, and report.
+    """Run a comparison; gives its report.
 
     Args:
-        arguments: The contenders, and how to compare them.
-        say: Called with lines about the progress.
+        arguments: What to compare, and how.
+        say: Called with each line about the progress.
 
     Raises:
         ModelExportError: Something is missing, a server fails, or one finds other boxes.
@@ -132,9 +132,9 @@ def _plan(
 def _find_boxes(
     contenders: Sequence[Contender], plan: Plan, photos: Sequence[Path], say: Say
 ) -> tuple[Found, Engine]:
-    """The boxes of all servers in some photos, and the engine that ours states.
+    """The boxes that each server finds in the photos, and the engine that ours states.
 
-    Our server answers with square letterboxes, as the others do.
+    Our server uses square letterboxes here, as the peers do.
     """
     model, flags = str(plan.model), [*plan.flags, "--letterbox", "square"]
     square = ours(model, flags).renamed(SQUARE)
@@ -157,7 +157,7 @@ def _agreements(
     checked: Sequence[Path],
     tolerance: Tolerance,
 ) -> dict[str, Agreement]:
-    """How well each peer agrees with ours in the photos that can be compared."""
+    """How well each peer's boxes agree with ours, in the photos that can be compared."""
     reference = {photo.name: found[SQUARE][photo.name] for photo in checked}
     others = {name: found[name] for name in found if name != SQUARE}
     return check_boxes(reference, others, tolerance)
@@ -170,7 +170,7 @@ def _precisions(
     found: Found,
     plan: Plan,
 ) -> dict[str, float]:
-    """The AP of what ours, as it is measured, and the peers answer; empty without annotations."""
+    """The AP of our server, as it is measured, and of the peers; empty without annotations."""
     if coco is None:
         return {}
     (measured,) = (each for each in contenders if each.name == OURS)

@@ -8,7 +8,7 @@ from benchmarks.peers.official import CONFIDENCE, IOU
 from benchmarks.peers.outcome.results import ALONE, OURS
 
 SERVERS: Final = "benchmarks.peers.servers"
-# Asks our server for what official.py does.
+# Makes our server postprocess as official.py does.
 QUERY: Final = f"confidence={CONFIDENCE}&score_by=joint&nms=hard&iou={IOU}&class_agnostic=false"
 
 UVICORN: Final = (
@@ -36,10 +36,10 @@ class Contender:
         title: Its name in the table.
         environment: Name of its requirement file; None for the environment of this process.
         arguments: Arguments of the interpreter, in which `{port}` stands for the port.
-        path: Path that takes images, options included.
+        path: URL path to which images are sent, with its query.
         workers: Number of workers.
         threads: ONNX Runtime's threads in each worker.
-        settings: How it is set up, for people to read.
+        settings: A description of its settings, for people to read.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Contender:
 
 
 def one_per_cpu(cpus: int) -> tuple[str, str]:
-    """The flags by which our server has a process for each CPU, as most peers have."""
+    """The flags that give our server one process for each CPU, as most peers have."""
     return "--workers", str(cpus)
 
 
@@ -108,7 +108,7 @@ def peers(cpus: int) -> tuple[Contender, ...]:
 def _peer(
     name: str, title: str, arguments: tuple[str, ...], shape: tuple[int, int], settings: str
 ) -> Contender:
-    """A peer whose name begins with its environment's; `shape` is its workers and threads."""
+    """A peer, whose environment is the first part of its name; `shape` is (workers, threads)."""
     workers, threads = shape
     environment = name.partition("-")[0]
     return Contender(name, title, environment, arguments, "/detect", workers, threads, settings)

@@ -1,8 +1,8 @@
-"""A loop over photos without HTTP, or one on each CPU: what our pipeline reaches without a server.
+"""A loop over photos without HTTP, or one on each CPU: the limit of our pipeline without a server.
 
-The loop has the server's own stages and the server's own engine, which `service.build` makes from
-the server's settings. `--plain` puts an ONNX Runtime session with its defaults in the engine's
-place. The outcome is printed as a line of JSON.
+The loop runs the server's own stages and engine, which `service.build` makes from the server's
+settings. `--plain` replaces the engine by an ONNX Runtime session with its defaults. The results
+are printed as a line of JSON.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from service.observe.logs import configure_logs
 from service.pipeline.stages import ImageSource, ImageTask, Stages, StageSeconds
 from service.settings import Device, Settings
 
-# The options of the peers.
+# As in official.py, which the peers run.
 OPTIONS: Final = DetectionOptions(
     confidence=CONFIDENCE, score_by="joint", nms="hard", iou=IOU, class_agnostic=False
 )
@@ -43,7 +43,7 @@ OPTIONS: Final = DetectionOptions(
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """The result of one process.
+    """The results of one process.
 
     Attributes:
         engine: The engine that it ran.
@@ -61,10 +61,10 @@ class Turns:
 
 
 class PlainEngine:
-    """A session of ONNX Runtime as its users have it, in the shape of the server's engine.
+    """An ONNX Runtime session with its defaults, behind the interface of the server's engine.
 
     Args:
-        settings: They name the model and the number of threads.
+        settings: The server's settings; only the model and `engine_threads` are used.
     """
 
     on_cpu = True
@@ -104,7 +104,7 @@ def loop_settings(
         model: The model file.
         device: The device of the server's engine.
         threads: Threads of the engine.
-        processes: How many such engines run side by side, each on its share of the CPUs.
+        processes: Number of processes with such an engine, each on its share of the CPUs.
     """
     served = CliApp.run(Settings, cli_args=list(flags))
     return served.model_copy(
@@ -122,7 +122,7 @@ def make_detector(settings: Settings, *, plain: bool) -> tuple[Callable[[bytes],
     """A function from an image's bytes to the number of its boxes, and the engine in it.
 
     Raises:
-        StartupError: The model cannot be served so.
+        StartupError: The model cannot be served with these settings.
     """
     engine = PlainEngine(settings) if plain else load_engine(settings)
     mode = letterbox_mode(settings, engine)
@@ -138,7 +138,7 @@ def make_detector(settings: Settings, *, plain: bool) -> tuple[Callable[[bytes],
 
 
 def _turn(arguments: argparse.Namespace, ready: Connection) -> None:
-    """One process: get ready, wait for the start, loop, and report."""
+    """Run in a process: get ready, wait for the start, loop, and send the `Turns`."""
     configure_logs("console", "error")
     cv2.setNumThreads(arguments.threads)
     settings = loop_settings(
@@ -160,7 +160,7 @@ def _turn(arguments: argparse.Namespace, ready: Connection) -> None:
 
 
 def _repeat(detect: Callable[[bytes], int], photos: Sequence[bytes], seconds: float) -> list[float]:
-    """Take the photos in turn for some time; gives the time of each in ms."""
+    """Process the photos in turn for some seconds; gives the time of each in ms."""
     latencies = []
     started = now = time.perf_counter()
     for photo in cycle(photos):
@@ -180,7 +180,7 @@ def main() -> None:
     for _ in range(arguments.processes):
         here, there = context.Pipe()
         context.Process(target=_turn, args=(arguments, there), daemon=True).start()
-        # Without this, a process that dies would be waited for.
+        # Without this, `recv` would wait forever for a process that died.
         there.close()
         ends.append(here)
     for end in ends:
@@ -195,14 +195,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="ONNX file with a contract")
     parser.add_argument("--photos", type=Path, required=True, help="a file that lists JPEG files")
     parser.add_argument("--seconds", type=float, default=5, help="duration (%(default)s)")
-    parser.add_argument("--warm-up", type=float, default=5, help="before, in s (%(default)s)")
-    parser.add_argument("--processes", type=int, default=1, help="side by side (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of each engine (%(default)s)")
+    parser.add_argument(
+        "--warm-up", type=float, default=5, help="duration of the warm-up (%(default)s)"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, help="number of processes (%(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of each engine (%(default)s)"
+    )
     parser.add_argument("--device", choices=get_args(Device), default="cpu", help="(%(default)s)")
     parser.add_argument(
         "--plain", action="store_true", help="a plain ONNX Runtime session, not our engine"
     )
-    parser.add_argument("flags", nargs="*", help="our server's flags, behind `--`")
+    parser.add_argument("flags", nargs="*", help="our server's flags, after --")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Loops over photos without HTTP: which there are, and how one is measured in its own processes."""
+"""The loops over photos without HTTP, and how each is measured in processes of its own."""
 
 import json
 import subprocess
@@ -24,9 +24,9 @@ class Loop:
     Attributes:
         name: Its name in the results.
         title: Its name in the table.
-        processes: How many of it run side by side.
+        processes: Number of processes that run the loop at the same time.
         threads: Threads of the engine in each.
-        plain: Whether a plain ONNX Runtime session takes the engine's place.
+        plain: Whether a plain ONNX Runtime session replaces the engine.
     """
 
     name: str
@@ -62,9 +62,9 @@ def run_loop(
         loop: The loop.
         model: The model file that our server serves.
         flags: The flags of our server.
-        engine: The engine that the server states.
+        engine: The engine that the server states in `GET /model`.
         load: The photos and the duration.
-        warm_up: How long it runs before, in seconds.
+        warm_up: How long it runs before the measurement, in seconds.
         turn: Number of the round, from 0.
 
     Raises:

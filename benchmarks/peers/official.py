@@ -1,7 +1,7 @@
 """The pipeline that users copy: YOLOX's own pre- and postprocessing, in OpenCV and numpy.
 
-All peers serve this pipeline, so that only the frameworks differ, and not their boxes. It imports
-nothing of this project, because it runs in the environment of a peer.
+All peers serve this pipeline, so that they differ only in the framework. It imports nothing from
+this project, because it runs in the environment of a peer.
 """
 
 import json
@@ -22,11 +22,11 @@ Floats = NDArray[np.float32]
 
 CONFIDENCE: Final = 0.3
 IOU: Final = 0.45
-# Most boxes that enter suppression, and most that leave it: the defaults of our server.
+# Maximum numbers of boxes before and after suppression: the defaults of our server.
 MOST_CANDIDATES: Final = 1000
 MOST_BOXES: Final = 300
 WHOLE_RANGE: Final = (0.0, 255.0)
-# Where the file says of itself how to feed and read it.
+# The key of the contract, which says how to feed the model and how to read its rows.
 METADATA_KEY: Final = "yolox_contract"
 
 
@@ -107,7 +107,7 @@ class OfficialDetector:
             str(path), options, providers=["CPUExecutionProvider"]
         )
         self._model = _read_model(self._session.get_modelmeta().custom_metadata_map)
-        # As many as the network: several workers would otherwise take all the CPUs each.
+        # As many as the network, because otherwise each of several workers would use all CPUs.
         cv2.setNumThreads(threads)
 
     def prepare(self, content: bytes) -> Prepared:
@@ -151,12 +151,12 @@ class OfficialDetector:
         kept = confident[_hard_nms(boxes[confident], class_ids[confident])][:MOST_BOXES]
         limits = np.array([prepared.width, prepared.height] * 2, np.float32)
         clipped = np.clip(boxes[kept] / np.float32(prepared.ratio), 0, limits)
-        # Boxes in the border have nothing left.
+        # Boxes that lie in the border are empty after clipping.
         visible = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
         return _answer(clipped[visible], best[kept[visible]], class_ids[kept[visible]])
 
     def detect(self, contents: list[bytes]) -> list[OfficialAnswer]:
-        """The detections in some image files, run as one batch.
+        """Find the objects in some image files, which are run as one batch.
 
         Raises:
             ValueError: One of the images cannot be decoded.
@@ -164,7 +164,7 @@ class OfficialDetector:
         return self.detect_prepared([self.prepare(content) for content in contents])
 
     def detect_prepared(self, batch: list[Prepared]) -> list[OfficialAnswer]:
-        """The same from images that are prepared already."""
+        """Find the objects in prepared images, which are run as one batch."""
         rows = self.infer([prepared.tensor for prepared in batch])
         return [self.finish(rows[i], prepared) for i, prepared in enumerate(batch)]
 
@@ -185,12 +185,12 @@ def port() -> int:
 
 
 def workers() -> int:
-    """How many workers a peer has."""
+    """The number of workers of a peer."""
     return int(os.environ["PEER_WORKERS"])
 
 
 def to_json(answer: OfficialAnswer) -> bytes:
-    """The body of an answer, for frameworks that leave the JSON to their users."""
+    """The JSON body of an answer, for frameworks that do not encode it themselves."""
     return json.dumps(asdict(answer)).encode()
 
 
@@ -210,7 +210,7 @@ def _read_model(metadata: Mapping[str, str]) -> Model:
 
 
 def _decode(raw: Floats, model: Model) -> Floats:
-    """From (A, 4) raw values to corners in network pixels."""
+    """Turn (A, 4) raw values into (A, 4) corners in network pixels."""
     cells, strides = _grid(model.height, model.width, model.strides)
     sizes = np.exp(raw[:, 2:]) * strides
     if model.box_coding == "yolox":

@@ -9,19 +9,19 @@ from benchmarks.peers.host.processes import RunningServer
 from model_export.errors import ModelExportError
 from service.settings import Device
 
-# The ending of the names that ONNX Runtime gives its providers.
+# The suffix of ONNX Runtime's names for its own providers.
 EXECUTION_PROVIDER: Final = "ExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The engine of our server.
+    """The engine that runs the model in our server.
 
     Attributes:
         provider: The execution provider.
         name: The runtime; None where the server does not state it.
-        precision: The arithmetic, such as float32 or bfloat16; None likewise.
-        threads: Threads of a call; None likewise.
+        precision: The arithmetic, such as float32 or bfloat16; None where it is not stated.
+        threads: Threads of a call; None where it is not stated.
     """
 
     provider: str
@@ -57,7 +57,7 @@ def ask_engine(server: RunningServer) -> Engine:
     """The engine of a running server of ours.
 
     Raises:
-        ModelExportError: The server does not say.
+        ModelExportError: The request fails, or the answer names no provider.
     """
     try:
         status, body = server.get("/model")

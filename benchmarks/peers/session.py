@@ -1,4 +1,4 @@
-"""The comparison itself: one contender after another, alone on the machine, round after round."""
+"""The measurements: in each round every contender in turn, alone on the machine."""
 
 import contextlib
 import http.client
@@ -19,7 +19,7 @@ from model_export.errors import ModelExportError
 
 ROOT: Final = Path(__file__).parents[2]
 WARM_UP_CONNECTIONS: Final = 8
-# Reports to the makers would be part of what is measured.
+# Telemetry would disturb the measurements.
 UNTRACKED: Final = {
     "ORT_DISABLE_TELEMETRY": "1",
     "BENTOML_DO_NOT_TRACK": "True",
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The settings of a measurement.
+    """The inputs of the measurements.
 
     Attributes:
         model: The ONNX file that our server serves and the loops run.
@@ -43,8 +43,8 @@ class Plan:
         seconds: Length of a run.
         warm_up: How long each server and loop is loaded before its first run, in seconds.
         rounds: How often each contender is measured.
-        repeats: How often a run that others disturb is repeated at most.
-        interpreters: Contender to its Python.
+        repeats: Maximum repetitions of a run that other programs disturb.
+        interpreters: The Python interpreter of each contender, by its name.
         logs: The folder for the servers' logs.
     """
 
@@ -68,7 +68,7 @@ class Measured:
 
     Attributes:
         runs: All runs.
-        engines: The statements of our server in each round, in each of its forms.
+        engines: The engines that our server stated, one for each round, by the contender's name.
     """
 
     runs: list[Run]
@@ -77,7 +77,7 @@ class Measured:
 
 @contextlib.contextmanager
 def serving(contender: Contender, plan: Plan) -> Iterator[RunningServer]:
-    """A server that answers, for as long as the context lasts.
+    """Run a server that answers for as long as the context lasts.
 
     Raises:
         ModelExportError: It does not start.
@@ -126,10 +126,10 @@ def check_boxes(
     found: Mapping[str, Mapping[str, Sequence[Box]]],
     tolerance: Tolerance = EXACT,
 ) -> dict[str, Agreement]:
-    """How well each contender agrees with the reference, in the photos of the reference.
+    """How well each contender's boxes agree with the reference, in the reference's photos.
 
     Raises:
-        ModelExportError: One finds other boxes; the message has the first differences.
+        ModelExportError: A contender finds other boxes; the message has the first differences.
     """
     agreements = {name: compare(reference, found[name], tolerance) for name in found}
     for name, agreement in agreements.items():
@@ -145,7 +145,7 @@ def check_boxes(
 def measure(
     contenders: Sequence[Contender], loops: Sequence[Loop], plan: Plan, say: Say
 ) -> Measured:
-    """All runs. Each round begins with the next contender.
+    """Do all runs. Each round begins with the next contender.
 
     Raises:
         ModelExportError: A contender fails.
@@ -153,7 +153,7 @@ def measure(
     load = Load(plan.photo_list, plan.seconds)
     measured = Measured([], {})
     for turn in range(plan.rounds):
-        # So that no contender always runs first, or always after the same other one.
+        # Another one begins each round, so that no contender always runs first.
         first = turn % max(1, len(contenders))
         for contender in (*contenders[first:], *contenders[:first]):
             with serving(contender, plan) as server:
@@ -161,7 +161,7 @@ def measure(
                     measured.engines.setdefault(contender.name, []).append(ask_engine(server))
                 _keep(_runs_of(contender, server, plan, load, turn), measured, say)
             if contender.name == OURS:
-                # Behind the server whose limit they are, and with the engine that it chose.
+                # The loops are this server's limit, so they run after it, with the engine it chose.
                 engine = measured.engines[OURS][-1]
                 _keep(_runs_of_loops(loops, engine, plan, load, turn), measured, say)
     return measured
@@ -202,11 +202,11 @@ def _runs_of_loops(
 
 
 def quietest(once: Callable[[], Run], repeats: int) -> Run:
-    """A run that others on the machine did not disturb, else the least disturbed of several.
+    """A run that other programs did not disturb, else the least disturbed of several.
 
     Args:
         once: Does one run.
-        repeats: How many more runs to try at most.
+        repeats: Maximum number of further runs.
     """
     best = once()
     for _ in range(repeats):

@@ -1,1 +1,1 @@
-"""What operators see: metrics, log lines, GPUs, and what is recorded of each request."""
+"""Observability: metrics of the server, its workers and GPUs, and log lines."""

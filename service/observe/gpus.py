@@ -1,4 +1,4 @@
-"""Use of the machine's NVIDIA GPUs, where NVIDIA's management library can be asked."""
+"""Metrics of the machine's NVIDIA GPUs, where NVIDIA's management library (NVML) works."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,19 +16,19 @@ log = structlog.get_logger(__name__)
 
 
 def watch_gpus(registry: CollectorRegistry) -> None:
-    """Add the GPUs' metrics to a registry; without library or driver, say so and do nothing."""
+    """Add the GPUs' metrics to a registry; without library or driver, log it and add none."""
     try:
         import pynvml  # noqa: PLC0415 - comes with the extra `gpu` alone
 
         pynvml.nvmlInit()
-    except Exception as error:  # noqa: BLE001 - metrics are no reason not to serve
+    except Exception as error:  # noqa: BLE001 - the server works without these metrics
         log.warning("no metrics of the GPU", reason=str(error))
         return
     registry.register(GpuCollector(pynvml))
 
 
 class GpuCollector(Collector):
-    """Asks the driver at every scrape, about whole GPUs: other programs' use is in it.
+    """Asks the driver at every scrape. Values are of whole GPUs, other programs' use included.
 
     Args:
         library: NVIDIA's `pynvml`, initialised.
@@ -38,7 +38,7 @@ class GpuCollector(Collector):
         self._library = library
 
     def collect(self) -> Iterable[Metric]:
-        """Give use and memory of every GPU that this process may see, by its index."""
+        """Give utilization and memory of every GPU that this process can see, by its index."""
         use = GaugeMetricFamily(
             "yolox_gpu_utilization_ratio", "Part of the time that the GPU was busy.", labels=LABELS
         )
@@ -54,8 +54,8 @@ class GpuCollector(Collector):
             count = ask.nvmlDeviceGetCount()
         for index in range(count):
             label = [str(index)]
-            # A slice of a GPU has no utilization of its own, and one that was lost has nothing;
-            # that must not cost the other metrics.
+            # A slice of a GPU has no utilization of its own, and a lost GPU has no values at all.
+            # The other metrics must be served all the same.
             with suppress(ask.NVMLError):
                 gpu = ask.nvmlDeviceGetHandleByIndex(index)
                 memory = ask.nvmlDeviceGetMemoryInfo(gpu)

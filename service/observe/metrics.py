@@ -1,4 +1,4 @@
-"""The Prometheus metrics, on a registry of their own."""
+"""The server's Prometheus metrics, in a registry of their own."""
 
 from functools import cache
 from pathlib import Path
@@ -28,23 +28,23 @@ SECONDS: Final = (
 )
 BATCH_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
 
-# How a gauge of several live processes becomes one: each has its own queue, and one that is not
-# ready, or on another provider than asked, is enough to say so.
+# How the gauges of several live processes become one. Queues add up. One process that is not ready,
+# or runs on another provider than the device setting aims at, is enough for the server's value.
 Combined = Literal["livesum", "livemin", "livemax"]
 
 
 class Metrics:
-    """The metrics of the server; every label takes its values from a bounded set.
+    """All metrics of the server; every label takes its values from a bounded set.
 
     Args:
-        folder: Where the workers of one server keep their values, for each of them to tell those
-            of all; by default this process is the only one, and its values stay in memory.
+        folder: Where the workers of one server keep their values, so that each worker can report
+            the values of all. By default this process is alone and keeps its values in memory.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.shared = folder is not None
         self.registry = CollectorRegistry()
-        # Shared metrics are read back from the folder, never from this process alone.
+        # Shared values are read back from the folder, never from this process's own metrics.
         self._own = self.registry if folder is None else None
         self._define_requests()
         self._define_engine()
@@ -69,11 +69,11 @@ class Metrics:
         self.stage_duration = self._histogram(
             "yolox_stage_duration_seconds", "Time an image spends in a stage.", SECONDS, ("stage",)
         )
-        self.images = self._counter("yolox_images", "Images, by what became of them.", ("outcome",))
+        self.images = self._counter("yolox_images", "Images, by outcome.", ("outcome",))
         self.detections = self._counter("yolox_detections", "Boxes returned.", ("class_name",))
         self.rejections = self._counter(
             "yolox_rejections",
-            "Requests refused, and images refused or dropped apart from theirs, by reason.",
+            "Requests refused, and images refused or dropped individually, by reason.",
             ("reason",),
         )
 
@@ -86,7 +86,7 @@ class Metrics:
         )
         self.batch_size = self._histogram("yolox_batch_size", "Images in a batch.", BATCH_SIZES, ())
         self.batch_capacity = self._gauge(
-            "yolox_batch_capacity_images", "Most images of a batch.", "livemax"
+            "yolox_batch_capacity_images", "Maximum images in a batch.", "livemax"
         )
         self.engine_busy = self._counter(
             "yolox_engine_busy_seconds", "Time that engine instances spent in batches.", ()
@@ -118,7 +118,7 @@ class Metrics:
         )
         self.workers = self._gauge("yolox_workers", "Processes that serve.", "livesum")
         self.worker_starts = self._counter(
-            "yolox_worker_starts", "Processes that began to serve, replacements among them.", ()
+            "yolox_worker_starts", "Processes that began to serve, replacements included.", ()
         )
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...]) -> Counter:
@@ -138,6 +138,6 @@ class Metrics:
 
 
 def _quick(metric: M) -> M:
-    """Remember the children: there are few, they stay, and each is looked for at every request."""
+    """Cache the labelled children: they are few and permanent, and every request looks them up."""
     metric.labels = cache(metric.labels)  # type: ignore[method-assign]
     return metric

@@ -1,8 +1,8 @@
-"""What several worker processes share: a folder of metrics, and the CPU and memory of them all.
+"""The metrics that worker processes share, and the CPU and memory of the whole group.
 
-A worker writes its metrics under the number of its place, not under its process id. One that takes
-over the place of a dead one goes on counting where that one ended, so that counters never fall and
-no file is ever of a process that is gone.
+A worker writes its metrics under the number of its place, not under its process id. A worker that
+replaces a dead one continues its counters, so that counters never fall and dead processes leave no
+files behind.
 """
 
 import os
@@ -16,11 +16,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import mark_process_dead
 from prometheus_client.registry import Collector
 
-# prometheus_client's own name for it; its file-backed values read nothing else.
+# prometheus_client looks for the folder of its file-backed values in this variable only.
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
-# How a value of several processes becomes one. Limits and use of files are those of the process
-# that is nearest to its limit.
+# How the values of several processes become one. The highest number of open files counts, and the
+# lowest limit.
 COMBINE: Final[dict[str, Callable[[list[float]], float]]] = {
     "process_cpu_seconds": sum,
     "process_resident_memory_bytes": sum,
@@ -35,18 +35,18 @@ def write_metrics_as(place: int) -> None:
     """Let every metric made from now on keep its values in the folder that the environment names.
 
     Args:
-        place: The number under which; no two live processes may have the same.
+        place: The worker's place, which names its files; no two live processes may share one.
     """
     values.ValueClass = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]
 
 
 def forget_gauges(folder: Path, place: int) -> None:
-    """The worker in this place is dead: drop its gauges, and keep its counters."""
+    """Drop the gauges of the dead worker in this place, and keep its counters."""
     mark_process_dead(place, str(folder))  # type: ignore[no-untyped-call]
 
 
 def write_process_ids(folder: Path, process_ids: Iterable[int]) -> None:
-    """Tell the workers which processes live; a reader finds the old list or the new one."""
+    """Write the ids of the live workers, atomically: a reader finds the old list or the new one."""
     new = folder / "processes.new"
     new.write_text(" ".join(map(str, process_ids)), encoding="ascii")
     new.replace(folder / "processes")
@@ -55,7 +55,7 @@ def write_process_ids(folder: Path, process_ids: Iterable[int]) -> None:
 class ProcessGroupCollector(Collector):
     """The process metrics of a supervisor and its live workers, as if they were one process.
 
-    Memory that processes share counts once for each of them.
+    Memory that processes share is counted once for each process.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,11 +95,11 @@ def _combined(same: list[Metric], more: float) -> Metric:
 
 
 def _ended_cpu_seconds(supervisor: int) -> float:
-    """CPU time of the supervisor's workers that have ended, so that their sum never falls."""
+    """CPU time of workers that have ended; with it, the sum of the CPU times never falls."""
     try:
         stat = Path(f"/proc/{supervisor}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return 0.0
-    # Counted from after the name, which may have spaces: cutime and cstime.
+    # cutime and cstime. Fields are counted after the process name, which may contain spaces.
     ticks = stat.rpartition(")")[2].split()[13:15]
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")

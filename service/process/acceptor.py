@@ -1,4 +1,4 @@
-"""Taking connections from a port that several processes share, so that each has about as many."""
+"""Accepts connections from a port that several processes share, and keeps their counts even."""
 
 import asyncio
 import socket
@@ -10,25 +10,26 @@ import structlog
 
 from service.queue.cpu_sharing import WorkerLoads
 
-# How long a process leaves a new connection to others that have fewer.
+# How long a process leaves a new connection to the processes that have fewer.
 COURTESY_S: Final = 0.002
-# How long it waits where it can open no more files, or has no memory for a connection.
+# How long it stops accepting when file descriptors or memory run out.
 SHORTAGE_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
 
 class Acceptor:
-    """Takes connections one by one, and leaves each for a moment to processes that have fewer.
+    """Accepts connections one by one, but first leaves each briefly to processes with fewer.
 
-    The worker that wakes up first would otherwise take, and keep, all connections of a crowd. What
-    nobody else has taken after the moment is taken after all: they may be busy, or hang.
+    Otherwise the process that wakes up first would take, and keep, all connections of a burst. If
+    no other process has taken a connection after `COURTESY_S`, this one does: the others may be
+    busy, or hang.
 
     Args:
-        listener: A bound socket that all processes have.
-        loads: The processes.
+        listener: A bound socket that all processes share.
+        loads: The connection counts of all processes.
         make_protocol: Makes the protocol of a new connection.
-        connections: Those that speak on this process's connections now.
+        connections: The protocols of this process's open connections.
     """
 
     def __init__(
@@ -47,14 +48,14 @@ class Acceptor:
         self._pause: asyncio.TimerHandle | None = None
 
     def start(self, backlog: int) -> None:
-        """Listen, and take connections from now on; `backlog` of them may wait."""
+        """Listen, and accept connections from now on; `backlog` of them may wait in the kernel."""
         self._listener.setblocking(False)
         self._listener.listen(backlog)
         self.tell()
         self._loop.add_reader(self._listener, self._offered)
 
     async def stop(self) -> None:
-        """Take no more; those that were taken can speak then."""
+        """Accept no more, and wait until the protocols of all accepted connections are set up."""
         if self._pause is None:
             self._loop.remove_reader(self._listener)
         else:
@@ -64,7 +65,7 @@ class Acceptor:
         await asyncio.gather(*self._starting, return_exceptions=True)
 
     def tell(self) -> None:
-        """Let the others know how many connections there are."""
+        """Tell the other processes how many connections this one has."""
         self._loads.tell_connections(self._count())
 
     def _count(self) -> int:
@@ -91,9 +92,9 @@ class Acceptor:
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionError):
-            return  # another process has it, or its client is gone
+            return  # another process took it, or the client is gone
         except OSError as error:
-            log.warning("no connection can be taken", reason=str(error))
+            log.warning("cannot accept connections", reason=str(error))
             self._look_away(SHORTAGE_S)
             return
         connection.setblocking(False)

@@ -34,11 +34,11 @@ from service.queue.cpu_sharing import WorkerLoads
 from service.queue.threads import any_at_work
 from service.settings import Settings
 
-# Balancers keep idle connections for a minute, as a rule. A server that closes them sooner does so,
-# now and then, just as the next request is on its way.
+# Load balancers usually keep idle connections for a minute. A server that closes them sooner
+# sometimes does so just as the next request is on its way.
 KEEP_ALIVE_S: Final = 75
-# New objects before the garbage collector looks at them, instead of 700: with thousands of
-# connections each look is long, up to 25 ms, and requests leave it next to nothing to find.
+# New objects until the garbage collector runs, instead of 700. With thousands of connections a
+# collection takes up to 25 ms, and requests leave almost no garbage that it could find.
 OBJECTS_UNTIL_COLLECTION: Final = 10_000
 
 
@@ -58,16 +58,17 @@ class SharedPort:
 
 
 class DrainingServer(HookedServer):
-    """On SIGTERM, first turns unready and refuses new work, and a grace later closes its port.
+    """On SIGTERM, turns unready and refuses new work at once, and closes its port `grace_s` later.
 
-    Balancers that poll readiness can move on before connections are refused. Ctrl-C skips the
-    grace. The process then exits with 0; a second signal ends it on the spot, with 1.
+    During the grace, balancers that poll readiness can move on before connections are refused.
+    Ctrl-C skips the grace. The process then exits with 0; a second signal ends it at once, with 1.
 
     Args:
         config: uvicorn's settings.
-        refuse_new: Begins the drain; called in a signal's handler.
+        refuse_new: Begins the drain; called in a signal handler.
         grace_s: Time between SIGTERM and closing the port, in seconds.
-        shared: The port, if other processes have it too; by default `config` says which to open.
+        shared: The port, if other processes share it; by default the server opens the port that
+            `config` names.
         on_started: Called once, when connections are accepted.
     """
 
@@ -88,24 +89,24 @@ class DrainingServer(HookedServer):
         self._close_at: float | None = None
 
     def serving(self) -> None:
-        """Take connections from a shared port, and say that the server is up."""
+        """Accept connections from a shared port, and report that the server is up."""
         if self._shared is not None:
             listener, loads = self._shared.listener, self._shared.loads
             self._acceptor = Acceptor(listener, loads, self.new_connection, self.connections)
             self._acceptor.start(self.config.backlog)
-        # The objects of the start stay for good, so that no collection has to look at them again.
+        # All objects that exist now live on, so no collection need visit them again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(OBJECTS_UNTIL_COLLECTION)
         self._on_started()
 
     async def stopping(self) -> None:
-        """Take no more connections from a shared port."""
+        """Accept no more connections from a shared port."""
         if self._acceptor is not None:
             await self._acceptor.stop()
 
     def signalled(self, number: int) -> None:
-        """Begin to drain, or end a server that has not started."""
+        """Begin to drain; end at once if the server has not started, or is draining already."""
         if self._close_at is not None:
             os._exit(1)
         if not self.started:
@@ -115,7 +116,7 @@ class DrainingServer(HookedServer):
         self._close_at = time.monotonic() + (self._grace_s if number == signal.SIGTERM else 0)
 
     def ticked(self) -> bool:
-        """Tell the other processes how many connections there are; whether the grace is over."""
+        """Tell the other processes how many connections this one has; give whether to stop now."""
         if self._acceptor is not None:
             self._acceptor.tell()
         is_over = self._close_at is not None and time.monotonic() >= self._close_at
@@ -131,15 +132,16 @@ def serve(
     """Serve until a signal.
 
     Args:
-        settings: All of them.
+        settings: The server's settings.
         metrics: Where to count.
-        shared: The port, if other processes have it too; by default the settings' own.
+        shared: The port, if other processes share it; by default the one that `settings` names.
         on_started: Called once, when connections are accepted.
 
     Returns:
-        The exit code of the process: 1 if the start failed or what runs the images hangs, else 0.
+        The exit code of the process: 1 if the start failed or the engine or a decoder hangs; 130 if
+        Ctrl-C ended the start; else 0.
     """
-    # The kernel keeps SIGTERM from a container's first process unless that has a handler.
+    # In a container this may be process 1, to which the kernel delivers only handled signals.
     signal.signal(signal.SIGTERM, _end_before_started)
     let_threads_finish()
     try:
@@ -183,26 +185,26 @@ def run(
     server = DrainingServer(config, refuse_new, settings.drain_grace_s, shared, on_started)
     try:
         server.run()
-    except SystemExit as end:  # uvicorn cannot have the port, and has logged why
+    except SystemExit as end:  # uvicorn could not open the port, and has logged why
         return int(end.code != 0)
     if app.hung or any_at_work():
-        # The interpreter cannot end before a hanging engine, or a slow decoder, does.
+        # The interpreter would wait for the thread of a hanging engine or a slow decoder.
         logging.shutdown()
         os._exit(int(app.hung))
     return 0
 
 
 def _end_before_started(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's
-    """Nothing is accepted yet that would have to be finished."""
+    """Exit with 0: no request was accepted yet, so none has to be finished."""
     sys.exit(0)
 
 
 def uvicorn_config(app: ASGIApp, settings: Settings, door: Door) -> uvicorn.Config:
-    """How HTTP is spoken, whatever application answers.
+    """The settings of uvicorn.
 
     Args:
         app: The application.
-        settings: All of them.
+        settings: The server's settings.
         door: Refuses requests before the application sees them.
     """
     return uvicorn.Config(
@@ -211,7 +213,7 @@ def uvicorn_config(app: ASGIApp, settings: Settings, door: Door) -> uvicorn.Conf
         port=settings.port,
         log_config=None,
         access_log=False,
-        # Nothing here asks where a client is, or by which scheme it came.
+        # The server uses neither the client's address nor the scheme of the request.
         proxy_headers=False,
         server_header=False,
         # uvicorn calls it with its own arguments, once for each connection.

@@ -1,4 +1,4 @@
-"""Several processes behind one port: started one by one, replaced when they die, ended together."""
+"""Runs several workers behind one port: starts them in turn, replaces dead ones, ends them all."""
 
 import os
 import selectors
@@ -31,8 +31,8 @@ def supervise(settings: Settings, arguments: Sequence[str]) -> int:
     """Keep `settings.workers` workers serving on one port until a signal.
 
     Args:
-        settings: All of them.
-        arguments: The flags they came from, which every worker is given.
+        settings: The server's settings.
+        arguments: The flags that the settings came from; every worker is given them.
 
     Returns:
         The exit code of the process: 0 after a signal if every worker ended well, else 1.
@@ -57,16 +57,16 @@ class _Worker:
 
 
 class Supervisor:
-    """Starts workers one at a time, and another for each that dies.
+    """Starts workers one at a time, and replaces each that dies.
 
-    A worker that cannot start while none serves ends the server, as it would alone. While others
-    serve, the next try comes after a pause that doubles.
+    If a worker cannot start and no other is alive, the server ends, as a single process would.
+    While others are alive, the next try comes after a pause, which doubles each time.
 
     Args:
-        workers: How many.
-        arguments: Their flags.
-        listener: The bound socket that they take connections from.
-        folder: Where they keep what they share: metrics, and what they do.
+        workers: Number of workers.
+        arguments: The flags of each worker.
+        listener: The bound socket from which the workers accept connections.
+        folder: Holds the files that the workers share: metrics and loads.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Supervisor:
         self._exit_code = 0
 
     def run(self, wakeup: socket.socket) -> int:
-        """Work until a signal has come, and every worker has ended; gives the exit code.
+        """Run until a signal has come and every worker has ended; gives the exit code.
 
         Args:
-            wakeup: Gives the number of every signal, as one byte.
+            wakeup: A socket from which the number of each signal is read, as one byte.
         """
         self._selector.register(wakeup, selectors.EVENT_READ)
         with self._selector:
@@ -117,7 +117,7 @@ class Supervisor:
             self._write_process_ids()
 
     def _spawn(self, place: int) -> _Worker:
-        """Start a worker, in a group of its own: the terminal's Ctrl-C goes to the supervisor."""
+        """Start a worker, in a session of its own: Ctrl-C must reach only the supervisor."""
         ours, theirs = socket.socketpair()
         fds = [self._listener.fileno(), theirs.fileno()]
         command = [sys.executable, "-m", "service.process.worker", *map(str, fds), str(place)]
@@ -131,7 +131,7 @@ class Supervisor:
         return _Worker(place, process, ours)
 
     def _hear(self, worker: _Worker) -> None:
-        """A worker has started, or its end of the channel is closed: it is dead."""
+        """Read the channel of a worker: a byte means that it serves, the end that it is dead."""
         if worker.channel.recv(1):
             worker.serving = True
             self._pause_s = FIRST_PAUSE_S
@@ -161,9 +161,9 @@ class Supervisor:
             self._stopping, self._exit_code = True, 1
 
     def _pass_on(self, number: int) -> None:
-        """The first signal lets the workers drain; the second ends them on the spot."""
+        """Let the workers drain at the first signal, and kill them at the second."""
         again, self._stopping = self._stopping, True
-        # The workers have copies; without this one, none means that connections are refused.
+        # The workers have copies. With the supervisor's closed, the port closes with the last one.
         self._listener.close()
         for worker in self._workers.values():
             first = number if worker.serving else signal.SIGTERM
@@ -175,7 +175,7 @@ class Supervisor:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A socket that no one listens on yet: connections are refused until a worker is up."""
+    """A bound socket that does not listen yet: connections are refused until a worker is up."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -193,7 +193,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def _woken_by_signals() -> Iterator[socket.socket]:
-    """Give a socket from which SIGTERM and SIGINT can be read, a byte each, as they come."""
+    """Give a socket from which each SIGTERM and SIGINT can be read, as one byte."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.setblocking(False)
@@ -207,4 +207,4 @@ def _woken_by_signals() -> Iterator[socket.socket]:
 
 
 def _leave_to_wakeup(number: int, frame: FrameType | None) -> None:
-    """The handler itself does nothing: the byte that the signal wrote is what is acted on."""
+    """Do nothing: `Supervisor.run` acts on the byte that the signal writes to the socket."""

@@ -1,4 +1,4 @@
-"""`python -m service.process.worker`: one of several processes of a server."""
+"""`python -m service.process.worker`: one of the worker processes of a server."""
 
 import os
 import signal
@@ -24,16 +24,19 @@ def main(listener_fd: str, channel_fd: str, place: str, *arguments: str) -> int:
     """Serve on the supervisor's socket until a signal, or until the supervisor is gone.
 
     Args:
-        listener_fd: File descriptor of the bound socket that all workers take connections from.
-        channel_fd: That of a socket to the supervisor, which hears `STARTED` through it.
-        place: Which of the workers this is.
+        listener_fd: File descriptor of the bound socket from which all workers accept connections.
+        channel_fd: File descriptor of a socket on which the supervisor waits for `STARTED`.
+        place: Index of this worker, from 0.
         arguments: The flags that the supervisor was given.
+
+    Returns:
+        The exit code of the process.
     """
     listener = socket.socket(fileno=int(listener_fd))
     channel = socket.socket(fileno=int(channel_fd))
     settings = CliApp.run(Settings, cli_args=list(arguments))
     if settings.engine_cache is None:
-        # All workers run the engine that the first one measured as quicker.
+        # All workers run the engine that the first one measured as the quicker.
         settings = settings.model_copy(update={"engine_cache": Path(os.environ[FOLDER_VARIABLE])})
     configure_logs(settings.log_format, settings.log_level)
     write_metrics_as(int(place))
@@ -46,7 +49,7 @@ def main(listener_fd: str, channel_fd: str, place: str, *arguments: str) -> int:
 
 
 def _end_with_supervisor(channel: socket.socket) -> None:
-    """Nothing ever comes through the channel but its end."""
+    """End this process when the channel closes: the supervisor never writes to it."""
     channel.recv(1)
     os.kill(os.getpid(), signal.SIGTERM)
 

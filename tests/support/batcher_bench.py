@@ -1,4 +1,4 @@
-"""A running batcher on a bench, in front of an engine that a test holds."""
+"""A running batcher, in front of an engine that a test can hold."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ def prepared(tensor: NDArray[np.uint8]) -> PreparedImage:
 
 
 class Bench:
-    """A running batcher, with all that tests look at."""
+    """A running batcher, and everything that tests inspect."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Bench:
 
 
 async def settle() -> None:
-    """Let every task that can run do so."""
+    """Run the event loop until every task that can run has run."""
     for _ in range(10):
         await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""The application in this process, with a fake engine, and what tests ask of its answers."""
+"""The application in this process, with a fake engine, and helpers to check its answers."""
 
 import base64
 import contextlib

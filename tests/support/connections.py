@@ -27,7 +27,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 class FakeDoor(OpenDoor):
-    """Refuses with what a function gives for a request, if it gives anything."""
+    """Refuses a request with the application that a function gives for it, if any."""
 
     def __init__(self, refuses: Any = None, rejects: Any = None) -> None:
         super().__init__(Exchange(Metrics()))
@@ -42,7 +42,7 @@ class FakeDoor(OpenDoor):
 
 
 def exchange(*sent: bytes, app: Any = application, refuses: Any = None) -> bytes:
-    """Everything a server says to these bytes until it hangs up."""
+    """Everything that a server sends in answer to these bytes, until it hangs up."""
 
     async def main() -> bytes:
         config = uvicorn.Config(app, log_config=None, timeout_keep_alive=1)
@@ -76,7 +76,7 @@ def refuses_posts(scope: Mapping[str, Any]) -> Any:
 
 
 async def refusing(scope: Any, receive: Any, send: Any) -> None:
-    """Refuses a POST, and says whether a task was begun for it."""
+    """Refuses a POST; the header `x-task` says whether a task was started for it."""
     if scope["method"] != "POST":
         await application(scope, receive, send)
         return
@@ -90,7 +90,7 @@ HANGS_UP, SAYS_NO_MORE = b"(hangs up)", b"(says no more)"
 
 
 class Wire:
-    """A transport to nowhere; remembers what is written."""
+    """A transport without a peer; remembers what is written."""
 
     def __init__(self) -> None:
         self.written = list[bytes]()
@@ -118,10 +118,10 @@ class Wire:
         return 0
 
     def pause_reading(self) -> None:
-        """Those who call `fed` do not stop."""
+        """Do nothing: `fed` sends the next piece all the same."""
 
     def resume_reading(self) -> None:
-        """Nor have they stopped."""
+        """Do nothing: `fed` never pauses."""
 
 
 def fed(
@@ -131,9 +131,9 @@ def fed(
     rejects: Any = None,
     turns: int = 10,
 ) -> list[bytes]:
-    """The writes, call by call, of a server that reads exactly these pieces.
+    """The writes of a server, call by call, when it reads exactly these pieces.
 
-    After each piece the event loop has this number of turns.
+    After each piece the event loop runs `turns` times.
     """
 
     async def main() -> list[bytes]:
@@ -156,13 +156,13 @@ def fed(
 
 
 async def _outside_tasks(call: Callable[[], None]) -> None:
-    """Make a call as an event loop makes it for a packet."""
+    """Make a call from the event loop and outside of any task, as for a packet."""
     done = asyncio.get_running_loop().create_future()
 
     def make() -> None:
         try:
             done.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - the test is to see it
+        except BaseException as error:  # noqa: BLE001 - passed on to the test
             done.set_exception(error)
 
     asyncio.get_running_loop().call_soon(make)
@@ -173,12 +173,12 @@ def sent(method: bytes, body: bytes) -> bytes:
     return b"%b / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (method, len(body), body)
 
 
-# Bytes that a parser which lost its place would take for heads.
+# A body that a parser which lost its place would take for a head.
 TRAP = b"GET / HTTP/1.1\r\nupgrade: x\r\n\r\n"
 
 
 async def echoing(scope: Any, receive: Any, send: Any) -> None:
-    """Gives the body back."""
+    """Answers with the method and the body of the request."""
     body, more = b"", True
     while more:
         message = await receive()

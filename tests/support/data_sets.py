@@ -1,4 +1,4 @@
-"""Small annotated data sets, written on the spot."""
+"""Writes small annotated data sets."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An engine without a model, whose every move a test can see and hold."""
+"""Engines without a model, whose batches a test can inspect and hold."""
 
 import threading
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ LOGIT_NEVER = -12.0
 
 
 class FakeEngine:
-    """Finds one box in every image: cell (1, 1) of stride 8, its width told by the mean pixel.
+    """Finds one box in every image, in cell (1, 1) of stride 8; the mean pixel sets its width.
 
     Clear `gate` to hold every batch once it has started; `batches` lists the shapes that ran,
-    and `ran_with` the instances' shares that each used.
+    and `ran_with` the span of engine slots that each used.
     """
 
     provider = "FakeExecutionProvider"
@@ -66,7 +66,7 @@ class FakeEngine:
 
 
 class CpuEngine(FakeEngine):
-    """The same on a CPU: images one by one, each on one thread from its bytes to its boxes."""
+    """The same as on a CPU, where one thread takes an image from its bytes to its boxes."""
 
     provider = wanted_provider = CPU
     on_cpu = True

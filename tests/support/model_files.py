@@ -1,4 +1,4 @@
-"""Small model files with a contract, as the server takes them."""
+"""Small model files with a contract, which the server can load."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def model_file(
 
 
 def loaded(path: Path, **options: Any) -> LoadableEngine:
-    """The engine that serves the file, on the CPU by ONNX Runtime unless told otherwise."""
+    """The engine that serves the file, by default ONNX Runtime on the CPU."""
     return open_engine(EngineOptions(path, **({"device": "cpu"} | options)))
 
 

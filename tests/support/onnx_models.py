@@ -1,9 +1,9 @@
-"""Tiny YOLOX-shaped ONNX models whose answer can be told from the picture.
+"""Tiny YOLOX-shaped ONNX models whose answer can be predicted from the picture.
 
 Each cell looks only at its own square of pixels, through its mean colour:
 - objectness logit = `objectness_logit` + 10 x brightness (0 black, 1 white), so that with the
   default of -5 a white cell is an object (0.993) and a black one is not (0.007);
-- class c likes channel c % 3, so that a pure first-channel cell is class 0, and so on;
+- class c responds to channel c % 3, so that a pure first-channel cell is class 0, and so on;
 - the box is centred on the cell and two strides wide and high when the cell is grey, and moves
   and grows a little with the colour.
 """
@@ -42,10 +42,10 @@ def tiny_yolox_model(
     Args:
         num_classes: C.
         height: Network height in pixels; unused with `dynamic_size`.
-        width: Network width in pixels, likewise.
+        width: Network width in pixels; unused with `dynamic_size`.
         batch: The only batch size, also frozen into the Reshape nodes, or None for any.
         dynamic_size: Leave height and width open.
-        dtype: Element type of the input; the output is float16 for float16, else float32.
+        dtype: Type of the input; the output is float16 for float16, else float32.
         layout: Order of the input's axes.
         activation: `probabilities` puts a sigmoid on objectness and classes.
         decoded: Boxes come as cx, cy, w, h in network pixels; needs a fixed size.
@@ -86,7 +86,7 @@ def tiny_yolox_model(
 def _weights(
     num_classes: int, objectness_logit: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Convolution from mean colour (0-1) to a raw row: (5 + C, 3, 1, 1), (5 + C,)."""
+    """Weight (5 + C, 3, 1, 1) and bias (5 + C,) that turn a mean colour (0-1) into a raw row."""
     boxes = [[0.2, -0.2, 0.0], [0.0, 0.2, -0.2], [0.3, 0.0, -0.3], [0.0, -0.3, 0.3]]
     objectness = [[10 / 3] * 3]
     classes = [
@@ -99,7 +99,7 @@ def _weights(
 
 
 def _level(planes: str, stride: int, activation: str) -> list[onnx.NodeProto]:
-    """From planes (N, 3, H, W) to `level<stride>` (N, 5 + C, H / stride, W / stride)."""
+    """Nodes from planes (N, 3, H, W) to `level<stride>` (N, 5 + C, H / stride, W / stride)."""
     mean, colour, logits = f"mean{stride}", f"colour{stride}", f"logits{stride}"
     level = f"level{stride}"
     window = [stride, stride]
@@ -123,7 +123,7 @@ def _level(planes: str, stride: int, activation: str) -> list[onnx.NodeProto]:
 
 
 def _merge(name: str) -> list[onnx.NodeProto]:
-    """From the three levels to `name`, (N, A, 5 + C)."""
+    """Nodes from the three levels to `name`, (N, A, 5 + C)."""
     rows = [f"rows{stride}" for stride in STRIDES]
     return [
         *(
@@ -136,7 +136,7 @@ def _merge(name: str) -> list[onnx.NodeProto]:
 
 
 def _decode() -> list[onnx.NodeProto]:
-    """From `raw` to `result`: what `decode_in_inference` does."""
+    """Nodes from `raw` to `result`, which do what YOLOX's `decode_in_inference` does."""
     return [
         *_slice("raw", "raw_xy", 0, 2, axis=2),
         *_slice("raw", "raw_wh", 2, 4, axis=2),
@@ -150,7 +150,7 @@ def _decode() -> list[onnx.NodeProto]:
 
 
 def _grid(height: int, width: int) -> list[onnx.TensorProto]:
-    """`grid` (1, A, 2), columns and rows, and `stride` (1, A, 1)."""
+    """The constants `grid` (1, A, 2), columns and rows, and `stride` (1, A, 1)."""
     cells, strides = [], []
     for stride in STRIDES:
         rows, columns = np.mgrid[: height // stride, : width // stride]
@@ -184,6 +184,6 @@ def _constant(name: str, value: NDArray[np.generic]) -> onnx.TensorProto:
 
 
 def takers_of_input(model: onnx.ModelProto) -> set[str]:
-    """The operators that take the image tensor itself."""
+    """The types of the operators that read the image tensor."""
     name = model.graph.input[0].name
     return {node.op_type for node in model.graph.node if name in node.input}

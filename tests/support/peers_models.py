@@ -8,7 +8,7 @@ from service.core.contract import BoxCoding, InputSpec, ModelContract, ScoreActi
 from support.onnx_models import tiny_yolox_model
 
 NAMES: Final = ("red", "green", "blue")
-# These are facts of the graph as well, and not only of the contract.
+# Fields of the contract that the graph must match.
 GRAPH_FACTS: Final = ("height", "width", "batch", "dynamic_size", "dtype", "layout")
 
 
@@ -20,7 +20,7 @@ def tiny_model_file(
     box_coding: BoxCoding = "yolox",
     **spec: Any,
 ) -> Path:
-    """A file of a model that finds something in every picture; by default float32 planes go in."""
+    """A model file that finds something in every picture; its default input is float32 planes."""
     spec = {"height": 64, "width": 64, "layout": "NCHW", "dtype": "float32"} | spec
     facts = {name: spec[name] for name in GRAPH_FACTS if name in spec}
     model = tiny_yolox_model(activation=activation, objectness_logit=-3.0, **facts)

@@ -1,4 +1,4 @@
-"""Image files made on the spot."""
+"""Makes image files."""
 
 import io
 from typing import Any
@@ -16,7 +16,7 @@ def encode(pixels: NDArray[np.uint8], image_format: str = "PNG", **options: Any)
 
 
 def plain(value: int = 128, width: int = 64, height: int = 64, image_format: str = "PNG") -> bytes:
-    """An image file of one grey."""
+    """An image file of a single grey."""
     return encode(np.full((height, width, 3), value, dtype=np.uint8), image_format)
 
 

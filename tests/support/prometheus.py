@@ -22,7 +22,7 @@ CONFIG = ROOT / "docker" / "prometheus"
 
 
 def tool(name: str) -> str:
-    """Path of `prometheus` or `promtool`: the machine's, or the one that make unpacked."""
+    """Path of `prometheus` or `promtool`: the machine's, else the one that make unpacked."""
     unpacked = Path(sys.prefix) / "prometheus" / "usr" / "bin" / name
     found = shutil.which(name) or (str(unpacked) if unpacked.is_file() else None)
     if found is None:
@@ -65,7 +65,7 @@ class Prometheus:
             return None
 
     def values(self, query: str) -> list[float]:
-        """The values of a query's series, now, less those that are not a number."""
+        """The current values of a query's series, without NaN."""
         data = self.ask("query", query=query) or {"resultType": "vector", "result": []}
         if data["resultType"] == "scalar":
             data = {"result": [{"value": data["result"]}]}
@@ -73,14 +73,14 @@ class Prometheus:
         return [value for value in values if not math.isnan(value)]
 
     def close(self) -> None:
-        """End it."""
+        """Stop the process."""
         self._process.terminate()
         self._process.wait(timeout=60)
         self._log.close()
 
 
 def _configuration(target: str) -> dict[str, Any]:
-    """The project's own, but for where the server is and how often it is asked."""
+    """The project's configuration, with another target and an interval of 1 s."""
     config: dict[str, Any] = yaml.safe_load((CONFIG / "prometheus.yml").read_text())
     config["global"] = dict.fromkeys(("scrape_interval", "evaluation_interval"), "1s")
     config["rule_files"] = [str(CONFIG / name) for name in config["rule_files"]]

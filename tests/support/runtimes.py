@@ -7,7 +7,7 @@ import pytest
 
 
 class SilentlyFallingRuntime:
-    """An ONNX Runtime with CUDA in it, on a machine without a GPU: it falls to the CPU."""
+    """An ONNX Runtime with CUDA on a machine without a GPU: it silently falls back to the CPU."""
 
     def __init__(self) -> None:
         self._real = onnxruntime
@@ -66,7 +66,7 @@ class PretendingSession:
 
 
 class PretendingRuntime(SilentlyFallingRuntime):
-    """An ONNX Runtime that seems to run on a GPU; keeps what each session was opened with."""
+    """An ONNX Runtime that seems to run on a GPU; records the memory limit of each session."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,6 +83,6 @@ class PretendingRuntime(SilentlyFallingRuntime):
 
 
 def use_runtime(monkeypatch: pytest.MonkeyPatch, runtime: Any) -> None:
-    """Have every engine import this in the place of ONNX Runtime."""
+    """Make every engine import this instead of ONNX Runtime."""
     for module in ("choose", "onnx_cpu", "onnx_gpu"):
         monkeypatch.setattr(f"service.engine.{module}.import_runtime", lambda: runtime)

@@ -1,4 +1,4 @@
-"""The benchmarks as modules: they are scripts beside the packages, and import one another."""
+"""Imports the benchmarks, which are scripts outside of the packages and import one another."""
 
 import importlib
 import sys
@@ -11,6 +11,6 @@ FOLDER = ROOT / "benchmarks"
 
 
 def benchmark(name: str) -> ModuleType:
-    """The module of `benchmarks/NAME.py`."""
+    """Import `benchmarks/NAME.py`."""
     with patch.object(sys, "path", [str(FOLDER), *sys.path]):
         return importlib.import_module(name)

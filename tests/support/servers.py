@@ -18,9 +18,8 @@ import httpx2
 class Server:
     """`python -m service` on a free port, with its log read as it comes.
 
-    `sabotage` is code to run before it; `environment` is added to the one that tests run in. The
-    device is the CPU by ONNX Runtime, whichever engine this CPU runs quicker, unless arguments say
-    otherwise.
+    `sabotage` is code to run before the server; `environment` is added to the tests' environment.
+    Unless `arguments` name a device, it is `cpu` (ONNX Runtime), even if OpenVINO is quicker here.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Server:
         try:
             started = self.wait_for("Uvicorn running on ", "workers listen")
         except BaseException:
-            # A test that fails here leaves nothing for the next one to find.
+            # A test that fails here must not leave a process behind.
             self._end()
             raise
         self.url = started.get("url") or started["event"].split()[3]
@@ -64,7 +63,7 @@ class Server:
         self._lines.put(None)
 
     def wait_for(self, *beginnings: str) -> dict[str, Any]:
-        """The next event of the log, not yet waited for, that begins like one of these."""
+        """Wait for the next event of the log that starts with one of `beginnings`."""
         while (line := self._lines.get(timeout=60)) is not None:
             self.events.append(line)
             with contextlib.suppress(ValueError):
@@ -78,11 +77,11 @@ class Server:
         self.process.send_signal(number)
 
     def exit_code(self) -> int:
-        """Wait for the end."""
+        """Wait for the process to end; gives its exit code."""
         return self.process.wait(timeout=60)
 
     def close(self) -> None:
-        """End it whatever its state."""
+        """Stop the process, in any state."""
         self.client.close()
         self._end()
 
@@ -90,14 +89,14 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(timeout=60)
-        # Workers of a killed supervisor write on until they have ended too.
+        # Workers of a killed supervisor write to the log until they end, too.
         self._reader.join(timeout=60)
         if self.process.stderr is not None:
             self.process.stderr.close()
 
 
 def device(arguments: Sequence[str]) -> list[str]:
-    """The flags of the device, where the arguments name none."""
+    """The flags of the default device, if the arguments name none."""
     return [] if "--device" in arguments else ["--device", "cpu"]
 
 

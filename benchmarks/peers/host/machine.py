@@ -1,4 +1,4 @@
-"""The machine that runs the comparison: what it is, and how busy others keep it."""
+"""The machine that runs the comparison: its properties, and how busy other programs keep it."""
 
 import os
 import platform
@@ -45,8 +45,8 @@ class CpuTimes:
     """CPU time so far, in seconds.
 
     Attributes:
-        busy: Time that anything used, other guests of the machine's host included.
-        total: Time that there was, idle or not.
+        busy: Time in use by any program, or by other guests of the machine's host.
+        total: All time, idle or not.
         own: Time that this process and its finished children used.
     """
 

@@ -24,8 +24,7 @@ REQUEST_TIMEOUT_S: Final = 30.0
 MARK: Final = "PEER_MARK"
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat, counted after the name: user and system time of the process, and of its
-# children
-# that have ended.
+# children that have ended.
 CPU_FIELDS: Final = slice(11, 15)
 
 

@@ -14,7 +14,7 @@ from service.core.suppress import iou_with
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """The limits within which two boxes are the same, and how many boxes may lack a partner.
+    """The limits within which two boxes are partners, and how many boxes may lack one.
 
     Attributes:
         least_score: Boxes below need no partner. They are so close to the confidence asked for that
@@ -32,7 +32,7 @@ class Tolerance:
 
 # For float32 on both sides, with arithmetic in another order.
 EXACT: Final = Tolerance(least_score=0.35, least_iou=0.95, most_score_gap=0.02)
-# For fewer bits on one side. Scores move by up to 0.06, which at times changes which of two
+# For fewer bits on one side. Scores change by up to 0.06, and sometimes the other one of two
 # overlapping boxes survives.
 REDUCED: Final = Tolerance(least_score=0.4, least_iou=0.8, most_score_gap=0.1, most_missing=0.03)
 FLOAT32: Final = ("f32", "fp32", "float32")

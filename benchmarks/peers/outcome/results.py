@@ -1,4 +1,4 @@
-"""What was measured, and what follows from it: medians, ratios within a round, and goals."""
+"""The measurements, and their medians, ratios within a round, and goals."""
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping
@@ -18,9 +18,9 @@ FULL_LOOPS: Final = (ALL_CPUS, PLAIN)
 LEAST_LEAD: Final = 1.5
 LEAST_SHARE_OF_LIMIT: Final = 0.92
 MOST_OVERHEAD_MS: Final = 1.5
-# The loads, in requests in flight, that the goals are about.
+# The loads, in requests in flight, to which the goals apply.
 LOADED: Final = (8, 32)
-# A run says little if others took more of the CPU.
+# A run is unreliable if other programs took a larger share of the CPU.
 DISTURBED: Final = 0.05
 
 
@@ -40,7 +40,7 @@ class Run:
         p99_ms: 99th percentile of the latency.
         cpu_ms: CPU time per request, of all the contender's processes.
         memory_mib: Proportional set size of those processes at the end of the load.
-        foreign_share: Share of the machine's CPU time that others took, 0 to 1.
+        foreign_share: Share of the machine's CPU time that other programs took, 0 to 1.
     """
 
     contender: str
@@ -93,7 +93,7 @@ class Goal:
         text: The name of the figure.
         value: The measured value.
         limit: The limit; None where there is no goal.
-        met: Whether the limit is kept; None likewise.
+        met: Whether the limit is kept; None where there is no goal.
     """
 
     text: str

@@ -57,7 +57,7 @@ def shown_loads(runs: Iterable[Run]) -> list[int]:
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
-    """What a reader should know of the runs: errors, and other work on the machine."""
+    """Remarks on the runs: errors, and other programs' work on the machine."""
     found = [
         f"{entry.contender} failed {entry.errors} times at c={entry.connections}"
         for entry in typical(runs)
