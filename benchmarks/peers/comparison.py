@@ -43,7 +43,7 @@ def run_comparison(arguments: Arguments, say: Say) -> Report:
     """Run a comparison; gives its report.
 
     Args:
-        arguments: What to compare, and how.
+        arguments: The contenders, and how to compare them.
         say: Called with each line about the progress.
 
     Raises:

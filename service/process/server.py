@@ -48,7 +48,7 @@ class SharedPort:
 
     Attributes:
         listener: The socket.
-        loads: What each process has to do.
+        loads: The load of each process.
         pin: The one model that all of them serve.
     """
 
