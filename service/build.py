@@ -18,6 +18,7 @@ from service.engine.base import CUDA, CpuShares, Engine, LoadableEngine
 from service.engine.choose import EngineOptions, open_engine
 from service.errors import StartupError
 from service.imaging.draw import DrawingPool
+from service.imaging.memory import ImageMemory
 from service.observe.metrics import Metrics
 from service.pipeline.batched import BatchedPipeline, NetworkRunner
 from service.pipeline.detector import Detector
@@ -36,6 +37,9 @@ OPTION_SETTINGS: Final = ("confidence", "score_by", "nms", "iou", "sigma", "clas
 SPAN_STEP: Final = 4
 GPU_INSTANCES: Final = 2
 PROGRESS_S: Final = 5.0
+
+# Workers lock it in turn, to decode what needs more than a worker's part of the memory.
+TURNS_FILE: Final = "decoding-turn"
 
 log = structlog.get_logger(__name__)
 
@@ -175,7 +179,9 @@ def make_detector(
         loads: The processes of the server, if it has several.
     """
     mode, instances = letterbox_mode(settings, engine), engine_instances(settings, engine)
-    stages = Stages(engine.contract, mode, settings.max_image_pixels)
+    turns = None if metrics.folder is None else metrics.folder / TURNS_FILE
+    memory = ImageMemory(settings.max_decode_bytes, settings.workers, turns)
+    stages = Stages(engine.contract, mode, settings.max_image_pixels, memory)
     # Processes share CPUs, so there is nothing to borrow where a GPU computes.
     slots = EngineSlots(instances, engine.spans, loads if engine.on_cpu else None)
     admission = Admission(settings.max_queue_images, metrics)

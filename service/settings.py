@@ -118,6 +118,11 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(
         50_000_000, ge=1, le=MAX_IMAGE_PIXELS, description="Maximum size of an image, in pixels"
     )
+    max_decode_bytes: int = Field(
+        640 * 2**20,
+        ge=2**20,
+        description="Maximum memory for decoding and drawing images, over all workers, in bytes",
+    )
     max_queue_images: int = Field(
         256, ge=1, description="Maximum images that wait for the model, over all requests"
     )

@@ -20,6 +20,7 @@ GOLDEN_ANGLE_DEG: Final = 137.508
 MIN_FONT_PX: Final = 11
 MAX_SCALE: Final = 10
 MAX_JPEG_SIDE: Final = 65_500
+BAND_PIXELS: Final = 1_000_000
 
 
 def draw_detections(
@@ -44,7 +45,7 @@ def draw_detections(
     """
     if picture_type == "image/jpeg" and max(pixels.shape) > MAX_JPEG_SIDE:
         raise NotAcceptableError(f"a JPEG side has at most {MAX_JPEG_SIDE} pixels; ask for PNG")
-    picture = Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))
+    picture = _as_picture(pixels)
     draw = ImageDraw.Draw(picture)
     scale = min(max(picture.size) / 640, MAX_SCALE)
     font = ImageFont.load_default(max(MIN_FONT_PX, round(14 * scale)))
@@ -64,6 +65,16 @@ def draw_detections(
     else:
         picture.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
+
+
+def _as_picture(pixels: NDArray[np.uint8]) -> Image.Image:
+    """A Pillow image of BGR pixels, made in bands, so that no other copy of all is held."""
+    height, width, _ = pixels.shape
+    picture, rows = Image.new("RGB", (width, height)), max(1, BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        band = np.ascontiguousarray(pixels[top : top + rows, :, ::-1])
+        picture.paste(Image.fromarray(band), (0, top))
+    return picture
 
 
 def _draw_label(

@@ -3,8 +3,8 @@
 import io
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from service.errors import (
     TooLargeError,
     UnsupportedTypeError,
 )
+from service.imaging.memory import HeldMemory, ImageMemory
 
 Pixels = NDArray[np.uint8]
 
@@ -27,8 +28,17 @@ ACCEPTED_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_JPEG_SCANS: Final = 100
 # BI_RLE8 and BI_RLE4. Pillow decodes them in Python, which takes seconds for each megabyte.
 BMP_RUN_LENGTHS: Final = (1, 2)
-# Above the 12 megapixels of most phones' photos.
-LARGE_PIXELS: Final = 16_000_000
+# Up to here an image takes 18 MB at most, and the threads are what bounds the memory of all.
+SMALL_PIXELS: Final = 1_000_000
+# Bytes a pixel of an image that is drawn on: the pixels, Pillow's copy, and the file, twice.
+DRAWN_BYTES: Final = 13
+# Bytes a pixel that decoding takes at its peak, measured and rounded up.
+PEAK_BYTES: Final = {"WEBP": 17, "AVIF": 18, "TIFF": 13}
+OTHER_PEAK_BYTES: Final = 9
+# Those of a JPEG beside its coefficients; they lessen with the size that it is decoded at.
+JPEG_PEAK_BYTES: Final = 10
+# A progressive JPEG's coefficients: two bytes for each of up to four channels, at any size.
+JPEG_COEFFICIENT_BYTES: Final = 8
 # Factors by which a JPEG can be decoded smaller in less time; its blocks have 8 x 8 pixels.
 JPEG_REDUCTIONS: Final = (8, 4, 2)
 # A reduced JPEG keeps at least this many times the sides that it is fitted into. Reduced pixels are
@@ -40,6 +50,8 @@ JPEG_SCAN: Final = 0xDAFF
 # data, and decoders ignore FF 01 to FF BF: a length read at one of these could hide later scans.
 JPEG_MARKER: Final = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 JPEG_END: Final = b"\xff\xd9"
+# Pixels that are converted at once, so that copies of the whole image are never held.
+BAND_PIXELS: Final = 1_000_000
 # EXIF orientations that swap width and height.
 SIDEWAYS: Final = (5, 6, 7, 8)
 TILE_WIDTH_TAG: Final = 322
@@ -65,11 +77,13 @@ class Photo:
         pixels: (h, w, 3) uint8, BGR; sides may be a half, a quarter or an eighth of the file's.
         height: Height of the file's image in pixels, upright.
         width: Width of the file's image in pixels, upright.
+        memory: The memory of the pixels, and of drawing on them; held while the photo exists.
     """
 
     pixels: Pixels
     height: int
     width: int
+    memory: HeldMemory | None = None
 
 
 def read_image(
@@ -77,7 +91,7 @@ def read_image(
     max_pixels: int,
     *,
     fit: tuple[int, int] | None = None,
-    large_image: AbstractContextManager[object] | None = None,
+    memory: ImageMemory | None = None,
 ) -> Photo:
     """Decode one image the way a viewer would show it.
 
@@ -90,8 +104,8 @@ def read_image(
         max_pixels: Maximum width times height.
         fit: (height, width) in pixels that the image will be fitted into. A JPEG with at least four
             times these sides is decoded smaller, but not below twice these sides. By default every
-            image is decoded at its full size.
-        large_image: Entered while an image of more than `LARGE_PIXELS` is decoded.
+            image is decoded at its full size, and `memory` has room for drawing on it.
+        memory: Where decoding takes its memory from, unless the image is small.
 
     Returns:
         The image.
@@ -102,6 +116,7 @@ def read_image(
         InvalidImageError: The image is damaged, would take too long to decode, or has an ambiguous
             pixel format.
         MalformedRequestError: There are no bytes.
+        BusyError: Other images take all of the memory for too long.
     """
     if not content:
         raise MalformedRequestError("the image is empty")
@@ -112,9 +127,28 @@ def read_image(
                 f"the image is {width} x {height} pixels, and the limit is {max_pixels} pixels"
             )
         _refuse_slow_decoding(image, content)
-        is_large = large_image is not None and width * height > LARGE_PIXELS
-        with large_image if large_image is not None and is_large else nullcontext():
+        if memory is None or width * height <= SMALL_PIXELS:
             return _decode(image, content, fit)
+        drawn = DRAWN_BYTES * width * height if fit is None else 0
+        taken = memory.take(max(drawn, _peak_bytes(image, width * height, fit)))
+        try:
+            photo = _decode(image, content, fit)
+        except BaseException:
+            taken.release()
+            raise
+        taken.shrink(max(photo.pixels.nbytes, drawn))
+        return replace(photo, memory=taken)
+
+
+def _peak_bytes(image: Image.Image, pixels: int, fit: tuple[int, int] | None) -> int:
+    """An upper bound of the memory that decoding takes, copies included."""
+    kind = image.format or ""
+    if kind not in ("JPEG", "MPO"):
+        return pixels * PEAK_BYTES.get(kind, OTHER_PEAK_BYTES)
+    is_plain = image.mode in ("RGB", "L")
+    reduced = pixels // _jpeg_reduction(image.size, fit) ** 2 if is_plain else pixels
+    coefficients = JPEG_COEFFICIENT_BYTES if image.info.get("progressive") else 0
+    return reduced * JPEG_PEAK_BYTES + pixels * coefficients
 
 
 def _size_to_decode(image: Image.Image) -> tuple[int, int]:
@@ -173,6 +207,8 @@ def _decode(image: Image.Image, content: bytes, fit: tuple[int, int] | None) -> 
         width, height = image.size
         pixels = _to_bgr(image)
     orientation = _orientation(image)
+    # Pillow's copy of the pixels goes before another one is made.
+    image.close()
     if orientation in SIDEWAYS:
         width, height = height, width
     return Photo(_turn_upright(pixels, orientation), height, width)
@@ -251,12 +287,17 @@ def _to_bgr(image: Image.Image) -> Pixels:
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise InvalidImageError("32-bit pixels are ambiguous; send 8 or 16 bits per channel")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    rgb = np.asarray(image.convert("RGB"))
-    return np.ascontiguousarray(rgb[:, :, ::-1])
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    is_transparent, rows = image.has_transparency_data, max(1, BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        band = image.crop((0, top, width, bottom))
+        if is_transparent:
+            white = Image.new("RGBA", band.size, "white")
+            band = Image.alpha_composite(white, band.convert("RGBA"))
+        pixels[top:bottom] = np.asarray(band.convert("RGB"))[:, :, ::-1]
+    return pixels
 
 
 def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:

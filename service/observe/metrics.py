@@ -42,6 +42,7 @@ class Metrics:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
         self.shared = folder is not None
         self.registry = CollectorRegistry()
         # Shared values are read back from the folder, never from this process's own metrics.

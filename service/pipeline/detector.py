@@ -17,6 +17,7 @@ from service.core.decode import Detections
 from service.core.suppress import DetectionOptions
 from service.errors import ClientLeftError, DeadlineError, NotFiniteError, ServiceError
 from service.imaging.draw import DrawingPool, DrawingSlot, PictureType, draw_detections
+from service.imaging.read import Photo
 from service.observe.metrics import Metrics
 from service.pipeline.base import Pipeline
 from service.pipeline.stages import DetectedImage, ImageSource, ImageTask, StageSeconds
@@ -157,10 +158,10 @@ class Detector:
             found = await self._detect(task, permit, deadline, slot.acquire)
             if isinstance(found, ServiceError):
                 raise found
-            if found.pixels is None:
+            if found.photo is None:
                 raise ValueError("the pixels were not kept")
             names = self.contract.class_names
-            work = partial(draw_detections, found.pixels, found.detections, names, kind)
+            work = partial(_draw, found.photo, found.detections, names, kind)
             return found, await slot.draw(work)
 
     def _admit(self) -> Permit | ServiceError:
@@ -241,6 +242,11 @@ class Detector:
             log.warning("probe failed", detail=error.detail)
         except Exception:
             log.exception("probe failed")
+
+
+def _draw(photo: Photo, detections: Detections, names: tuple[str, ...], kind: PictureType) -> bytes:
+    """Draw on a photo, whose memory is held until then."""
+    return draw_detections(photo.pixels, detections, names, kind)
 
 
 def _grey_image(contract: ModelContract) -> ImageTask:

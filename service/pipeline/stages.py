@@ -2,8 +2,7 @@
 
 import base64
 import binascii
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,7 +15,8 @@ from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 from service.engine.base import ImageRows
 from service.errors import InvalidImageError, NotFiniteError
-from service.imaging.read import read_image
+from service.imaging.memory import ImageMemory
+from service.imaging.read import Photo, read_image
 
 Pixels = NDArray[np.uint8]
 
@@ -55,14 +55,14 @@ class DetectedImage:
         height: Height of the upright image in pixels.
         detections: Boxes in pixels of the image, clipped to it, best first.
         seconds: Where the time went.
-        pixels: (h, w, 3) uint8, BGR, upright, if the task asked to keep them.
+        photo: The image itself, if the task asked to keep it.
     """
 
     width: int
     height: int
     detections: Detections
     seconds: StageSeconds
-    pixels: Pixels | None
+    photo: Photo | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +88,13 @@ class PreparedImage:
         tensor: (H, W, 3) uint8, BGR, network pixels.
         threshold: The raw objectness from which on a row of the network's output is needed.
         letterbox: Maps boxes back to the image's pixels.
-        pixels: (h, w, 3) uint8, BGR, upright, if the task asked to keep them.
+        photo: The image itself, if the task asked to keep it.
     """
 
     tensor: Pixels
     threshold: float
     letterbox: Letterbox
-    pixels: Pixels | None
+    photo: Photo | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +105,13 @@ class Stages:
         contract: The model's contract.
         letterbox_mode: How images are fitted into its input.
         max_image_pixels: Maximum width times height of an image.
-        large_image: Held while a large image is decoded. Decoding can take many times the memory
-            of the pixels, so that only one large image is decoded at a time.
+        memory: Where images take their memory from; None for no bound.
     """
 
     contract: ModelContract
     letterbox_mode: LetterboxMode
     max_image_pixels: int
-    large_image: threading.Lock = field(default_factory=threading.Lock)
+    memory: ImageMemory | None = None
 
     def prepare(self, task: ImageTask) -> PreparedImage:
         """Decode an image and fit it into the network's input.
@@ -125,13 +124,12 @@ class Stages:
             _unbase64(source.content) if source.encoding == "base64" else source.content,
             self.max_image_pixels,
             fit=None if task.keep_pixels else (spec.height, spec.width),
-            large_image=self.large_image,
+            memory=self.memory,
         )
         size = photo.height, photo.width
         tensor, letterbox = fit_to_model(photo.pixels, self.contract, self.letterbox_mode, size)
         threshold = raw_threshold(self.contract, task.options.confidence)
-        pixels = photo.pixels if task.keep_pixels else None
-        return PreparedImage(tensor, threshold, letterbox, pixels)
+        return PreparedImage(tensor, threshold, letterbox, photo if task.keep_pixels else None)
 
     def postprocess(
         self, task: ImageTask, prepared: PreparedImage, rows: ImageRows, seconds: StageSeconds
@@ -152,7 +150,7 @@ class Stages:
         letterbox = prepared.letterbox
         detections = find_objects(rows.raw, letterbox, self.contract, task.options, rows.cells)
         width, height = letterbox.image_width, letterbox.image_height
-        return DetectedImage(width, height, detections, seconds, prepared.pixels)
+        return DetectedImage(width, height, detections, seconds, prepared.photo)
 
 
 def _unbase64(text: bytes) -> bytes:

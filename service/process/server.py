@@ -27,6 +27,7 @@ from service.http.connection.door import Door
 from service.http.connection.early_refusal import RefusingConnection
 from service.http.connection.uvicorn_check import check_uvicorn
 from service.http.connection.uvicorn_hooks import HookedServer
+from service.imaging.memory import give_back_large_blocks
 from service.observe.metrics import Metrics
 from service.process.acceptor import Acceptor
 from service.process.model_pin import ModelPin
@@ -144,6 +145,7 @@ def serve(
     # In a container this may be process 1, to which the kernel delivers only handled signals.
     signal.signal(signal.SIGTERM, _end_before_started)
     let_threads_finish()
+    give_back_large_blocks()
     try:
         check_uvicorn()
         app = create_app(

@@ -1,6 +1,5 @@
 import io
 import struct
-import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +15,7 @@ from service.errors import (
     TooLargeError,
     UnsupportedTypeError,
 )
+from service.imaging.memory import ImageMemory
 from service.imaging.read import read_image
 from support.pictures import encode, photo_like, plain
 
@@ -265,18 +265,49 @@ def test_a_tile_larger_than_its_tiff_counts_as_pixels() -> None:
         pixels_of(tiff_with_tile(20_000))
 
 
-def test_large_images_are_decoded_one_at_a_time() -> None:
-    lock = threading.Lock()
+@pytest.fixture
+def none_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.imaging.read.SMALL_PIXELS", 0)
+
+
+def test_an_image_waits_until_its_memory_is_free() -> None:
+    memory = ImageMemory(200 * 2**20)
     large, small = plain(width=4001, height=4000), plain()
-    with lock, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(read_image, large, 10**8, large_image=lock)
-        assert read_image(small, MANY, large_image=lock).pixels.shape == (64, 64, 3)
-        # Without the lock, decoding would take a fraction of this.
+    with memory.take(100 * 2**20) as others, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(read_image, large, 10**8, memory=memory)
+        assert read_image(small, MANY, memory=memory).pixels.shape == (64, 64, 3)
+        # With the memory, decoding would take a fraction of this.
         with pytest.raises(TimeoutError):
             waiting.result(timeout=1.5)
-        lock.release()
+        others.release()
         assert waiting.result(timeout=30).pixels.shape == (4000, 4001, 3)
-        assert lock.acquire(timeout=10)
+
+
+@pytest.mark.usefixtures("none_is_small")
+def test_a_photo_holds_its_memory_as_long_as_it_exists() -> None:
+    memory = ImageMemory(2 * 2**20)
+    photo = read_image(plain(width=300, height=300), MANY, memory=memory)
+    assert memory.free == 2 * 2**20 - 13 * 300 * 300
+    del photo
+    assert memory.free == 2 * 2**20
+
+
+@pytest.mark.usefixtures("none_is_small")
+def test_a_damaged_image_gives_its_memory_back() -> None:
+    memory = ImageMemory(2 * 2**20)
+    with pytest.raises(InvalidImageError):
+        read_image(encode(photo_like(200, 200))[:9000], MANY, memory=memory)
+    assert memory.free == 2 * 2**20
+
+
+@pytest.mark.usefixtures("none_is_small")
+def test_an_image_that_no_memory_is_enough_for_is_refused_before_it_is_decoded() -> None:
+    memory = ImageMemory(10 * 2**20)
+    with pytest.raises(TooLargeError, match=r"12 MiB of memory, and the limit is 10 MiB; .*JPEG"):
+        read_image(plain(width=1000, height=1000), MANY * 99, memory=memory)
+    jpeg = plain(width=3000, height=2000, image_format="JPEG")
+    photo = read_image(jpeg, MANY * 99, fit=(64, 64), memory=memory)
+    assert (photo.width, photo.height) == (3000, 2000)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import asyncio
 import threading
 import time
 from typing import Any
-from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from service.build import make_detector, on_one_thread
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidImageError, NotFiniteError, QueueFullError
 from service.imaging.draw import DrawingPool, DrawingSlot
+from service.imaging.memory import ImageMemory
 from service.observe.metrics import Metrics
 from service.pipeline.one_thread import OneThreadRunner
 from service.pipeline.stages import DetectedImage, ImageSource, ImageTask, Stages
@@ -220,14 +220,17 @@ def test_no_stage_blocks_the_event_loop(
     assert ran_on == threads
 
 
-def test_a_large_image_is_decoded_under_the_common_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.imaging.read.LARGE_PIXELS", 64 * 64)
-    lock = MagicMock()
-    stages = Stages(CONTRACT, "square", 1_000_000, large_image=lock)
-    stages.prepare(task_for(plain()))
-    assert not lock.__enter__.called
-    stages.prepare(task_for(plain(width=65)))
-    assert lock.__enter__.called
+def test_only_an_image_that_is_drawn_on_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.imaging.read.SMALL_PIXELS", 0)
+    memory = ImageMemory(2**20)
+    stages = Stages(CONTRACT, "square", 1_000_000, memory)
+    prepared = stages.prepare(task_for(plain()))
+    assert prepared.photo is None
+    assert memory.free == 2**20
+    drawn = stages.prepare(ImageTask(ImageSource(plain()), DetectionOptions(), keep_pixels=True))
+    assert memory.free == 2**20 - 13 * 64 * 64
+    del drawn
+    assert memory.free == 2**20
 
 
 def with_broken_rows(engine: FakeEngine, value: float, above: float) -> FakeEngine:
