@@ -35,6 +35,8 @@ from service.queue.cpu_sharing import WorkerLoads
 from service.queue.threads import any_at_work
 from service.settings import Settings
 
+# Seconds between two signs of life.
+SIGN_S: Final = 1.0
 # Load balancers usually keep idle connections for a minute. A server that closes them sooner
 # sometimes does so just as the next request is on its way.
 KEEP_ALIVE_S: Final = 75
@@ -51,11 +53,13 @@ class SharedPort:
         listener: The socket.
         loads: The load of each process.
         pin: The one model that all of them serve.
+        sign: Called every second as long as connections are accepted or answered.
     """
 
     listener: socket.socket
     loads: WorkerLoads
     pin: ModelPin
+    sign: Callable[[], None]
 
 
 class DrainingServer(HookedServer):
@@ -87,6 +91,7 @@ class DrainingServer(HookedServer):
         self._shared = shared
         self._acceptor: Acceptor | None = None
         self._on_started = on_started
+        self._signs: asyncio.Task[None] | None = None
         self._close_at: float | None = None
 
     def serving(self) -> None:
@@ -95,11 +100,18 @@ class DrainingServer(HookedServer):
             listener, loads = self._shared.listener, self._shared.loads
             self._acceptor = Acceptor(listener, loads, self.new_connection, self.connections)
             self._acceptor.start(self.config.backlog)
+            self._signs = asyncio.create_task(self._give_signs(self._shared.sign))
         # All objects that exist now live on, so no collection need visit them again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(OBJECTS_UNTIL_COLLECTION)
         self._on_started()
+
+    async def _give_signs(self, sign: Callable[[], None]) -> None:
+        """Tell the supervisor that the event loop runs, until it ends, and while it drains."""
+        while True:
+            sign()
+            await asyncio.sleep(SIGN_S)
 
     async def stopping(self) -> None:
         """Accept no more connections from a shared port."""

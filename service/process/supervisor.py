@@ -1,5 +1,6 @@
 """Runs several workers behind one port: starts them in turn, replaces dead ones, ends them all."""
 
+import math
 import os
 import selectors
 import signal
@@ -23,6 +24,9 @@ from service.settings import Settings
 
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
+# A worker that serves and has given no sign of life for this long hangs. It gives one a second.
+HANGS_AFTER_S: Final = 10.0
+LISTENING_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -54,13 +58,15 @@ class _Worker:
     process: subprocess.Popen[bytes]
     channel: socket.socket
     serving: bool = False
+    silent_s: float = 0.0
 
 
 class Supervisor:
     """Starts workers one at a time, and replaces each that dies.
 
     If a worker cannot start and no other is alive, the server ends, as a single process would.
-    While others are alive, the next try comes after a pause, which doubles each time.
+    While others are alive, the next try comes after a pause, which doubles each time. A worker that
+    hangs is killed.
 
     Args:
         workers: Number of workers.
@@ -94,12 +100,36 @@ class Supervisor:
         with self._selector:
             while self._workers or not self._stopping:
                 self._fill_a_place()
-                for key, _ in self._selector.select(self._seconds_to_start()):
+                began = time.monotonic()
+                for key, _ in self._selector.select(self._seconds_to_listen()):
                     if key.fileobj is wakeup:
                         self._pass_on(wakeup.recv(1)[0])
                     else:
                         self._hear(key.data)
+                self._end_silent_workers(time.monotonic() - began)
         return self._exit_code
+
+    def _seconds_to_listen(self) -> float | None:
+        to_start = self._seconds_to_start()
+        if not any(worker.serving for worker in self._workers.values()):
+            return to_start
+        return LISTENING_S if to_start is None else min(to_start, LISTENING_S)
+
+    def _end_silent_workers(self, passed_s: float) -> None:
+        """Kill the workers that hang; others take their places.
+
+        Args:
+            passed_s: Seconds since the last call. Far more than was waited for means that the whole
+                server was paused, so the workers had no chance to give a sign.
+        """
+        for worker in self._workers.values():
+            if not worker.serving:
+                continue
+            worker.silent_s += min(passed_s, 2 * LISTENING_S)
+            if worker.silent_s > HANGS_AFTER_S:
+                log.error("worker hangs", place=worker.place, process=worker.process.pid)
+                worker.process.kill()
+                worker.silent_s = -math.inf
 
     def _seconds_to_start(self) -> float | None:
         if self._stopping or self._starting() or len(self._workers) == len(self._places):
@@ -131,11 +161,13 @@ class Supervisor:
         return _Worker(place, process, ours)
 
     def _hear(self, worker: _Worker) -> None:
-        """Read the channel of a worker: a byte means that it serves, the end that it is dead."""
-        if worker.channel.recv(1):
-            worker.serving = True
-            self._pause_s = FIRST_PAUSE_S
-            log.info("worker serves", place=worker.place, process=worker.process.pid)
+        """Read the channel of a worker: bytes mean that it serves, the end that it is dead."""
+        if worker.channel.recv(1024):
+            worker.silent_s = min(worker.silent_s, 0.0)
+            if not worker.serving:
+                worker.serving = True
+                self._pause_s = FIRST_PAUSE_S
+                log.info("worker serves", place=worker.place, process=worker.process.pid)
             return
         self._selector.unregister(worker.channel)
         worker.channel.close()

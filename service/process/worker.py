@@ -5,6 +5,8 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from pydantic_settings import CliApp
@@ -17,7 +19,7 @@ from service.process.server import SharedPort, serve
 from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
 
-STARTED = b"s"
+SIGN_OF_LIFE = b"s"
 
 
 def main(listener_fd: str, channel_fd: str, place: str, *arguments: str) -> int:
@@ -25,7 +27,7 @@ def main(listener_fd: str, channel_fd: str, place: str, *arguments: str) -> int:
 
     Args:
         listener_fd: File descriptor of the bound socket from which all workers accept connections.
-        channel_fd: File descriptor of a socket on which the supervisor waits for `STARTED`.
+        channel_fd: File descriptor of a socket on which the supervisor hears signs of life.
         place: Index of this worker, from 0.
         arguments: The flags that the supervisor was given.
 
@@ -44,8 +46,14 @@ def main(listener_fd: str, channel_fd: str, place: str, *arguments: str) -> int:
     metrics = Metrics(folder)
     threading.Thread(target=_end_with_supervisor, args=(channel,), daemon=True).start()
     loads = WorkerLoads.attach(folder / LOADS_FILE, int(place))
-    shared = SharedPort(listener, loads, ModelPin(folder))
-    return serve(settings, metrics, shared, lambda: channel.sendall(STARTED))
+    shared = SharedPort(listener, loads, ModelPin(folder), partial(_give_sign, channel))
+    return serve(settings, metrics, shared)
+
+
+def _give_sign(channel: socket.socket) -> None:
+    """Tell the supervisor that this worker serves, unless it has not listened for very long."""
+    with suppress(OSError):
+        channel.send(SIGN_OF_LIFE, socket.MSG_DONTWAIT)
 
 
 def _end_with_supervisor(channel: socket.socket) -> None:

@@ -274,3 +274,16 @@ def test_a_worker_serves_no_other_model_than_the_rest(
         for _ in range(6)
     ]
     assert all(answer.json()["results"][0]["detections"] for answer in answers)
+
+
+def test_a_worker_that_hangs_is_replaced(workers: Workers) -> None:
+    first, second = workers.pids
+    os.kill(first, signal.SIGSTOP)
+    assert workers.server.wait_for("worker hangs")["process"] == first
+    workers.server.wait_for("worker died")
+    assert workers.next_pid() not in (first, second)
+    workers.detect(4)
+    assert workers.metrics()["yolox_workers"] == 2
+    os.kill(second, signal.SIGSTOP)
+    workers.server.send(SIGTERM)
+    assert workers.server.exit_code() == 1
