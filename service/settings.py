@@ -170,6 +170,11 @@ class Settings(BaseSettings):
     )
 
     # Life cycle
+    max_failed_probes: int = Field(
+        6,
+        ge=0,
+        description="Failed probes of the model in a row after which the server ends (0: never)",
+    )
     ready_window_s: float = Field(
         30, gt=0, description="The server is ready if an inference succeeded within this time, in s"
     )

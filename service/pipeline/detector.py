@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -15,7 +15,13 @@ import structlog
 from service.core.contract import ModelContract
 from service.core.decode import Detections
 from service.core.suppress import DetectionOptions
-from service.errors import ClientLeftError, DeadlineError, NotFiniteError, ServiceError
+from service.errors import (
+    ClientLeftError,
+    DeadlineError,
+    ModelFailedError,
+    NotFiniteError,
+    ServiceError,
+)
 from service.imaging.draw import DrawingPool, DrawingSlot, PictureType, draw_detections
 from service.imaging.read import Photo
 from service.observe.metrics import Metrics
@@ -25,6 +31,8 @@ from service.queue.admission import Admission, Permit, Upload
 from service.queue.batcher import Batcher, is_past
 
 FAILURES_UNTIL_UNREADY: Final = 3
+# Pause after a probe, however often the model fails.
+PROBE_PAUSE_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +48,10 @@ class Detector:
         metrics: Where to count.
         drawing: Draws boxes onto images.
         ready_window_s: Seconds for which one success counts as a sign of health.
+
+    Attributes:
+        contract: The same.
+        failed_probes: How many probes have failed since one succeeded.
     """
 
     def __init__(
@@ -61,8 +73,10 @@ class Detector:
         self._ready_window_s = ready_window_s
         self._probe_task = _grey_image(contract)
         self._heartbeat: asyncio.Task[None] | None = None
-        # Whether rows were not finite: of an image since the last probe, and of the probe.
-        self._is_suspect = self._is_broken = False
+        # Set when the model has failed an image: a probe tells whether it would fail any.
+        self._suspicion = asyncio.Event()
+        self._is_broken = False
+        self.failed_probes = 0
 
     async def start(self) -> None:
         """Start all threads, and try one inference before anyone can call this ready."""
@@ -200,7 +214,8 @@ class Detector:
             outcome = DeadlineError.slug if is_past(deadline) else ClientLeftError.slug
             raise
         except ServiceError as error:
-            self._is_suspect |= isinstance(error, NotFiniteError)
+            if isinstance(error, ModelFailedError):
+                self._suspicion.set()
             outcome, result = error.slug, error
         except Exception:
             # A bug of ours or of a decoder, which concerns no other image of the request.
@@ -221,26 +236,31 @@ class Detector:
         """Probe while no request shows that the model works, or one suggests that it does not."""
         period = self._ready_window_s / 3
         while True:
-            await asyncio.sleep(period)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(period):
+                    await self._suspicion.wait()
+            is_suspect = self._suspicion.is_set()
+            self._suspicion.clear()
             last = self._batcher.last_success
             stale = last is None or time.monotonic() - last > period
-            if stale or self._batcher.failures_in_a_row or self._is_suspect or self._is_broken:
+            if stale or is_suspect or self._batcher.failures_in_a_row or self._is_broken:
                 await self._probe()
+                await asyncio.sleep(min(period, PROBE_PAUSE_S))
 
     async def _probe(self) -> None:
         """Detect in a grey image, from its bytes on, so that hanging decoders are noticed too."""
         deadline = time.monotonic() + self._ready_window_s
-        self._is_suspect = False
         try:
             with self._admission.admit_image() as permit:
                 await self._pipeline.detect(permit, self._probe_task, deadline)
-            self._is_broken = False
-        except NotFiniteError as error:
-            self._is_broken = True
-            log.warning("probe failed", detail=error.detail)
+            self._is_broken, self.failed_probes = False, 0
         except ServiceError as error:
+            self._is_broken = isinstance(error, NotFiniteError)
+            # A full queue says nothing while images succeed; where none does, no probe got through.
+            self.failed_probes += not self._admission.draining
             log.warning("probe failed", detail=error.detail)
         except Exception:
+            self.failed_probes += 1
             log.exception("probe failed")
 
 

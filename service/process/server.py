@@ -15,6 +15,7 @@ from functools import partial
 from types import FrameType
 from typing import Final, cast
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -35,6 +36,8 @@ from service.queue.cpu_sharing import WorkerLoads
 from service.queue.threads import any_at_work
 from service.settings import Settings
 
+# Exit code of a server whose engine hangs, or fails every image.
+ENGINE_FAILED_CODE: Final = 3
 # Seconds between two signs of life.
 SIGN_S: Final = 1.0
 # Load balancers usually keep idle connections for a minute. A server that closes them sooner
@@ -43,6 +46,9 @@ KEEP_ALIVE_S: Final = 75
 # New objects until the garbage collector runs, instead of 700. With thousands of connections a
 # collection takes up to 25 ms, and requests leave almost no garbage that it could find.
 OBJECTS_UNTIL_COLLECTION: Final = 10_000
+
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class DrainingServer(HookedServer):
         shared: The port, if other processes share it; by default the server opens the port that
             `config` names.
         on_started: Called once, when connections are accepted.
+        is_beyond_hope: Whether the engine will not come back, so that only a new process helps.
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class DrainingServer(HookedServer):
         grace_s: float,
         shared: SharedPort | None = None,
         on_started: Callable[[], None] = lambda: None,
+        is_beyond_hope: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(config, listens=shared is None)
         self._refuse_new = refuse_new
@@ -91,6 +99,7 @@ class DrainingServer(HookedServer):
         self._shared = shared
         self._acceptor: Acceptor | None = None
         self._on_started = on_started
+        self._is_beyond_hope = is_beyond_hope
         self._signs: asyncio.Task[None] | None = None
         self._close_at: float | None = None
 
@@ -132,6 +141,10 @@ class DrainingServer(HookedServer):
         """Tell the other processes how many connections this one has; give whether to stop now."""
         if self._acceptor is not None:
             self._acceptor.tell()
+        if self._close_at is None and self._is_beyond_hope():
+            log.error("the engine does not come back; the server ends so that it is started again")
+            logging.shutdown()
+            os._exit(ENGINE_FAILED_CODE)
         is_over = self._close_at is not None and time.monotonic() >= self._close_at
         return is_over or super().ticked()
 
@@ -195,8 +208,15 @@ def run(
 ) -> int:
     """Serve an application until a signal; arguments and exit code are those of `serve`."""
     config = uvicorn_config(app, settings, app)
-    refuse_new = app.running.detector.refuse_new
-    server = DrainingServer(config, refuse_new, settings.drain_grace_s, shared, on_started)
+    detector, limit = app.running.detector, settings.max_failed_probes
+    server = DrainingServer(
+        config,
+        detector.refuse_new,
+        settings.drain_grace_s,
+        shared,
+        on_started,
+        lambda: 0 < limit <= detector.failed_probes,
+    )
     try:
         server.run()
     except SystemExit as end:  # uvicorn could not open the port, and has logged why

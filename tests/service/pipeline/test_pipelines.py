@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import service.pipeline.stages as stages_module
 from service.build import make_detector, on_one_thread
 from service.core.suppress import DetectionOptions
-from service.errors import InvalidImageError, NotFiniteError, QueueFullError
+from service.errors import InvalidImageError, ModelFailedError, NotFiniteError, QueueFullError
 from service.imaging.draw import DrawingPool, DrawingSlot
 from service.imaging.memory import ImageMemory
 from service.observe.metrics import Metrics
@@ -272,6 +272,33 @@ def test_rows_that_are_not_finite_fail_their_image_alone(
     asyncio.run(main())
     failed = metrics.registry.get_sample_value("yolox_images_total", {"outcome": "model-failed"})
     assert failed == 4
+
+
+def test_a_photo_that_breaks_the_engine_each_time_leaves_the_server_ready() -> None:
+    async def main() -> None:
+        engine = FakeEngine()
+        rows_of = engine.rows_of
+
+        def breaks_on_white(pixels: NDArray[np.uint8]) -> NDArray[np.floating]:
+            if pixels.mean() > 200:
+                raise RuntimeError("a kernel failed")
+            return rows_of(pixels)
+
+        engine.rows_of = breaks_on_white  # type: ignore[method-assign]
+        detector = make_detector(Settings(ready_window_s=3), engine, Metrics())
+        await detector.start()
+        for _ in range(5):
+            poison = [ImageSource(plain(250))]
+            (error,) = await detector.detect_all(poison, DetectionOptions(), time.monotonic() + 9)
+            assert isinstance(error, ModelFailedError)
+            async with asyncio.timeout(9):
+                while detector._batcher.failures_in_a_row:
+                    await asyncio.sleep(0.02)
+            assert detector.unready_reason() is None
+        assert detector.failed_probes == 0
+        await detector.stop()
+
+    asyncio.run(main())
 
 
 def test_a_model_that_gives_nan_for_the_probe_is_not_ready_until_it_recovers() -> None:

@@ -214,6 +214,29 @@ def test_a_hanging_engine_ends_with_exit_code_1(model: Path) -> None:
         assert running.exit_code() == 1
 
 
+BROKEN_ENGINE = HANGING_ENGINE.replace("threading.Event().wait()", "1 // 0")
+
+
+@pytest.mark.parametrize("sabotage", [HANGING_ENGINE, BROKEN_ENGINE], ids=["hangs", "raises"])
+def test_an_engine_that_does_not_come_back_ends_the_server_to_be_started_again(
+    model: Path, sabotage: str
+) -> None:
+    flags = ("--ready-window-s", "1", "--max-failed-probes", "3", "--engine-threads", "1")
+    with server(model, *flags, sabotage=sabotage) as running:
+        running.wait_for("the engine does not come back")
+        assert running.exit_code() == 3
+
+
+def test_an_engine_that_does_not_come_back_may_be_kept(model: Path) -> None:
+    flags = ("--ready-window-s", "0.3", "--max-failed-probes", "0", "--drain-grace-s", "0")
+    with server(model, *flags, sabotage=BROKEN_ENGINE) as running:
+        for _ in range(8):
+            running.wait_for("probe failed")
+        assert running.client.get("/health/ready").status_code == 503
+        running.send(SIGTERM)
+        assert running.exit_code() == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
 @pytest.mark.parametrize("chosen", ["SCHED_OTHER", "SCHED_IDLE"])
 def test_packets_do_not_interrupt_engines_unless_somebody_chose_a_policy(
