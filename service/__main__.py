@@ -1,13 +1,17 @@
 """`python -m service`: settings from flags and environment, one line for what is wrong."""
 
+import os
 import sys
 
+import structlog
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
 from service.observe.logs import configure_logs
 from service.process.supervisor import supervise
-from service.settings import Settings
+from service.settings import Settings, unknown_variables
+
+log = structlog.get_logger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,6 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
     configure_logs(settings.log_format, settings.log_level)
+    for name, meant in unknown_variables(os.environ).items():
+        log.warning("this environment variable is no setting", name=name, closest_setting=meant)
     if settings.workers > 1:
         return supervise(settings, sys.argv[1:] if arguments is None else arguments)
     # The supervisor of workers neither needs nor loads what serves.

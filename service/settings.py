@@ -1,9 +1,12 @@
 """The server's settings: one documented line each, for flag, environment variable and help."""
 
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.contract import MAX_SIGMA, MIN_SIGMA, NmsMethod, ScoreBy
@@ -16,6 +19,17 @@ ModelFile = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
 # Pillow warns about images with more pixels than this, and refuses those with twice as many.
 MAX_IMAGE_PIXELS = 89_478_485
+
+# Compose files and the commands of `model_export` read these from the same environment.
+OTHER_VARIABLES = {
+    "YOLOX_API_KEY_FILE",
+    "YOLOX_CPUS",
+    "YOLOX_DATA",
+    "YOLOX_EXPORT_MEMORY",
+    "YOLOX_MEMORY",
+    "YOLOX_MODEL_NAME",
+    "YOLOX_RELEASE_URL",
+}
 
 
 class Settings(BaseSettings):
@@ -185,6 +199,13 @@ class Settings(BaseSettings):
         25, gt=0, description="Maximum wait for accepted requests at shutdown, in s"
     )
 
+    @field_validator("api_key")
+    @classmethod
+    def _a_header_can_carry_it(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+            raise ValueError("may have only ASCII characters, and no white space")
+        return key
+
     @model_validator(mode="after")
     def _a_request_fits(self) -> Self:
         if self.max_queue_images < self.max_images_per_request:
@@ -192,3 +213,23 @@ class Settings(BaseSettings):
         if self.max_buffered_bytes < self.max_body_bytes:
             raise ValueError("max_buffered_bytes must be at least max_body_bytes")
         return self
+
+
+def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
+    """Variables that look like a setting and are none, each with the setting that was meant.
+
+    Args:
+        environment: Names of environment variables.
+
+    Returns:
+        For each such name the closest name of a setting, or None if none is close.
+    """
+    prefix, known = "YOLOX_", [name.upper() for name in Settings.model_fields]
+    found = [name for name in environment if name.upper().startswith(prefix)]
+    meant: dict[str, str | None] = {}
+    for name in found:
+        own = name.upper().removeprefix(prefix)
+        if own not in known and name not in OTHER_VARIABLES:
+            close = get_close_matches(own, known, 1)
+            meant[name] = prefix + close[0] if close else None
+    return meant

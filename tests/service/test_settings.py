@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.__main__ import main
-from service.settings import Settings
+from service.settings import Settings, unknown_variables
 from support.project import ROOT
 
 TABLE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
@@ -45,6 +45,9 @@ def test_environment_and_flags_set_the_same_things(monkeypatch: pytest.MonkeyPat
         (["--port", "99999"], "port"),
         (["--device", "abacus"], "device"),
         (["--confidence", "7"], "confidence"),
+        (["--api-key", "two words"], "no white space"),
+        (["--api-key", "ends\n"], "no white space"),
+        (["--api-key", "schlüssel"], "only ASCII"),
         (["--max-queue-images", "2"], "max_queue_images must be at least"),
     ],
 )
@@ -55,6 +58,19 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(
     complaint = capsys.readouterr().err
     assert culprit in complaint
     assert complaint.count("\n") == 1
+
+
+def test_a_variable_that_is_no_setting_is_told_with_what_was_meant() -> None:
+    names = ["YOLOX_MAX_BODY_BYTE", "YOLOX_PORT", "yolox_port", "YOLOX_CPUS", "PATH", "YOLOX_QQQ"]
+    assert unknown_variables(names) == {
+        "YOLOX_MAX_BODY_BYTE": "YOLOX_MAX_BODY_BYTES",
+        "YOLOX_QQQ": None,
+    }
+
+
+def test_variables_of_compose_files_are_no_mistakes() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("docker-compose*.yml"))
+    assert unknown_variables(re.findall(r"YOLOX_[A-Z_]+", text)) == {}
 
 
 def test_settings_cannot_change_once_made() -> None:
