@@ -202,8 +202,8 @@ class Settings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _a_header_can_carry_it(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
-            raise ValueError("may have only ASCII characters, and no white space")
+        if key is not None and re.search(r"[\s\x00-\x1f\x7f]", key.get_secret_value()):
+            raise ValueError("must have no white space and no control characters")
         return key
 
     @model_validator(mode="after")

@@ -47,7 +47,7 @@ def test_environment_and_flags_set_the_same_things(monkeypatch: pytest.MonkeyPat
         (["--confidence", "7"], "confidence"),
         (["--api-key", "two words"], "no white space"),
         (["--api-key", "ends\n"], "no white space"),
-        (["--api-key", "schlüssel"], "only ASCII"),
+        (["--api-key", "bell\a"], "no control characters"),
         (["--max-queue-images", "2"], "max_queue_images must be at least"),
     ],
 )

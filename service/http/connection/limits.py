@@ -34,6 +34,8 @@ class LimitedConnection(Connection):
         self._door = door
         self.in_head, self.lingers = True, False
         self._head_end = _HeadEnd()
+        # What the client sent after a request that has no answer yet.
+        self._ahead = b""
         self._head_bytes = 0
         self._bytes_beside_body = 0
         self._unread_bytes = 0
@@ -45,13 +47,27 @@ class LimitedConnection(Connection):
         self._expect_head()
 
     def lost(self) -> None:
-        """Forget the timer."""
+        """Forget the timer, and requests that nobody will answer."""
         self._expect_nothing()
+        self._ahead = b""
 
     def received(self, data: bytes) -> None:
-        """Parse each head by itself, so that what follows it may be treated in another way."""
+        """Parse each head by itself, so that what follows it may be treated in another way.
+
+        A request that comes before the answer to the one before it waits unparsed, and meanwhile
+        nothing is read from its connection.
+        """
+        if self._ahead:
+            self._wait_with(self._ahead + data)
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         at = self.skip(data, 0)
         while at < len(data) and not self.transport.is_closing():
+            if self.in_head and self.awaits_answer:
+                self._wait_with(data[at:])
+                return
             if self.in_head:
                 end = self._head_end.find(data, at)
                 self._read(_without_upgrade(data[at:end]))
@@ -65,6 +81,20 @@ class LimitedConnection(Connection):
         # that was refused unread comes after it.
         if self.answered and not self.is_awaiting_request:
             self.await_request()
+
+    def answer_ended(self) -> None:
+        """Go on with the next request, once others had their turn."""
+        if self._ahead:
+            self.loop.call_soon(self._go_on)
+
+    def _wait_with(self, data: bytes) -> None:
+        self._ahead = data
+        self.pause_reading()
+
+    def _go_on(self) -> None:
+        data, self._ahead = self._ahead, b""
+        if data:
+            self._take(data)
 
     def skip(self, data: bytes, at: int) -> int:
         """Where to parse on in the data; a connection that only waited for this point is closed."""

@@ -66,6 +66,9 @@ class Connection(HttpToolsProtocol):
         del scope
         return None
 
+    def answer_ended(self) -> None:
+        """The whole answer to a request is written."""
+
     def answered_unasked(self) -> None:
         """The client has its answer, and nobody told it whether to send the body that it holds."""
 
@@ -94,6 +97,15 @@ class Connection(HttpToolsProtocol):
         """Expect a head, whatever the message was that has been parsed so far."""
         self.parser = HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the last request has not its whole answer yet."""
+        return getattr(self, "cycle", None) is not None and not self.answered
+
+    def pause_reading(self) -> None:
+        """Read nothing more from the client, until the server wants to again."""
+        self.flow.pause_reading()
 
     @property
     def answered(self) -> bool:
@@ -220,6 +232,7 @@ class Connection(HttpToolsProtocol):
             if self.expect_100_continue and not (answer and answer.asked_for_body):
                 self.answered_unasked()
         super().on_response_complete()
+        self.answer_ended()
 
     def timeout_keep_alive_handler(self) -> None:
         """Called by a timer."""

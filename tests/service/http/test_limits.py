@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import re
 import socket
 import weakref
 from contextlib import suppress
@@ -345,3 +346,35 @@ def test_a_body_that_was_refused_unread_is_not_kept() -> None:
         return kept
 
     assert asyncio.run(main()) == 0
+
+
+def test_requests_behind_one_that_has_no_answer_are_not_even_parsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heads, pauses = [], []
+    takes_head, pause = RefusingConnection.takes_head, Wire.pause_reading
+    monkeypatch.setattr(
+        RefusingConnection, "takes_head", lambda self: heads.append(1) or takes_head(self)
+    )
+    monkeypatch.setattr(Wire, "pause_reading", lambda self: pauses.append(1) or pause(self))
+
+    async def waiting(_scope: Any, _receive: Any, _send: Any) -> None:
+        await asyncio.Event().wait()
+
+    assert fed(GET * 5000, GET * 5000, app=waiting) == []
+    assert len(heads) == 1
+    assert pauses
+
+
+@pytest.mark.parametrize("cut", [1, 20, 40, 41, 60, len(GET) * 30 - 3])
+def test_requests_that_come_together_are_all_answered_in_their_order(cut: int) -> None:
+    async def numbered(scope: Any, _receive: Any, send: Any) -> None:
+        await asyncio.sleep(0)
+        headers = [(b"x-path", scope["path"].encode()), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    stream = b"".join(GET.replace(b"/ ", b"/%d " % number, 1) for number in range(30))
+    answers = fed(stream[:cut], stream[cut:], app=numbered, turns=400)
+    paths = [re.findall(rb"x-path: /(\d+)", answer)[0] for answer in answers]
+    assert paths == [b"%d" % number for number in range(30)]
