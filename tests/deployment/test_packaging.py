@@ -94,6 +94,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / package, copy / package, ignore=ignored)
     for name in BUILT_FROM:
         shutil.copy(ROOT / name, copy / name)
+    graphs = Path("service", "engine", "graphs")
+    shutil.copytree(ROOT / graphs, copy / graphs, dirs_exist_ok=True)
     models = copy / "service" / "models"
     models.mkdir(exist_ok=True)
     model_file(models, tiny_yolox_model()).rename(models / "barcodes.onnx")
@@ -110,6 +112,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_carries_the_embedded_model_and_its_card_and_no_other(installed: Path) -> None:
     models = installed / "service" / "models"
     assert sorted(path.name for path in models.iterdir()) == ["barcodes.md", "barcodes.onnx"]
+
+
+def test_a_wheel_carries_the_graphs_that_the_server_runs(installed: Path) -> None:
+    graphs = Path("service", "engine", "graphs")
+    files = {path.name for path in (ROOT / graphs).iterdir()}
+    assert {path.name for path in (installed / graphs).iterdir()} == files
+    assert "candidate_rows_float32.onnx" in files
 
 
 def test_an_installed_wheel_serves_the_embedded_model(

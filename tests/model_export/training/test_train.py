@@ -341,6 +341,8 @@ def measured(annotations: Path, output: Path, *what: str) -> Metrics:
     return Metrics(content["overall"], content["ap_by_class"])
 
 
+# The training takes two minutes on slow CPUs.
+@pytest.mark.timeout(900)
 def test_handful_of_pictures_is_learnt_exported_served_and_found(
     overfitted: tuple[Path, Path], tmp_path: Path
 ) -> None:
