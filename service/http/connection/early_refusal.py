@@ -40,7 +40,14 @@ class RefusingConnection(LimitedConnection):
         """Skip what there is of a refused body."""
         skipped = min(self._unwanted_bytes, len(data) - at)
         self._unwanted_bytes -= skipped
+        if skipped and not self._unwanted_bytes and not self.lingers:
+            self.expect_nothing()
         return at + skipped if self._unwanted_bytes else super().skip(data, at + skipped)
+
+    @property
+    def owes_body(self) -> bool:
+        """Whether a part of a body is still to come, wanted or not."""
+        return super().owes_body or self._unwanted_bytes > 0
 
     def got_body(self, count: int) -> None:
         """A body that was refused in the middle of its packet is parsed as far as that goes."""

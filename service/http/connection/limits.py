@@ -34,6 +34,7 @@ class LimitedConnection(Connection):
         self._door = door
         self.in_head, self.lingers = True, False
         self._head_end = _HeadEnd()
+        self._is_reading = False
         # What the client sent after a request that has no answer yet.
         self._ahead = b""
         self._head_bytes = 0
@@ -48,7 +49,7 @@ class LimitedConnection(Connection):
 
     def lost(self) -> None:
         """Forget the timer, and requests that nobody will answer."""
-        self._expect_nothing()
+        self.expect_nothing()
         self._ahead = b""
 
     def received(self, data: bytes) -> None:
@@ -59,8 +60,11 @@ class LimitedConnection(Connection):
         """
         if self._ahead:
             self._wait_with(self._ahead + data)
-        else:
-            self._take(data)
+            return
+        self._is_reading = True
+        self._take(data)
+        self._is_reading = False
+        self._bound_unwanted_body()
 
     def _take(self, data: bytes) -> None:
         at = self.skip(data, 0)
@@ -86,6 +90,18 @@ class LimitedConnection(Connection):
         """Go on with the next request, once others had their turn."""
         if self._ahead:
             self.loop.call_soon(self._go_on)
+        if not self._is_reading:
+            self._bound_unwanted_body()
+
+    @property
+    def owes_body(self) -> bool:
+        """Whether a part of a body is still to come."""
+        return not self.in_head
+
+    def _bound_unwanted_body(self) -> None:
+        """Give the rest of a body whose answer is out one time, however slowly it comes."""
+        if self.answered and self.owes_body and self._hang_up_timer is None:
+            self._hang_up_timer = self.loop.call_later(LINGER_S, self.transport.close)
 
     def _wait_with(self, data: bytes) -> None:
         self._ahead = data
@@ -117,7 +133,7 @@ class LimitedConnection(Connection):
             return False
         self.in_head, self._head_end.seen = False, b""
         self._bytes_beside_body = 0
-        self._expect_nothing()
+        self.expect_nothing()
         return True
 
     def got_body(self, count: int) -> None:
@@ -127,6 +143,8 @@ class LimitedConnection(Connection):
 
     def message_ended(self) -> None:
         """A head comes next."""
+        if not self.lingers:
+            self.expect_nothing()
         self.expect_next_head()
 
     def expect_next_head(self) -> None:
@@ -146,6 +164,7 @@ class LimitedConnection(Connection):
             self.lingers = True
             # This tells the client that the answer was the last.
             self.transport.write_eof()
+            self.expect_nothing()
             self._hang_up_timer = self.loop.call_later(LINGER_S, self.transport.close)
 
     def idle(self) -> bool:
@@ -190,7 +209,8 @@ class LimitedConnection(Connection):
     def _expect_head(self) -> None:
         self._hang_up_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
 
-    def _expect_nothing(self) -> None:
+    def expect_nothing(self) -> None:
+        """Stop the time that a head, or the rest of a body, may take."""
         if self._hang_up_timer is not None:
             self._hang_up_timer.cancel()
             self._hang_up_timer = None

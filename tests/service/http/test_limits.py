@@ -378,3 +378,45 @@ def test_requests_that_come_together_are_all_answered_in_their_order(cut: int) -
     answers = fed(stream[:cut], stream[cut:], app=numbered, turns=400)
     paths = [re.findall(rb"x-path: /(\d+)", answer)[0] for answer in answers]
     assert paths == [b"%d" % number for number in range(30)]
+
+
+@pytest.mark.parametrize("refuses", [None, refuses_posts])
+@pytest.mark.parametrize("trickles", [True, False])
+def test_a_body_whose_answer_is_out_has_one_time_however_slowly_it_comes(
+    monkeypatch: pytest.MonkeyPatch, refuses: Any, *, trickles: bool
+) -> None:
+    monkeypatch.setattr(limits, "LINGER_S", 0.4)
+
+    async def main() -> float:
+        config = uvicorn.Config(refusing, log_config=None, timeout_keep_alive=60)
+        config.load()
+        loop, state = asyncio.get_running_loop(), ServerState()
+        server = await loop.create_server(
+            lambda: RefusingConnection(FakeDoor(refuses), config, state, {}), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(POST + b"x")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 503")
+        began = loop.time()
+        closed = asyncio.ensure_future(reader.read())
+        while not closed.done():
+            with suppress(ConnectionError):
+                if trickles:
+                    writer.write(b"x")
+                await asyncio.sleep(0.05)
+            assert loop.time() - began < 20
+        took = loop.time() - began
+        writer.close()
+        server.close()
+        return took
+
+    assert uvloop.run(main()) > 0.3
+
+
+def test_a_body_that_comes_in_time_leaves_the_connection_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "LINGER_S", 0.2)
+    for refuses in (None, refuses_posts):
+        answer = exchange(POST + b"x" * 89_999, b"x", GET, app=refusing, refuses=refuses)
+        assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"503", b"204"]
