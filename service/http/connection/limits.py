@@ -35,7 +35,7 @@ class LimitedConnection(Connection):
         self.in_head, self.lingers = True, False
         self._head_end = _HeadEnd()
         self._is_reading = False
-        # What the client sent after a request that has no answer yet.
+        # Bytes that the client sent after a request that has no answer yet.
         self._ahead = b""
         self._head_bytes = 0
         self._bytes_beside_body = 0
