@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -287,3 +288,12 @@ def test_a_worker_that_hangs_is_replaced(workers: Workers) -> None:
     os.kill(second, signal.SIGSTOP)
     workers.server.send(SIGTERM)
     assert workers.server.exit_code() == 1
+
+
+def test_workers_end_with_a_supervisor_that_heard_them_no_more(workers: Workers) -> None:
+    workers.server.send(signal.SIGSTOP)
+    # Signs of life, which come every second, lie unread when it is killed.
+    time.sleep(2.5)
+    workers.server.send(signal.SIGKILL)
+    for pid in workers.pids:
+        wait_until_gone(pid)
