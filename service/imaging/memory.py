@@ -14,9 +14,13 @@ MIB: Final = 2**20
 # Decoding what is there now takes a few seconds at most.
 MAX_WAIT_S: Final = 20.0
 POLL_S: Final = 0.01
-# glibc's number of the parameter, and a size below that of the blocks in which Pillow keeps images.
+# glibc's numbers of two parameters. Blocks of the first size, below that of the blocks in which
+# Pillow keeps images, are mapped one by one. The second is what a heap may keep free at its end:
+# the memory of ordinary images, which would otherwise be taken anew for each.
 M_MMAP_THRESHOLD: Final = -3
 LARGE_BLOCK: Final = 8 * MIB
+M_TRIM_THRESHOLD: Final = -1
+KEPT_FREE: Final = 16 * MIB
 
 
 def give_back_large_blocks() -> None:
@@ -26,7 +30,9 @@ def give_back_large_blocks() -> None:
     images left 600 MiB behind. Other C libraries have no such setting, and are left alone.
     """
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_FREE)
 
 
 class ImageMemory:

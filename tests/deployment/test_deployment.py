@@ -207,10 +207,10 @@ def test_secrets_are_declared_and_reach_who_reads_them() -> None:
 
 
 def test_the_server_takes_its_key_from_a_secret_file(tmp_path: Path) -> None:
-    (tmp_path / "YOLOX_API_KEY").write_text("from a file")
+    (tmp_path / "YOLOX_API_KEY").write_text("from-a-file")
     key = Settings(_secrets_dir=tmp_path).api_key
     assert key is not None
-    assert key.get_secret_value() == "from a file"
+    assert key.get_secret_value() == "from-a-file"
 
 
 def test_gpu_override_changes_services_that_exist_and_reserves_a_gpu() -> None:
