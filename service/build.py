@@ -204,7 +204,7 @@ def make_detector(
 
 
 def default_options(settings: Settings, contract: ModelContract) -> DetectionOptions:
-    """What a request without options gets: settings, else the model's advice, else the article."""
+    """The options of a request that names none: settings, the model's advice, or the article's."""
     article = DetectionOptions(
         max_candidates=settings.max_candidates, max_detections=settings.max_detections
     )

@@ -1,4 +1,4 @@
-"""What all requests have in common: an id, a clock, a count, a log line, the key, error answers.
+"""The common part of all requests: an id, a clock, a count, a log line, the key, error answers.
 
 `Exchange` is the layer between the middleware that a user adds and the routes. A route only
 returns a response or raises.

@@ -1,4 +1,4 @@
-"""What the server tells about itself: the model, its health, its metrics."""
+"""The server's pages about itself: the model, its health, its metrics."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""What a request is answered with: everything that is built once, before the first of them."""
+"""The parts that answer requests, all built once, before the first request."""
 
 from dataclasses import dataclass
 

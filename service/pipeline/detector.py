@@ -1,4 +1,4 @@
-"""What HTTP asks of the pipeline: detections, annotated pictures, and whether all is well."""
+"""The pipeline as HTTP uses it: detections, annotated pictures, and whether all is well."""
 
 import asyncio
 import time

@@ -42,7 +42,7 @@ class _Entry(Generic[Item, Result]):
 
 @dataclass(frozen=True, slots=True)
 class _Report(Generic[Item, Result]):
-    """What a thread did: which entries it ran, their results, and when it started and ended."""
+    """A thread's report: the entries that it ran, their results, and when it started and ended."""
 
     ran: list[_Entry[Item, Result]]
     results: Sequence[Result | Exception]

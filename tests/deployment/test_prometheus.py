@@ -1,4 +1,4 @@
-"""What a real Prometheus makes of a server under load: panels, rules, alerts and quantiles."""
+"""A real Prometheus beside a server under load: panels, rules, alerts and quantiles."""
 
 import bisect
 import contextlib

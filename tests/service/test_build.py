@@ -1,4 +1,4 @@
-"""What becomes of the settings: how CPUs are shared out, what is loaded, and what is warmed."""
+"""The effect of the settings: how CPUs are shared out, what is loaded, and what is warmed."""
 
 import asyncio
 import dataclasses

@@ -80,7 +80,7 @@ def test_the_readme_shows_the_answer_that_is_given(running: Server) -> None:
 
 
 def detections(answer: dict[str, Any]) -> list[tuple[str, list[float]]]:
-    """Of the first image: class names, and scores and boxes."""
+    """The first image's detections: class names, scores and boxes."""
     found = answer["results"][0]["detections"]
     return [(each["class_name"], [each["score"], *each["box"].values()]) for each in found]
 

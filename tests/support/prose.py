@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 # An entry of `Args:`, `Attributes:` or `Raises:`, or of a list: a text of its own.
-ENTRY = re.compile(r"^\s*(?:[\w*, ]+(?: \([^)]*\))?: |[-*] |\d+\. )")
+ENTRY = re.compile(r"^\s*(?:[\w*]+(?:, [\w*]+)*(?: \([^)]*\))?: |[-*] |\d+\. )")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"'*)\]]*\s+(?=[\"'*(\[`]*[A-Z])")
 CODE = re.compile(r"``.+?``|`[^`]*`")
 FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)

@@ -34,7 +34,7 @@ class LimitedConnection(Connection):
         self._door = door
         self.in_head, self.lingers = True, False
         self._head_end = _HeadEnd()
-        self._is_reading = False
+        self._is_reading = self._awaits_answer = False
         # Bytes that the client sent after a request that has no answer yet.
         self._ahead = b""
         self._head_bytes = 0
@@ -69,7 +69,7 @@ class LimitedConnection(Connection):
     def _take(self, data: bytes) -> None:
         at = self.skip(data, 0)
         while at < len(data) and not self.transport.is_closing():
-            if self.in_head and self.awaits_answer:
+            if self.in_head and self._awaits_answer:
                 self._wait_with(data[at:])
                 return
             if self.in_head:
@@ -88,6 +88,7 @@ class LimitedConnection(Connection):
 
     def answer_ended(self) -> None:
         """Go on with the next request, once others had their turn."""
+        self._awaits_answer = False
         if self._ahead:
             self.loop.call_soon(self._go_on)
         if not self._is_reading:
@@ -131,7 +132,7 @@ class LimitedConnection(Connection):
             # So it was in a head that came in pieces; the parser would not find its body's end.
             self.refuse(MalformedRequestError("this server speaks no other protocol"))
             return False
-        self.in_head, self._head_end.seen = False, b""
+        self.in_head, self._awaits_answer, self._head_end.seen = False, True, b""
         self._bytes_beside_body = 0
         self.expect_nothing()
         return True

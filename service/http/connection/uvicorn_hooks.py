@@ -61,9 +61,8 @@ class Connection(HttpToolsProtocol):
     def message_ended(self) -> None:
         """A body was parsed to its end."""
 
-    def answerer(self, scope: Scope) -> ASGIApp | None:
+    def answerer(self, scope: Scope) -> ASGIApp | None:  # noqa: ARG002 - a hook
         """An application that answers this request without a task or a wait; mostly None."""
-        del scope
         return None
 
     def answer_ended(self) -> None:
@@ -97,11 +96,6 @@ class Connection(HttpToolsProtocol):
         """Expect a head, whatever the message was that has been parsed so far."""
         self.parser = HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-
-    @property
-    def awaits_answer(self) -> bool:
-        """Whether the last request has not its whole answer yet."""
-        return getattr(self, "cycle", None) is not None and not self.answered
 
     def pause_reading(self) -> None:
         """Read nothing more from the client, until the server wants to again."""
@@ -224,8 +218,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The cycle's; a body that was refused unread is not kept until the next request."""
-        answer = self._answer
-        if answer is not None:
+        if (answer := self._answer) is not None:
             answer.flush()
         if self.cycle.response_complete:
             self.cycle.body = bytearray()
@@ -316,7 +309,7 @@ class HookedServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen."""
-        # A server that is given sockets opens none, though the list be empty.
+        # With a list of sockets, even an empty one, uvicorn opens none itself.
         await super().startup(sockets if self._listens else [])
         if self.started:
             self.serving()
@@ -331,7 +324,6 @@ class HookedServer(uvicorn.Server):
         self.should_exit = self.ticked()
         return await super().on_tick(counter)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
         """Called in a signal's handler."""
-        del frame
         self.signalled(sig)

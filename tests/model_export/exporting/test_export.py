@@ -39,7 +39,7 @@ CONTRACT = ModelContract("toy", "1", SQUARE, ("red", "green", "blue"))
 
 
 class ToyBackbone(nn.Module):
-    """The least that has every kind of step: Focus, convolutions, upsampling."""
+    """The smallest model that has every kind of step: Focus, convolutions, upsampling."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -292,7 +292,7 @@ def test_checked_images_are_measured_like_the_coco_json_of_them(data: Path) -> N
 
 
 def metrics_of_shaken_truth(coco: CocoSet) -> Metrics:
-    """Of the true boxes, moved a little, with scores at random: the same whatever the ids."""
+    """Results from the true boxes, moved a little, with scores at random: the same for any ids."""
     rng = np.random.default_rng(0)
     boxes = sorted(
         (path.name, coco.categories[box["category_id"]], box["bbox"], image, box["category_id"])

@@ -59,7 +59,7 @@ def saved(content: object, path: Path) -> Path:
 
 
 def training_content(model: YOLOX) -> dict[str, object]:
-    """What a training writes: averaged weights, and all that it needs to go on."""
+    """The files of a training: averaged weights, and all that it needs to go on."""
     optimizer = sgd(model, rate=0.1)
     model(torch.zeros(2, 3, 32, 32)).sum().backward()
     optimizer.step()

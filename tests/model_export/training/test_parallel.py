@@ -49,7 +49,7 @@ CLASSES = 4
 # A training that hangs is killed after this number of seconds.
 PATIENCE_S = 300
 
-# Of the way that a weight goes, so much may be rounding: the loss is in float32.
+# The share of a weight's way that may be rounding: the loss is in float32.
 WAY_TOLERANCE = 1e-4
 # The tensors that a batch norm computes on, and the type of its parameters.
 NORM_TYPES = {torch.float64: torch.float64, torch.bfloat16: torch.float32}

@@ -22,7 +22,7 @@ from support.client import PNG, as_json, as_multipart, as_raw, boxes, metric, pr
 from support.engines import CpuEngine, FakeEngine
 from support.pictures import plain
 
-# What the fake engine finds in a 64 x 64 image of one grey: 8 px high, centred on (12, 12).
+# The fake engine's box in a 64 x 64 image of one grey: 8 px high, centred on (12, 12).
 TEXT_ONLY_FORM = b'--b\r\nContent-Disposition: form-data; name="iou"\r\n\r\n0.5\r\n--b--\r\n'
 GREY_128_BOX = {"x1": 5.99, "y1": 8.0, "x2": 18.01, "y2": 16.0}
 
