@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.core.contract import InputSpec, ModelContract
 from service.engine.base import Precision
 from service.http.app import create_app
+from service.http.connection.crowd import Crowd
 from service.http.connection.door import OpenDoor
 from service.http.exchange import Exchange
 from service.observe.logs import configure_logs
@@ -120,7 +121,8 @@ class Floor:
     def __call__(self, listener: socket.socket, place: int | None, started: Event) -> None:
         """Serve until a signal."""
         del place
-        door = OpenDoor(Exchange(Metrics()))
+        metrics = Metrics()
+        door = OpenDoor(Exchange(metrics), Crowd(metrics, max_connections=4096))
         config = uvicorn_config(answering(self.answer), Settings(), door)
         _AnnouncingServer(config, started).run([listener])
 

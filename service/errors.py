@@ -176,6 +176,38 @@ class HeadTooLargeError(ServiceError):
     slug = "head-too-large"
 
 
+class UnsupportedCodingError(ServiceError):
+    """The body is encoded for transfer in a way that the server does not decode."""
+
+    status = 501
+    title = "Transfer coding not understood"
+    slug = "unsupported-coding"
+
+
+class UnsupportedVersionError(ServiceError):
+    """The request is in a version of HTTP that the server does not speak."""
+
+    status = 505
+    title = "HTTP version not supported"
+    slug = "unsupported-version"
+
+
+class TooManyConnectionsError(ServiceError):
+    """The server has as many connections as it may have; try again later."""
+
+    status = 503
+    title = "Too many connections"
+    slug = "too-many-connections"
+
+
+class UnreadAnswersError(ServiceError):
+    """The answers that nobody has read yet have reached their limit; try again later."""
+
+    status = 503
+    title = "Too many unread answers"
+    slug = "too-many-unread-answers"
+
+
 class BusyError(ServiceError):
     """The request bodies in memory have reached their limit; try again later."""
 

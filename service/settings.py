@@ -123,6 +123,9 @@ class Settings(BaseSettings):
     )
 
     # Limits on requests
+    max_connections: int = Field(
+        4096, ge=1, description="Maximum open connections (fewer where fewer files may be open)"
+    )
     max_body_bytes: int = Field(
         32 * 2**20, ge=1, description="Maximum size of a request body, in bytes"
     )

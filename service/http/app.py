@@ -15,6 +15,7 @@ from service import __version__
 from service.build import load_engine, warming_the_rest
 from service.engine.base import Engine
 from service.errors import ServiceError
+from service.http.connection.crowd import Crowd
 from service.http.detect import DetectRoute
 from service.http.exchange import DETECT, Exchange, new_request_id
 from service.http.pages import Pages
@@ -63,12 +64,14 @@ class Application(FastAPI):
 
     Attributes:
         running: The same.
+        crowd: What the connections share.
         hung: Whether the engine did not stop in time, so that its thread cannot be ended.
     """
 
     def __init__(self, running: Running) -> None:
         self.running = running
         self.hung = False
+        self.crowd = Crowd(running.metrics, running.settings.max_connections)
         self._exchange = Exchange(running.metrics)
         self._detect_route = DetectRoute(running)
         super().__init__(

@@ -27,6 +27,7 @@ from service.http.forms import read_json, read_multipart, too_many_images
 from service.http.openapi import PROBLEMS, REQUEST_BODIES
 from service.http.options import NO_OPTIONS, DetectQuery, read_options
 from service.http.running import Running
+from service.http.sending import AnswerMemory
 from service.imaging.draw import wanted_picture
 from service.pipeline.stages import DetectedImage, ImageSource
 
@@ -50,6 +51,7 @@ class DetectRoute(KeyedRoute):
 
     def __init__(self, running: Running) -> None:
         self._endpoint = Endpoint(running)
+        self._answers = AnswerMemory(running.settings.max_buffered_bytes // 4)
         super().__init__(
             DETECT,
             self._endpoint.detect,
@@ -65,7 +67,7 @@ class DetectRoute(KeyedRoute):
         request = Request(scope, receive, send)
         options = read_options(request.query_params) if scope["query_string"] else NO_OPTIONS
         response = await self._endpoint.detect(request, options)
-        await response(scope, receive, send)
+        await self._answers.send(response, scope, receive, send)
 
 
 class Endpoint:

@@ -114,6 +114,12 @@ class Metrics:
         )
 
     def _define_server(self) -> None:
+        self.connections = self._gauge("yolox_connections", "Open connections.", "livesum")
+        self.connections_dropped = self._counter(
+            "yolox_connections_dropped",
+            "Connections ended because their client was too slow, or one too many, by reason.",
+            ("reason",),
+        )
         self.ready = self._gauge(
             "yolox_ready", "1 while every process takes new work, else 0.", "livemin"
         )

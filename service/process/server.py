@@ -33,6 +33,7 @@ from service.observe.metrics import Metrics
 from service.process.acceptor import Acceptor
 from service.process.closing_port import HANDSHAKE_S, begin_no_connections
 from service.process.model_pin import ModelPin
+from service.process.open_files import allowed_connections
 from service.queue.cpu_sharing import WorkerLoads
 from service.queue.threads import any_at_work
 from service.settings import Settings
@@ -182,6 +183,8 @@ def serve(
     signal.signal(signal.SIGTERM, _end_before_started)
     let_threads_finish()
     give_back_large_blocks()
+    allowed = allowed_connections(settings.max_connections)
+    settings = settings.model_copy(update={"max_connections": allowed})
     try:
         check_uvicorn()
         app = create_app(

@@ -6,8 +6,10 @@ from typing import Any, cast
 
 import uvicorn
 import uvloop
+from prometheus_client import generate_latest
 from uvicorn.server import ServerState
 
+from service.http.connection.crowd import Crowd
 from service.http.connection.door import OpenDoor
 from service.http.connection.early_refusal import RefusingConnection
 from service.http.exchange import Exchange
@@ -29,10 +31,18 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 class FakeDoor(OpenDoor):
     """Refuses a request with the application that a function gives for it, if any."""
 
-    def __init__(self, refuses: Any = None, rejects: Any = None) -> None:
-        super().__init__(Exchange(Metrics()))
+    def __init__(
+        self, refuses: Any = None, rejects: Any = None, max_connections: int = 100
+    ) -> None:
+        metrics = Metrics()
+        self._registry = metrics.registry
+        super().__init__(Exchange(metrics), Crowd(metrics, max_connections))
         self._refuses = refuses
         self._rejects = rejects or super().rejecting
+
+    def counts(self) -> str:
+        """The metrics, as Prometheus reads them."""
+        return generate_latest(self._registry).decode()
 
     def refusing(self, scope: Any) -> Any:
         return self._refuses(scope) if self._refuses else None
@@ -60,10 +70,11 @@ def exchange(*sent: bytes, app: Any = application, refuses: Any = None) -> bytes
             writer.write(part)
             await writer.drain()
             await asyncio.sleep(0.05)
-        answer = await asyncio.wait_for(reader.read(), 20)
-        writer.close()
-        server.close()
-        return answer
+        try:
+            return await asyncio.wait_for(reader.read(), 20)
+        finally:
+            writer.close()
+            server.close()
 
     return uvloop.run(main())
 
@@ -170,11 +181,11 @@ async def _outside_tasks(call: Callable[[], None]) -> None:
 
 
 def sent(method: bytes, body: bytes) -> bytes:
-    return b"%b / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (method, len(body), body)
+    return b"%b / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (method, len(body), body)
 
 
 # A body that a parser which lost its place would take for a head.
-TRAP = b"GET / HTTP/1.1\r\nupgrade: x\r\n\r\n"
+TRAP = b"GET / HTTP/1.1\r\nHost: x\r\nupgrade: x\r\n\r\n"
 
 
 async def echoing(scope: Any, receive: Any, send: Any) -> None:

@@ -5,11 +5,18 @@ from typing import Protocol
 from starlette.types import ASGIApp, Scope
 
 from service.errors import ServiceError
+from service.http.connection.crowd import Crowd
 from service.http.exchange import Exchange
 
 
 class Door(Protocol):
-    """Gives applications that answer in the place of the whole one, and wait for nothing."""
+    """Gives applications that answer in the place of the whole one, and wait for nothing.
+
+    Attributes:
+        crowd: What the connections share.
+    """
+
+    crowd: Crowd
 
     def refusing(self, scope: Scope) -> ASGIApp | None:
         """An application that refuses this request, if no body could change that; else None."""
@@ -23,10 +30,12 @@ class OpenDoor:
 
     Args:
         exchange: The exchange that answers.
+        crowd: What the connections share.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, crowd: Crowd) -> None:
         self._exchange = exchange
+        self.crowd = crowd
 
     def refusing(self, scope: Scope) -> ASGIApp | None:
         """None, whatever is asked."""

@@ -7,7 +7,6 @@ from typing import Any
 
 from starlette.types import ASGIApp, Scope
 
-from service.http.connection.door import Door
 from service.http.connection.limits import LimitedConnection
 
 
@@ -18,13 +17,12 @@ class RefusingConnection(LimitedConnection):
     connections have their turn.
 
     Args:
-        door: Says what is refused, and answers it.
-        args: uvicorn's.
+        args: See `EndingConnection`.
         kwargs: uvicorn's.
     """
 
-    def __init__(self, door: Door, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
-        super().__init__(door, *args, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
+        super().__init__(*args, **kwargs)
         self._may_answer_now = True
         # Bytes of a refused body that are still to come.
         self._unwanted_bytes = 0
@@ -66,9 +64,10 @@ class RefusingConnection(LimitedConnection):
         """An application that refuses the request, if it is to be refused."""
         if self.must_wait or not self._may_answer_now:
             return None
-        refusal = self._door.refusing(scope)
+        refusal = self.door.refusing(scope)
         if refusal is not None:
             self._may_answer_now = False
+            self.rest(self.door.crowd.rest_s())
             if self.head_just_came:
                 # The parser alone can find the end of a chunked body.
                 self._unwanted_bytes = self.declared_length

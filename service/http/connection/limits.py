@@ -1,117 +1,94 @@
-"""Bounds that uvicorn leaves open: how much a client sends beside bodies, and how long it takes."""
+"""Bounds on what a client sends beside bodies, and the order of requests and answers."""
 
 import asyncio
-import re
 from typing import Any, Final
 
 from service.errors import HeadTooLargeError, MalformedRequestError, ServiceError
-from service.http.connection.door import Door
-from service.http.connection.uvicorn_hooks import Connection
+from service.http.connection.ending import TELLING_S, EndingConnection
+from service.http.connection.framing import VERSIONS, alien_version, read_framing
 
 MAX_HEAD_BYTES: Final = 64 * 1024
-HEAD_TIMEOUT_S: Final = 15.0
-# How long a client may go on sending a body that nobody wants, once the last answer is out.
-LINGER_S: Final = 15.0
-END_OF_HEAD: Final = b"\r\n\r\n"
-UPGRADE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
 
-class LimitedConnection(Connection):
-    """Refuses a head that is too long, and hangs up on a client that sends or reads nothing.
+class LimitedConnection(EndingConnection):
+    """Refuses a head that is too long or says too little, and takes one request after another.
+
+    A request that comes before the answer to the one before it waits unparsed, and meanwhile
+    nothing is read from its connection.
 
     Args:
-        door: Answers the requests that are refused.
-        args: uvicorn's.
+        args: See `EndingConnection`.
         kwargs: uvicorn's.
-
-    Attributes:
-        in_head: Whether a head is expected or has begun, rather than a body.
-        lingers: Whether the last answer is out, and the client still sends the body before it.
     """
 
-    def __init__(self, door: Door, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(*args, **kwargs)
-        self._door = door
-        self.in_head, self.lingers = True, False
-        self._head_end = _HeadEnd()
-        self._is_reading = self._awaits_answer = False
+        self._is_reading = False
         # Bytes that the client sent after a request that has no answer yet.
         self._ahead = b""
-        self._head_bytes = 0
+        # Why what came last is refused, and what follows it not even parsed.
+        self._refusal: ServiceError | None = None
+        self._rest_s = 0.0
+        self._rest_timer: asyncio.TimerHandle | None = None
+        # Bytes of the body that are still to come; unknown for one in chunks.
+        self._body_left: int | None = 0
         self._bytes_beside_body = 0
-        self._unread_bytes = 0
-        self._may_linger = True
-        self._hang_up_timer: asyncio.TimerHandle | None = None
-
-    def opened(self) -> None:
-        """Wait for the first request, but not for ever."""
-        self._expect_head()
 
     def lost(self) -> None:
-        """Forget the timer, and requests that nobody will answer."""
-        self.expect_nothing()
+        """Forget requests that nobody will answer."""
+        super().lost()
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
         self._ahead = b""
 
-    def received(self, data: bytes) -> None:
-        """Parse each head by itself, so that what follows it may be treated in another way.
+    # From the first byte of a request to its last.
 
-        A request that comes before the answer to the one before it waits unparsed, and meanwhile
-        nothing is read from its connection.
-        """
+    def received(self, data: bytes) -> None:
+        """Parse each head by itself, so that what follows it may be treated in another way."""
         if self._ahead:
             self._wait_with(self._ahead + data)
-            return
-        self._is_reading = True
-        self._take(data)
-        self._is_reading = False
-        self._bound_unwanted_body()
+        elif self._refusal is None:
+            self._is_reading = True
+            self._take(data)
+            self._is_reading = False
+            self._bound_unwanted_body()
 
     def _take(self, data: bytes) -> None:
         at = self.skip(data, 0)
-        while at < len(data) and not self.transport.is_closing():
-            if self.in_head and self._awaits_answer:
+        while at < len(data) and not self.transport.is_closing() and self._refusal is None:
+            if self.in_head and (self.awaits_answer or self._rest_timer is not None):
                 self._wait_with(data[at:])
                 return
-            if self.in_head:
-                end = self._head_end.find(data, at)
-                self._read(_without_upgrade(data[at:end]))
-            else:
-                end = len(data)
-                self._read(memoryview(data)[at:])
-                # The next head may have begun in it.
-                self._head_end.seen = data[-3:]
+            end = self._take_head(data, at) if self.in_head else self._take_body(data, at)
             at = self.skip(data, end)
         # uvicorn counts the time to the next request from the answer on; but the rest of a body
         # that was refused unread comes after it.
         if self.answered and not self.is_awaiting_request:
             self.await_request()
 
-    def answer_ended(self) -> None:
-        """Go on with the next request, once others had their turn."""
-        self._awaits_answer = False
-        if self._ahead:
-            self.loop.call_soon(self._go_on)
-        if not self._is_reading:
-            self._bound_unwanted_body()
+    def _take_head(self, data: bytes, at: int) -> int:
+        end = self.head.end_in(data, at)
+        if self.head.size > MAX_HEAD_BYTES:
+            self.refuse(HeadTooLargeError(f"a head may have {MAX_HEAD_BYTES} bytes"))
+            return end
+        self.parse(self.head.wanted(data[at:end]))
+        # Nearly every head comes whole, and needs no timer.
+        if self.in_head and self.head.size and not self.is_timed:
+            self.expect_head()
+        return end
 
-    @property
-    def owes_body(self) -> bool:
-        """Whether a part of a body is still to come."""
-        return not self.in_head
-
-    def _bound_unwanted_body(self) -> None:
-        """Give the rest of a body whose answer is out one time, however slowly it comes."""
-        if self.answered and self.owes_body and self._hang_up_timer is None:
-            self._hang_up_timer = self.loop.call_later(LINGER_S, self.transport.close)
-
-    def _wait_with(self, data: bytes) -> None:
-        self._ahead = data
-        self.pause_reading()
-
-    def _go_on(self) -> None:
-        data, self._ahead = self._ahead, b""
-        if data:
-            self._take(data)
+    def _take_body(self, data: bytes, at: int) -> int:
+        # The end of a body in chunks is the parser's to find, which may go on with the next head.
+        end = len(data) if self._body_left is None else min(len(data), at + self._body_left)
+        self._bytes_beside_body += end - at
+        self.parse(memoryview(data)[at:end])
+        if self.in_head:
+            self.head.expect(data[-3:] if self._body_left is None else b"")
+        elif self._bytes_beside_body > MAX_HEAD_BYTES and self.answered:
+            self.transport.close()
+        elif self._bytes_beside_body > MAX_HEAD_BYTES:
+            self.refuse(HeadTooLargeError(f"trailers may have {MAX_HEAD_BYTES} bytes"))
+        return end
 
     def skip(self, data: bytes, at: int) -> int:
         """Where to parse on in the data; a connection that only waited for this point is closed."""
@@ -125,21 +102,26 @@ class LimitedConnection(Connection):
         return self.in_head
 
     def takes_head(self) -> bool:
-        """Refuse another protocol, and what comes after the last answer."""
+        """Refuse other protocols, a head that says too little, and what follows the last answer."""
         if self.lingers:
             return False
+        framing = read_framing(self.headers, self.http_version)
+        if isinstance(framing, ServiceError):
+            self.refuse(framing)
+            return False
         if self.asks_for_other_protocol:
-            # So it was in a head that came in pieces; the parser would not find its body's end.
             self.refuse(MalformedRequestError("this server speaks no other protocol"))
             return False
-        self.in_head, self._awaits_answer, self._head_end.seen = False, True, b""
+        self.in_head, self.awaits_answer = False, True
+        self._body_left = framing.body_length
         self._bytes_beside_body = 0
         self.expect_nothing()
         return True
 
     def got_body(self, count: int) -> None:
         """Trailers are counted from here on."""
-        del count
+        if self._body_left is not None:
+            self._body_left -= count
         self._bytes_beside_body = 0
 
     def message_ended(self) -> None:
@@ -150,102 +132,88 @@ class LimitedConnection(Connection):
 
     def expect_next_head(self) -> None:
         """Count from here on; the bytes so far were those of the last message."""
-        self.in_head, self._head_bytes = True, 0
+        self.in_head = True
+        self.head.expect()
 
-    def answered_unasked(self) -> None:
-        """Hang up: only the client knows whether its body will come."""
-        if not self.in_head:
-            self.hang_up()
-
-    def hang_up(self) -> None:
-        """Close, but not on a client that still sends: its system would throw the answer away."""
-        if self.in_head or not self.answered or not self._may_linger:
-            self.transport.close()
-        elif not self.lingers:
-            self.lingers = True
-            # This tells the client that the answer was the last.
-            self.transport.write_eof()
-            self.expect_nothing()
-            self._hang_up_timer = self.loop.call_later(LINGER_S, self.transport.close)
-
-    def idle(self) -> bool:
-        """End the connection, unless the client has read something of its answer meanwhile."""
-        before, self._unread_bytes = self._unread_bytes, self.transport.get_write_buffer_size()
-        if self._unread_bytes and self._unread_bytes != before:
-            return False
-        if self._unread_bytes:
-            # To close would wait for the client to read the rest.
-            self.transport.abort()
-        return True
-
-    def stopping(self) -> bool:
-        """Wait for no body that is not wanted, but for a head that has begun."""
-        self._may_linger = False
-        return not (self.in_head and self._head_bytes)
+    def garbled(self, message: str) -> None:
+        """Refuse bytes that are no HTTP, or that of another age."""
+        version = self.head.version if self.in_head else None
+        if version is None or version in VERSIONS:
+            self.refuse(MalformedRequestError(message))
+        else:
+            self.refuse(alien_version(version))
 
     def refuse(self, error: ServiceError) -> None:
-        """Answer with a problem document, and hang up."""
-        if self.lingers or self.answering or self.transport.is_closing():
+        """Answer with a problem document, and hang up; answers that are due go first."""
+        if self.lingers or (self.answering and not self.in_head) or self.transport.is_closing():
             # This would come after the last answer, or in the middle of one.
             self.transport.close()
+            return
+        self._refusal = error
+        if self.owes_answer:
+            self.pause_reading()
         else:
-            self.answer_no_request(self._door.rejecting(error))
+            self._refuse_in_turn(error)
 
-    def _read(self, data: bytes | memoryview) -> None:
-        """Parse, and count while a head or trailers are incomplete."""
-        self._head_bytes += len(data)
-        self._bytes_beside_body += len(data)
-        self.parse(data)
-        if self.in_head:
-            # Nearly every head comes whole, and needs no timer.
-            if self._head_bytes and self._hang_up_timer is None:
-                self._expect_head()
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.refuse(HeadTooLargeError(f"a head may have {MAX_HEAD_BYTES} bytes"))
-        elif self._bytes_beside_body > MAX_HEAD_BYTES:
+    # From the answer on.
+
+    def answer_ended(self) -> None:
+        """Go on with the next request, once others had their turn."""
+        self.unread()
+        if self._refusal is not None:
             if self.answered:
-                self.transport.close()
-            else:
-                self.refuse(HeadTooLargeError(f"trailers may have {MAX_HEAD_BYTES} bytes"))
+                self._refuse_in_turn(self._refusal)
+            return
+        self.awaits_answer = False
+        if self._rest_s and not self.transport.is_closing():
+            self.pause_reading()
+            self._rest_timer = self.loop.call_later(self._rest_s, self._wake)
+        elif self._ahead or self.has_ended_sending:
+            self.loop.call_soon(self._go_on)
+        self._rest_s = 0.0
+        if not self._is_reading:
+            self._bound_unwanted_body()
 
-    def _expect_head(self) -> None:
-        self._hang_up_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+    def rest(self, seconds: float) -> None:
+        """Read nothing for this time after the answer that comes next."""
+        self._rest_s = seconds
 
-    def expect_nothing(self) -> None:
-        """Stop the time that a head, or the rest of a body, may take."""
-        if self._hang_up_timer is not None:
-            self._hang_up_timer.cancel()
-            self._hang_up_timer = None
+    @property
+    def owes_body(self) -> bool:
+        """Whether a part of a body is still to come."""
+        return not self.in_head
 
+    @property
+    def owes_answer(self) -> bool:
+        """Whether a whole request has come, or may have, whose answer is not out."""
+        return super().owes_answer or bool(self._ahead)
 
-class _HeadEnd:
-    """Finds where a head ends, though the four bytes that end it may come in pieces.
+    @property
+    def is_spare(self) -> bool:
+        """Whether the client would lose nothing but the connection, if it were closed."""
+        return super().is_spare and not self._ahead
 
-    Attributes:
-        seen: The last bytes, up to three, of the pieces so far.
-    """
+    def _refuse_in_turn(self, error: ServiceError) -> None:
+        if not self.transport.is_closing():
+            refusal = self.door.rejecting(error)
+            self.answer_no_request(refusal, lambda: self.linger(TELLING_S))
 
-    def __init__(self) -> None:
-        self.seen = b""
+    def _wait_with(self, data: bytes) -> None:
+        self._ahead = data
+        self.pause_reading()
 
-    def find(self, data: bytes, at: int) -> int:
-        """Where the head that goes on at an index ends; the length of the data if it goes on."""
-        end = self._find(data, at)
-        self.seen = (self.seen + data[max(at, end - 3) : end])[-3:]
-        return end
+    def _wake(self) -> None:
+        self._rest_timer = None
+        self.resume_reading()
+        self._go_on()
 
-    def _find(self, data: bytes, at: int) -> int:
-        if self.seen:
-            found = (self.seen + data[at : at + 3]).find(END_OF_HEAD)
-            if found >= 0:
-                return at + found + len(END_OF_HEAD) - len(self.seen)
-        found = data.find(END_OF_HEAD, at)
-        return len(data) if found < 0 else found + len(END_OF_HEAD)
+    def _go_on(self) -> None:
+        data, self._ahead = self._ahead, b""
+        if data:
+            self._take(data)
+        if self.has_ended_sending and not self.awaits_answer and not self._ahead:
+            self.transport.close()
 
-
-def _without_upgrade(head: bytes) -> bytes:
-    """A head that asks for nothing but HTTP/1.1, for clients that would also speak HTTP/2.
-
-    The parser would take a body for the first words of another protocol.
-    """
-    return UPGRADE.sub(b"", head) if b"upgrade:" in head.lower() else head
+    def _bound_unwanted_body(self) -> None:
+        if self.answered and self.owes_body:
+            self.expect_rest_of_body()

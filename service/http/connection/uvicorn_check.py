@@ -85,6 +85,8 @@ USED: Final = (
     Hook(PROTOCOL, "connection_made", "self transport"),
     Hook(PROTOCOL, "connection_lost", "self exc"),
     Hook(PROTOCOL, "data_received", "self data"),
+    Hook(PROTOCOL, "pause_writing", "self"),
+    Hook(PROTOCOL, "eof_received", "self"),
     Hook(PROTOCOL, "on_header", "self name value"),
     Hook(PROTOCOL, "on_headers_complete", "self"),
     Hook(PROTOCOL, "on_body", "self body"),

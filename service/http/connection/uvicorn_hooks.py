@@ -11,15 +11,17 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import uvicorn
 from httptools import HttpRequestParser
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import MalformedRequestError, ServiceError
-from service.http.connection.whole_answer import WholeAnswer
+from service.http.connection.whole_answer import INTERIM_ANSWER, WholeAnswer
+
+# The state of a connection that the other side has reset, in Linux's TCP_INFO.
+TCP_CLOSED: Final = b"\x07"
 
 
 class Connection(HttpToolsProtocol):
@@ -33,6 +35,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(*args, **kwargs)
         self._answer: WholeAnswer | None = None
+        self._bytes_of_earlier_answers = 0
         self.head_just_came = False
 
     # The hooks.
@@ -68,6 +71,13 @@ class Connection(HttpToolsProtocol):
     def answer_ended(self) -> None:
         """The whole answer to a request is written."""
 
+    def unread(self) -> None:
+        """The client does not read as fast as the server writes."""
+
+    def ended_sending(self) -> bool:
+        """The client has closed its side; whether to keep the connection for an answer."""
+        return False
+
     def answered_unasked(self) -> None:
         """The client has its answer, and nobody told it whether to send the body that it holds."""
 
@@ -83,7 +93,7 @@ class Connection(HttpToolsProtocol):
         """The server begins to stop; whether to close, unless a request is being answered."""
         return True
 
-    def refuse(self, error: ServiceError) -> None:
+    def garbled(self, message: str) -> None:
         """The client sent something that is not HTTP."""
         raise NotImplementedError
 
@@ -102,6 +112,48 @@ class Connection(HttpToolsProtocol):
         """Read nothing more from the client, until the server wants to again."""
         self.flow.pause_reading()
 
+    def resume_reading(self) -> None:
+        """Read on."""
+        self.flow.resume_reading()
+
+    @property
+    def http_version(self) -> str:
+        """The version of HTTP in the head that was parsed last."""
+        return self.parser.get_http_version()
+
+    @property
+    def unread_bytes(self) -> int:
+        """How many bytes of answers wait for the client's side to take them."""
+        return self.transport.get_write_buffer_size()
+
+    @property
+    def read_bytes(self) -> int:
+        """How many bytes of answers the client's side has taken."""
+        return self._bytes_written - self.unread_bytes
+
+    @property
+    def _bytes_written(self) -> int:
+        return self._bytes_of_earlier_answers + (self._answer.bytes_written if self._answer else 0)
+
+    def probe_client(self) -> None:
+        """Send something that a client ignores, and to which the system of one that left objects.
+
+        A client that has left looks like one that has only said its last word.
+        """
+        if not self.answering and self.cycle.scope["http_version"] == "1.1":
+            self.transport.write(INTERIM_ANSWER + b"Continue\r\n\r\n")
+
+    @property
+    def client_has_left(self) -> bool:
+        """Whether its system has objected; False where this one does not tell."""
+        try:
+            state = self.transport.get_extra_info("socket").getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_INFO, 1
+            )
+        except (AttributeError, OSError):
+            return False
+        return bool(state == TCP_CLOSED)
+
     @property
     def answered(self) -> bool:
         """Whether the last request has its whole answer."""
@@ -118,7 +170,7 @@ class Connection(HttpToolsProtocol):
     @property
     def must_wait(self) -> bool:
         """Whether an answer would come behind others, or the client does not read its answers."""
-        unread = self.flow.write_paused or self.transport.get_write_buffer_size() > 0
+        unread = self.flow.write_paused or self.unread_bytes > 0
         return unread or bool(self.pipeline)
 
     @property
@@ -152,8 +204,8 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.keep_alive = False
 
-    def answer_no_request(self, app: ASGIApp) -> None:
-        """Have an application answer what is no request, and close."""
+    def answer_no_request(self, app: ASGIApp, hang_up: Callable[[], None] | None = None) -> None:
+        """Have an application answer what is no request, and hang up: by default, close."""
         scope: Scope = {
             "type": "http",
             "http_version": "1.1",
@@ -163,9 +215,10 @@ class Connection(HttpToolsProtocol):
             "headers": [],
             "client": self.client,
         }
+        answer = WholeAnswer(self.transport, hang_up or self.transport.close)
         cycle = RequestResponseCycle(
             scope=cast("Any", scope),
-            transport=cast("asyncio.Transport", WholeAnswer(self.transport, self.transport.close)),
+            transport=cast("asyncio.Transport", answer),
             flow=self.flow,
             logger=self.logger,
             access_logger=self.access_logger,
@@ -199,6 +252,15 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Called by asyncio."""
         self.received(data)
+
+    def pause_writing(self) -> None:
+        """Called by asyncio."""
+        super().pause_writing()
+        self.unread()
+
+    def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's gives None
+        """Called by asyncio, which closes the connection unless this is true."""
+        return self.ended_sending()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""
@@ -247,9 +309,10 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Called for bytes that the parser does not take."""
-        self.refuse(MalformedRequestError(msg))
+        self.garbled(msg)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's
+        self._bytes_of_earlier_answers = self._bytes_written
         self._answer = WholeAnswer(self.transport, self.hang_up)
         cycle.transport = self._answer  # type: ignore[assignment] # all that it uses of one
         answerer = self.answerer(cast("Scope", cycle.scope))

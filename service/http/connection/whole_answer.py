@@ -18,6 +18,7 @@ class WholeAnswer:
 
     Attributes:
         asked_for_body: Whether a client that waited for it was told to send its body.
+        bytes_written: How many bytes were sent.
     """
 
     def __init__(self, transport: asyncio.Transport, hang_up: Callable[[], None]) -> None:
@@ -25,6 +26,7 @@ class WholeAnswer:
         self._hang_up = hang_up
         self._head: bytes | None = None
         self.asked_for_body = False
+        self.bytes_written = 0
 
     def write(self, data: bytes) -> None:
         """Send, or keep the head of an answer for what follows it."""
@@ -35,6 +37,7 @@ class WholeAnswer:
             return
         if self._head:
             data, self._head = self._head + data, b""
+        self.bytes_written += len(data)
         self._transport.write(data)
 
     def flush(self) -> None:

@@ -41,7 +41,9 @@ def test_who_was_refused_and_then_says_nothing_is_hung_up_on() -> None:
 
 
 def test_wherever_packets_end_requests_and_refused_bodies_do_not() -> None:
-    chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    chunked = (
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    )
     post, put = sent(b"POST", TRAP), sent(b"PUT", TRAP)
     stream = post + put + post + chunked + put + sent(b"POST", b"") + GET
     expected = [b"503", b"PUT" + TRAP, b"503", b"503", b"PUT" + TRAP, b"503", b"GET"]

@@ -14,7 +14,7 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from service.http.connection import limits
+from service.http.connection import ending
 from service.http.connection.early_refusal import RefusingConnection
 from support.connections import (
     CHUNKED,
@@ -103,13 +103,15 @@ def test_trailers_without_end_are_431(endless: bytes) -> None:
     assert refused.count(b"HTTP/1.1") == 1
 
 
-def test_who_does_not_read_the_answer_is_hung_up_on() -> None:
+def test_who_does_not_read_the_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "READING_S", 0.3)
+
     async def verbose(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"x" * 30_000_000})
 
     async def main() -> None:
-        config = uvicorn.Config(verbose, log_config=None, timeout_keep_alive=1)
+        config = uvicorn.Config(verbose, log_config=None)
         config.load()
         gone = asyncio.Event()
 
@@ -134,7 +136,7 @@ def test_who_does_not_read_the_answer_is_hung_up_on() -> None:
 def test_a_head_that_does_not_come_is_hung_up_on(
     sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(ending, "HEAD_TIMEOUT_S", 0.2)
     assert exchange(sent).count(b"HTTP/1.1") == sent.count(b"\r\n\r\n")
 
 
@@ -190,7 +192,7 @@ def test_who_wants_the_connection_closed_hears_the_answer_to_a_long_body(refuses
 def test_who_never_ends_a_body_that_was_answered_is_hung_up_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "LINGER_S", 0.2)
+    monkeypatch.setattr(ending, "LINGER_S", 0.2)
 
     async def main() -> float:
         config = uvicorn.Config(refusing, log_config=None)
@@ -260,13 +262,6 @@ def test_who_asked_before_sending_hears_an_answer_in_the_middle() -> None:
     stays = asks.replace(b"Connection: close", b"X: y")
     answers = fed(stays, b"x" * 45_000, b"x" * 45_000 + GET, app=impatient)
     assert [answer[9:12] for answer in answers] == [b"100", b"503", b"503"]
-
-
-def test_a_head_in_pieces_that_asks_for_another_protocol_is_a_problem_document() -> None:
-    head = b"POST / HTTP/1.1\r\nConnection: Upgrade\r\nUp", b"grade: h2c\r\n\r\n"
-    answer, end = fed(*head, GET, app=echoing)
-    assert answer.startswith(b"HTTP/1.1 400")
-    assert end == HANGS_UP
 
 
 @pytest.mark.parametrize("request_", [GET, CLOSES + b"x" * 90_000, POST + b"x" * 90_000])
@@ -385,7 +380,7 @@ def test_requests_that_come_together_are_all_answered_in_their_order(cut: int) -
 def test_a_body_whose_answer_is_out_has_one_time_however_slowly_it_comes(
     monkeypatch: pytest.MonkeyPatch, refuses: Any, *, trickles: bool
 ) -> None:
-    monkeypatch.setattr(limits, "LINGER_S", 0.4)
+    monkeypatch.setattr(ending, "LINGER_S", 0.4)
 
     async def main() -> float:
         config = uvicorn.Config(refusing, log_config=None, timeout_keep_alive=60)
@@ -416,7 +411,7 @@ def test_a_body_whose_answer_is_out_has_one_time_however_slowly_it_comes(
 def test_a_body_that_comes_in_time_leaves_the_connection_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "LINGER_S", 0.2)
+    monkeypatch.setattr(ending, "LINGER_S", 0.2)
     for refuses in (None, refuses_posts):
         answer = exchange(POST + b"x" * 89_999, b"x", GET, app=refusing, refuses=refuses)
         assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"503", b"204"]
