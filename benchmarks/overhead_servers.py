@@ -24,6 +24,7 @@ from service.http.exchange import Exchange
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
+from service.process.model_pin import ModelPin
 from service.process.server import SharedPort, run, uvicorn_config
 from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
@@ -104,7 +105,8 @@ class Service:
                 app.running.detector.refuse_new()
             started.set()
 
-        sys.exit(run(app, settings, SharedPort(listener, loads), begin))
+        pin = ModelPin(Path(os.environ[FOLDER_VARIABLE]))
+        sys.exit(run(app, settings, SharedPort(listener, loads, pin, lambda: None), begin))
 
 
 @dataclass(frozen=True)
