@@ -14,9 +14,12 @@ from starlette.types import ASGIApp, Scope
 from service import __version__
 from service.build import load_engine, warming_the_rest
 from service.engine.base import Engine
-from service.errors import ServiceError
+from service.errors import ServiceError, StartupError
+from service.http.access.clients import Clients
+from service.http.access.keys import ApiKeys
+from service.http.access.origins import Origins
 from service.http.detect import DetectRoute
-from service.http.exchange import DETECT, Exchange, new_request_id
+from service.http.exchange import DETECT, NO_SNIFFING, Exchange, new_request_id
 from service.http.pages import Pages
 from service.http.problems import answer_error
 from service.http.running import Running, assemble
@@ -36,6 +39,7 @@ def create_app(
     engine: Engine | None = None,
     metrics: Metrics | None = None,
     loads: WorkerLoads | None = None,
+    keys: ApiKeys | None = None,
 ) -> "Application":
     """Build the application; it starts and stops with its lifespan.
 
@@ -45,14 +49,16 @@ def create_app(
             now, which takes a second or more.
         metrics: Where to count; by default metrics of this process alone.
         loads: The load of every worker, if the server has several.
+        keys: The API keys; by default those that the settings name.
 
     Raises:
-        StartupError: The engine cannot be loaded.
+        StartupError: The engine cannot be loaded, or the file of the API keys not read.
     """
     settings = settings or Settings()
     metrics = Metrics() if metrics is None else metrics
+    keys = ApiKeys.of(settings) if keys is None else keys
     engine = load_engine(settings) if engine is None else engine
-    return Application(assemble(settings, metrics, engine, loads))
+    return Application(assemble(settings, metrics, engine, loads, keys))
 
 
 class Application(FastAPI):
@@ -69,7 +75,7 @@ class Application(FastAPI):
     def __init__(self, running: Running) -> None:
         self.running = running
         self.hung = False
-        self._exchange = Exchange(running.metrics)
+        self._exchange = exchange_of(running)
         self._detect_route = DetectRoute(running)
         super().__init__(
             title="yolox-serve",
@@ -107,8 +113,28 @@ class Application(FastAPI):
         """An application that answers bytes which are no HTTP request; it waits for nothing."""
         return self._exchange.refusing(error)
 
+    def reload(self) -> None:
+        """Read again what may change while the server runs: the file of the API keys."""
+        keys = self.running.keys
+        if keys.file is None:
+            log.info("nothing to read again: SIGHUP concerns only api_key_file, which is unset")
+            return
+        try:
+            keys.reload()
+        except StartupError as error:
+            log.error("the API keys stay as they were", reason=str(error))  # noqa: TRY400
+        else:
+            log.info("the API keys were read again", file=str(keys.file), keys=len(keys))
+
     def _is_extended(self) -> bool:
         return (len(self.user_middleware), len(self.exception_handlers)) != self._own
+
+
+def exchange_of(running: Running) -> Exchange:
+    """The exchange that the settings ask for."""
+    settings = running.settings
+    origins = Origins(settings.cors_origins) if settings.cors_origins else None
+    return Exchange(running.metrics, Clients(settings.trusted_proxies), origins)
 
 
 async def _raise(_: Request, error: Exception) -> Response:
@@ -120,6 +146,7 @@ async def _answer_outside(_: Request, error: Exception) -> Response:
     log.error("middleware failed", request_id=request_id, exc_info=error)
     answer = answer_error(error, request_id)
     answer.headers["X-Request-ID"] = request_id
+    answer.raw_headers.append(NO_SNIFFING)
     return answer
 
 

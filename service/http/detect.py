@@ -21,6 +21,7 @@ from service.errors import (
     TooLargeError,
     UnsupportedTypeError,
 )
+from service.http.access.log import model_label, note_of
 from service.http.answers import DetectResponse, answer_drawn, answer_found
 from service.http.exchange import DETECT, KeyedRoute
 from service.http.forms import read_json, read_multipart, too_many_images
@@ -50,15 +51,23 @@ class DetectRoute(KeyedRoute):
 
     def __init__(self, running: Running) -> None:
         self._endpoint = Endpoint(running)
+        self._model = model_label(running.model.name, running.model.version)
         super().__init__(
             DETECT,
             self._endpoint.detect,
-            running.settings.api_key,
+            running.keys,
             methods=["POST"],
             response_model=DetectResponse,
             responses=PROBLEMS,
             openapi_extra=REQUEST_BODIES,
         )
+
+    async def handle(
+        self, scope: Scope, receive: Receive, send: Send, refusal: ServiceError | None = None
+    ) -> None:
+        """Note the model for the log, and answer as every route with a key does."""
+        note_of(scope).model = self._model
+        await super().handle(scope, receive, send, refusal)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the endpoint with the request and its options."""
@@ -143,14 +152,18 @@ class Endpoint:
         picture = _wanted_picture(request.headers.get("accept", ""))
         if picture is not None and len(sources) > 1:
             raise NotAcceptableError("a picture can show one image; ask for application/json")
+        note = note_of(request.scope)
+        note.images = len(sources)
         detector, options = self._detector, self._running.defaults
         names = detector.contract.class_names
         if query.model_fields_set:
             options = query.resolve(options, names)
         if picture is not None:
             found, drawn = await detector.detect_drawn(sources[0], options, deadline.at, picture)
+            note.detections = len(found.detections.scores)
             return answer_drawn(found, drawn, picture, deadline.elapsed_s())
         outcomes = await detector.detect_all(sources, options, deadline.at)
+        note.detections = sum(map(_boxes, outcomes))
         answer = answer_found(self._running.model, names, sources, outcomes, deadline.elapsed_s())
         if len(outcomes) > 1:
             self._count_refused(outcomes)
@@ -290,6 +303,10 @@ class BodyLease:
             raise BusyError("too many bytes of requests are held at once", retry_after_s=1)
         self._memory.free -= count
         self.held += count
+
+
+def _boxes(outcome: DetectedImage | ServiceError) -> int:
+    return len(outcome.detections.scores) if isinstance(outcome, DetectedImage) else 0
 
 
 def _too_many_bytes(limit: int) -> TooLargeError:

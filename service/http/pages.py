@@ -69,7 +69,7 @@ class Pages:
     def routes(self) -> Sequence[APIRoute]:
         """A route for each page."""
         return [
-            KeyedRoute("/model", self.model, self._running.settings.api_key, responses=KEY_PROBLEM),
+            KeyedRoute("/model", self.model, self._running.keys, responses=KEY_PROBLEM),
             APIRoute("/health/live", self.live),
             _head("/health/live", self.live),
             APIRoute("/health/ready", self.ready, responses=NOT_READY),
