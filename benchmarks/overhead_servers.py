@@ -25,7 +25,9 @@ from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
 from service.process.model_pin import ModelPin
-from service.process.server import SharedPort, run, uvicorn_config
+from service.process.ports import Ports
+from service.process.server import SharedPort, run
+from service.process.uvicorn_config import uvicorn_config
 from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
 
@@ -106,7 +108,15 @@ class Service:
             started.set()
 
         pin = ModelPin(Path(os.environ[FOLDER_VARIABLE]))
-        sys.exit(run(app, settings, SharedPort(listener, loads, pin, lambda: None), begin))
+        sys.exit(
+            run(
+                app,
+                settings,
+                Ports([listener]),
+                SharedPort([listener], loads, pin, lambda: None),
+                begin,
+            )
+        )
 
 
 @dataclass(frozen=True)

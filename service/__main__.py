@@ -2,12 +2,16 @@
 
 import os
 import sys
+from collections.abc import Sequence
 
 import structlog
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
+from service.errors import StartupError
 from service.observe.logs import configure_logs
+from service.process.hangup import hold_hangups
+from service.process.shared_folder import remove_left_folders
 from service.process.supervisor import supervise
 from service.settings import Settings, unknown_variables
 
@@ -24,13 +28,24 @@ def main(arguments: list[str] | None = None) -> int:
     configure_logs(settings.log_format, settings.log_level)
     for name, meant in unknown_variables(os.environ).items():
         log.warning("this environment variable is no setting", name=name, closest_setting=meant)
+    # A hangup before the server runs waits for it.
+    hold_hangups()
+    remove_left_folders()
     if settings.workers > 1:
-        return supervise(settings, sys.argv[1:] if arguments is None else arguments)
+        return _supervise(settings, sys.argv[1:] if arguments is None else arguments)
     # The supervisor of workers neither needs nor loads what serves.
     from service.observe.metrics import Metrics  # noqa: PLC0415
     from service.process.server import serve  # noqa: PLC0415
 
     return serve(settings, Metrics())
+
+
+def _supervise(settings: Settings, arguments: Sequence[str]) -> int:
+    try:
+        return supervise(settings, arguments)
+    except StartupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 def _one_line(error: Exception) -> str:

@@ -1,8 +1,8 @@
 """The HTTP application: what it is made of, how it starts and stops."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Final
 
 import structlog
@@ -69,13 +69,16 @@ class Application(FastAPI):
 
     Attributes:
         running: The same.
+        exchange: Answers every request.
         hung: Whether the engine did not stop in time, so that its thread cannot be ended.
+        beside: What else runs from the start to the end.
     """
 
     def __init__(self, running: Running) -> None:
         self.running = running
         self.hung = False
-        self._exchange = exchange_of(running)
+        self.exchange = exchange_of(running)
+        self.beside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
         self._detect_route = DetectRoute(running)
         super().__init__(
             title="yolox-serve",
@@ -95,7 +98,7 @@ class Application(FastAPI):
                 Exception: _answer_outside,
             },
         )
-        self.add_middleware(self._exchange.around)
+        self.add_middleware(self.exchange.around)
         self._own = len(self.user_middleware), len(self.exception_handlers)
 
     def refusing(self, scope: Scope) -> ASGIApp | None:
@@ -107,11 +110,11 @@ class Application(FastAPI):
         if (scope["path"], scope["method"]) != (DETECT, "POST") or self._is_extended():
             return None
         refusal = self.running.detector.refusal()
-        return None if refusal is None else self._exchange.refusing(refusal, self._detect_route)
+        return None if refusal is None else self.exchange.refusing(refusal, self._detect_route)
 
     def rejecting(self, error: ServiceError) -> ASGIApp:
         """An application that answers bytes which are no HTTP request; it waits for nothing."""
-        return self._exchange.refusing(error)
+        return self.exchange.refusing(error)
 
     def reload(self) -> None:
         """Read again what may change while the server runs: the file of the API keys."""
@@ -157,6 +160,7 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
     async with (
         _counted_as_serving(running),
         warming_the_rest(running.settings, running.engine),
+        app.beside(),
     ):
         yield
     app.hung = not await _stopped(app.running)

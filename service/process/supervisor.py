@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,9 @@ from typing import Final
 import structlog
 
 from service.observe.process_group import FOLDER_VARIABLE, forget_gauges, write_process_ids
+from service.process.hangup import hangups_held, release_hangups
+from service.process.ports import Ports, bind_ports
+from service.process.shared_folder import shared_folder
 from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
 
@@ -38,18 +40,16 @@ def supervise(settings: Settings, arguments: Sequence[str]) -> int:
         settings: The server's settings.
         arguments: The flags that the settings came from; every worker is given them.
 
+    Raises:
+        StartupError: The server cannot listen where it should.
+
     Returns:
         The exit code of the process: 0 after a signal if every worker ended well, else 1.
     """
-    try:
-        listener = _bind(settings.host, settings.port)
-    except OSError as error:
-        log.error("cannot listen", host=settings.host, port=settings.port, error=str(error))  # noqa: TRY400
-        return 1
-    with listener, tempfile.TemporaryDirectory(prefix="yolox-metrics-") as folder:
-        supervisor = Supervisor(settings.workers, arguments, listener, Path(folder))
-        with _woken_by_signals() as wakeup:
-            return supervisor.run(wakeup)
+    # From here on a signal ends it in good order, and everything below is removed.
+    with _woken_by_signals() as wakeup, bind_ports(settings) as ports, shared_folder() as folder:
+        log.info("workers listen", url=ports.shown)
+        return Supervisor(settings.workers, arguments, ports, folder).run(wakeup)
 
 
 @dataclass(slots=True, eq=False)
@@ -71,16 +71,14 @@ class Supervisor:
     Args:
         workers: Number of workers.
         arguments: The flags of each worker.
-        listener: The bound socket from which the workers accept connections.
+        ports: The bound sockets from which the workers accept connections.
         folder: Holds the files that the workers share: metrics and loads.
     """
 
-    def __init__(
-        self, workers: int, arguments: Sequence[str], listener: socket.socket, folder: Path
-    ) -> None:
+    def __init__(self, workers: int, arguments: Sequence[str], ports: Ports, folder: Path) -> None:
         self._places = range(workers)
         self._arguments = arguments
-        self._listener = listener
+        self._ports = ports
         self._folder = folder
         WorkerLoads.create(folder / LOADS_FILE, workers)
         self._selector = selectors.DefaultSelector()
@@ -149,12 +147,14 @@ class Supervisor:
     def _spawn(self, place: int) -> _Worker:
         """Start a worker, in a session of its own: Ctrl-C must reach only the supervisor."""
         ours, theirs = socket.socketpair()
-        fds = [self._listener.fileno(), theirs.fileno()]
-        command = [sys.executable, "-m", "service.process.worker", *map(str, fds), str(place)]
-        with theirs:
+        main, metrics = (
+            [port.fileno() for port in ports] for ports in (self._ports.main, self._ports.metrics)
+        )
+        command = [sys.executable, "-m", "service.process.worker", _listed(main), _listed(metrics)]
+        with theirs, hangups_held():
             process = subprocess.Popen(  # noqa: S603 - our own module, with our own flags
-                [*command, *self._arguments],
-                pass_fds=fds,
+                [*command, str(theirs.fileno()), str(place), *self._arguments],
+                pass_fds=[*main, *metrics, theirs.fileno()],
                 env={**os.environ, FOLDER_VARIABLE: str(self._folder)},
                 start_new_session=True,
             )
@@ -193,10 +193,14 @@ class Supervisor:
             self._stopping, self._exit_code = True, 1
 
     def _pass_on(self, number: int) -> None:
-        """Let the workers drain at the first signal, and kill them at the second."""
+        """Let the workers drain at the first signal that ends them, and kill them at the second."""
+        if number == signal.SIGHUP:
+            for worker in self._workers.values():
+                worker.process.send_signal(number)
+            return
         again, self._stopping = self._stopping, True
         # The workers have copies. With the supervisor's closed, the port closes with the last one.
-        self._listener.close()
+        self._ports.stop_listening()
         for worker in self._workers.values():
             first = number if worker.serving else signal.SIGTERM
             worker.process.send_signal(signal.SIGKILL if again else first)
@@ -206,32 +210,21 @@ class Supervisor:
         write_process_ids(self._folder, processes)
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet: connections are refused until a worker is up."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    shown = f"[{host}]" if ":" in host else host
-    log.info("workers listen", url=f"http://{shown}:{listener.getsockname()[1]}")
-    return listener
+def _listed(fds: Sequence[int]) -> str:
+    """File descriptors as one argument of a worker."""
+    return ",".join(map(str, fds))
 
 
 @contextmanager
 def _woken_by_signals() -> Iterator[socket.socket]:
-    """Give a socket from which each SIGTERM and SIGINT can be read, as one byte."""
+    """Give a socket from which each SIGTERM, SIGINT and SIGHUP can be read, as one byte."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.setblocking(False)
         signal.set_wakeup_fd(theirs.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _leave_to_wakeup)
+        release_hangups()
         try:
             yield ours
         finally:

@@ -40,7 +40,9 @@ class Bench:
         self.port: int = self.listener.getsockname()[1]
         self.connections: set[asyncio.Protocol] = set()
         self.clients: list[asyncio.StreamWriter] = []
-        self.acceptor = Acceptor(self.listener, self.loads, lambda: Greeter(self), self.connections)
+        self.acceptor = Acceptor(
+            [self.listener], self.loads, lambda: Greeter(self), self.connections
+        )
 
     async def come(self) -> asyncio.StreamReader:
         """Come as a client."""
