@@ -71,7 +71,7 @@ class Application(FastAPI):
         running: The same.
         exchange: Answers every request.
         hung: Whether the engine did not stop in time, so that its thread cannot be ended.
-        beside: What else runs from the start to the end.
+        beside: A context that lasts from the start to the end.
     """
 
     def __init__(self, running: Running) -> None:

@@ -1,7 +1,7 @@
 """The folder in which the processes of one server keep their metrics and loads.
 
-Each of them holds a shared lock on it. Who gets the exclusive lock knows that all others have
-ended, however they did, and removes the folder.
+Each of them holds a shared lock on it. A process that gets the exclusive lock knows that all others
+have ended, however they did, and removes the folder.
 """
 
 import fcntl

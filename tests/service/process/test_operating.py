@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -72,9 +73,7 @@ def test_it_serves_on_a_unix_socket_with_metrics_on_a_port_and_keys_that_change(
 
 
 def free_port() -> int:
-    """A port that was free a moment ago: both servers of a test need to name the same one."""
-    import socket
-
+    """A port that was free a moment ago."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

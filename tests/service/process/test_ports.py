@@ -55,17 +55,17 @@ def test_a_name_that_nobody_knows_is_told() -> None:
 
 def test_an_address_of_another_machine_is_told() -> None:
     with pytest.raises(StartupError, match="this machine has no such address"):
-        bind_host("192.0.2.1", 0)
+        bind_host("198.51.100.1", 0)
 
 
 def test_an_address_that_this_machine_lacks_is_left_out_if_the_name_has_others(
     resolve: Resolve,
 ) -> None:
-    resolve([(V4, "192.0.2.1"), (V6, "2001:db8::1"), (V4, "127.0.0.1")])
+    resolve([(V4, "198.51.100.1"), (V6, "2001:db8::1"), (V4, "127.0.0.1")])
     (listener,) = bind_host("name", 0)
     with listener:
         assert listener.getsockname()[0] == "127.0.0.1"
-    resolve([(V4, "192.0.2.1"), (V4, "192.0.2.2")])
+    resolve([(V4, "198.51.100.1"), (V4, "198.51.100.2")])
     with pytest.raises(StartupError, match="no such address"):
         bind_host("name", 0)
 
@@ -78,7 +78,8 @@ def test_every_address_of_a_name_is_bound_to_one_port(resolve: Resolve) -> None:
         assert first[1] == second[1] > 0
         ports.listen()
         for name in (first, second):
-            socket.create_connection(name, timeout=5).close()
+            with socket.socket() as client:
+                client.connect(name)
 
 
 def test_a_port_that_is_taken_at_any_address_of_a_name_is_told_and_none_is_kept(
