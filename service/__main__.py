@@ -30,9 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
         log.warning("this environment variable is no setting", name=name, closest_setting=meant)
     # A hangup before the server runs waits for it.
     hold_hangups()
-    remove_left_folders()
     if settings.workers > 1:
         return _supervise(settings, sys.argv[1:] if arguments is None else arguments)
+    remove_left_folders()
     # The supervisor of workers neither needs nor loads what serves.
     from service.observe.metrics import Metrics  # noqa: PLC0415
     from service.process.server import serve  # noqa: PLC0415

@@ -21,7 +21,7 @@ from service.errors import (
     TooLargeError,
     UnsupportedTypeError,
 )
-from service.http.access.log import model_label, note_of
+from service.http.access.note import model_label, note_of
 from service.http.answers import DetectResponse, answer_drawn, answer_found
 from service.http.exchange import DETECT, KeyedRoute
 from service.http.forms import read_json, read_multipart, too_many_images
@@ -66,7 +66,7 @@ class DetectRoute(KeyedRoute):
         self, scope: Scope, receive: Receive, send: Send, refusal: ServiceError | None = None
     ) -> None:
         """Note the model for the log, and answer as every route with a key does."""
-        note_of(scope).model = self._model
+        note_of(scope)["model"] = self._model
         await super().handle(scope, receive, send, refusal)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -153,17 +153,17 @@ class Endpoint:
         if picture is not None and len(sources) > 1:
             raise NotAcceptableError("a picture can show one image; ask for application/json")
         note = note_of(request.scope)
-        note.images = len(sources)
+        note["images"] = len(sources)
         detector, options = self._detector, self._running.defaults
         names = detector.contract.class_names
         if query.model_fields_set:
             options = query.resolve(options, names)
         if picture is not None:
             found, drawn = await detector.detect_drawn(sources[0], options, deadline.at, picture)
-            note.detections = len(found.detections.scores)
+            note["detections"] = len(found.detections.scores)
             return answer_drawn(found, drawn, picture, deadline.elapsed_s())
         outcomes = await detector.detect_all(sources, options, deadline.at)
-        note.detections = sum(map(_boxes, outcomes))
+        note["detections"] = sum(map(_boxes, outcomes))
         answer = answer_found(self._running.model, names, sources, outcomes, deadline.elapsed_s())
         if len(outcomes) > 1:
             self._count_refused(outcomes)

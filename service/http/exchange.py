@@ -20,13 +20,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import ServiceError
 from service.http.access.clients import Clients
 from service.http.access.keys import ApiKeys
-from service.http.access.log import NOTE, RequestNote, log_request
+from service.http.access.note import NOTE, Note
 from service.http.access.origins import Origins
 from service.http.problems import EXPECTED_ERRORS, answer_error, as_service_error
 from service.observe.metrics import Metrics
 
 DETECT: Final = "/detect"
 PREFLIGHT: Final = "preflight"
+QUIET_ENDPOINTS: Final = ("/metrics", "/health/live", "/health/ready")
 SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 # The documentation shows that either header will do; `KeyedRoute` reads them.
 KEY_HEADERS: Final = (
@@ -75,12 +76,14 @@ class Exchange:
     async def answer(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have one request handled; count it, and answer in the place of a handler that raises."""
         request_id, started = _request_id(scope["headers"]), time.perf_counter()
-        note = scope[NOTE] = RequestNote()
-        status = 0
+        note: Note = {}
+        scope[NOTE] = note
+        status = received = 0
 
         async def receive_counted() -> Message:
+            nonlocal received
             message = await receive()
-            note.bytes += len(message.get("body", b""))
+            received += len(message.get("body", b""))
             return message
 
         async def send_marked(message: Message) -> None:
@@ -99,7 +102,7 @@ class Exchange:
         try:
             await handle(scope, receive_counted, reply)
         except Exception as error:
-            note.problem = as_service_error(error).slug
+            note["problem"] = as_service_error(error).slug
             if status or not isinstance(error, EXPECTED_ERRORS):
                 log.exception("unexpected error", request_id=request_id)
             if not status:
@@ -107,7 +110,8 @@ class Exchange:
         finally:
             self._metrics.requests_in_flight.dec(in_flight)
             seconds = time.perf_counter() - started
-            self._record(scope, note, status or 500, seconds, request_id)
+            self._count(scope, status or 500, seconds, note.get("problem"))
+            self._log(scope, status or 500, seconds, received, request_id)
 
     def refusing(self, error: ServiceError, route: "KeyedRoute | None" = None) -> ASGIApp:
         """An application that answers a request with an error without handling it.
@@ -125,23 +129,29 @@ class Exchange:
 
         return partial(self.answer, refuse)
 
-    def _record(
-        self, scope: Scope, note: RequestNote, status: int, seconds: float, request_id: str
-    ) -> None:
-        endpoint, method = _endpoint(scope), scope["method"]
+    def _count(self, scope: Scope, status: int, seconds: float, problem: object) -> None:
+        endpoint = _endpoint(scope)
         self._metrics.requests.labels(endpoint, str(status)).inc()
         self._metrics.request_duration.labels(endpoint).observe(seconds)
-        if note.problem is not None and (endpoint, method) == (DETECT, "POST"):
-            self._metrics.rejections.labels(note.problem).inc()
-        fields: dict[str, object] = {
-            "method": method,
-            "endpoint": endpoint,
-            "status": status,
-            "ms": round(seconds * 1000, 1),
-            "client": self._clients.address(scope),
-            "request_id": request_id,
-        }
-        log_request(fields, note)
+        if problem is not None and (endpoint, scope["method"]) == (DETECT, "POST"):
+            self._metrics.rejections.labels(problem).inc()
+
+    def _log(
+        self, scope: Scope, status: int, seconds: float, received: int, request_id: str
+    ) -> None:
+        endpoint = _endpoint(scope)
+        write = log.debug if endpoint in QUIET_ENDPOINTS else log.info
+        write(
+            "request",
+            method=scope["method"],
+            endpoint=endpoint,
+            status=status,
+            ms=round(seconds * 1000, 1),
+            client=self._clients.address(scope),
+            bytes=received,
+            **scope[NOTE],
+            request_id=request_id,
+        )
 
 
 class KeyedRoute(APIRoute):

@@ -199,8 +199,9 @@ def test_built_services_name_stages_that_exist_and_never_a_registry(name: str) -
 def test_secrets_are_declared_and_reach_who_reads_them() -> None:
     (key,) = SECRETS["services"]["service"]["secrets"]
     grafana = SECRETS["services"]["grafana"]
-    assert {key["source"], *grafana["secrets"]} == set(SECRETS["secrets"])
-    assert key["target"] == "YOLOX_API_KEY"
+    assert {key, *grafana["secrets"]} == set(SECRETS["secrets"])
+    environment = SECRETS["services"]["service"]["environment"]
+    assert environment == {"YOLOX_API_KEY_FILE": f"/run/secrets/{key}"}
     password = grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"]
     assert password == f"/run/secrets/{grafana['secrets'][0]}"
     assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD"] == ""

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from service.http.access.clients import MAX_HOPS, Clients
-from service.http.access.log import model_label
+from service.http.access.note import model_label
 from service.observe.logs import configure_logs
 from support.client import PNG, as_raw, serving
 from support.engines import FakeEngine
@@ -24,7 +24,7 @@ def lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     configure_logs("json", "info")
     logging.getLogger().setLevel("WARNING")
     # The module's own may have been made for another level.
-    monkeypatch.setattr("service.http.access.log.log", structlog.get_logger("service.access"))
+    monkeypatch.setattr("service.http.exchange.log", structlog.get_logger("service.access"))
 
     def read() -> list[dict[str, Any]]:
         written = [json.loads(line) for line in capsys.readouterr().err.splitlines()]

@@ -135,6 +135,28 @@ def test_where_no_file_can_be_opened_it_tries_again_later(tmp_path: Path) -> Non
     on_bench(body, tmp_path)
 
 
+def test_every_listener_is_served(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        path = str(tmp_path / "socket")
+        with socket.socket(socket.AF_UNIX) as local, Listener() as port:
+            local.bind(path)
+            port.bind(("127.0.0.1", 0))
+            acceptor = Acceptor([local, port], bench.loads, lambda: Greeter(bench), set())
+            acceptor.start(backlog=10)
+            port.shortages = 1
+            opened = [
+                await asyncio.open_connection(*port.getsockname()),
+                await asyncio.open_unix_connection(path),
+            ]
+            for reader, writer in opened:
+                assert await asyncio.wait_for(reader.readexactly(5), 10) == b"hello"
+                bench.clients.append(writer)
+            await acceptor.stop()
+            assert (local.fileno(), port.fileno()) == (-1, -1)
+
+    on_bench(body, tmp_path)
+
+
 @pytest.mark.parametrize("connections", [0, 1])
 def test_who_stops_takes_nothing_more_and_is_waited_for_by_nobody(
     tmp_path: Path, connections: int

@@ -1,0 +1,24 @@
+"""The note of a request: facts for its line in the access log that only its route knows."""
+
+from typing import Final
+
+from starlette.types import Scope
+
+MAX_MODEL_LENGTH: Final = 100
+NOTE: Final = "yolox-serve.note"
+
+# Facts that a route notes about its request: `images` (their number), `detections` (the boxes of
+# the answer) and `model`. No text of a client's is among them.
+Note = dict[str, int | str]
+
+
+def note_of(scope: Scope) -> Note:
+    """The note of the request that an ASGI scope describes."""
+    note: Note = scope[NOTE]
+    return note
+
+
+def model_label(name: str, version: str) -> str:
+    """A model as log lines name it: bounded, and harmless on a terminal."""
+    label = f"{name}@{version}"
+    return "".join(letter if letter.isprintable() else "?" for letter in label)[:MAX_MODEL_LENGTH]
