@@ -15,10 +15,10 @@ from service.settings import Settings
 # Connections that may wait in the kernel; uvicorn's own number.
 BACKLOG: Final = 2048
 ADVICE: Final = {
-    errno.EADDRINUSE: "stop the server that listens there, or choose another",
-    errno.EACCES: "choose one that this user may listen on",
+    errno.EADDRINUSE: "stop the server that listens there, or listen elsewhere",
+    errno.EACCES: "listen where this user may",
     errno.EADDRNOTAVAIL: "this machine has no such address; choose another --host",
-    errno.ENOENT: "create its folder, or choose another",
+    errno.ENOENT: "create its folder, or listen elsewhere",
 }
 # Hosts without IPv6 still have names that resolve to IPv6 addresses.
 ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -223,7 +223,7 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 def _cannot_listen(where: str, error: OSError) -> StartupError:
     reason = error.strerror or str(error)
-    advice = ADVICE.get(error.errno or 0, "choose another")
+    advice = ADVICE.get(error.errno or 0, "listen elsewhere")
     if isinstance(error, socket.gaierror):
         advice = "choose another --host"
     return StartupError(f"cannot listen on {where}: {reason}; {advice}")

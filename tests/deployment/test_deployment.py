@@ -4,6 +4,8 @@ import http.server
 import itertools
 import json
 import re
+import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -298,18 +300,31 @@ def test_requirements_are_those_of_the_extras(extras: list[str], has_torch: bool
     assert any(line.startswith("torch") for line in expected) is has_torch
 
 
-def healthcheck(port: int) -> subprocess.CompletedProcess[str]:
+def healthcheck(**variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(DOCKER / "healthcheck.py")],
-        env={"YOLOX_PORT": str(port)},
+        env=variables,
         check=False,
         capture_output=True,
         text=True,
     )
 
 
+class UnixServer(http.server.HTTPServer):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        return self.socket.accept()[0], ("unix", 0)
+
+
+@pytest.mark.parametrize("unix", [False, True])
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
-def test_healthcheck_passes_only_when_ready(status: int, code: int) -> None:
+def test_healthcheck_passes_only_when_ready(
+    status: int, code: int, unix: bool, tmp_path: Path
+) -> None:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status if self.path == "/health/ready" else 404)
@@ -319,10 +334,13 @@ def test_healthcheck_passes_only_when_ready(status: int, code: int) -> None:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+    path = str(tmp_path / "s")
+    address = path if unix else ("127.0.0.1", 0)
+    with (UnixServer if unix else http.server.HTTPServer)(address, Handler) as server:  # type: ignore[arg-type]
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        result = healthcheck(server.server_port)
+        where = {"YOLOX_UNIX_SOCKET": path} if unix else {"YOLOX_PORT": str(server.server_port)}
+        result = healthcheck(**where)
         thread.join()
     assert result.returncode == code
     assert result.stderr == ("" if code == 0 else "503: draining\n")
@@ -331,7 +349,7 @@ def test_healthcheck_passes_only_when_ready(status: int, code: int) -> None:
 def test_healthcheck_fails_when_nothing_listens() -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         port = server.server_port
-    result = healthcheck(port)
+    result = healthcheck(YOLOX_PORT=str(port))
     assert result.returncode == 1
     assert result.stderr.startswith(f"no answer on port {port}: ")
 
