@@ -127,7 +127,7 @@ class Application(FastAPI):
         except StartupError as error:
             log.error("the API keys stay as they were", reason=str(error))  # noqa: TRY400
         else:
-            log.info("the API keys were read again", file=str(keys.file), keys=len(keys))
+            log.info("the API keys were read again", file=str(keys.file), keys=len(keys.valid))
 
     def _is_extended(self) -> bool:
         return (len(self.user_middleware), len(self.exception_handlers)) != self._own
@@ -137,7 +137,8 @@ def exchange_of(running: Running) -> Exchange:
     """The exchange that the settings ask for."""
     settings = running.settings
     origins = Origins(settings.cors_origins) if settings.cors_origins else None
-    return Exchange(running.metrics, Clients(settings.trusted_proxies), origins)
+    clients = Clients(settings.trusted_proxies) if settings.trusted_proxies else None
+    return Exchange(running.metrics, clients, origins)
 
 
 async def _raise(_: Request, error: Exception) -> Response:

@@ -21,7 +21,7 @@ from service.errors import (
     TooLargeError,
     UnsupportedTypeError,
 )
-from service.http.access.note import model_label, note_of
+from service.http.access.note import NOTE, Note, model_label
 from service.http.answers import DetectResponse, answer_drawn, answer_found
 from service.http.exchange import DETECT, KeyedRoute
 from service.http.forms import read_json, read_multipart, too_many_images
@@ -51,23 +51,16 @@ class DetectRoute(KeyedRoute):
 
     def __init__(self, running: Running) -> None:
         self._endpoint = Endpoint(running)
-        self._model = model_label(running.model.name, running.model.version)
         super().__init__(
             DETECT,
             self._endpoint.detect,
             running.keys,
+            {"model": model_label(running.model.name, running.model.version)},
             methods=["POST"],
             response_model=DetectResponse,
             responses=PROBLEMS,
             openapi_extra=REQUEST_BODIES,
         )
-
-    async def handle(
-        self, scope: Scope, receive: Receive, send: Send, refusal: ServiceError | None = None
-    ) -> None:
-        """Note the model for the log, and answer as every route with a key does."""
-        note_of(scope)["model"] = self._model
-        await super().handle(scope, receive, send, refusal)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the endpoint with the request and its options."""
@@ -137,9 +130,11 @@ class Endpoint:
         # The HTTP parser takes nothing but a number.
         if int(request.headers.get("content-length", "0")) > max_bytes:
             raise _too_many_bytes(max_bytes)
+        note: Note = request.scope[NOTE]
         chunks = []
         async for chunk in request.stream():
             lease.grow(len(chunk))
+            note["bytes"] = lease.held
             if lease.held > max_bytes:
                 raise _too_many_bytes(max_bytes)
             chunks.append(chunk)
@@ -152,7 +147,7 @@ class Endpoint:
         picture = _wanted_picture(request.headers.get("accept", ""))
         if picture is not None and len(sources) > 1:
             raise NotAcceptableError("a picture can show one image; ask for application/json")
-        note = note_of(request.scope)
+        note: Note = request.scope[NOTE]
         note["images"] = len(sources)
         detector, options = self._detector, self._running.defaults
         names = detector.contract.class_names

@@ -24,6 +24,7 @@ from service.http.access.note import NOTE, Note
 from service.http.access.origins import Origins
 from service.http.problems import EXPECTED_ERRORS, answer_error, as_service_error
 from service.observe.metrics import Metrics
+from service.settings import UNIX_PEER
 
 DETECT: Final = "/detect"
 PREFLIGHT: Final = "preflight"
@@ -51,7 +52,7 @@ class Exchange:
 
     Args:
         metrics: Where to count.
-        clients: Tells the addresses of clients, for the log.
+        clients: Tells the addresses of clients behind proxies, if any proxy is trusted.
         origins: The origins whose pages may call the server, if any may.
     """
 
@@ -59,7 +60,7 @@ class Exchange:
         self, metrics: Metrics, clients: Clients | None = None, origins: Origins | None = None
     ) -> None:
         self._metrics = metrics
-        self._clients = clients or Clients()
+        self._clients = clients
         self._origins = origins
 
     def around(self, app: ASGIApp) -> ASGIApp:
@@ -76,15 +77,9 @@ class Exchange:
     async def answer(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have one request handled; count it, and answer in the place of a handler that raises."""
         request_id, started = _request_id(scope["headers"]), time.perf_counter()
-        note: Note = {}
+        note: Note = {"bytes": 0}
         scope[NOTE] = note
-        status = received = 0
-
-        async def receive_counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            return message
+        status = 0
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -100,7 +95,7 @@ class Exchange:
         in_flight = int(scope["path"] == DETECT)
         self._metrics.requests_in_flight.inc(in_flight)
         try:
-            await handle(scope, receive_counted, reply)
+            await handle(scope, receive, reply)
         except Exception as error:
             note["problem"] = as_service_error(error).slug
             if status or not isinstance(error, EXPECTED_ERRORS):
@@ -111,7 +106,7 @@ class Exchange:
             self._metrics.requests_in_flight.dec(in_flight)
             seconds = time.perf_counter() - started
             self._count(scope, status or 500, seconds, note.get("problem"))
-            self._log(scope, status or 500, seconds, received, request_id)
+            self._log(scope, status or 500, seconds, request_id)
 
     def refusing(self, error: ServiceError, route: "KeyedRoute | None" = None) -> ASGIApp:
         """An application that answers a request with an error without handling it.
@@ -136,9 +131,7 @@ class Exchange:
         if problem is not None and (endpoint, scope["method"]) == (DETECT, "POST"):
             self._metrics.rejections.labels(problem).inc()
 
-    def _log(
-        self, scope: Scope, status: int, seconds: float, received: int, request_id: str
-    ) -> None:
+    def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         endpoint = _endpoint(scope)
         write = log.debug if endpoint in QUIET_ENDPOINTS else log.info
         write(
@@ -147,8 +140,7 @@ class Exchange:
             endpoint=endpoint,
             status=status,
             ms=round(seconds * 1000, 1),
-            client=self._clients.address(scope),
-            bytes=received,
+            client=_peer(scope) if self._clients is None else self._clients.address(scope),
             **scope[NOTE],
             request_id=request_id,
         )
@@ -161,6 +153,7 @@ class KeyedRoute(APIRoute):
         path: Its path.
         endpoint: The function that answers.
         keys: The keys.
+        facts: Facts to note about each request, for the log.
         options: FastAPI's.
     """
 
@@ -169,10 +162,12 @@ class KeyedRoute(APIRoute):
         path: str,
         endpoint: Callable[..., Any],
         keys: ApiKeys,
+        facts: Note | None = None,
         **options: Any,  # noqa: ANN401 - FastAPI's
     ) -> None:
         super().__init__(path, endpoint, dependencies=KEY_HEADERS, **options)
         self._keys = keys
+        self._facts = facts or {}
 
     async def handle(
         self, scope: Scope, receive: Receive, send: Send, refusal: ServiceError | None = None
@@ -188,10 +183,12 @@ class KeyedRoute(APIRoute):
         Raises:
             UnauthorizedError: The key is missing or wrong.
         """
+        scope[NOTE].update(self._facts)
         if scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)
             return
-        self._keys.check(scope["headers"])
+        if self._keys.valid:
+            self._keys.check(scope["headers"])
         if refusal is not None:
             raise refusal
         await self.answer(scope, receive, send)
@@ -225,6 +222,12 @@ def _endpoint(scope: Scope) -> str:
         return str(scope["route"].path)
     # The pages of documentation are plain routes, each of one path.
     return str(scope["path"]) if "endpoint" in scope else "unmatched"
+
+
+def _peer(scope: Scope) -> str:
+    """The address at the other end of the connection."""
+    peer: tuple[str, int] | None = scope.get("client")
+    return peer[0] if peer else UNIX_PEER
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

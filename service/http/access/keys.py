@@ -17,6 +17,9 @@ class ApiKeys:
         given: The keys of the setting `api_key`.
         file: The file that holds more of them, if there is one.
 
+    Attributes:
+        valid: The keys.
+
     Raises:
         StartupError: The file cannot be read, or holds no key that a header could carry.
     """
@@ -24,7 +27,7 @@ class ApiKeys:
     def __init__(self, given: Sequence[str] = (), file: Path | None = None) -> None:
         self._given = tuple(given)
         self._file = file
-        self._keys = self._read()
+        self.valid = self._read()
 
     @classmethod
     def of(cls, settings: Settings) -> "ApiKeys":
@@ -33,9 +36,6 @@ class ApiKeys:
         return cls(
             () if given is None else split_keys(given.get_secret_value()), settings.api_key_file
         )
-
-    def __len__(self) -> int:
-        return len(self._keys)
 
     @property
     def file(self) -> Path | None:
@@ -48,7 +48,7 @@ class ApiKeys:
         Raises:
             StartupError: As at the start.
         """
-        self._keys = self._read()
+        self.valid = self._read()
 
     def check(self, headers: Headers) -> None:
         """Let a request through that brings a valid key.
@@ -56,12 +56,12 @@ class ApiKeys:
         Raises:
             UnauthorizedError: The key is missing or wrong.
         """
-        if self._keys and not self._is_valid(_offered(headers)):
+        if self.valid and not self._is_valid(_offered(headers)):
             raise UnauthorizedError("send the key as X-API-Key, or as Authorization: Bearer")
 
     def _is_valid(self, offered: bytes) -> bool:
         """Whether this is a valid key; every key is compared, so the time tells nothing."""
-        return sum(secrets.compare_digest(offered, key) for key in self._keys) > 0
+        return sum(secrets.compare_digest(offered, key) for key in self.valid) > 0
 
     def _read(self) -> tuple[bytes, ...]:
         keys = self._given if self._file is None else (*self._given, *_keys_in(self._file))

@@ -2,20 +2,13 @@
 
 from typing import Final
 
-from starlette.types import Scope
-
 MAX_MODEL_LENGTH: Final = 100
 NOTE: Final = "yolox-serve.note"
 
-# Facts that a route notes about its request: `images` (their number), `detections` (the boxes of
-# the answer) and `model`. No text of a client's is among them.
+# Facts that a route notes about its request: `bytes` (of the body, as far as it was read), `images`
+# (their number), `detections` (the boxes of the answer), `model` and `problem`. No text of a client's
+# is among them.
 Note = dict[str, int | str]
-
-
-def note_of(scope: Scope) -> Note:
-    """The note of the request that an ASGI scope describes."""
-    note: Note = scope[NOTE]
-    return note
 
 
 def model_label(name: str, version: str) -> str:
