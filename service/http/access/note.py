@@ -6,8 +6,8 @@ MAX_MODEL_LENGTH: Final = 100
 NOTE: Final = "yolox-serve.note"
 
 # Facts that a route notes about its request: `bytes` (of the body, as far as it was read), `images`
-# (their number), `detections` (the boxes of the answer), `model` and `problem`. No text of a client's
-# is among them.
+# (their number), `detections` (the boxes of the answer), `model` and `problem`. They hold no text
+# of a client's.
 Note = dict[str, int | str]
 
 
