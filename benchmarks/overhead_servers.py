@@ -26,7 +26,9 @@ from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
 from service.process.model_pin import ModelPin
-from service.process.server import SharedPort, run, uvicorn_config
+from service.process.ports import Ports
+from service.process.server import SharedPort, run
+from service.process.uvicorn_config import uvicorn_config
 from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
 
@@ -102,14 +104,14 @@ class Service:
         loads = WorkerLoads.attach(folder / LOADS_FILE, place or 0)
         app = create_app(settings, FreeEngine(self.boxes), metrics, loads)
 
-        shared = SharedPort(listener, loads, ModelPin(folder), sign=lambda: None)
+        shared = SharedPort([listener], loads, ModelPin(folder), sign=lambda: None)
 
         def begin() -> None:
             if self.refuses:
                 app.running.detector.refuse_new()
             started.set()
 
-        sys.exit(run(app, settings, shared, begin))
+        sys.exit(run(app, settings, Ports([listener]), shared, begin))
 
 
 @dataclass(frozen=True)

@@ -1,44 +1,17 @@
-"""`python -m service`: settings from flags and environment, one line for what is wrong."""
+"""`python -m service`: the server."""
 
-import os
 import sys
 
-import structlog
-from pydantic import ValidationError
-from pydantic_settings import CliApp, SettingsError
-
-from service.observe.logs import configure_logs
-from service.process.supervisor import supervise
-from service.settings import Settings, unknown_variables
-
-log = structlog.get_logger(__name__)
+from service.process.hangup import hold_hangups
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until a signal; the exit code is 0 then, 1 if the start failed, 2 on wrong usage."""
-    try:
-        settings = CliApp.run(Settings, cli_args=arguments, cli_exit_on_error=True)
-    except (ValidationError, SettingsError) as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 2
-    configure_logs(settings.log_format, settings.log_level)
-    for name, meant in unknown_variables(os.environ).items():
-        log.warning("this environment variable is no setting", name=name, closest_setting=meant)
-    if settings.workers > 1:
-        return supervise(settings, sys.argv[1:] if arguments is None else arguments)
-    # The supervisor of workers neither needs nor loads what serves.
-    from service.observe.metrics import Metrics  # noqa: PLC0415
-    from service.process.server import serve  # noqa: PLC0415
+    # From the first moment on, a hangup waits for a server that runs. The imports take seconds.
+    hold_hangups()
+    from service.command import main as serve  # noqa: PLC0415
 
-    return serve(settings, Metrics())
-
-
-def _one_line(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()
-    )
+    return serve(arguments)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,50 @@
 """How many CPUs this process may use, and how its threads share them."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-CGROUP_ROOT = Path("/sys/fs/cgroup")
+CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+OWN_CGROUPS: Final = Path("/proc/self/cgroup")
 
 
-def usable_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
-    """Whole CPUs within the container's quota and this process's affinity; at least 1."""
-    quota = _quota_v2(cgroup_root) or _quota_v1(cgroup_root)
+@dataclass(frozen=True, slots=True)
+class CpuCount:
+    """A number of CPUs, and what says so.
+
+    Attributes:
+        cpus: Whole CPUs, at least 1.
+        source: The limit that counts, for people to read.
+    """
+
+    cpus: int
+    source: str
+
+
+def count_cpus(cgroup_root: Path = CGROUP_ROOT, own_cgroups: Path = OWN_CGROUPS) -> CpuCount:
+    """The CPUs within the quotas of this process's cgroups and within its affinity.
+
+    Half a CPU or more counts as a whole one. A quota of 1.5 CPUs on one thread would waste a third
+    of it; on two threads the kernel pauses both for a quarter of the time, and nothing is lost.
+
+    Args:
+        cgroup_root: Where the cgroup file systems are mounted.
+        own_cgroups: The file that names the cgroups of this process.
+    """
     allowed = _affinity()
-    return max(1, min(allowed, int(quota)) if quota else allowed)
+    lowest = min(_quotas(cgroup_root, own_cgroups), default=None)
+    if lowest is None or lowest[0] >= allowed:
+        return CpuCount(allowed, "CPUs that this process may run on")
+    quota, file = lowest
+    return CpuCount(max(1, int(quota + 0.5)), f"quota of {quota:.4g} CPUs in {file}")
+
+
+def usable_cpus(cgroup_root: Path = CGROUP_ROOT, own_cgroups: Path = OWN_CGROUPS) -> int:
+    """The number that `count_cpus` finds."""
+    return count_cpus(cgroup_root, own_cgroups).cpus
 
 
 def cpus_of_process(processes: int) -> int:
@@ -38,18 +71,50 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
-def _quota_v2(root: Path) -> float | None:
+def _quotas(root: Path, own_cgroups: Path) -> Iterator[tuple[float, Path]]:
+    """Every CPU quota of this process's groups and of their parents, with its file.
+
+    Inside a container the kernel may name groups as the host sees them. Those are not there, and
+    the container's own group is the mounted root.
+    """
+    for mount, own in _hierarchies(root, own_cgroups):
+        for group in (own, *own.parents):
+            for read, name in ((_quota_v2, "cpu.max"), (_quota_v1, "cpu.cfs_quota_us")):
+                file = mount / group / name
+                quota = read(file)
+                if quota is not None:
+                    yield quota, file
+
+
+def _hierarchies(root: Path, own_cgroups: Path) -> Iterator[tuple[Path, Path]]:
+    """Where each hierarchy that can limit CPUs is mounted, and this process's group in it."""
     try:
-        quota, period = (root / "cpu.max").read_text().split()
+        lines = own_cgroups.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        lines = []
+    for line in [*lines, "0::/", "1:cpu:/"]:
+        number, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        # A group outside of the container's own would begin with "/..".
+        own = Path(*(part for part in group.split("/") if part not in {"", ".."}))
+        if number == "0" and not controllers:
+            yield from ((mount, own) for mount in (root, root / "unified"))
+        elif "cpu" in controllers.split(","):
+            yield from ((root / name, own) for name in ("cpu", controllers))
+
+
+def _quota_v2(file: Path) -> float | None:
+    try:
+        quota, period = file.read_text(encoding="ascii").split()
         return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         return None
 
 
-def _quota_v1(root: Path) -> float | None:
+def _quota_v1(file: Path) -> float | None:
     try:
-        quota = int((root / "cpu" / "cpu.cfs_quota_us").read_text())
-        period = int((root / "cpu" / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
+        quota = int(file.read_text(encoding="ascii"))
+        period = int(file.with_name("cpu.cfs_period_us").read_text(encoding="ascii"))
+        return quota / period if quota > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
         return None
-    return quota / period if quota > 0 else None

@@ -52,6 +52,14 @@ class UnauthorizedError(ServiceError):
         return {"WWW-Authenticate": "Bearer"}
 
 
+class OriginRefusedError(ServiceError):
+    """A page of this origin may not call the server, or not in this way."""
+
+    status = 403
+    title = "Cross-origin request refused"
+    slug = "origin-refused"
+
+
 class NotAcceptableError(ServiceError):
     """The client asked for a picture where the server can only answer with JSON."""
 

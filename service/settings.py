@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,17 +16,19 @@ from service.core.letterbox import LetterboxMode
 Device = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # An empty path would otherwise be the current folder; compose files and make pass "" for "unset".
-ModelFile = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
+GivenPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
 # Pillow warns about images with more pixels than this, and refuses those with twice as many.
 MAX_IMAGE_PIXELS = 89_478_485
 
 # An engine that fails this many probes in a row will not come back.
 MAX_FAILED_PROBES = 6
+# Proxies on this machine that connect to the unix socket have no address.
+UNIX_PEER = "unix"
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+")
 
 # Compose files and the commands of `model_export` read these from the same environment.
 OTHER_VARIABLES = {
-    "YOLOX_API_KEY_FILE",
     "YOLOX_CPUS",
     "YOLOX_DATA",
     "YOLOX_EXPORT_MEMORY",
@@ -49,7 +52,7 @@ class Settings(BaseSettings):
     )
 
     # The model and where it runs
-    model: ModelFile = Field(
+    model: GivenPath = Field(
         None,
         description="ONNX file with a contract (unset or empty: the built-in barcode detector)",
     )
@@ -112,8 +115,37 @@ class Settings(BaseSettings):
         description="Server processes; they share the CPUs, and each has its own model, queue and "
         "limits",
     )
+    unix_socket: GivenPath = Field(
+        None, description="Unix socket to listen on, instead of `host` and `port`"
+    )
+    unix_socket_mode: str = Field(
+        "660", pattern="^[0-7]{3}$", description="Permissions of the unix socket, in octal"
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of `host` that alone answers /metrics (unset: the server's own port)",
+    )
     api_key: SecretStr | None = Field(
-        None, min_length=1, description="API key that /detect and /model require (unset: none)"
+        None,
+        min_length=1,
+        description="API keys, separated by commas; /detect and /model require one of them "
+        "(unset: none)",
+    )
+    api_key_file: GivenPath = Field(
+        None,
+        description="File with API keys, one a line or separated by commas; SIGHUP reads it again",
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins whose pages may call the server, separated by commas, or `*` "
+        "(unset: none)",
+    )
+    trusted_proxies: str | None = Field(
+        None,
+        description="Addresses or networks of proxies whose X-Forwarded-For the access log "
+        "believes, separated by commas; `unix`: peers on the unix socket",
     )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Form of log lines (`auto`: console on a terminal, else json)"
@@ -207,10 +239,28 @@ class Settings(BaseSettings):
 
     @field_validator("api_key")
     @classmethod
-    def _a_header_can_carry_it(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and re.search(r"[\s\x00-\x1f\x7f]", key.get_secret_value()):
-            raise ValueError("must have no white space and no control characters")
-        return key
+    def _a_header_can_carry_them(cls, keys: SecretStr | None) -> SecretStr | None:
+        if keys is not None:
+            split_keys(keys.get_secret_value())
+        return keys
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _browsers_send_such_origins(cls, origins: str | None) -> str | None:
+        for origin in split_list(origins):
+            if origin != "*" and not ORIGIN.fullmatch(origin.lower()):
+                raise ValueError(
+                    f"{origin!r} is no origin; write it like https://example.org, without a path"
+                )
+        return None if origins is None else origins.lower()
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_have_addresses(cls, proxies: str | None) -> str | None:
+        for proxy in split_list(proxies):
+            if proxy != UNIX_PEER:
+                ip_network(proxy)
+        return proxies
 
     @model_validator(mode="after")
     def _a_request_fits(self) -> Self:
@@ -219,6 +269,31 @@ class Settings(BaseSettings):
         if self.max_buffered_bytes < self.max_body_bytes:
             raise ValueError("max_buffered_bytes must be at least max_body_bytes")
         return self
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.metrics_port and self.metrics_port == self.port and self.unix_socket is None:
+            raise ValueError("metrics_port must not be the port; unset it to have both on one")
+        return self
+
+
+def split_list(text: str | None) -> tuple[str, ...]:
+    """The items of a setting that commas separate."""
+    return tuple(item for part in (text or "").split(",") if (item := part.strip()))
+
+
+def split_keys(text: str) -> tuple[str, ...]:
+    """The API keys that commas or line feeds separate.
+
+    Raises:
+        ValueError: A header could not carry one of them, or one is empty.
+    """
+    keys = tuple(re.split("[,\n]", text))
+    if any(not key or re.search(r"[\s\x00-\x1f\x7f]", key) for key in keys):
+        raise ValueError(
+            "keys must not be empty, and must have no white space and no control characters"
+        )
+    return keys
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:

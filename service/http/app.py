@@ -1,8 +1,8 @@
 """The HTTP application: what it is made of, how it starts and stops."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Final
 
 import structlog
@@ -14,10 +14,13 @@ from starlette.types import ASGIApp, Scope
 from service import __version__
 from service.build import load_engine, warming_the_rest
 from service.engine.base import Engine
-from service.errors import ServiceError
+from service.errors import ServiceError, StartupError
+from service.http.access.clients import Clients
+from service.http.access.keys import ApiKeys
+from service.http.access.origins import Origins
 from service.http.connection.crowd import Crowd
 from service.http.detect import DetectRoute
-from service.http.exchange import DETECT, Exchange, new_request_id
+from service.http.exchange import DETECT, NO_SNIFFING, Exchange, new_request_id
 from service.http.pages import Pages
 from service.http.problems import answer_error
 from service.http.running import Running, assemble
@@ -37,6 +40,7 @@ def create_app(
     engine: Engine | None = None,
     metrics: Metrics | None = None,
     loads: WorkerLoads | None = None,
+    keys: ApiKeys | None = None,
 ) -> "Application":
     """Build the application; it starts and stops with its lifespan.
 
@@ -46,14 +50,16 @@ def create_app(
             now, which takes a second or more.
         metrics: Where to count; by default metrics of this process alone.
         loads: The load of every worker, if the server has several.
+        keys: The API keys; by default those that the settings name.
 
     Raises:
-        StartupError: The engine cannot be loaded.
+        StartupError: The engine cannot be loaded, or the file of the API keys not read.
     """
     settings = settings or Settings()
     metrics = Metrics() if metrics is None else metrics
+    keys = ApiKeys.of(settings) if keys is None else keys
     engine = load_engine(settings) if engine is None else engine
-    return Application(assemble(settings, metrics, engine, loads))
+    return Application(assemble(settings, metrics, engine, loads, keys))
 
 
 class Application(FastAPI):
@@ -65,14 +71,17 @@ class Application(FastAPI):
     Attributes:
         running: The same.
         crowd: What the connections share.
+        exchange: Answers every request.
         hung: Whether the engine did not stop in time, so that its thread cannot be ended.
+        beside: A context that lasts from the start to the end.
     """
 
     def __init__(self, running: Running) -> None:
         self.running = running
         self.hung = False
         self.crowd = Crowd(running.metrics, running.settings.max_connections)
-        self._exchange = Exchange(running.metrics)
+        self.exchange = exchange_of(running)
+        self.beside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
         self._detect_route = DetectRoute(running)
         super().__init__(
             title="yolox-serve",
@@ -92,7 +101,7 @@ class Application(FastAPI):
                 Exception: _answer_outside,
             },
         )
-        self.add_middleware(self._exchange.around)
+        self.add_middleware(self.exchange.around)
         self._own = len(self.user_middleware), len(self.exception_handlers)
 
     def refusing(self, scope: Scope) -> ASGIApp | None:
@@ -104,14 +113,35 @@ class Application(FastAPI):
         if (scope["path"], scope["method"]) != (DETECT, "POST") or self._is_extended():
             return None
         refusal = self.running.detector.refusal()
-        return None if refusal is None else self._exchange.refusing(refusal, self._detect_route)
+        return None if refusal is None else self.exchange.refusing(refusal, self._detect_route)
 
     def rejecting(self, error: ServiceError) -> ASGIApp:
         """An application that answers bytes which are no HTTP request; it waits for nothing."""
-        return self._exchange.refusing(error)
+        return self.exchange.refusing(error)
+
+    def reload(self) -> None:
+        """Read again what may change while the server runs: the file of the API keys."""
+        keys = self.running.keys
+        if keys.file is None:
+            log.info("nothing to read again: SIGHUP concerns only api_key_file, which is unset")
+            return
+        try:
+            keys.reload()
+        except StartupError as error:
+            log.error("the API keys stay as they were", reason=str(error))  # noqa: TRY400
+        else:
+            log.info("the API keys were read again", file=str(keys.file), keys=len(keys.valid))
 
     def _is_extended(self) -> bool:
         return (len(self.user_middleware), len(self.exception_handlers)) != self._own
+
+
+def exchange_of(running: Running) -> Exchange:
+    """The exchange that the settings ask for."""
+    settings = running.settings
+    origins = Origins(settings.cors_origins) if settings.cors_origins else None
+    clients = Clients(settings.trusted_proxies) if settings.trusted_proxies else None
+    return Exchange(running.metrics, clients, origins)
 
 
 async def _raise(_: Request, error: Exception) -> Response:
@@ -123,6 +153,7 @@ async def _answer_outside(_: Request, error: Exception) -> Response:
     log.error("middleware failed", request_id=request_id, exc_info=error)
     answer = answer_error(error, request_id)
     answer.headers["X-Request-ID"] = request_id
+    answer.raw_headers.append(NO_SNIFFING)
     return answer
 
 
@@ -133,6 +164,7 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
     async with (
         _counted_as_serving(running),
         warming_the_rest(running.settings, running.engine),
+        app.beside(),
     ):
         yield
     app.hung = not await _stopped(app.running)

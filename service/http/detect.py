@@ -21,6 +21,7 @@ from service.errors import (
     TooLargeError,
     UnsupportedTypeError,
 )
+from service.http.access.note import NOTE, Note, model_label
 from service.http.answers import DetectResponse, answer_drawn, answer_found
 from service.http.exchange import DETECT, KeyedRoute
 from service.http.forms import read_json, read_multipart, too_many_images
@@ -55,7 +56,8 @@ class DetectRoute(KeyedRoute):
         super().__init__(
             DETECT,
             self._endpoint.detect,
-            running.settings.api_key,
+            running.keys,
+            {"model": model_label(running.model.name, running.model.version)},
             methods=["POST"],
             response_model=DetectResponse,
             responses=PROBLEMS,
@@ -130,9 +132,11 @@ class Endpoint:
         # The HTTP parser takes nothing but a number.
         if int(request.headers.get("content-length", "0")) > max_bytes:
             raise _too_many_bytes(max_bytes)
+        note: Note = request.scope[NOTE]
         chunks = []
         async for chunk in request.stream():
             lease.grow(len(chunk))
+            note["bytes"] = lease.held
             if lease.held > max_bytes:
                 raise _too_many_bytes(max_bytes)
             chunks.append(chunk)
@@ -145,14 +149,18 @@ class Endpoint:
         picture = _wanted_picture(request.headers.get("accept", ""))
         if picture is not None and len(sources) > 1:
             raise NotAcceptableError("a picture can show one image; ask for application/json")
+        note: Note = request.scope[NOTE]
+        note["images"] = len(sources)
         detector, options = self._detector, self._running.defaults
         names = detector.contract.class_names
         if query.model_fields_set:
             options = query.resolve(options, names)
         if picture is not None:
             found, drawn = await detector.detect_drawn(sources[0], options, deadline.at, picture)
+            note["detections"] = len(found.detections.scores)
             return answer_drawn(found, drawn, picture, deadline.elapsed_s())
         outcomes = await detector.detect_all(sources, options, deadline.at)
+        note["detections"] = sum(map(_boxes, outcomes))
         answer = answer_found(self._running.model, names, sources, outcomes, deadline.elapsed_s())
         if len(outcomes) > 1:
             self._count_refused(outcomes)
@@ -292,6 +300,10 @@ class BodyLease:
             raise BusyError("too many bytes of requests are held at once", retry_after_s=1)
         self._memory.free -= count
         self.held += count
+
+
+def _boxes(outcome: DetectedImage | ServiceError) -> int:
+    return len(outcome.detections.scores) if isinstance(outcome, DetectedImage) else 0
 
 
 def _too_many_bytes(limit: int) -> TooLargeError:

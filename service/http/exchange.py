@@ -6,7 +6,6 @@ returns a response or raises.
 
 import random
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -16,14 +15,19 @@ import structlog
 from fastapi import Security
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
-from pydantic import SecretStr
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError, UnauthorizedError
+from service.errors import ServiceError
+from service.http.access.clients import Clients
+from service.http.access.keys import ApiKeys
+from service.http.access.note import NOTE, Note
+from service.http.access.origins import Origins
 from service.http.problems import EXPECTED_ERRORS, answer_error, as_service_error
 from service.observe.metrics import Metrics
+from service.settings import UNIX_PEER
 
 DETECT: Final = "/detect"
+PREFLIGHT: Final = "preflight"
 QUIET_ENDPOINTS: Final = ("/metrics", "/health/live", "/health/ready")
 SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 # The documentation shows that either header will do; `KeyedRoute` reads them.
@@ -31,6 +35,9 @@ KEY_HEADERS: Final = (
     Security(APIKeyHeader(name="X-API-Key", auto_error=False)),
     Security(HTTPBearer(auto_error=False)),
 )
+
+# Browsers must not take an answer for a page or a script that it does not say it is.
+NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -45,10 +52,16 @@ class Exchange:
 
     Args:
         metrics: Where to count.
+        clients: Tells the addresses of clients behind proxies, if any proxy is trusted.
+        origins: The origins whose pages may call the server, if any may.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(
+        self, metrics: Metrics, clients: Clients | None = None, origins: Origins | None = None
+    ) -> None:
         self._metrics = metrics
+        self._clients = clients
+        self._origins = origins
 
     def around(self, app: ASGIApp) -> ASGIApp:
         """An ASGI layer that has `app` answer HTTP requests by way of `answer`."""
@@ -64,7 +77,9 @@ class Exchange:
     async def answer(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have one request handled; count it, and answer in the place of a handler that raises."""
         request_id, started = _request_id(scope["headers"]), time.perf_counter()
-        status, refused_with = 0, None
+        note: Note = {"bytes": 0}
+        scope[NOTE] = note
+        status = 0
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -74,20 +89,24 @@ class Exchange:
                 message["headers"] = _marked(message.get("headers", ()), request_id, seconds)
             await send(message)
 
+        reply: Send = send_marked
+        if self._origins is not None:
+            handle, reply = _across_origins(self._origins, handle, scope, send_marked)
         in_flight = int(scope["path"] == DETECT)
         self._metrics.requests_in_flight.inc(in_flight)
         try:
-            await handle(scope, receive, send_marked)
+            await handle(scope, receive, reply)
         except Exception as error:
-            refused_with = as_service_error(error).slug
+            note["problem"] = as_service_error(error).slug
             if status or not isinstance(error, EXPECTED_ERRORS):
                 log.exception("unexpected error", request_id=request_id)
             if not status:
-                await answer_error(error, request_id)(scope, receive, send_marked)
+                await answer_error(error, request_id)(scope, receive, reply)
         finally:
             self._metrics.requests_in_flight.dec(in_flight)
             seconds = time.perf_counter() - started
-            self._record(scope, status or 500, seconds, refused_with, request_id)
+            self._count(scope, status or 500, seconds, note.get("problem"))
+            self._log(scope, status or 500, seconds, request_id)
 
     def refusing(self, error: ServiceError, route: "KeyedRoute | None" = None) -> ASGIApp:
         """An application that answers a request with an error without handling it.
@@ -105,14 +124,15 @@ class Exchange:
 
         return partial(self.answer, refuse)
 
-    def _record(
-        self, scope: Scope, status: int, seconds: float, refused_with: str | None, request_id: str
-    ) -> None:
+    def _count(self, scope: Scope, status: int, seconds: float, problem: object) -> None:
         endpoint = _endpoint(scope)
         self._metrics.requests.labels(endpoint, str(status)).inc()
         self._metrics.request_duration.labels(endpoint).observe(seconds)
-        if refused_with is not None and (endpoint, scope["method"]) == (DETECT, "POST"):
-            self._metrics.rejections.labels(refused_with).inc()
+        if problem is not None and (endpoint, scope["method"]) == (DETECT, "POST"):
+            self._metrics.rejections.labels(problem).inc()
+
+    def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        endpoint = _endpoint(scope)
         write = log.debug if endpoint in QUIET_ENDPOINTS else log.info
         write(
             "request",
@@ -120,6 +140,8 @@ class Exchange:
             endpoint=endpoint,
             status=status,
             ms=round(seconds * 1000, 1),
+            client=_peer(scope) if self._clients is None else self._clients.address(scope),
+            **scope[NOTE],
             request_id=request_id,
         )
 
@@ -130,7 +152,8 @@ class KeyedRoute(APIRoute):
     Args:
         path: Its path.
         endpoint: The function that answers.
-        key: The key.
+        keys: The keys.
+        facts: Facts to note about each request, for the log.
         options: FastAPI's.
     """
 
@@ -138,11 +161,13 @@ class KeyedRoute(APIRoute):
         self,
         path: str,
         endpoint: Callable[..., Any],
-        key: SecretStr | None,
+        keys: ApiKeys,
+        facts: Note | None = None,
         **options: Any,  # noqa: ANN401 - FastAPI's
     ) -> None:
         super().__init__(path, endpoint, dependencies=KEY_HEADERS, **options)
-        self._key = key
+        self._keys = keys
+        self._facts = facts or {}
 
     async def handle(
         self, scope: Scope, receive: Receive, send: Send, refusal: ServiceError | None = None
@@ -158,11 +183,12 @@ class KeyedRoute(APIRoute):
         Raises:
             UnauthorizedError: The key is missing or wrong.
         """
+        scope[NOTE].update(self._facts)
         if scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)
             return
-        if self._key is not None:
-            check_key(scope["headers"], self._key)
+        if self._keys.valid:
+            self._keys.check(scope["headers"])
         if refusal is not None:
             raise refusal
         await self.answer(scope, receive, send)
@@ -178,25 +204,30 @@ def new_request_id() -> str:
     return f"{random.getrandbits(128):032x}"
 
 
-def check_key(headers: Headers, key: SecretStr) -> None:
-    """Let a request through that brings the right API key.
-
-    Raises:
-        UnauthorizedError: The key is missing or wrong.
-    """
-    fields = dict(reversed(list(headers)))  # the first of a name counts
-    scheme, _, token = fields.get(b"authorization", b"").partition(b" ")
-    offered = fields.get(b"x-api-key") or (token.strip() if scheme.lower() == b"bearer" else b"")
-    if not secrets.compare_digest(offered, key.get_secret_value().encode()):
-        raise UnauthorizedError("send the key as X-API-Key, or as Authorization: Bearer")
+def _across_origins(
+    origins: Origins, handle: ASGIApp, scope: Scope, send: Send
+) -> tuple[ASGIApp, Send]:
+    """The application and the `send` for a request that another origin's page may have sent."""
+    preflight = origins.preflight(scope)
+    if preflight is not None:
+        scope[PREFLIGHT] = True
+    return preflight or handle, origins.marking(scope, send)
 
 
 def _endpoint(scope: Scope) -> str:
     """The route's own path: a bounded set, whatever clients ask for."""
+    if PREFLIGHT in scope:
+        return PREFLIGHT
     if "route" in scope:
         return str(scope["route"].path)
     # The pages of documentation are plain routes, each of one path.
     return str(scope["path"]) if "endpoint" in scope else "unmatched"
+
+
+def _peer(scope: Scope) -> str:
+    """The address at the other end of the connection."""
+    peer: tuple[str, int] | None = scope.get("client")
+    return peer[0] if peer else UNIX_PEER
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -212,4 +243,5 @@ def _marked(headers: Headers, request_id: str, seconds: float) -> list[tuple[byt
     others = [field for field in headers if field[0] != b"server-timing"]
     stages = [value for name, value in headers if name == b"server-timing"]
     timing = b", ".join([*stages, f"total;dur={seconds * 1000:.2f}".encode()])
-    return [*others, (b"x-request-id", request_id.encode()), (b"server-timing", timing)]
+    own = (b"x-request-id", request_id.encode()), (b"server-timing", timing), NO_SNIFFING
+    return [*others, *own]

@@ -67,14 +67,16 @@ class Pages:
         self._running = running
 
     def routes(self) -> Sequence[APIRoute]:
-        """A route for each page."""
+        """A route for each page; the metrics have a port of their own if one is set."""
+        settings = self._running.settings
+        metrics = APIRoute("/metrics", self.metrics, response_class=Response)
         return [
-            KeyedRoute("/model", self.model, self._running.settings.api_key, responses=KEY_PROBLEM),
+            KeyedRoute("/model", self.model, self._running.keys, responses=KEY_PROBLEM),
             APIRoute("/health/live", self.live, responses=UNHEALTHY),
             _head("/health/live", self.live),
             APIRoute("/health/ready", self.ready, responses=UNHEALTHY),
             _head("/health/ready", self.ready),
-            APIRoute("/metrics", self.metrics, response_class=Response),
+            *([metrics] if settings.metrics_port is None else []),
             APIRoute("/", self.root, include_in_schema=False),
         ]
 

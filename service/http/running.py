@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from service.build import default_options, make_detector
 from service.core.suppress import DetectionOptions
 from service.engine.base import Engine
+from service.http.access.keys import ApiKeys
 from service.http.answers import ModelRef
 from service.observe.gpus import watch_gpus
 from service.observe.metrics import Metrics
@@ -24,6 +25,7 @@ class Running:
         defaults: The options of a request that has none.
         model: The model as answers name it.
         engine: The engine that runs it.
+        keys: The API keys, one of which some routes require.
     """
 
     settings: Settings
@@ -32,6 +34,7 @@ class Running:
     defaults: DetectionOptions
     model: ModelRef
     engine: Engine
+    keys: ApiKeys
 
     def dead_reason(self) -> str | None:
         """Why only a new process would help, or None."""
@@ -41,7 +44,11 @@ class Running:
 
 
 def assemble(
-    settings: Settings, metrics: Metrics, engine: Engine, loads: WorkerLoads | None
+    settings: Settings,
+    metrics: Metrics,
+    engine: Engine,
+    loads: WorkerLoads | None,
+    keys: ApiKeys,
 ) -> Running:
     """Everything around a loaded engine; its detector still has to be started.
 
@@ -50,6 +57,7 @@ def assemble(
         metrics: Where to count.
         engine: The engine that runs the model.
         loads: The load of every worker, if the server has several.
+        keys: The API keys.
     """
     detector = make_detector(settings, engine, metrics, loads)
     contract = engine.contract
@@ -67,4 +75,5 @@ def assemble(
         defaults=default_options(settings, contract),
         model=ModelRef(name=contract.name, version=contract.version, provider=engine.provider),
         engine=engine,
+        keys=keys,
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -26,7 +26,7 @@ class Acceptor:
     busy, or hang.
 
     Args:
-        listener: A bound socket that all processes share.
+        listeners: Bound sockets that all processes share.
         loads: The connection counts of all processes.
         make_protocol: Makes the protocol of a new connection.
         connections: The protocols of this process's open connections.
@@ -34,12 +34,12 @@ class Acceptor:
 
     def __init__(
         self,
-        listener: socket.socket,
+        listeners: Sequence[socket.socket],
         loads: WorkerLoads,
         make_protocol: Callable[[], asyncio.Protocol],
         connections: AbstractSet[asyncio.Protocol],
     ) -> None:
-        self._listener = listener
+        self._listeners = listeners
         self._loads = loads
         self._make_protocol = make_protocol
         self._connections = connections
@@ -49,18 +49,19 @@ class Acceptor:
 
     def start(self, backlog: int) -> None:
         """Listen, and accept connections from now on; `backlog` of them may wait in the kernel."""
-        self._listener.setblocking(False)
-        self._listener.listen(backlog)
+        for listener in self._listeners:
+            listener.setblocking(False)
+            listener.listen(backlog)
         self.tell()
-        self._loop.add_reader(self._listener, self._offered)
+        self._watch()
 
     async def stop(self) -> None:
         """Accept no more, and wait until the protocols of all accepted connections are set up."""
-        if self._pause is None:
-            self._loop.remove_reader(self._listener)
-        else:
+        if self._pause is not None:
             self._pause.cancel()
-        self._listener.close()
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+            listener.close()
         self._loads.leave()
         await asyncio.gather(*self._starting, return_exceptions=True)
 
@@ -72,25 +73,32 @@ class Acceptor:
         new = sum(protocol not in self._connections for protocol in self._starting.values())
         return len(self._connections) + new
 
-    def _offered(self) -> None:
+    def _watch(self) -> None:
+        for listener in self._listeners:
+            self._loop.add_reader(listener, self._offered, listener)
+
+    def _offered(self, listener: socket.socket) -> None:
         fewest = self._loads.fewest_connections_elsewhere()
         if fewest is not None and fewest < self._count():
             self._look_away(COURTESY_S)
         else:
-            self._take()
+            self._take(listener)
 
     def _look_away(self, seconds: float) -> None:
-        self._loop.remove_reader(self._listener)
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
         self._pause = self._loop.call_later(seconds, self._look_again)
 
     def _look_again(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._listener, self._offered)
-        self._take()
+        self._watch()
+        for listener in self._listeners:
+            if self._pause is None:
+                self._take(listener)
 
-    def _take(self) -> None:
+    def _take(self, listener: socket.socket) -> None:
         try:
-            connection, _ = self._listener.accept()
+            connection, _ = listener.accept()
         except (BlockingIOError, ConnectionError):
             return  # another process took it, or the client is gone
         except OSError as error:
@@ -98,7 +106,8 @@ class Acceptor:
             self._look_away(SHORTAGE_S)
             return
         connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         protocol = self._make_protocol()
         task = self._loop.create_task(
             self._loop.connect_accepted_socket(lambda: protocol, connection)

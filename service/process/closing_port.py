@@ -34,7 +34,7 @@ def begin_no_connections(listener: int) -> None:
     closed, so that a balancer takes another server. Where there is no such filter, nothing happens.
 
     Args:
-        listener: File descriptor of a socket that listens for TCP connections.
+        listener: File descriptor of a socket that listens.
     """
     if sys.platform != "linux":
         return
@@ -42,4 +42,6 @@ def begin_no_connections(listener: int) -> None:
     lines = ctypes.create_string_buffer(program, len(program))
     pointer = struct.pack("HL", len(DROP_FIRST_PACKETS), ctypes.addressof(lines))
     with socket.socket(fileno=os.dup(listener)) as copy, suppress(OSError):
+        if copy.family == socket.AF_UNIX:
+            return
         copy.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, pointer)

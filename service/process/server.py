@@ -3,37 +3,38 @@
 import asyncio
 import gc
 import logging
-import math
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
-from typing import Final, cast
+from typing import Final
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
 
 from service.build import DEFAULT_MODEL, load_engine
-from service.cpus import let_threads_finish
+from service.cpus import count_cpus, let_threads_finish
 from service.engine.base import LoadableEngine
 from service.errors import StartupError
+from service.http.access.keys import ApiKeys
 from service.http.app import Application, create_app
-from service.http.connection.door import Door
-from service.http.connection.early_refusal import RefusingConnection
 from service.http.connection.uvicorn_check import check_uvicorn
 from service.http.connection.uvicorn_hooks import HookedServer
 from service.imaging.memory import give_back_large_blocks
 from service.observe.metrics import Metrics
 from service.process.acceptor import Acceptor
 from service.process.closing_port import HANDSHAKE_S, begin_no_connections
+from service.process.hangup import reload_at_hangup
+from service.process.metrics_port import metrics_port
 from service.process.model_pin import ModelPin
 from service.process.open_files import allowed_connections
+from service.process.ports import Ports, bind_ports
+from service.process.uvicorn_config import uvicorn_config
 from service.queue.cpu_sharing import WorkerLoads
 from service.queue.threads import any_at_work
 from service.settings import Settings
@@ -42,9 +43,6 @@ from service.settings import Settings
 ENGINE_FAILED_CODE: Final = 3
 # Seconds between two signs of life.
 SIGN_S: Final = 1.0
-# Load balancers usually keep idle connections for a minute. A server that closes them sooner
-# sometimes does so just as the next request is on its way.
-KEEP_ALIVE_S: Final = 75
 # New objects until the garbage collector runs, instead of 700. With thousands of connections a
 # collection takes up to 25 ms, and requests leave almost no garbage that it could find.
 OBJECTS_UNTIL_COLLECTION: Final = 10_000
@@ -55,16 +53,16 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SharedPort:
-    """A bound socket, and the processes that take connections from it.
+    """Bound sockets, and the processes that take connections from them.
 
     Attributes:
-        listener: The socket.
+        listeners: The sockets.
         loads: The load of each process.
         pin: The one model that all of them serve.
         sign: Called every second as long as connections are accepted or answered.
     """
 
-    listener: socket.socket
+    listeners: Sequence[socket.socket]
     loads: WorkerLoads
     pin: ModelPin
     sign: Callable[[], None]
@@ -81,8 +79,8 @@ class DrainingServer(HookedServer):
         config: uvicorn's settings.
         drain: Turns the server unready; called in a signal handler.
         grace_s: Time between SIGTERM and closing the port, in seconds.
-        shared: The port, if other processes share it; by default the server opens the port that
-            `config` names.
+        shared: The port, if other processes share it; by default the server accepts from the
+            sockets that `run` is given.
         on_started: Called once, when connections are accepted.
         is_beyond_hope: Whether the engine will not come back, so that only a new process helps.
     """
@@ -111,8 +109,8 @@ class DrainingServer(HookedServer):
         """Accept connections from a shared port, and report that the server is up."""
         self._loop = asyncio.get_running_loop()
         if self._shared is not None:
-            listener, loads = self._shared.listener, self._shared.loads
-            self._acceptor = Acceptor(listener, loads, self.new_connection, self.connections)
+            listeners, loads = self._shared.listeners, self._shared.loads
+            self._acceptor = Acceptor(listeners, loads, self.new_connection, self.connections)
             self._acceptor.start(self.config.backlog)
             self._signs = asyncio.create_task(self._give_signs(self._shared.sign))
         # All objects that exist now live on, so no collection need visit them again.
@@ -164,16 +162,16 @@ class DrainingServer(HookedServer):
 def serve(
     settings: Settings,
     metrics: Metrics,
+    ports: Ports | None = None,
     shared: SharedPort | None = None,
-    on_started: Callable[[], None] = lambda: None,
 ) -> int:
     """Serve until a signal.
 
     Args:
         settings: The server's settings.
         metrics: Where to count.
-        shared: The port, if other processes share it; by default the one that `settings` names.
-        on_started: Called once, when connections are accepted.
+        ports: The bound sockets; by default those that `settings` name are bound now.
+        shared: The processes that share them, if there are several.
 
     Returns:
         The exit code of the process: 1 if the start failed or the engine or a decoder hangs; 130 if
@@ -187,19 +185,29 @@ def serve(
     settings = settings.model_copy(update={"max_connections": allowed})
     try:
         check_uvicorn()
-        app = create_app(
-            settings,
-            _load(settings, shared),
-            metrics,
-            None if shared is None else shared.loads,
-        )
+        keys = ApiKeys.of(settings)
+        with bind_ports(settings) if ports is None else ports as bound:
+            loads = None if shared is None else shared.loads
+            app = create_app(settings, _load(settings, shared), metrics, loads, keys)
+            _log_cpus(settings)
+            bound.listen()
+            return run(app, settings, bound, shared)
     except StartupError as error:
-        # ONNX Runtime's messages may have several lines.
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        tell_error(error)
         return 1
     except KeyboardInterrupt:
         return 130
-    return run(app, settings, shared, on_started)
+
+
+def tell_error(error: StartupError) -> None:
+    """Write why the server does not start, in one line."""
+    # ONNX Runtime's messages may have several lines.
+    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+
+
+def _log_cpus(settings: Settings) -> None:
+    found = count_cpus()
+    log.info("CPUs", cpus=found.cpus, workers=settings.workers, source=found.source)
 
 
 def _load(settings: Settings, shared: SharedPort | None) -> LoadableEngine:
@@ -217,23 +225,44 @@ def _load(settings: Settings, shared: SharedPort | None) -> LoadableEngine:
 def run(
     app: Application,
     settings: Settings,
+    ports: Ports,
     shared: SharedPort | None = None,
     on_started: Callable[[], None] = lambda: None,
 ) -> int:
-    """Serve an application until a signal; arguments and exit code are those of `serve`."""
-    config = uvicorn_config(app, settings, app)
+    """Serve an application until a signal.
+
+    Args:
+        app: The application.
+        settings: The server's settings.
+        ports: The bound sockets; they are closed at the end.
+        shared: The processes that share them, if there are several.
+        on_started: Called once, when connections are accepted.
+
+    Returns:
+        The exit code of the process, as that of `serve`.
+    """
+
+    def started() -> None:
+        reload_at_hangup(app.reload)
+        if ports.shown:
+            log.info("the server listens", url=ports.shown)
+        on_started()
+
+    if ports.metrics:
+        app.beside = partial(metrics_port, app, ports.metrics)
     server = DrainingServer(
-        config,
+        uvicorn_config(app, settings, app),
         app.running.detector.drain,
         settings.drain_grace_s,
         shared,
-        on_started,
+        started,
         lambda: settings.max_failed_probes > 0 and app.running.dead_reason() is not None,
     )
     try:
-        server.run()
-    except SystemExit as end:  # uvicorn could not open the port, and has logged why
+        server.run(list(ports.main))
+    except SystemExit as end:  # the application could not start, and uvicorn has logged why
         return int(end.code != 0)
+    ports.close()
     if app.hung or any_at_work():
         # The interpreter would wait for the thread of a hanging engine or a slow decoder.
         logging.shutdown()
@@ -244,28 +273,3 @@ def run(
 def _end_before_started(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's
     """Exit with 0: no request was accepted yet, so none has to be finished."""
     sys.exit(0)
-
-
-def uvicorn_config(app: ASGIApp, settings: Settings, door: Door) -> uvicorn.Config:
-    """The settings of uvicorn.
-
-    Args:
-        app: The application.
-        settings: The server's settings.
-        door: Refuses requests before the application sees them.
-    """
-    return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        # The server uses neither the client's address nor the scheme of the request.
-        proxy_headers=False,
-        server_header=False,
-        # uvicorn calls it with its own arguments, once for each connection.
-        http=cast("type[asyncio.Protocol]", partial(RefusingConnection, door)),
-        ws="none",
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
-    )

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,9 @@ import structlog
 
 from service.observe.process_group import FOLDER_VARIABLE, forget_gauges, write_process_ids
 from service.process.closing_port import begin_no_connections
+from service.process.hangup import hangups_held, release_hangups
+from service.process.ports import Ports, bind_ports
+from service.process.shared_folder import shared_folder
 from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
 
@@ -39,18 +41,16 @@ def supervise(settings: Settings, arguments: Sequence[str]) -> int:
         settings: The server's settings.
         arguments: The flags that the settings came from; every worker is given them.
 
+    Raises:
+        StartupError: The server cannot listen where it should.
+
     Returns:
         The exit code of the process: 0 after a signal if every worker ended well, else 1.
     """
-    try:
-        listener = _bind(settings.host, settings.port)
-    except OSError as error:
-        log.error("cannot listen", host=settings.host, port=settings.port, error=str(error))  # noqa: TRY400
-        return 1
-    with listener, tempfile.TemporaryDirectory(prefix="yolox-metrics-") as folder:
-        supervisor = Supervisor(settings, arguments, listener, Path(folder))
-        with _woken_by_signals() as wakeup:
-            return supervisor.run(wakeup)
+    # From here on a signal ends it in good order, and everything below is removed.
+    with _woken_by_signals() as wakeup, bind_ports(settings) as ports, shared_folder() as folder:
+        log.info("workers listen", url=ports.shown)
+        return Supervisor(settings, arguments, ports, folder).run(wakeup)
 
 
 @dataclass(slots=True, eq=False)
@@ -72,17 +72,17 @@ class Supervisor:
     Args:
         settings: The server's settings.
         arguments: The flags of each worker.
-        listener: The bound socket from which the workers accept connections.
+        ports: The bound sockets from which the workers accept connections.
         folder: Holds the files that the workers share: metrics and loads.
     """
 
     def __init__(
-        self, settings: Settings, arguments: Sequence[str], listener: socket.socket, folder: Path
+        self, settings: Settings, arguments: Sequence[str], ports: Ports, folder: Path
     ) -> None:
         self._places = range(settings.workers)
         self._drain_grace_s = settings.drain_grace_s
         self._arguments = arguments
-        self._listener = listener
+        self._ports = ports
         self._folder = folder
         WorkerLoads.create(folder / LOADS_FILE, settings.workers)
         self._selector = selectors.DefaultSelector()
@@ -128,8 +128,9 @@ class Supervisor:
         """
         if self._close_port_at is not None and time.monotonic() >= self._close_port_at:
             self._close_port_at = None
-            begin_no_connections(self._listener.fileno())
-            self._listener.close()
+            for listener in self._ports.main:
+                begin_no_connections(listener.fileno())
+            self._ports.stop_listening()
 
     def _end_silent_workers(self, passed_s: float) -> None:
         """Kill the workers that hang; others take their places.
@@ -165,12 +166,14 @@ class Supervisor:
     def _spawn(self, place: int) -> _Worker:
         """Start a worker, in a session of its own: Ctrl-C must reach only the supervisor."""
         ours, theirs = socket.socketpair()
-        fds = [self._listener.fileno(), theirs.fileno()]
-        command = [sys.executable, "-m", "service.process.worker", *map(str, fds), str(place)]
-        with theirs:
+        main, metrics = (
+            [port.fileno() for port in ports] for ports in (self._ports.main, self._ports.metrics)
+        )
+        command = [sys.executable, "-m", "service.process.worker", _listed(main), _listed(metrics)]
+        with theirs, hangups_held():
             process = subprocess.Popen(  # noqa: S603 - our own module, with our own flags
-                [*command, *self._arguments],
-                pass_fds=fds,
+                [*command, str(theirs.fileno()), str(place), *self._arguments],
+                pass_fds=[*main, *metrics, theirs.fileno()],
                 env={**os.environ, FOLDER_VARIABLE: str(self._folder)},
                 start_new_session=True,
             )
@@ -209,7 +212,11 @@ class Supervisor:
             self._stopping, self._exit_code = True, 1
 
     def _pass_on(self, number: int) -> None:
-        """Let the workers drain at the first signal, and kill them at the second."""
+        """Let the workers drain at the first signal that ends them, and kill them at the second."""
+        if number == signal.SIGHUP:
+            for worker in self._workers.values():
+                worker.process.send_signal(number)
+            return
         again, self._stopping = self._stopping, True
         if not again:
             grace_s = self._drain_grace_s if number == signal.SIGTERM else 0.0
@@ -223,32 +230,21 @@ class Supervisor:
         write_process_ids(self._folder, processes)
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet: connections are refused until a worker is up."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    shown = f"[{host}]" if ":" in host else host
-    log.info("workers listen", url=f"http://{shown}:{listener.getsockname()[1]}")
-    return listener
+def _listed(fds: Sequence[int]) -> str:
+    """File descriptors as one argument of a worker."""
+    return ",".join(map(str, fds))
 
 
 @contextmanager
 def _woken_by_signals() -> Iterator[socket.socket]:
-    """Give a socket from which each SIGTERM and SIGINT can be read, as one byte."""
+    """Give a socket from which each SIGTERM, SIGINT and SIGHUP can be read, as one byte."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.setblocking(False)
         signal.set_wakeup_fd(theirs.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _leave_to_wakeup)
+        release_hangups()
         try:
             yield ours
         finally:

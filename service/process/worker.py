@@ -15,18 +15,22 @@ from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
 from service.process.model_pin import ModelPin
+from service.process.ports import Ports
 from service.process.server import SharedPort, serve
+from service.process.shared_folder import FolderLock
 from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
 
 SIGN_OF_LIFE = b"s"
 
 
-def main(listener_fd: str, channel_fd: str, place: str, *arguments: str) -> int:
+def main(main_fds: str, metrics_fds: str, channel_fd: str, place: str, *arguments: str) -> int:
     """Serve on the supervisor's socket until a signal, or until the supervisor is gone.
 
     Args:
-        listener_fd: File descriptor of the bound socket from which all workers accept connections.
+        main_fds: File descriptors of the bound sockets from which all workers accept connections,
+            with commas between them.
+        metrics_fds: Those of the sockets that answer /metrics alone.
         channel_fd: File descriptor of a socket on which the supervisor hears signs of life.
         place: Index of this worker, from 0.
         arguments: The flags that the supervisor was given.
@@ -34,7 +38,6 @@ def main(listener_fd: str, channel_fd: str, place: str, *arguments: str) -> int:
     Returns:
         The exit code of the process.
     """
-    listener = socket.socket(fileno=int(listener_fd))
     channel = socket.socket(fileno=int(channel_fd))
     settings = CliApp.run(Settings, cli_args=list(arguments))
     if settings.engine_cache is None:
@@ -43,11 +46,18 @@ def main(listener_fd: str, channel_fd: str, place: str, *arguments: str) -> int:
     configure_logs(settings.log_format, settings.log_level)
     write_metrics_as(int(place))
     folder = Path(os.environ[FOLDER_VARIABLE])
+    # The last worker of a supervisor that was killed removes the folder.
+    lock = FolderLock(folder)
     metrics = Metrics(folder)
     threading.Thread(target=_end_with_supervisor, args=(channel,), daemon=True).start()
     loads = WorkerLoads.attach(folder / LOADS_FILE, int(place))
-    shared = SharedPort(listener, loads, ModelPin(folder), partial(_give_sign, channel))
-    return serve(settings, metrics, shared)
+    ports = Ports(_sockets(main_fds), _sockets(metrics_fds), remove=lock.remove_if_last)
+    shared = SharedPort(ports.main, loads, ModelPin(folder), partial(_give_sign, channel))
+    return serve(settings, metrics, ports, shared)
+
+
+def _sockets(fds: str) -> list[socket.socket]:
+    return [socket.socket(fileno=int(fd)) for fd in fds.split(",") if fd]
 
 
 def _give_sign(channel: socket.socket) -> None:

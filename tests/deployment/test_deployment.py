@@ -4,6 +4,8 @@ import http.server
 import itertools
 import json
 import re
+import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -199,8 +201,9 @@ def test_built_services_name_stages_that_exist_and_never_a_registry(name: str) -
 def test_secrets_are_declared_and_reach_who_reads_them() -> None:
     (key,) = SECRETS["services"]["service"]["secrets"]
     grafana = SECRETS["services"]["grafana"]
-    assert {key["source"], *grafana["secrets"]} == set(SECRETS["secrets"])
-    assert key["target"] == "YOLOX_API_KEY"
+    assert {key, *grafana["secrets"]} == set(SECRETS["secrets"])
+    environment = SECRETS["services"]["service"]["environment"]
+    assert environment == {"YOLOX_API_KEY_FILE": f"/run/secrets/{key}"}
     password = grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"]
     assert password == f"/run/secrets/{grafana['secrets'][0]}"
     assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD"] == ""
@@ -297,18 +300,31 @@ def test_requirements_are_those_of_the_extras(extras: list[str], has_torch: bool
     assert any(line.startswith("torch") for line in expected) is has_torch
 
 
-def healthcheck(port: int) -> subprocess.CompletedProcess[str]:
+def healthcheck(**variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(DOCKER / "healthcheck.py")],
-        env={"YOLOX_PORT": str(port)},
+        env=variables,
         check=False,
         capture_output=True,
         text=True,
     )
 
 
+class UnixServer(http.server.HTTPServer):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        return self.socket.accept()[0], ("unix", 0)
+
+
+@pytest.mark.parametrize("unix", [False, True])
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
-def test_healthcheck_passes_only_when_ready(status: int, code: int) -> None:
+def test_healthcheck_passes_only_when_ready(
+    status: int, code: int, unix: bool, tmp_path: Path
+) -> None:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status if self.path == "/health/ready" else 404)
@@ -318,10 +334,13 @@ def test_healthcheck_passes_only_when_ready(status: int, code: int) -> None:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+    path = str(tmp_path / "s")
+    address = path if unix else ("127.0.0.1", 0)
+    with (UnixServer if unix else http.server.HTTPServer)(address, Handler) as server:  # type: ignore[arg-type]
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        result = healthcheck(server.server_port)
+        where = {"YOLOX_UNIX_SOCKET": path} if unix else {"YOLOX_PORT": str(server.server_port)}
+        result = healthcheck(**where)
         thread.join()
     assert result.returncode == code
     assert result.stderr == ("" if code == 0 else "503: draining\n")
@@ -330,7 +349,7 @@ def test_healthcheck_passes_only_when_ready(status: int, code: int) -> None:
 def test_healthcheck_fails_when_nothing_listens() -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         port = server.server_port
-    result = healthcheck(port)
+    result = healthcheck(YOLOX_PORT=str(port))
     assert result.returncode == 1
     assert result.stderr.startswith(f"no answer on port {port}: ")
 

@@ -48,6 +48,13 @@ def test_environment_and_flags_set_the_same_things(monkeypatch: pytest.MonkeyPat
         (["--api-key", "two words"], "no white space"),
         (["--api-key", "ends\n"], "no white space"),
         (["--api-key", "bell\a"], "no control characters"),
+        (["--api-key", "one,,two"], "must not be empty"),
+        (["--cors-origins", "https://a.example/"], "without a path"),
+        (["--cors-origins", "example.org"], "no origin"),
+        (["--cors-origins", "https://*.example.org"], "no origin"),
+        (["--trusted-proxies", "10.0.0.0/8,proxy"], "'proxy' does not appear to be"),
+        (["--metrics-port", "8000"], "metrics_port must not be the port"),
+        (["--unix-socket-mode", "999"], "unix_socket_mode"),
         (["--max-queue-images", "2"], "max_queue_images must be at least"),
     ],
 )

@@ -47,13 +47,13 @@ class Server:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            started = self.wait_for("Uvicorn running on ", "workers listen")
+            started = self.wait_for("the server listens", "workers listen")
         except BaseException:
             # A test that fails here must not leave a process behind.
             self._end()
             raise
-        self.url = started.get("url") or started["event"].split()[3]
-        self.client = httpx2.Client(base_url=self.url, timeout=60)
+        self.url = started["url"]
+        self.client = _client(self.url)
 
     def _read(self) -> None:
         stderr = self.process.stderr
@@ -93,6 +93,14 @@ class Server:
         self._reader.join(timeout=60)
         if self.process.stderr is not None:
             self.process.stderr.close()
+
+
+def _client(url: str) -> httpx2.Client:
+    """A client of the server, on a port or a unix socket."""
+    if not url.startswith("unix:"):
+        return httpx2.Client(base_url=url, timeout=60)
+    transport = httpx2.HTTPTransport(uds=url.removeprefix("unix:"))
+    return httpx2.Client(base_url="http://server", transport=transport, timeout=60)
 
 
 def device(arguments: Sequence[str]) -> list[str]:

@@ -11,7 +11,6 @@ import pytest
 
 from service.core.contract import InputSpec
 from service.core.input_tensor import pack_images
-from service.cpus import usable_cpus
 from service.engine.base import CpuShares
 from service.engine.onnx_runtime import share_out, tensorrt_options
 from service.errors import StartupError
@@ -319,20 +318,3 @@ def test_a_missing_runtime_is_one_clear_line() -> None:
     assert done.returncode == 1
     assert "error: ONNX Runtime is not installed: pip install 'yolox-serve[cpu]'" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_cpu_count_follows_the_container_s_quota(tmp_path: Path) -> None:
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert usable_cpus(tmp_path) == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    unlimited = usable_cpus(tmp_path)
-    assert unlimited >= 1
-    (tmp_path / "cpu.max").write_text("50000 100000\n")
-    assert usable_cpus(tmp_path) == 1
-    (tmp_path / "cpu.max").unlink()
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
-    assert usable_cpus(tmp_path) == 1
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1")
-    assert usable_cpus(tmp_path) == unlimited

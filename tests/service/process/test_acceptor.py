@@ -40,7 +40,9 @@ class Bench:
         self.port: int = self.listener.getsockname()[1]
         self.connections: set[asyncio.Protocol] = set()
         self.clients: list[asyncio.StreamWriter] = []
-        self.acceptor = Acceptor(self.listener, self.loads, lambda: Greeter(self), self.connections)
+        self.acceptor = Acceptor(
+            [self.listener], self.loads, lambda: Greeter(self), self.connections
+        )
 
     async def come(self) -> asyncio.StreamReader:
         """Come as a client."""
@@ -129,6 +131,28 @@ def test_where_no_file_can_be_opened_it_tries_again_later(tmp_path: Path) -> Non
         await bench.connect()
         assert bench.listener.shortages == 0
         await bench.connect()
+
+    on_bench(body, tmp_path)
+
+
+def test_every_listener_is_served(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        path = str(tmp_path / "socket")
+        with socket.socket(socket.AF_UNIX) as local, Listener() as port:
+            local.bind(path)
+            port.bind(("127.0.0.1", 0))
+            acceptor = Acceptor([local, port], bench.loads, lambda: Greeter(bench), set())
+            acceptor.start(backlog=10)
+            port.shortages = 1
+            opened = [
+                await asyncio.open_connection(*port.getsockname()),
+                await asyncio.open_unix_connection(path),
+            ]
+            for reader, writer in opened:
+                assert await asyncio.wait_for(reader.readexactly(5), 10) == b"hello"
+                bench.clients.append(writer)
+            await acceptor.stop()
+            assert (local.fileno(), port.fileno()) == (-1, -1)
 
     on_bench(body, tmp_path)
 

@@ -203,7 +203,10 @@ def test_a_port_in_use_is_a_failure_to_start(running: Server, model: Path) -> No
         timeout=60,
     )
     assert done.returncode == 1
-    assert "address already in use" in done.stderr.lower()
+    assert done.stderr.startswith(
+        f"error: cannot listen on http://127.0.0.1:{port}: Address already"
+    )
+    assert done.stderr.count("\n") == 1
 
 
 def test_onnxruntime_is_kept_from_reporting_to_its_maker(model: Path, tmp_path: Path) -> None:

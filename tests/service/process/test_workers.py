@@ -209,10 +209,19 @@ def test_a_second_signal_ends_all_on_the_spot(model: Path) -> None:
             assert not Path(f"/proc/{pid}").exists()
 
 
-def test_workers_end_when_their_supervisor_is_killed(workers: Workers) -> None:
-    workers.server.send(signal.SIGKILL)
-    for pid in workers.pids:
-        wait_until_gone(pid)
+def test_workers_end_when_their_supervisor_is_killed_and_leave_no_files(
+    model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    running = Server("--model", str(model), *WORKERS, environment={"TMPDIR": str(folder)})
+    with contextlib.closing(running):
+        pids = Workers(running).pids
+        assert len(list(folder.iterdir())) == 1
+        running.send(signal.SIGKILL)
+        for pid in pids:
+            wait_until_gone(pid)
+    assert list(folder.iterdir()) == []
 
 
 def test_sigterm_ends_all_with_exit_code_0_and_leaves_no_files(model: Path, tmp_path: Path) -> None:
@@ -229,9 +238,13 @@ def test_sigterm_ends_all_with_exit_code_0_and_leaves_no_files(model: Path, tmp_
     assert list(folder.iterdir()) == []
 
 
-def test_no_model_is_one_error_and_exit_code_1(tmp_path: Path) -> None:
+def test_no_model_is_one_error_and_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     code, complaint = failed_start(*WORKERS, "--model", str(tmp_path / "none.onnx"))
     assert code == 1
+    assert list(tmp_path.iterdir()) == []
     assert complaint.count("error: there is no model file") == 1
     assert "Traceback" not in complaint
 

@@ -1,0 +1,1 @@
+"""Access: API keys, origins of pages, addresses of clients, the access log."""
