@@ -22,6 +22,8 @@ BMP_NAMES: Final = {
     4: "JPEG compressed",
     5: "PNG compressed",
 }
+# Times the memory of a PNG, if OpenCV decodes it too.
+DECODED_TWICE: Final = 3
 # The size of the header of OS/2's second version, which numbers compressions in its own way.
 OS2_HEADER: Final = 64
 
@@ -69,10 +71,14 @@ class PngFile(PillowFile):
 
     kind = "PNG"
 
+    def peak_bytes(self, fit: Size | None) -> int:
+        """An upper bound of the memory that decoding takes, copies included."""
+        times = DECODED_TWICE if self._has_transparent_color_of_16_bits() else 1
+        return super().peak_bytes(fit) * times
+
     def finish(self, image: PillowImageFile.ImageFile) -> Pixels:
         """The pixels, and white where they have the colour that the file declares transparent."""
-        transparent = image.info.get("transparency")
-        bits = self._content[24]
+        transparent, bits = image.info.get("transparency"), self._content[24]
         if transparent is None or image.mode == "P" or bits == 8 or image.mode.startswith("I"):
             return to_bgr(image)
         del image.info["transparency"]
@@ -84,6 +90,9 @@ class PngFile(PillowFile):
             # Pillow scales grey of 1, 2 or 4 bits to 8, and the transparent value not.
             pixels[(pixels == transparent * 255 // (2**bits - 1)).all(axis=2)] = 255
         return pixels
+
+    def _has_transparent_color_of_16_bits(self) -> bool:
+        return self._content[24] == 16 and "transparency" in self._image.info
 
 
 class GifFile(PillowFile):
@@ -151,7 +160,7 @@ class WebpFile(ImageFile):
 
     kind = "WEBP"
     # Two canvases, the decoder's pixels, Pillow's copy of the first canvas and its image, and ours.
-    peak: ClassVar[int] = 24
+    peak: ClassVar[int] = 18
 
     def __init__(self, content: bytes) -> None:
         super().__init__(*_webp_size(content))

@@ -5,6 +5,8 @@ with the tags that are needed and no others, in a form that it reads right: grey
 "white is zero", each channel on its own if they are stored so, and no orientation.
 """
 
+import ctypes
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -42,6 +44,10 @@ from service.imaging.tiff_layout import (
 
 # libtiff decodes uncompressed files too: Pillow's own way takes every YCbCr for full resolution.
 TiffImagePlugin.READ_LIBTIFF = True
+# libtiff tells of damage on stderr, between the lines of a log. Pillow raises for it as well.
+# A library's symbols are found through those that need it; a libtiff within Pillow has none.
+with suppress(AttributeError, OSError):
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)  # type: ignore[attr-defined]
 
 # Numbers of tags.
 SUBFILE_TYPE, WIDTH, HEIGHT, STRIP_ROWS, COLORMAP = 254, 256, 257, 278, 320
@@ -78,8 +84,8 @@ class TiffFile(ImageFile):
         self._layout = layout_of(directory)
         if not self._layout.is_read:
             raise InvalidImageError(
-                f"this TIFF is {self._layout}, which the server does not read; send grey, RGB or "
-                "CMYK with 8 or 16 bits per channel, unsigned"
+                f"this TIFF is {self._layout}, which the server does not read; send a PNG, or a "
+                "TIFF of grey, RGB or CMYK with 8 or 16 bits per channel"
             )
         self._content = content
         self._directory = directory

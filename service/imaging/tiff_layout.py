@@ -43,7 +43,7 @@ UNSIGNED, UNTYPED = 1, 4
 FORMATS: Final = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 # Compressions that libtiff decodes, as Pillow's wheels have it.
 CCITT: Final = (2, 3, 4)
-COMPRESSIONS: Final = frozenset({1, *CCITT, 5, 7, 8, 32773, 32946, 34925, 50000, 50001})
+COMPRESSIONS: Final = frozenset({1, *CCITT, 5, 7, 8, 32773, 32946, 34925, 50000})
 COMPRESSION_NAMES: Final = {
     6: "old-style JPEG",
     33003: "JPEG 2000",
@@ -53,6 +53,7 @@ COMPRESSION_NAMES: Final = {
     34661: "JBIG",
     34887: "LERC",
     34892: "lossy DNG",
+    50001: "WebP",
     50002: "JPEG XL",
 }
 # Kinds of extra channels: no alpha, alpha that is multiplied into the colours, and plain alpha.
