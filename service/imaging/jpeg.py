@@ -6,7 +6,6 @@ from typing import Final
 
 import numpy as np
 import simplejpeg
-from PIL import UnidentifiedImageError
 
 from service.errors import InvalidImageError
 from service.imaging.image_file import ImageFile, Size, open_with_pillow
@@ -45,16 +44,16 @@ class JpegFile(ImageFile):
 
     Args:
         content: The bytes of the file.
+
+    Raises:
+        InvalidImageError: The JPEG is of a variety that is not read; the error names it.
     """
 
     kind = "JPEG"
 
     def __init__(self, content: bytes) -> None:
-        try:
-            image = open_with_pillow(content, ("JPEG", "MPO"))
-        except UnidentifiedImageError:
-            _refuse_unusual(content)
-            raise
+        _refuse_unusual(content)
+        image = open_with_pillow(content, ("JPEG", "MPO"))
         super().__init__(*image.size)
         self._content = content
         self._image = image

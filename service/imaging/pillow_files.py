@@ -10,7 +10,7 @@ from PIL import ImageFile as PillowImageFile
 
 from service.errors import InvalidImageError
 from service.imaging.image_file import ImageFile, Size, open_with_pillow
-from service.imaging.kinds import AVIF_BRANDS, brands_of
+from service.imaging.kinds import brands_of
 from service.imaging.pixels import Pixels, to_bgr
 from service.imaging.tiff_directory import exif_orientation
 
@@ -187,9 +187,9 @@ class AvifFile(PillowFile):
 
     def open_image(self, content: bytes) -> PillowImageFile.ImageFile:
         """Read the header with Pillow, which knows an AVIF by its major brand only."""
-        brands = brands_of(content)
-        if brands[0] not in AVIF_BRANDS:
-            major = b"avif" if b"avif" in brands else b"avis"
+        # A still image is first among the items of a file that has both brands.
+        major = b"avif" if b"avif" in brands_of(content) else b"avis"
+        if content[8:12] != major:
             content = content[:8] + major + content[12:]
         return super().open_image(content)
 

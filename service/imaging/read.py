@@ -19,7 +19,7 @@ from service.imaging.tiff import TiffFile
 OPENERS: Final[Mapping[Kind, Callable[[bytes], ImageFile]]] = {
     file.kind: file for file in (JpegFile, PngFile, WebpFile, GifFile, BmpFile, TiffFile, AvifFile)
 }
-# Up to here an image takes 24 MB at most, and the threads are what bounds the memory of all.
+# Up to here an image takes 27 MB at most, and the threads are what bounds the memory of all.
 SMALL_PIXELS: Final = 1_000_000
 # Bytes a pixel of an image that is drawn on: the pixels, Pillow's copy, and the file, twice.
 DRAWN_BYTES: Final = 13

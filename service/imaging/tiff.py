@@ -59,7 +59,7 @@ UNCHANGED: Final = (266, 292, 293, 317, 347, 529, 530, 531, 532)
 KEPT: Final = (WIDTH, HEIGHT, COMPRESSION, STRIP_ROWS, TILE_WIDTH, TILE_HEIGHT, *UNCHANGED)
 # Pillow's names for this many channels.
 MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-PEAK_BYTES: Final = 13
+PEAK_BYTES: Final = 14
 
 
 class TiffFile(ImageFile):
