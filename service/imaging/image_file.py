@@ -1,4 +1,4 @@
-"""What all kinds of image files have in common."""
+"""The interface that all kinds of image files share."""
 
 import io
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ class ImageFile(ABC):
         height: Its height.
 
     Attributes:
-        kind: What it is.
+        kind: The kind of file.
         decoded_size: (width, height) that decoding fills, if that is more than the image has.
     """
 
@@ -76,6 +76,6 @@ def open_with_pillow(content: bytes, formats: tuple[str, ...]) -> PillowImageFil
         formats: Pillow's names of the formats that it may have.
 
     Raises:
-        Exception: Of whatever kind Pillow raises.
+        Exception: Pillow cannot read it; the class varies.
     """
     return Image.open(io.BytesIO(content), formats=formats)

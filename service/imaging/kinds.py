@@ -19,7 +19,7 @@ ACCEPTED: Final[tuple[tuple[int, bytes, Kind], ...]] = (
     (0, b"II+\0", "TIFF"),
     (0, b"MM\0+", "TIFF"),
 )
-# What people send by mistake, so that the refusal can call it by its name.
+# Files that people send by mistake, so that the refusal can call them by their name.
 OTHERS: Final = (
     (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
@@ -89,7 +89,7 @@ def refusal(name: str) -> UnsupportedTypeError:
     """The error for a file of another kind.
 
     Args:
-        name: What the file is.
+        name: The name of its kind.
     """
     accepted = ", ".join(get_args(Kind))
     return UnsupportedTypeError(

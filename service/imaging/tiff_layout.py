@@ -68,7 +68,7 @@ class Layout:
     """How the pixels of a TIFF are stored.
 
     Attributes:
-        photometric: What the colour channels mean.
+        photometric: The meaning of the colour channels.
         bits: Bits of a sample of each channel.
         sample_formats: Kinds of numbers; none told means unsigned.
         extra: The kind of each channel beyond the colours.
@@ -112,7 +112,7 @@ class Layout:
 
 
 def layout_of(directory: Directory) -> Layout:
-    """What a TIFF's tags say of its pixels, with the defaults of libtiff for what they omit.
+    """Read the layout from a TIFF's tags, with libtiff's defaults for missing ones.
 
     Raises:
         ValueError: The tags contradict each other.

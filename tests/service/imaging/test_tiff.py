@@ -56,7 +56,7 @@ def samples(kind: str, extra: str | None, dtype: type[np.unsignedinteger]) -> Va
 
 
 def as_seen(values: Values, kind: str, extra: str | None) -> NDArray[np.floating]:
-    """What the samples of a file look like on white, from the definitions in TIFF 6.0."""
+    """The look of samples on white, from the definitions in TIFF 6.0."""
     parts = np.asarray(values, np.float64) / np.iinfo(values.dtype).max
     colors, alpha = parts[:, :, : CHANNELS[kind]], parts[:, :, -1:]
     if kind == "miniswhite":
