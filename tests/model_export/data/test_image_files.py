@@ -190,7 +190,7 @@ def test_a_picture_of_more_pixels_than_can_be_held_is_refused_by_its_header(tmp_
         (b"no image", "this is not an image of an accepted type"),
         (encode(PHOTO)[:200], "the image cannot be decoded"),
         (encode(PHOTO, "JPEG")[:400], "the image cannot be decoded"),
-        (from_pillow(Image.new("F", (8, 8)), "TIFF"), "32-bit pixels"),
+        (from_pillow(Image.new("F", (8, 8)), "TIFF"), "this TIFF is 32-bit floating-point grey"),
     ],
 )
 def test_an_unreadable_file_is_named_in_one_line(

@@ -203,8 +203,10 @@ def test_whatever_a_decoder_raises_is_an_invalid_image(monkeypatch: pytest.Monke
         raise RuntimeError("segment 3 is missing")
 
     monkeypatch.setattr("service.imaging.read._decode", broken)
-    with pytest.raises(InvalidImageError, match="segment 3"):
+    with pytest.raises(InvalidImageError, match="the PNG is damaged or cut short") as caught:
         pixels_of(plain())
+    assert "segment 3" not in caught.value.detail
+    assert "segment 3" in str(caught.value.__cause__)
 
 
 def test_a_jpeg_with_too_many_scans_is_refused_before_it_is_decoded() -> None:
