@@ -76,6 +76,15 @@ class UnsupportedTypeError(ServiceError):
     slug = "unsupported-type"
 
 
+class UnsupportedCodingError(UnsupportedTypeError):
+    """The server cannot decompress the body."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The codings that it can."""
+        return {"Accept-Encoding": "gzip, deflate"}
+
+
 class InvalidOptionError(ServiceError):
     """An option is unknown or out of its range."""
 

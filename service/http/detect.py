@@ -3,39 +3,30 @@
 import asyncio
 import time
 from collections.abc import Coroutine
-from functools import lru_cache
 from types import TracebackType
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from fastapi import Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from service.errors import (
-    BusyError,
     ClientLeftError,
     DeadlineError,
     InvalidOptionError,
-    MalformedRequestError,
     NotAcceptableError,
     ServiceError,
-    TooLargeError,
-    UnsupportedTypeError,
 )
+from service.http.accept import wanted_picture
 from service.http.answers import DetectResponse, answer_drawn, answer_found
+from service.http.bodies.reading import BodyReader
 from service.http.exchange import DETECT, KeyedRoute
-from service.http.forms import read_json, read_multipart, too_many_images
 from service.http.openapi import PROBLEMS, REQUEST_BODIES
 from service.http.options import NO_OPTIONS, DetectQuery, read_options
 from service.http.running import Running
-from service.imaging.draw import wanted_picture
+from service.imaging.draw import PictureType
 from service.pipeline.stages import DetectedImage, ImageSource
 
 T = TypeVar("T")
-
-OTHER_TYPES: Final = ("application/octet-stream", "multipart/form-data", "application/json")
-
-# Clients send the same few headers all the time.
-_wanted_picture = lru_cache(maxsize=128)(wanted_picture)
 
 
 class DetectRoute(KeyedRoute):
@@ -79,7 +70,11 @@ class Endpoint:
         self._running = running
         self._detector = running.detector
         self._settings = running.settings
-        self._memory = BodyMemory(running.settings.max_buffered_bytes)
+        self._bodies = BodyReader(
+            running.settings.max_body_bytes,
+            running.settings.max_buffered_bytes,
+            running.settings.max_images_per_request,
+        )
 
     async def detect(self, request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
         """Find objects in one or several images.
@@ -88,59 +83,24 @@ class Endpoint:
         base64. With `Accept: image/png` or `image/jpeg`, one image comes back with its boxes drawn.
         """
         limit_s = self._settings.request_timeout_ms / 1000
-        with BodyLease(self._memory) as lease:
+        picture = wanted_picture(request.headers.get("accept", ""))
+        with self._bodies.lease() as lease:
             async with Deadline(limit_s, query.timeout_ms) as deadline:
                 with self._detector.arrive():
-                    sources, options = await self._read(request, query, lease)
+                    sources, options = await self._bodies.read(request, query, lease)
                 if options is not query:
                     deadline.set(options.timeout_ms)
-                answer = self._answer(request, sources, options, deadline)
+                answer = self._answer(sources, options, deadline, picture)
                 return await deadline.unless_client_leaves(request.receive, answer)
 
-    async def _read(
-        self, request: Request, query: DetectQuery, lease: "BodyLease"
-    ) -> tuple[list[ImageSource], DetectQuery]:
-        """The images of a request, and its options from query and body; the query's win."""
-        content_type = request.headers.get("content-type", "")
-        media_type = content_type.partition(";")[0].strip().lower()
-        if not media_type.startswith("image/") and media_type not in OTHER_TYPES:
-            raise UnsupportedTypeError(
-                f"Content-Type is {media_type or 'missing'}; send image/*, "
-                "application/octet-stream, multipart/form-data or application/json"
-            )
-        body = await self._read_body(request, lease)
-        max_images = self._settings.max_images_per_request
-        if media_type == "multipart/form-data":
-            sources, query = await read_multipart(body, content_type, query, max_images)
-        elif media_type == "application/json":
-            sources, query = read_json(body, query, max_images)
-        else:
-            sources = [ImageSource(body)] if body else []
-        if not sources:
-            raise MalformedRequestError("the request holds no image")
-        if len(sources) > max_images:
-            raise too_many_images(max_images)
-        return sources, query
-
-    async def _read_body(self, request: Request, lease: "BodyLease") -> bytes:
-        """The whole body; a declared length over the limit is refused before anything is read."""
-        max_bytes = self._settings.max_body_bytes
-        # The HTTP parser takes nothing but a number.
-        if int(request.headers.get("content-length", "0")) > max_bytes:
-            raise _too_many_bytes(max_bytes)
-        chunks = []
-        async for chunk in request.stream():
-            lease.grow(len(chunk))
-            if lease.held > max_bytes:
-                raise _too_many_bytes(max_bytes)
-            chunks.append(chunk)
-        return b"".join(chunks)
-
     async def _answer(
-        self, request: Request, sources: list[ImageSource], query: DetectQuery, deadline: "Deadline"
+        self,
+        sources: list[ImageSource],
+        query: DetectQuery,
+        deadline: "Deadline",
+        picture: PictureType | None,
     ) -> Response:
         """A picture of what is found, if that is wanted, else JSON."""
-        picture = _wanted_picture(request.headers.get("accept", ""))
         if picture is not None and len(sources) > 1:
             raise NotAcceptableError("a picture can show one image; ask for application/json")
         detector, options = self._detector, self._running.defaults
@@ -150,6 +110,8 @@ class Endpoint:
         if picture is not None:
             found, drawn = await detector.detect_drawn(sources[0], options, deadline.at, picture)
             return answer_drawn(found, drawn, picture, deadline.elapsed_s())
+        if len(sources) > 1:
+            deadline.leave_to_images()
         outcomes = await detector.detect_all(sources, options, deadline.at)
         answer = answer_found(self._running.model, names, sources, outcomes, deadline.elapsed_s())
         if len(outcomes) > 1:
@@ -211,6 +173,11 @@ class Deadline:
         self.at = self._started + self._seconds(asked_ms)
         self._clock.reschedule(asyncio.get_running_loop().time() + self.at - time.monotonic())
 
+    def leave_to_images(self) -> None:
+        """Cut the work short no more: each of several images is given up by itself at `at`."""
+        if not self._clock.expired():
+            self._clock.reschedule(None)
+
     def elapsed_s(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self._started
@@ -244,53 +211,3 @@ class Deadline:
         if asked_ms > self._limit_s * 1000:
             raise InvalidOptionError(f"timeout_ms may be at most {self._limit_s * 1000:g}")
         return asked_ms / 1000
-
-
-class BodyMemory:
-    """A bound on the bytes of all request bodies that are held at once.
-
-    Args:
-        max_bytes: The bound.
-
-    Attributes:
-        free: How many bytes are left of it.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self.free = max_bytes
-
-
-class BodyLease:
-    """The share that one request holds of a `BodyMemory` until the context is left.
-
-    Args:
-        memory: The bound.
-
-    Attributes:
-        held: The bytes.
-    """
-
-    def __init__(self, memory: BodyMemory) -> None:
-        self._memory = memory
-        self.held = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._memory.free += self.held
-
-    def grow(self, count: int) -> None:
-        """Hold this number of bytes more.
-
-        Raises:
-            BusyError: They are not free.
-        """
-        if count > self._memory.free:
-            raise BusyError("too many bytes of requests are held at once", retry_after_s=1)
-        self._memory.free -= count
-        self.held += count
-
-
-def _too_many_bytes(limit: int) -> TooLargeError:
-    return TooLargeError(f"a request's body may have at most {limit} bytes")

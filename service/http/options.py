@@ -1,8 +1,10 @@
 """The options of `POST /detect`: what may be asked, and what it means for one model."""
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.datastructures import ImmutableMultiDict
@@ -10,7 +12,11 @@ from starlette.datastructures import ImmutableMultiDict
 from service.core.contract import MAX_SIGMA, MIN_SIGMA, NmsMethod, ScoreBy
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidOptionError
+from service.http.option_names import meant_option
 from service.http.problems import describe_errors
+
+# Many clients write the name of a list so: classes[]=cat, classes[0]=cat.
+LIST_NAME: Final = re.compile(r"classes\[\d*\]")
 
 
 def _split_names(value: object) -> object:
@@ -78,22 +84,57 @@ class DetectJson(DetectQuery):
 
 
 def read_options(fields: ImmutableMultiDict[str, Any]) -> DetectQuery:
-    """The options among a query's or a form's fields.
+    """The options of a query.
 
-    The last value of a repeated option counts, but of `classes` every one.
+    The last value of a repeated option counts, but of `classes` every one. An option without a
+    value counts as absent, as browsers send inputs that were left empty.
 
     Raises:
         InvalidOptionError: An option is unknown or out of range.
     """
-    given: dict[str, object] = {
-        name: value for name, value in fields.items() if isinstance(value, str)
-    }
-    if "classes" in given:
-        given["classes"] = fields.getlist("classes")
+    given: dict[str, object] = {}
+    classes: list[str] = []
+    for name, value in fields.multi_items():
+        if name == "classes" or LIST_NAME.fullmatch(name):
+            given["classes"] = classes
+            classes.append(value)
+        elif value.strip() or name not in DetectQuery.model_fields:
+            given[name] = value
     try:
         return DetectQuery.model_validate(given)
     except ValidationError as error:
-        raise InvalidOptionError(describe_errors(error.errors())) from error
+        raise InvalidOptionError(describe_options(error.errors())) from error
+
+
+def read_form_options(fields: Sequence[tuple[str, str]]) -> DetectQuery:
+    """The options among the text fields of a form.
+
+    HTML forms have fields of their own, such as the submit button or a CSRF token. Those that
+    nobody could mean as an option are ignored.
+
+    Raises:
+        InvalidOptionError: An option is misspelt or out of range.
+    """
+    return read_options(ImmutableMultiDict([field for field in fields if option_named(field[0])]))
+
+
+def option_named(name: str) -> str | None:
+    """The option that a field of this name is, or is meant to be; None if it is none."""
+    return "classes" if LIST_NAME.fullmatch(name) else meant_option(name, DetectQuery.model_fields)
+
+
+def describe_options(errors: Sequence[Any]) -> str:
+    """Pydantic's findings in one sentence, with the names that unknown ones may stand for."""
+    unknown = [item for item in errors if item["type"] == "extra_forbidden"]
+    found = [_describe_unknown(str(item["loc"][-1])) for item in unknown]
+    others = [item for item in errors if item not in unknown]
+    return "; ".join([*found, *([describe_errors(others)] if others else [])])
+
+
+def _describe_unknown(name: str) -> str:
+    meant = meant_option(name, DetectJson.model_fields)
+    hint = f"did you mean {meant}?" if meant else "GET /docs lists the options"
+    return f"unknown option {name}; {hint}"
 
 
 def _class_ids(names: set[str], class_names: tuple[str, ...]) -> frozenset[int]:

@@ -66,6 +66,7 @@ SIGNATURES: Final = (
     (0, b"II*\0"),
     (0, b"MM\0*"),
     (4, b"ftypavif"),
+    (4, b"ftypavis"),
 )
 
 
@@ -138,6 +139,11 @@ def read_image(
             raise
         taken.shrink(max(photo.pixels.nbytes, drawn))
         return replace(photo, memory=taken)
+
+
+def has_image_signature(content: bytes) -> bool:
+    """Whether the first bytes claim to be an image of an accepted format."""
+    return any(content.startswith(magic, at) for at, magic in SIGNATURES)
 
 
 def _peak_bytes(image: Image.Image, pixels: int, fit: tuple[int, int] | None) -> int:
@@ -251,7 +257,7 @@ def _open(content: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content), formats=ACCEPTED_FORMATS)
     except UnidentifiedImageError as error:
-        if any(content[at : at + len(magic)] == magic for at, magic in SIGNATURES):
+        if has_image_signature(content):
             raise InvalidImageError("the image's header is damaged or cut short") from error
         raise UnsupportedTypeError(
             f"this is not an image of an accepted type ({', '.join(ACCEPTED_FORMATS)})"

@@ -1,0 +1,1 @@
+"""Request bodies: reading them within limits, and finding the images and options in them."""
