@@ -12,7 +12,7 @@ OFFERS: Final[tuple[tuple[str, PictureType | None], ...]] = (
     ("image/png", "image/png"),
     ("image/jpeg", "image/jpeg"),
 )
-# What some clients write for */*, and for image/jpeg.
+# Some clients write these for */* and for image/jpeg.
 OTHER_NAMES: Final = {"*": "*/*", "image/jpg": "image/jpeg"}
 # Browsers and Java name the images that they can show, beside the pages that they rather want.
 PAGE: Final = "text/html"

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterable, Coroutine
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
 
@@ -10,15 +10,21 @@ from fastapi import Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from service.errors import (
+    BusyError,
     ClientLeftError,
     DeadlineError,
     InvalidOptionError,
+    MalformedRequestError,
     NotAcceptableError,
     ServiceError,
+    TooLargeError,
 )
 from service.http.accept import wanted_picture
 from service.http.answers import DetectResponse, answer_drawn, answer_found
-from service.http.bodies.reading import BodyReader
+from service.http.bodies.coding import decompressed, is_compressed
+from service.http.bodies.json_form import read_json
+from service.http.bodies.kinds import declared_kind, kind_by_content
+from service.http.bodies.multipart import read_multipart, too_many_images
 from service.http.exchange import DETECT, KeyedRoute
 from service.http.openapi import PROBLEMS, REQUEST_BODIES
 from service.http.options import NO_OPTIONS, DetectQuery, read_options
@@ -70,11 +76,7 @@ class Endpoint:
         self._running = running
         self._detector = running.detector
         self._settings = running.settings
-        self._bodies = BodyReader(
-            running.settings.max_body_bytes,
-            running.settings.max_buffered_bytes,
-            running.settings.max_images_per_request,
-        )
+        self._memory = BodyMemory(running.settings.max_buffered_bytes)
 
     async def detect(self, request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
         """Find objects in one or several images.
@@ -84,14 +86,54 @@ class Endpoint:
         """
         limit_s = self._settings.request_timeout_ms / 1000
         picture = wanted_picture(request.headers.get("accept", ""))
-        with self._bodies.lease() as lease:
+        with BodyLease(self._memory) as lease:
             async with Deadline(limit_s, query.timeout_ms) as deadline:
                 with self._detector.arrive():
-                    sources, options = await self._bodies.read(request, query, lease)
+                    sources, options = await self._read(request, query, lease)
                 if options is not query:
                     deadline.set(options.timeout_ms)
                 answer = self._answer(sources, options, deadline, picture)
                 return await deadline.unless_client_leaves(request.receive, answer)
+
+    async def _read(
+        self, request: Request, query: DetectQuery, lease: "BodyLease"
+    ) -> tuple[list[ImageSource], DetectQuery]:
+        """The images of a request, and its options from query and body; the query's win."""
+        content_type = request.headers.get("content-type", "")
+        media_type = content_type.partition(";")[0].strip().lower()
+        kind = declared_kind(media_type)
+        body = await self._read_whole(request, lease)
+        max_images = self._settings.max_images_per_request
+        match kind or kind_by_content(body, media_type):
+            case "multipart":
+                sources, query = await read_multipart(body, content_type, query, max_images)
+            case "json":
+                sources, query = read_json(body, query, max_images)
+            case _:
+                sources = [ImageSource(body)] if body else []
+        if not sources:
+            raise MalformedRequestError("the request holds no image")
+        if len(sources) > max_images:
+            raise too_many_images(max_images)
+        return sources, query
+
+    async def _read_whole(self, request: Request, lease: "BodyLease") -> bytes:
+        """The whole body; a declared length over the limit is refused before anything is read."""
+        max_bytes = self._settings.max_body_bytes
+        # The HTTP parser takes nothing but a number.
+        if int(request.headers.get("content-length", "0")) > max_bytes:
+            raise _too_many_bytes(max_bytes)
+        stream: AsyncIterable[bytes] = request.stream()
+        coding = request.headers.get("content-encoding")
+        if coding is not None and is_compressed(coding):
+            stream = decompressed(stream)
+        chunks = []
+        async for chunk in stream:
+            if lease.held + len(chunk) > max_bytes:
+                raise _too_many_bytes(max_bytes)
+            lease.grow(len(chunk))
+            chunks.append(chunk)
+        return b"".join(chunks)
 
     async def _answer(
         self,
@@ -211,3 +253,53 @@ class Deadline:
         if asked_ms > self._limit_s * 1000:
             raise InvalidOptionError(f"timeout_ms may be at most {self._limit_s * 1000:g}")
         return asked_ms / 1000
+
+
+class BodyMemory:
+    """A bound on the bytes of all request bodies that are held at once.
+
+    Args:
+        max_bytes: The bound.
+
+    Attributes:
+        free: How many bytes are left of it.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.free = max_bytes
+
+
+class BodyLease:
+    """The share that one request holds of a `BodyMemory` until the context is left.
+
+    Args:
+        memory: The bound.
+
+    Attributes:
+        held: The bytes.
+    """
+
+    def __init__(self, memory: BodyMemory) -> None:
+        self._memory = memory
+        self.held = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._memory.free += self.held
+
+    def grow(self, count: int) -> None:
+        """Hold this number of bytes more.
+
+        Raises:
+            BusyError: They are not free.
+        """
+        if count > self._memory.free:
+            raise BusyError("too many bytes of requests are held at once", retry_after_s=1)
+        self._memory.free -= count
+        self.held += count
+
+
+def _too_many_bytes(limit: int) -> TooLargeError:
+    return TooLargeError(f"a request's body may have at most {limit} bytes")

@@ -61,7 +61,7 @@ def meant_option(name: str, options: Iterable[str]) -> str | None:
     """The option that a name is, or most likely stands for; None if it resembles none.
 
     Args:
-        name: What a client wrote.
+        name: The name that a client wrote.
         options: The names that there are.
     """
     known = tuple(options)

@@ -1,1 +1,1 @@
-"""Request bodies: reading them within limits, and finding the images and options in them."""
+"""Request bodies: what they are, and the images and options in them."""

@@ -17,7 +17,7 @@ from service.pipeline.stages import ImageSource
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-# What clients call their files. Several of a name are often numbered, or marked as a list.
+# Usual names of file inputs. Several of a name are often numbered, or marked as a list.
 IMAGE_FIELDS: Final = ("images", "image", "files", "file")
 IMAGE_FIELD: Final = re.compile(rf"({'|'.join(IMAGE_FIELDS)})(\[\d*\]|\.\d+)?", re.IGNORECASE)
 MAX_FORM_FIELDS: Final = 32

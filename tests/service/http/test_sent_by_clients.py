@@ -325,7 +325,7 @@ def test_a_bomb_is_unpacked_no_further_than_the_limit() -> None:
         assert len(bomb) < limit
         for _ in range(3):
             problem(send_raw(client, bomb, Content_Encoding="gzip"), 413, "too-large")
-        # What was held for it is free again: a body of nearly the whole limit finds room.
+        # The memory is free again, so that a body as long as the limit finds room.
         whole = gzip.compress(IMAGE + b"\0" * (limit - len(IMAGE)))
         assert count(send_raw(client, whole, Content_Encoding="gzip")) == 1
         assert metric(client, 'yolox_rejections_total{reason="too-large"}') == 3
