@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -17,6 +17,7 @@ from service.engine.base import Engine
 from service.errors import ServiceError
 from service.http.detect import DetectRoute
 from service.http.exchange import DETECT, Exchange, new_request_id
+from service.http.openapi.document import DESCRIPTION, LICENSE, SERVERS, TAGS, finish
 from service.http.pages import Pages
 from service.http.problems import answer_error
 from service.http.running import Running, assemble
@@ -74,6 +75,10 @@ class Application(FastAPI):
         super().__init__(
             title="yolox-serve",
             summary="Object detection with YOLOX.",
+            description=DESCRIPTION,
+            license_info=LICENSE,
+            servers=SERVERS,
+            openapi_tags=TAGS,
             version=__version__,
             lifespan=_lifespan,
             redoc_url=None,
@@ -91,6 +96,12 @@ class Application(FastAPI):
         )
         self.add_middleware(self._exchange.around)
         self._own = len(self.user_middleware), len(self.exception_handlers)
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document of this server, with its own limits."""
+        if self.openapi_schema is None:
+            self.openapi_schema = finish(super().openapi(), self.running.settings)
+        return self.openapi_schema
 
     def refusing(self, scope: Scope) -> ASGIApp | None:
         """An application that refuses this request, if no body could change that; else None.

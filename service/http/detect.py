@@ -13,7 +13,6 @@ from service.errors import (
     BusyError,
     ClientLeftError,
     DeadlineError,
-    InvalidOptionError,
     MalformedRequestError,
     NotAcceptableError,
     ServiceError,
@@ -26,8 +25,8 @@ from service.http.bodies.json_form import read_json
 from service.http.bodies.kinds import declared_kind, kind_by_content
 from service.http.bodies.multipart import read_multipart, too_many_images
 from service.http.exchange import DETECT, KeyedRoute
-from service.http.openapi import PROBLEMS, REQUEST_BODIES
-from service.http.options import NO_OPTIONS, DetectQuery, read_options
+from service.http.openapi.detection import detect_answers, detect_bodies
+from service.http.options import NO_OPTIONS, DetectQuery, RequestLimits, read_options
 from service.http.running import Running
 from service.imaging.draw import PictureType
 from service.pipeline.stages import DetectedImage, ImageSource
@@ -53,8 +52,10 @@ class DetectRoute(KeyedRoute):
             running.settings.api_key,
             methods=["POST"],
             response_model=DetectResponse,
-            responses=PROBLEMS,
-            openapi_extra=REQUEST_BODIES,
+            responses=detect_answers(),
+            openapi_extra=detect_bodies(),
+            operation_id="detect",
+            tags=["detection"],
         )
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +77,11 @@ class Endpoint:
         self._running = running
         self._detector = running.detector
         self._settings = running.settings
+        self._limits = RequestLimits(
+            images=running.settings.max_images_per_request,
+            detections=running.defaults.max_detections,
+            timeout_ms=running.settings.request_timeout_ms,
+        )
         self._memory = BodyMemory(running.settings.max_buffered_bytes)
 
     async def detect(self, request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
@@ -85,6 +91,8 @@ class Endpoint:
         base64. With `Accept: image/png` or `image/jpeg`, one image comes back with its boxes drawn.
         """
         limit_s = self._settings.request_timeout_ms / 1000
+        if query.model_fields_set:
+            query.check(self._limits)
         picture = wanted_picture(request.headers.get("accept", ""))
         with BodyLease(self._memory) as lease:
             async with Deadline(limit_s, query.timeout_ms) as deadline:
@@ -103,18 +111,17 @@ class Endpoint:
         media_type = content_type.partition(";")[0].strip().lower()
         kind = declared_kind(media_type)
         body = await self._read_whole(request, lease)
-        max_images = self._settings.max_images_per_request
         match kind or kind_by_content(body, media_type):
             case "multipart":
-                sources, query = await read_multipart(body, content_type, query, max_images)
+                sources, query = await read_multipart(body, content_type, query, self._limits)
             case "json":
-                sources, query = read_json(body, query, max_images)
+                sources, query = read_json(body, query, self._limits)
             case _:
                 sources = [ImageSource(body)] if body else []
         if not sources:
             raise MalformedRequestError("the request holds no image")
-        if len(sources) > max_images:
-            raise too_many_images(max_images)
+        if len(sources) > self._limits.images:
+            raise too_many_images(self._limits.images)
         return sources, query
 
     async def _read_whole(self, request: Request, lease: "BodyLease") -> bytes:
@@ -173,14 +180,13 @@ class Deadline:
     The time runs from the construction on; the context is the work.
 
     Args:
-        limit_s: The time that the server allows, in seconds.
+        limit_s: The time of a request that asks for none, in seconds.
         asked_ms: The time that the request asks for, in milliseconds, if it does.
 
     Attributes:
         at: `time.monotonic()` when the time is over.
 
     Raises:
-        InvalidOptionError: More is asked for than is allowed.
         DeadlineError: The time was over before the context was left.
     """
 
@@ -207,11 +213,7 @@ class Deadline:
             raise DeadlineError("the deadline passed before the answer was ready") from error
 
     def set(self, asked_ms: int | None) -> None:
-        """Take another time from the start on: a body may ask for one as well as a query.
-
-        Raises:
-            InvalidOptionError: More is asked for than is allowed.
-        """
+        """Take another time from the start on: a body may ask for one as well as a query."""
         self.at = self._started + self._seconds(asked_ms)
         self._clock.reschedule(asyncio.get_running_loop().time() + self.at - time.monotonic())
 
@@ -248,11 +250,7 @@ class Deadline:
             self._clock.reschedule(asyncio.get_running_loop().time())
 
     def _seconds(self, asked_ms: int | None) -> float:
-        if asked_ms is None:
-            return self._limit_s
-        if asked_ms > self._limit_s * 1000:
-            raise InvalidOptionError(f"timeout_ms may be at most {self._limit_s * 1000:g}")
-        return asked_ms / 1000
+        return self._limit_s if asked_ms is None else asked_ms / 1000
 
 
 class BodyMemory:

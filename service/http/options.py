@@ -27,6 +27,21 @@ def _split_names(value: object) -> object:
     return [part.strip() for item in items for part in str(item).split(",") if part.strip()] or None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """The server's own limits of a request.
+
+    Attributes:
+        images: Maximum images.
+        detections: Maximum of `max_detections`.
+        timeout_ms: Maximum of `timeout_ms`.
+    """
+
+    images: int
+    detections: int
+    timeout_ms: int
+
+
 class DetectQuery(BaseModel):
     """The options of `POST /detect`; an absent one takes the server's default."""
 
@@ -56,20 +71,34 @@ class DetectQuery(BaseModel):
         """Lay these options over the server's defaults.
 
         Raises:
-            InvalidOptionError: A class is unknown, or `max_detections` exceeds the server's.
+            InvalidOptionError: A class is unknown.
         """
         asked = self.model_dump(exclude_none=True, exclude={"classes", "timeout_ms"})
-        if self.max_detections is not None and self.max_detections > defaults.max_detections:
-            raise InvalidOptionError(
-                f"max_detections is {self.max_detections}, and this server allows "
-                f"{defaults.max_detections}"
-            )
         if self.classes is not None:
             asked["class_ids"] = _class_ids(set(self.classes), class_names)
         return dataclasses.replace(defaults, **asked)
 
-    def with_fields(self, body: "DetectQuery") -> "DetectQuery":
-        """These options of a query and those of its body; the query's win."""
+    def check(self, limits: RequestLimits) -> None:
+        """Compare the options with the server's limits.
+
+        Raises:
+            InvalidOptionError: `max_detections` or `timeout_ms` exceeds its limit.
+        """
+        for name, limit in (
+            ("max_detections", limits.detections),
+            ("timeout_ms", limits.timeout_ms),
+        ):
+            asked = getattr(self, name)
+            if asked is not None and asked > limit:
+                raise InvalidOptionError(f"{name} may be at most {limit} on this server")
+
+    def with_fields(self, body: "DetectQuery", limits: RequestLimits) -> "DetectQuery":
+        """These options of a query and those of its body; the query's win.
+
+        Raises:
+            InvalidOptionError: One of the body exceeds its limit, even if the query's is good.
+        """
+        body.check(limits)
         fields = body.model_dump(exclude_none=True, exclude={"images"})
         return DetectQuery.model_construct(**(fields | self.model_dump(exclude_none=True)))
 

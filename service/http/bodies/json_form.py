@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from service.errors import InvalidOptionError, MalformedRequestError, TooLargeError
 from service.http.bodies.multipart import too_many_images
-from service.http.options import DetectJson, DetectQuery, describe_options
+from service.http.options import DetectJson, DetectQuery, RequestLimits, describe_options
 from service.pipeline.stages import ImageSource
 
 MAX_JSON_VALUES: Final = 1000
@@ -15,7 +15,7 @@ OTHER_ENCODINGS: Final = (b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{")
 
 
 def read_json(
-    body: bytes, query: DetectQuery, max_images: int
+    body: bytes, query: DetectQuery, limits: RequestLimits
 ) -> tuple[list[ImageSource], DetectQuery]:
     """The images of a JSON body, and its options beside those of the query.
 
@@ -27,7 +27,7 @@ def read_json(
     if body.startswith(OTHER_ENCODINGS):
         raise MalformedRequestError("malformed JSON body: it is not UTF-8; encode it as UTF-8")
     # Base64 has no commas, so their number bounds the cost of parsing, whatever the body's length.
-    if body.count(b",") > 2 * max_images + MAX_JSON_VALUES:
+    if body.count(b",") > 2 * limits.images + MAX_JSON_VALUES:
         raise TooLargeError("the JSON holds more values than a request may")
     # Encoders either escape the slashes of base64, one character in 64, or nothing.
     if body.count(b"\\") > len(body) // 32 + MAX_JSON_VALUES:
@@ -36,10 +36,10 @@ def read_json(
         parsed = DetectJson.model_validate_json(body.removeprefix(BYTE_ORDER_MARK))
     except ValidationError as error:
         raise _refusal(error.errors()) from error
-    if len(parsed.images) > max_images:
-        raise too_many_images(max_images)
+    if len(parsed.images) > limits.images:
+        raise too_many_images(limits.images)
     sources = [ImageSource(image.encode(errors="replace"), "base64") for image in parsed.images]
-    return sources, query.with_fields(parsed)
+    return sources, query.with_fields(parsed, limits)
 
 
 def _refusal(errors: list[Any]) -> MalformedRequestError | InvalidOptionError:

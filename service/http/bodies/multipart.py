@@ -10,7 +10,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import MalformedRequestError, TooLargeError
 from service.http.bodies.turns import Turns
-from service.http.options import DetectQuery, option_named, read_form_options
+from service.http.options import DetectQuery, RequestLimits, option_named, read_form_options
 from service.imaging.read import has_image_signature
 from service.pipeline.stages import ImageSource
 
@@ -67,7 +67,7 @@ class _Part:
 
 
 async def read_multipart(
-    body: bytes, content_type: str, query: DetectQuery, max_images: int
+    body: bytes, content_type: str, query: DetectQuery, limits: RequestLimits
 ) -> tuple[list[ImageSource], DetectQuery]:
     """The images of a multipart body, and its options beside those of the query.
 
@@ -81,18 +81,19 @@ async def read_multipart(
     """
     images: list[ImageSource] = []
     texts: list[tuple[str, str]] = []
-    for part in await _parts(body, _boundary(content_type), max_images + MAX_FORM_FIELDS + 1):
+    max_parts = limits.images + MAX_FORM_FIELDS + 1
+    for part in await _parts(body, _boundary(content_type), max_parts):
         if IMAGE_FIELD.fullmatch(part.name):
             images += _images(part)
         elif part.is_file:
             _refuse_file(part)
         else:
             texts.append(_text_field(part))
-        if len(images) > max_images:
-            raise too_many_images(max_images)
+        if len(images) > limits.images:
+            raise too_many_images(limits.images)
         if len(texts) > MAX_FORM_FIELDS:
             raise _malformed_form(f"it has more than {MAX_FORM_FIELDS} fields")
-    return images, query.with_fields(read_form_options(texts)) if texts else query
+    return images, query.with_fields(read_form_options(texts), limits) if texts else query
 
 
 def _boundary(content_type: str) -> bytes:
