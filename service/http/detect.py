@@ -25,6 +25,7 @@ from service.http.bodies.json_form import read_json
 from service.http.bodies.kinds import declared_kind, kind_by_content
 from service.http.bodies.multipart import read_multipart, too_many_images
 from service.http.exchange import DETECT, KeyedRoute
+from service.http.formats import PLAIN, CocoResponse
 from service.http.openapi.detection import detect_answers, detect_bodies
 from service.http.options import NO_OPTIONS, DetectQuery, RequestLimits, read_options
 from service.http.running import Running
@@ -51,7 +52,7 @@ class DetectRoute(KeyedRoute):
             self._endpoint.detect,
             running.settings.api_key,
             methods=["POST"],
-            response_model=DetectResponse,
+            response_model=DetectResponse | CocoResponse,
             responses=detect_answers(),
             openapi_extra=detect_bodies(),
             operation_id="detect",
@@ -152,17 +153,19 @@ class Endpoint:
         """A picture of what is found, if that is wanted, else JSON."""
         if picture is not None and len(sources) > 1:
             raise NotAcceptableError("a picture can show one image; ask for application/json")
-        detector, options = self._detector, self._running.defaults
+        detector, options, layout = self._detector, self._running.defaults, PLAIN
         names = detector.contract.class_names
         if query.model_fields_set:
-            options = query.resolve(options, names)
+            options, layout = query.resolve(options, names), query.layout()
         if picture is not None:
             found, drawn = await detector.detect_drawn(sources[0], options, deadline.at, picture)
             return answer_drawn(found, drawn, picture, deadline.elapsed_s())
         if len(sources) > 1:
             deadline.leave_to_images()
         outcomes = await detector.detect_all(sources, options, deadline.at)
-        answer = answer_found(self._running.model, names, sources, outcomes, deadline.elapsed_s())
+        answer = answer_found(
+            self._running.model, names, sources, outcomes, deadline.elapsed_s(), layout
+        )
         if len(outcomes) > 1:
             self._count_refused(outcomes)
         return answer

@@ -12,9 +12,12 @@ from starlette.datastructures import ImmutableMultiDict
 from service.core.contract import MAX_SIGMA, MIN_SIGMA, NmsMethod, ScoreBy
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidOptionError
+from service.http.formats import AnswerFormat, BoxForm, Layout
 from service.http.option_names import meant_option
 from service.http.problems import describe_errors
 
+# Options that do not change what is found.
+OF_ANSWER: Final = {"format", "boxes", "normalized"}
 # Many clients write the name of a list so: classes[]=cat, classes[0]=cat.
 LIST_NAME: Final = re.compile(r"classes\[\d*\]")
 
@@ -47,7 +50,7 @@ class DetectQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    confidence: float | None = Field(None, ge=0, le=1, description="Minimum score to report")
+    confidence: float | None = Field(None, ge=0, le=1, description="Minimum `score` to report")
     score_by: ScoreBy | None = Field(
         None, description="Score by `objectness`, or `joint` with the class probability"
     )
@@ -66,6 +69,15 @@ class DetectQuery(BaseModel):
         None, description="Only these classes: names or ids, comma-separated or repeated"
     )
     timeout_ms: int | None = Field(None, ge=1, description="Deadline of the request in ms")
+    format: AnswerFormat | None = Field(
+        None, description="The answer as `json`, as a `coco` dataset, or as lines of `yolo` labels"
+    )
+    boxes: BoxForm | None = Field(
+        None, description="Form of the boxes in `json`: `xyxy` by default"
+    )
+    normalized: bool | None = Field(
+        None, description="Boxes in `json` as fractions of the image's sides, not in pixels"
+    )
 
     def resolve(self, defaults: DetectionOptions, class_names: tuple[str, ...]) -> DetectionOptions:
         """Lay these options over the server's defaults.
@@ -73,10 +85,14 @@ class DetectQuery(BaseModel):
         Raises:
             InvalidOptionError: A class is unknown.
         """
-        asked = self.model_dump(exclude_none=True, exclude={"classes", "timeout_ms"})
+        asked = self.model_dump(exclude_none=True, exclude=OF_ANSWER | {"classes", "timeout_ms"})
         if self.classes is not None:
             asked["class_ids"] = _class_ids(set(self.classes), class_names)
         return dataclasses.replace(defaults, **asked)
+
+    def layout(self) -> Layout:
+        """The form of the answer."""
+        return Layout(**self.model_dump(exclude_none=True, include=OF_ANSWER))
 
     def check(self, limits: RequestLimits) -> None:
         """Compare the options with the server's limits.

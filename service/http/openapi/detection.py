@@ -65,6 +65,7 @@ def detect_answers() -> dict[int | str, Described]:
     found = success(
         "What was found in each image, in the order of the images",
         {
+            "text/plain": {"schema": {"type": "string", "description": "YOLO labels"}},
             "image/png": PICTURE,
             "image/jpeg": PICTURE,
         },

@@ -133,7 +133,7 @@ def test_the_form_has_every_option_and_names_its_files(document: Any) -> None:
         "multipart/form-data", "image/*", "application/octet-stream", "application/json"
     }  # fmt: skip
     assert set(operations(document)["detect"]["responses"]["200"]["content"]) == {
-        "application/json", "image/png", "image/jpeg"
+        "application/json", "text/plain", "image/png", "image/jpeg"
     }  # fmt: skip
 
 
