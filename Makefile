@@ -3,6 +3,7 @@
 # make test    run the tests
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
 # make walk    list the files that a request goes through, in order
+# make openapi   write docs/openapi.json anew, after a change of routes, options or answers
 # make check   check format, lint, types and import contracts, and run the tests, as CI does
 # make fix     let the tools fix what they can
 # PYTHON=python3.13 chooses the interpreter; EXTRA="..." adds flags to the server.
@@ -32,7 +33,7 @@ SERVE_STAMP := $(SERVE_VENV)/.installed-serve-$(RUNTIME)
 DEV_STAMP := $(VENV)/.installed-dev
 PROMETHEUS := $(VENV)/prometheus/usr/bin/promtool
 
-.PHONY: serve test train-demo walk check lint fix clean
+.PHONY: serve test train-demo walk openapi check lint fix clean
 
 serve: $(SERVE_STAMP)
 	@model="$(MODEL)"; \
@@ -55,6 +56,10 @@ train-demo: $(DEV_STAMP)
 
 walk: $(DEV_STAMP)
 	$(BIN)/python benchmarks/walk.py
+
+openapi: $(DEV_STAMP)
+	YOLOX_DEVICE=cpu $(BIN)/python -m service.http.openapi > docs/openapi.json.new
+	mv docs/openapi.json.new docs/openapi.json
 
 check: lint test
 

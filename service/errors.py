@@ -84,6 +84,15 @@ class UnsupportedTypeError(ServiceError):
     slug = "unsupported-type"
 
 
+class UnsupportedCodingError(UnsupportedTypeError):
+    """The server cannot decompress the body."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The codings that it can."""
+        return {"Accept-Encoding": "gzip, deflate"}
+
+
 class InvalidOptionError(ServiceError):
     """An option is unknown or out of its range."""
 
@@ -184,7 +193,7 @@ class HeadTooLargeError(ServiceError):
     slug = "head-too-large"
 
 
-class UnsupportedCodingError(ServiceError):
+class TransferCodingError(ServiceError):
     """The body is encoded for transfer in a way that the server does not decode."""
 
     status = 501

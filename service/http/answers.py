@@ -11,13 +11,14 @@ from pydantic_core import to_json
 
 from service.core.decode import Detections
 from service.errors import ServiceError
+from service.http.formats import PLAIN, Layout, as_coco, as_yolo, named_boxes
 from service.pipeline.stages import DetectedImage, ImageSource, StageSeconds
 
 STAGES: Final = tuple(field.name for field in dataclasses.fields(StageSeconds))
 
 
 class Box(BaseModel):
-    """Corners in pixels of the upright image, clipped to it."""
+    """Corners, clipped to the upright image; in its pixels, unless `normalized` was asked for."""
 
     x1: float
     y1: float
@@ -25,11 +26,32 @@ class Box(BaseModel):
     y2: float
 
 
+class BoxXywh(BaseModel):
+    """The top left corner and the size, with `boxes=xywh`."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class BoxCxcywh(BaseModel):
+    """The centre and the size, with `boxes=cxcywh`."""
+
+    cx: float
+    cy: float
+    width: float
+    height: float
+
+
 class Detection(BaseModel):
     """One object."""
 
-    box: Box
-    score: float = Field(description="Confidence after suppression")
+    box: Box | BoxXywh | BoxCxcywh
+    score: float = Field(
+        description="The detection's confidence, after suppression; the option `confidence` is its "
+        "minimum"
+    )
     objectness: float = Field(description="Probability that there is any object")
     class_id: int
     class_name: str
@@ -85,8 +107,9 @@ def answer_found(
     sources: Sequence[ImageSource],
     outcomes: Sequence[DetectedImage | ServiceError],
     total_s: float,
+    layout: Layout = PLAIN,
 ) -> Response:
-    """The JSON answer to a request.
+    """The answer to a request: JSON, unless it asks for YOLO labels.
 
     Args:
         model: The model that answered.
@@ -94,6 +117,7 @@ def answer_found(
         sources: The images as they were sent.
         outcomes: The detections of each image, or the error that it met.
         total_s: Time since the request came, in seconds.
+        layout: The form that is asked for.
 
     Raises:
         ServiceError: Not one image could be used.
@@ -105,8 +129,14 @@ def answer_found(
     headers = _server_timing(timing)
     if len(found) < len(outcomes):
         headers |= _retry_after(outcomes)
-    named = zip([source.filename for source in sources], outcomes, strict=True)
-    content = _json(model, named, class_names, timing)
+    filenames = [source.filename for source in sources]
+    if layout.format == "yolo":
+        return Response(as_yolo(filenames, outcomes), headers=headers, media_type="text/plain")
+    if layout.format == "coco":
+        content = to_json(as_coco(filenames, outcomes, class_names), inf_nan_mode="null")
+    else:
+        named = zip(filenames, outcomes, strict=True)
+        content = _json(model, named, class_names, timing, layout)
     return Response(content, headers=headers, media_type="application/json")
 
 
@@ -158,26 +188,34 @@ def _json(
     images: Iterable[tuple[str | None, DetectedImage | ServiceError]],
     class_names: tuple[str, ...],
     timing_ms: dict[str, float],
+    layout: Layout,
 ) -> bytes:
     """The JSON of a `DetectResponse`; to make its objects, which document it, would take longer."""
-    results = [_result(filename, outcome, class_names) for filename, outcome in images]
+    results = [_result(filename, outcome, class_names, layout) for filename, outcome in images]
     answer = {"model": model, "results": results, "timing_ms": timing_ms}
     return to_json(answer, inf_nan_mode="null")
 
 
 def _result(
-    filename: str | None, outcome: DetectedImage | ServiceError, class_names: tuple[str, ...]
+    filename: str | None,
+    outcome: DetectedImage | ServiceError,
+    class_names: tuple[str, ...],
+    layout: Layout,
 ) -> dict[str, object]:
     """The fields of an `ImageResult`."""
     if isinstance(outcome, ServiceError):
         error = ImageError(status=outcome.status, title=outcome.title, detail=outcome.detail)
         absent = {"width": None, "height": None}
         return {"filename": filename, **absent, "detections": [], "error": error}
+    detections = _detections(outcome.detections, class_names)
+    if layout is not PLAIN:
+        for detection, box in zip(detections, named_boxes(outcome, layout), strict=True):
+            detection["box"] = box
     return {
         "filename": filename,
         "width": outcome.width,
         "height": outcome.height,
-        "detections": _detections(outcome.detections, class_names),
+        "detections": detections,
         "error": None,
     }
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -21,6 +21,7 @@ from service.http.access.origins import Origins
 from service.http.connection.crowd import Crowd
 from service.http.detect import DetectRoute
 from service.http.exchange import DETECT, NO_SNIFFING, Exchange, new_request_id
+from service.http.openapi.document import DESCRIPTION, LICENSE, SERVERS, TAGS, finish
 from service.http.pages import Pages
 from service.http.problems import answer_error
 from service.http.running import Running, assemble
@@ -86,6 +87,10 @@ class Application(FastAPI):
         super().__init__(
             title="yolox-serve",
             summary="Object detection with YOLOX.",
+            description=DESCRIPTION,
+            license_info=LICENSE,
+            servers=SERVERS,
+            openapi_tags=TAGS,
             version=__version__,
             lifespan=_lifespan,
             redoc_url=None,
@@ -103,6 +108,12 @@ class Application(FastAPI):
         )
         self.add_middleware(self.exchange.around)
         self._own = len(self.user_middleware), len(self.exception_handlers)
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document of this server, with its own limits."""
+        if self.openapi_schema is None:
+            self.openapi_schema = finish(super().openapi(), self.running.settings)
+        return self.openapi_schema
 
     def refusing(self, scope: Scope) -> ASGIApp | None:
         """An application that refuses this request, if no body could change that; else None.

@@ -2,10 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from functools import lru_cache
+from collections.abc import AsyncIterable, Coroutine
 from types import TracebackType
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from fastapi import Query, Request, Response
 from starlette.types import Receive, Scope, Send
@@ -14,30 +13,28 @@ from service.errors import (
     BusyError,
     ClientLeftError,
     DeadlineError,
-    InvalidOptionError,
     MalformedRequestError,
     NotAcceptableError,
     ServiceError,
     TooLargeError,
-    UnsupportedTypeError,
 )
+from service.http.accept import wanted_picture
 from service.http.access.note import NOTE, Note, model_label
 from service.http.answers import DetectResponse, answer_drawn, answer_found
+from service.http.bodies.coding import decompressed, is_compressed
+from service.http.bodies.json_form import read_json
+from service.http.bodies.kinds import declared_kind, kind_by_content
+from service.http.bodies.multipart import read_multipart, too_many_images
 from service.http.exchange import DETECT, KeyedRoute
-from service.http.forms import read_json, read_multipart, too_many_images
-from service.http.openapi import PROBLEMS, REQUEST_BODIES
-from service.http.options import NO_OPTIONS, DetectQuery, read_options
+from service.http.formats import PLAIN, CocoResponse
+from service.http.openapi.detection import detect_answers, detect_bodies
+from service.http.options import NO_OPTIONS, DetectQuery, RequestLimits, read_options
 from service.http.running import Running
 from service.http.sending import AnswerMemory
-from service.imaging.draw import wanted_picture
+from service.imaging.draw import PictureType
 from service.pipeline.stages import DetectedImage, ImageSource
 
 T = TypeVar("T")
-
-OTHER_TYPES: Final = ("application/octet-stream", "multipart/form-data", "application/json")
-
-# Clients send the same few headers all the time.
-_wanted_picture = lru_cache(maxsize=128)(wanted_picture)
 
 
 class DetectRoute(KeyedRoute):
@@ -59,9 +56,11 @@ class DetectRoute(KeyedRoute):
             running.keys,
             {"model": model_label(running.model.name, running.model.version)},
             methods=["POST"],
-            response_model=DetectResponse,
-            responses=PROBLEMS,
-            openapi_extra=REQUEST_BODIES,
+            response_model=DetectResponse | CocoResponse,
+            responses=detect_answers(),
+            openapi_extra=detect_bodies(),
+            operation_id="detect",
+            tags=["detection"],
         )
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,6 +82,11 @@ class Endpoint:
         self._running = running
         self._detector = running.detector
         self._settings = running.settings
+        self._limits = RequestLimits(
+            images=running.settings.max_images_per_request,
+            detections=running.defaults.max_detections,
+            timeout_ms=running.settings.request_timeout_ms,
+        )
         self._memory = BodyMemory(running.settings.max_buffered_bytes)
 
     async def detect(self, request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
@@ -92,13 +96,16 @@ class Endpoint:
         base64. With `Accept: image/png` or `image/jpeg`, one image comes back with its boxes drawn.
         """
         limit_s = self._settings.request_timeout_ms / 1000
+        if query.model_fields_set:
+            query.check(self._limits)
+        picture = wanted_picture(request.headers.get("accept", ""))
         with BodyLease(self._memory) as lease:
             async with Deadline(limit_s, query.timeout_ms) as deadline:
                 with self._detector.arrive():
                     sources, options = await self._read(request, query, lease)
                 if options is not query:
                     deadline.set(options.timeout_ms)
-                answer = self._answer(request, sources, options, deadline)
+                answer = self._answer(sources, options, deadline, picture, request.scope[NOTE])
                 return await deadline.unless_client_leaves(request.receive, answer)
 
     async def _read(
@@ -107,61 +114,68 @@ class Endpoint:
         """The images of a request, and its options from query and body; the query's win."""
         content_type = request.headers.get("content-type", "")
         media_type = content_type.partition(";")[0].strip().lower()
-        if not media_type.startswith("image/") and media_type not in OTHER_TYPES:
-            raise UnsupportedTypeError(
-                f"Content-Type is {media_type or 'missing'}; send image/*, "
-                "application/octet-stream, multipart/form-data or application/json"
-            )
-        body = await self._read_body(request, lease)
-        max_images = self._settings.max_images_per_request
-        if media_type == "multipart/form-data":
-            sources, query = await read_multipart(body, content_type, query, max_images)
-        elif media_type == "application/json":
-            sources, query = read_json(body, query, max_images)
-        else:
-            sources = [ImageSource(body)] if body else []
+        kind = declared_kind(media_type)
+        body = await self._read_whole(request, lease)
+        match kind or kind_by_content(body, media_type):
+            case "multipart":
+                sources, query = await read_multipart(body, content_type, query, self._limits)
+            case "json":
+                sources, query = read_json(body, query, self._limits)
+            case _:
+                sources = [ImageSource(body)] if body else []
         if not sources:
             raise MalformedRequestError("the request holds no image")
-        if len(sources) > max_images:
-            raise too_many_images(max_images)
+        if len(sources) > self._limits.images:
+            raise too_many_images(self._limits.images)
         return sources, query
 
-    async def _read_body(self, request: Request, lease: "BodyLease") -> bytes:
+    async def _read_whole(self, request: Request, lease: "BodyLease") -> bytes:
         """The whole body; a declared length over the limit is refused before anything is read."""
         max_bytes = self._settings.max_body_bytes
         # The HTTP parser takes nothing but a number.
         if int(request.headers.get("content-length", "0")) > max_bytes:
             raise _too_many_bytes(max_bytes)
         note: Note = request.scope[NOTE]
+        stream: AsyncIterable[bytes] = request.stream()
+        coding = request.headers.get("content-encoding")
+        if coding is not None and is_compressed(coding):
+            stream = decompressed(stream)
         chunks = []
-        async for chunk in request.stream():
+        async for chunk in stream:
+            if lease.held + len(chunk) > max_bytes:
+                raise _too_many_bytes(max_bytes)
             lease.grow(len(chunk))
             note["bytes"] = lease.held
-            if lease.held > max_bytes:
-                raise _too_many_bytes(max_bytes)
             chunks.append(chunk)
         return b"".join(chunks)
 
     async def _answer(
-        self, request: Request, sources: list[ImageSource], query: DetectQuery, deadline: "Deadline"
+        self,
+        sources: list[ImageSource],
+        query: DetectQuery,
+        deadline: "Deadline",
+        picture: PictureType | None,
+        note: Note,
     ) -> Response:
         """A picture of what is found, if that is wanted, else JSON."""
-        picture = _wanted_picture(request.headers.get("accept", ""))
         if picture is not None and len(sources) > 1:
             raise NotAcceptableError("a picture can show one image; ask for application/json")
-        note: Note = request.scope[NOTE]
         note["images"] = len(sources)
-        detector, options = self._detector, self._running.defaults
+        detector, options, layout = self._detector, self._running.defaults, PLAIN
         names = detector.contract.class_names
         if query.model_fields_set:
-            options = query.resolve(options, names)
+            options, layout = query.resolve(options, names), query.layout()
         if picture is not None:
             found, drawn = await detector.detect_drawn(sources[0], options, deadline.at, picture)
             note["detections"] = len(found.detections.scores)
             return answer_drawn(found, drawn, picture, deadline.elapsed_s())
+        if len(sources) > 1:
+            deadline.leave_to_images()
         outcomes = await detector.detect_all(sources, options, deadline.at)
         note["detections"] = sum(map(_boxes, outcomes))
-        answer = answer_found(self._running.model, names, sources, outcomes, deadline.elapsed_s())
+        answer = answer_found(
+            self._running.model, names, sources, outcomes, deadline.elapsed_s(), layout
+        )
         if len(outcomes) > 1:
             self._count_refused(outcomes)
         return answer
@@ -179,14 +193,13 @@ class Deadline:
     The time runs from the construction on; the context is the work.
 
     Args:
-        limit_s: The time that the server allows, in seconds.
+        limit_s: The time of a request that asks for none, in seconds.
         asked_ms: The time that the request asks for, in milliseconds, if it does.
 
     Attributes:
         at: `time.monotonic()` when the time is over.
 
     Raises:
-        InvalidOptionError: More is asked for than is allowed.
         DeadlineError: The time was over before the context was left.
     """
 
@@ -213,13 +226,14 @@ class Deadline:
             raise DeadlineError("the deadline passed before the answer was ready") from error
 
     def set(self, asked_ms: int | None) -> None:
-        """Take another time from the start on: a body may ask for one as well as a query.
-
-        Raises:
-            InvalidOptionError: More is asked for than is allowed.
-        """
+        """Take another time from the start on: a body may ask for one as well as a query."""
         self.at = self._started + self._seconds(asked_ms)
         self._clock.reschedule(asyncio.get_running_loop().time() + self.at - time.monotonic())
+
+    def leave_to_images(self) -> None:
+        """Cut the work short no more: each of several images is given up by itself at `at`."""
+        if not self._clock.expired():
+            self._clock.reschedule(None)
 
     def elapsed_s(self) -> float:
         """Seconds since the start."""
@@ -249,11 +263,7 @@ class Deadline:
             self._clock.reschedule(asyncio.get_running_loop().time())
 
     def _seconds(self, asked_ms: int | None) -> float:
-        if asked_ms is None:
-            return self._limit_s
-        if asked_ms > self._limit_s * 1000:
-            raise InvalidOptionError(f"timeout_ms may be at most {self._limit_s * 1000:g}")
-        return asked_ms / 1000
+        return self._limit_s if asked_ms is None else asked_ms / 1000
 
 
 class BodyMemory:

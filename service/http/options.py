@@ -1,8 +1,10 @@
 """The options of `POST /detect`: what may be asked, and what it means for one model."""
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.datastructures import ImmutableMultiDict
@@ -10,7 +12,14 @@ from starlette.datastructures import ImmutableMultiDict
 from service.core.contract import MAX_SIGMA, MIN_SIGMA, NmsMethod, ScoreBy
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidOptionError
+from service.http.formats import AnswerFormat, BoxForm, Layout
+from service.http.option_names import meant_option
 from service.http.problems import describe_errors
+
+# Options that do not change what is found.
+OF_ANSWER: Final = {"format", "boxes", "normalized"}
+# Many clients write the name of a list so: classes[]=cat, classes[0]=cat.
+LIST_NAME: Final = re.compile(r"classes\[\d*\]")
 
 
 def _split_names(value: object) -> object:
@@ -21,12 +30,27 @@ def _split_names(value: object) -> object:
     return [part.strip() for item in items for part in str(item).split(",") if part.strip()] or None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """The server's own limits of a request.
+
+    Attributes:
+        images: Maximum images.
+        detections: Maximum of `max_detections`.
+        timeout_ms: Maximum of `timeout_ms`.
+    """
+
+    images: int
+    detections: int
+    timeout_ms: int
+
+
 class DetectQuery(BaseModel):
     """The options of `POST /detect`; an absent one takes the server's default."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    confidence: float | None = Field(None, ge=0, le=1, description="Minimum score to report")
+    confidence: float | None = Field(None, ge=0, le=1, description="Minimum `score` to report")
     score_by: ScoreBy | None = Field(
         None, description="Score by `objectness`, or `joint` with the class probability"
     )
@@ -45,25 +69,52 @@ class DetectQuery(BaseModel):
         None, description="Only these classes: names or ids, comma-separated or repeated"
     )
     timeout_ms: int | None = Field(None, ge=1, description="Deadline of the request in ms")
+    format: AnswerFormat | None = Field(
+        None, description="The answer as `json`, as a `coco` dataset, or as lines of `yolo` labels"
+    )
+    boxes: BoxForm | None = Field(
+        None, description="Form of the boxes in `json`: `xyxy` by default"
+    )
+    normalized: bool | None = Field(
+        None, description="Boxes in `json` as fractions of the image's sides, not in pixels"
+    )
 
     def resolve(self, defaults: DetectionOptions, class_names: tuple[str, ...]) -> DetectionOptions:
         """Lay these options over the server's defaults.
 
         Raises:
-            InvalidOptionError: A class is unknown, or `max_detections` exceeds the server's.
+            InvalidOptionError: A class is unknown.
         """
-        asked = self.model_dump(exclude_none=True, exclude={"classes", "timeout_ms"})
-        if self.max_detections is not None and self.max_detections > defaults.max_detections:
-            raise InvalidOptionError(
-                f"max_detections is {self.max_detections}, and this server allows "
-                f"{defaults.max_detections}"
-            )
+        asked = self.model_dump(exclude_none=True, exclude=OF_ANSWER | {"classes", "timeout_ms"})
         if self.classes is not None:
             asked["class_ids"] = _class_ids(set(self.classes), class_names)
         return dataclasses.replace(defaults, **asked)
 
-    def with_fields(self, body: "DetectQuery") -> "DetectQuery":
-        """These options of a query and those of its body; the query's win."""
+    def layout(self) -> Layout:
+        """The form of the answer."""
+        return Layout(**self.model_dump(exclude_none=True, include=OF_ANSWER))
+
+    def check(self, limits: RequestLimits) -> None:
+        """Compare the options with the server's limits.
+
+        Raises:
+            InvalidOptionError: `max_detections` or `timeout_ms` exceeds its limit.
+        """
+        for name, limit in (
+            ("max_detections", limits.detections),
+            ("timeout_ms", limits.timeout_ms),
+        ):
+            asked = getattr(self, name)
+            if asked is not None and asked > limit:
+                raise InvalidOptionError(f"{name} may be at most {limit} on this server")
+
+    def with_fields(self, body: "DetectQuery", limits: RequestLimits) -> "DetectQuery":
+        """These options of a query and those of its body; the query's win.
+
+        Raises:
+            InvalidOptionError: One of the body exceeds its limit, even if the query's is good.
+        """
+        body.check(limits)
         fields = body.model_dump(exclude_none=True, exclude={"images"})
         return DetectQuery.model_construct(**(fields | self.model_dump(exclude_none=True)))
 
@@ -78,22 +129,57 @@ class DetectJson(DetectQuery):
 
 
 def read_options(fields: ImmutableMultiDict[str, Any]) -> DetectQuery:
-    """The options among a query's or a form's fields.
+    """The options of a query.
 
-    The last value of a repeated option counts, but of `classes` every one.
+    The last value of a repeated option counts, but of `classes` every one. An option without a
+    value counts as absent, as browsers send inputs that were left empty.
 
     Raises:
         InvalidOptionError: An option is unknown or out of range.
     """
-    given: dict[str, object] = {
-        name: value for name, value in fields.items() if isinstance(value, str)
-    }
-    if "classes" in given:
-        given["classes"] = fields.getlist("classes")
+    given: dict[str, object] = {}
+    classes: list[str] = []
+    for name, value in fields.multi_items():
+        if name == "classes" or LIST_NAME.fullmatch(name):
+            given["classes"] = classes
+            classes.append(value)
+        elif value.strip() or name not in DetectQuery.model_fields:
+            given[name] = value
     try:
         return DetectQuery.model_validate(given)
     except ValidationError as error:
-        raise InvalidOptionError(describe_errors(error.errors())) from error
+        raise InvalidOptionError(describe_options(error.errors())) from error
+
+
+def read_form_options(fields: Sequence[tuple[str, str]]) -> DetectQuery:
+    """The options among the text fields of a form.
+
+    HTML forms have fields of their own, such as the submit button or a CSRF token. Those that
+    nobody could mean as an option are ignored.
+
+    Raises:
+        InvalidOptionError: An option is misspelt or out of range.
+    """
+    return read_options(ImmutableMultiDict([field for field in fields if option_named(field[0])]))
+
+
+def option_named(name: str) -> str | None:
+    """The option that a field of this name is, or is meant to be; None if it is none."""
+    return "classes" if LIST_NAME.fullmatch(name) else meant_option(name, DetectQuery.model_fields)
+
+
+def describe_options(errors: Sequence[Any]) -> str:
+    """Pydantic's findings in one sentence, with the names that unknown ones may stand for."""
+    unknown = [item for item in errors if item["type"] == "extra_forbidden"]
+    found = [_describe_unknown(str(item["loc"][-1])) for item in unknown]
+    others = [item for item in errors if item not in unknown]
+    return "; ".join([*found, *([describe_errors(others)] if others else [])])
+
+
+def _describe_unknown(name: str) -> str:
+    meant = meant_option(name, DetectJson.model_fields)
+    hint = f"did you mean {meant}?" if meant else "GET /docs lists the options"
+    return f"unknown option {name}; {hint}"
 
 
 def _class_ids(names: set[str], class_names: tuple[str, ...]) -> frozenset[int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
@@ -13,9 +13,15 @@ from pydantic import BaseModel, Field
 from service.core.contract import ModelContract
 from service.errors import NotAliveError, NotReadyError
 from service.http.exchange import KeyedRoute
-from service.http.openapi import KEY_PROBLEM, UNHEALTHY
+from service.http.openapi.problems import dead_problem, problems, success, unready_problem
 from service.http.options import DetectQuery
 from service.http.running import Running
+
+# The format that Prometheus asks for, and the one for all others.
+METRICS: Final = {
+    media_type: {"schema": {"type": "string"}}
+    for media_type in ("text/plain", "application/openmetrics-text")
+}
 
 
 class Limits(BaseModel):
@@ -69,13 +75,35 @@ class Pages:
     def routes(self) -> Sequence[APIRoute]:
         """A route for each page; the metrics have a port of their own if one is set."""
         settings = self._running.settings
-        metrics = APIRoute("/metrics", self.metrics, response_class=Response)
+        metrics = APIRoute(
+            "/metrics",
+            self.metrics,
+            response_class=Response,
+            responses=success("Metrics", METRICS) | problems(),
+            operation_id="get_metrics",
+            tags=["operation"],
+        )
         return [
-            KeyedRoute("/model", self.model, self._running.keys, responses=KEY_PROBLEM),
-            APIRoute("/health/live", self.live, responses=UNHEALTHY),
-            _head("/health/live", self.live),
-            APIRoute("/health/ready", self.ready, responses=UNHEALTHY),
-            _head("/health/ready", self.ready),
+            KeyedRoute(
+                "/model",
+                self.model,
+                self._running.keys,
+                responses=success("The model and the server") | problems(401),
+                operation_id="get_model",
+                tags=["server"],
+            ),
+            *_health(
+                "/health/live",
+                self.live,
+                "liveness",
+                success("Alive") | problems() | dead_problem(),
+            ),
+            *_health(
+                "/health/ready",
+                self.ready,
+                "readiness",
+                success("Ready") | problems() | unready_problem(),
+            ),
             *([metrics] if settings.metrics_port is None else []),
             APIRoute("/", self.root, include_in_schema=False),
         ]
@@ -127,5 +155,18 @@ class Pages:
         return RedirectResponse("/docs")
 
 
-def _head(path: str, endpoint: Callable[..., Any]) -> APIRoute:
-    return APIRoute(path, endpoint, methods=["HEAD"], include_in_schema=False)
+def _health(
+    path: str, endpoint: Callable[..., Any], name: str, responses: dict[int | str, dict[str, Any]]
+) -> list[APIRoute]:
+    """A route for each of the methods that balancers use."""
+    return [
+        APIRoute(
+            path,
+            endpoint,
+            methods=[method],
+            responses=responses,
+            operation_id=f"{method.lower()}_{name}",
+            tags=["operation"],
+        )
+        for method in ("GET", "HEAD")
+    ]

@@ -93,34 +93,6 @@ def _draw_label(
     draw.text((x + 2, y), label, fill="black", font=font)
 
 
-def wanted_picture(accept: str) -> PictureType | None:
-    """The picture type that an Accept header prefers to JSON, or None if it prefers JSON."""
-    offers: tuple[tuple[str, PictureType | None], ...] = (
-        ("application/json", None),
-        ("image/png", "image/png"),
-        ("image/jpeg", "image/jpeg"),
-    )
-    # max() takes the first of equal weights, so that a client without a preference gets JSON.
-    return max(offers, key=lambda offer: _quality(accept or "*/*", offer[0]))[1]
-
-
-def _quality(accept: str, media_type: str) -> float:
-    """The weight of a media type in an Accept header, by its most specific matching range."""
-    kind = media_type.partition("/")[0]
-    found: dict[str, float] = {}
-    for item in accept.split(","):
-        name, *parameters = (part.strip().lower() for part in item.split(";"))
-        weights = [part[2:] for part in parameters if part.startswith("q=")]
-        try:
-            found[name] = float(weights[0]) if weights else 1.0
-        except ValueError:
-            found[name] = 0.0
-    for name in (media_type, f"{kind}/*", "*/*"):
-        if name in found:
-            return found[name]
-    return 0.0
-
-
 class DrawingPool:
     """Threads that draw, and a bound on the decoded images that are kept for them.
 

@@ -63,6 +63,12 @@ CONTAINER_BRANDS: Final = frozenset(
 MAX_BRANDS: Final = 64
 
 
+def has_image_signature(content: bytes) -> bool:
+    """Whether the first bytes claim to be an image, even one that is not accepted."""
+    is_accepted = any(content.startswith(magic, at) for at, magic, _ in ACCEPTED)
+    return is_accepted or bool(brands_of(content))
+
+
 def identify(content: bytes) -> Kind:
     """The kind of an image file.
 

@@ -145,7 +145,8 @@ class Detector:
         Args:
             sources: The images.
             options: Thresholds, suppression and classes.
-            deadline: `time.monotonic()` after which a waiting image is dropped.
+            deadline: `time.monotonic()` at which an image that is not done is given up. The caller
+                is to cut the work on a single image short by itself.
 
         Returns:
             For each image, in order, what was found, or why it could not be used.
@@ -161,7 +162,7 @@ class Detector:
                 if isinstance(permit, Permit):
                     held.enter_context(permit)
             each = zip(tasks, permits, strict=True)
-            return await asyncio.gather(*(self._detect(*one, deadline) for one in each))
+            return await asyncio.gather(*(self._detect_in_time(*one, deadline) for one in each))
 
     async def detect_drawn(
         self, source: ImageSource, options: DetectionOptions, deadline: float, kind: PictureType
@@ -192,6 +193,16 @@ class Detector:
             return self._admission.admit_image()
         except ServiceError as error:
             return error
+
+    async def _detect_in_time(
+        self, task: ImageTask, permit: Permit | ServiceError, deadline: float
+    ) -> DetectedImage | ServiceError:
+        """The same as `_detect`, but an image that is late does not hold up the others' answer."""
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._detect(task, permit, deadline)
+        except TimeoutError:
+            return DeadlineError("the deadline passed before this image was done")
 
     async def _detect(
         self,

@@ -3,7 +3,8 @@
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from service.imaging.memory import ImageMemory
 from service.imaging.read import Photo, read_image
 
 Pixels = NDArray[np.uint8]
+
+FROM_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +157,17 @@ class Stages:
 
 
 def _unbase64(text: bytes) -> bytes:
-    """Decode base64, or the base64 in a `data:` URI."""
+    """Decode base64, or the base64 in a `data:` URI.
+
+    The URL-safe alphabet is taken as well, and padding may be missing, as in many clients' output.
+    """
     if text[:5].lower() == b"data:":
         header, _, text = text.partition(b",")
         if not header.lower().endswith(b";base64"):
             raise InvalidImageError("a data: URI must be base64")
+        text = unquote_to_bytes(text) if b"%" in text else text
+    text = b"".join(text.split()).rstrip(b"=").translate(FROM_URL_SAFE)
     try:
-        return base64.b64decode(b"".join(text.split()), validate=True)
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except binascii.Error as error:
         raise InvalidImageError(f"this is neither base64 nor a data: URI: {error}") from error

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from service.errors import (
     MalformedRequestError,
     ServiceError,
-    UnsupportedCodingError,
+    TransferCodingError,
     UnsupportedVersionError,
 )
 
@@ -46,7 +46,7 @@ def read_framing(headers: Iterable[tuple[bytes, bytes]], version: str) -> Framin
         return MalformedRequestError("a request names the server in one Host header")
     if coding in {b"", b",chunked"}:
         return Framing(None if coding else length)
-    return UnsupportedCodingError("the only Transfer-Encoding that is understood is chunked")
+    return TransferCodingError("the only Transfer-Encoding that is understood is chunked")
 
 
 def alien_version(version: str) -> ServiceError:

@@ -145,7 +145,7 @@ def test_what_is_no_image_is_415(client: TestClient) -> None:
     problem(as_raw(client, b"hello, world"), 415, "unsupported-type")
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", ""])
+@pytest.mark.parametrize("content_type", ["text/plain", "video/mp4", "image", "multipart/mixed"])
 def test_unknown_content_type_is_415(client: TestClient, content_type: str) -> None:
     response = client.post("/detect", content=plain(), headers={"Content-Type": content_type})
     problem(response, 415, "unsupported-type")
@@ -383,11 +383,31 @@ def test_a_picture_comes_back_with_the_box_drawn(
         ("image/*", "image/png"),
         ("text/html", "application/json"),
         ("image/png;q=oops", "application/json"),
+        ("image/png;q=2", "application/json"),
+        ("json", "application/json"),
+        ("image/webp, */*;q=0.1", "application/json"),
+        ("image/webp, image/jpg;q=0.5", "image/jpeg"),
+        ("application/json;q=0, *", "image/png"),
+        # A form that a browser posts: Chrome's, then Firefox's. Then Java's HttpURLConnection.
+        ("text/html,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8", "application/json"),
+        ("text/html,image/avif,image/webp,image/png,image/svg+xml,*/*;q=0.8", "application/json"),
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", "application/json"),
     ],
 )
 def test_the_preferred_type_is_given(client: TestClient, accept: str, content_type: str) -> None:
     response = client.post("/detect", content=plain(), headers=PNG | {"Accept": accept})
     assert response.headers["content-type"] == content_type
+
+
+@pytest.mark.parametrize(
+    "accept", ["image/webp", "image/avif, image/gif", "text/csv", "image/png;q=0", "*/*;q=0"]
+)
+def test_a_type_that_there_is_not_is_406_and_says_which_there_are(
+    client: TestClient, accept: str
+) -> None:
+    response = client.post("/detect", content=plain(), headers=PNG | {"Accept": accept})
+    detail = problem(response, 406, "not-acceptable")
+    assert "application/json, image/png, image/jpeg" in detail
 
 
 def test_a_picture_of_several_images_is_406(client: TestClient) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.http.forms import SLICE_BYTES
+from service.http.bodies.multipart import SLICE_BYTES
 from support.client import PNG, boxes, problem, serving
 from support.pictures import plain
 
@@ -95,7 +95,10 @@ def test_a_filename_is_the_client_s(client: TestClient, written: bytes, read: st
         (form(b"Content-Disposition\r\n\r\n" + plain()), "header"),
         (form(IMAGE, *[b'Content-Disposition: form-data; name="iou"\r\n\r\n0'] * 33), "fields"),
         (form(IMAGE, b'Content-Disposition: form-data; name="iou"\r\n\r\n' + b"0" * 5000), "iou"),
-        (form(IMAGE.replace(b'filename="a.png"', b"")), "filename"),
+        (form(b'Content-Disposition: form-data; name="images"\r\n\r\na.png'), "filename"),
+        (form(HEAD.replace(b"images", b"photo") + plain()), "images, image, files, file"),
+        (form(b"Content-Transfer-Encoding: quoted-printable\r\n" + IMAGE), "quoted-printable"),
+        (b"x" * 5000 + b"\r\n" + form(IMAGE), "boundary"),
     ],
 )
 def test_a_malformed_form_is_400_and_says_why(

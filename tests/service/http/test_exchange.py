@@ -16,6 +16,7 @@ from support.connections import GET, fed
 from support.engines import FakeEngine
 from support.pictures import plain
 
+TEXT = {"Content-Type": "text/plain"}
 KEY = {"X-API-Key": "secret"}
 ORIGIN = {"Origin": "https://example.org"}
 ALLOWED = "access-control-allow-origin"
@@ -71,7 +72,7 @@ def test_answers_and_errors_alike_carry_the_headers_that_middleware_adds() -> No
     app = app_of(api_key="secret")
     app.add_middleware(CORSMiddleware, allow_origins=["*"])
     with TestClient(app) as client:
-        for headers, status in ((PNG | KEY, 200), (PNG, 401), (KEY, 415)):
+        for headers, status in ((PNG | KEY, 200), (PNG, 401), (TEXT | KEY, 415)):
             answer = client.post("/detect", content=plain(), headers=headers | ORIGIN)
             assert (answer.status_code, answer.headers[ALLOWED]) == (status, "*")
             assert {"x-request-id", "server-timing"} <= answer.headers.keys()

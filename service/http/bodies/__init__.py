@@ -1,0 +1,1 @@
+"""Request bodies: what they are, and the images and options in them."""

@@ -1,0 +1,1 @@
+"""The OpenAPI document: all that FastAPI cannot find in a signature."""
