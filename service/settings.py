@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(
         None, min_length=1, description="API key that /detect and /model require (unset: none)"
     )
+    page: bool = Field(
+        True, description="Serve a page at `/` where people try the model (off: `/` leads to /docs)"
+    )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Form of log lines (`auto`: console on a terminal, else json)"
     )

@@ -17,6 +17,7 @@ from service.engine.base import Engine
 from service.errors import ServiceError
 from service.http.detect import DetectRoute
 from service.http.exchange import DETECT, Exchange, new_request_id
+from service.http.page.static import ABOUT
 from service.http.pages import Pages
 from service.http.problems import answer_error
 from service.http.running import Running, assemble
@@ -74,8 +75,10 @@ class Application(FastAPI):
         super().__init__(
             title="yolox-serve",
             summary="Object detection with YOLOX.",
+            description=ABOUT,
             version=__version__,
             lifespan=_lifespan,
+            docs_url=None,
             redoc_url=None,
             redirect_slashes=False,
             # OpenTelemetry's: it would look at every request whether somebody listens.

@@ -24,7 +24,7 @@ from service.errors import (
 from service.http.answers import DetectResponse, answer_drawn, answer_found
 from service.http.exchange import DETECT, KeyedRoute
 from service.http.forms import read_json, read_multipart, too_many_images
-from service.http.openapi import PROBLEMS, REQUEST_BODIES
+from service.http.openapi import PICTURES, PROBLEMS, REQUEST_BODIES
 from service.http.options import NO_OPTIONS, DetectQuery, read_options
 from service.http.running import Running
 from service.imaging.draw import wanted_picture
@@ -56,7 +56,7 @@ class DetectRoute(KeyedRoute):
             running.settings.api_key,
             methods=["POST"],
             response_model=DetectResponse,
-            responses=PROBLEMS,
+            responses=PICTURES | PROBLEMS,
             openapi_extra=REQUEST_BODIES,
         )
 

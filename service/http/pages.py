@@ -15,6 +15,7 @@ from service.errors import NotReadyError
 from service.http.exchange import KeyedRoute
 from service.http.openapi import KEY_PROBLEM, NOT_READY
 from service.http.options import DetectQuery
+from service.http.page.static import docs_routes, page_routes
 from service.http.running import Running
 
 
@@ -75,7 +76,8 @@ class Pages:
             APIRoute("/health/ready", self.ready, responses=NOT_READY),
             _head("/health/ready", self.ready),
             APIRoute("/metrics", self.metrics, response_class=Response),
-            APIRoute("/", self.root, include_in_schema=False),
+            *docs_routes(),
+            *self._start_page(),
         ]
 
     async def model(self) -> ModelInfo:
@@ -117,9 +119,14 @@ class Pages:
         content = encode(self._running.metrics.registry)
         return Response(content, headers={"Content-Type": content_type})
 
+    def _start_page(self) -> Sequence[APIRoute]:
+        if self._running.settings.page:
+            return page_routes()
+        return [APIRoute("/", self.root, include_in_schema=False)]
+
     async def root(self) -> RedirectResponse:
-        """People who open the address in a browser want the documentation."""
-        return RedirectResponse("/docs")
+        """People who open the address in a browser want the documentation, if there is no page."""
+        return RedirectResponse("docs")
 
 
 def _head(path: str, endpoint: Callable[..., Any]) -> APIRoute:

@@ -17,8 +17,8 @@ class LabelPlaces:
     """The places taken so far in one picture.
 
     Args:
-        width: Of the picture, in pixels.
-        height: The same.
+        width: Width of the picture, in pixels.
+        height: Height of the picture, in pixels.
     """
 
     def __init__(self, width: int, height: int) -> None:
