@@ -36,10 +36,14 @@ class Page {
     this.#colors = await getColors();
     this.#results = new Results((index) => this.#overlay.point(index));
     this.#overlay = new Overlay($("stage"), this.#colors);
-    await this.#guarded(async () => {
-      this.#model = await getModel();
-      this.#introduce();
-    });
+    await this.#guarded(() => this.#load());
+  }
+
+  /** Ask for the model, which needs the API key; the first answer fills the form. */
+  async #load() {
+    const isFirst = !this.#model;
+    this.#model = await getModel();
+    if (isFirst) this.#introduce();
   }
 
   #introduce() {
@@ -69,7 +73,7 @@ class Page {
       const act = acts[target.closest("[data-act]")?.dataset.act];
       if (act) this.#guarded(async () => act());
     });
-    $("key-button").addEventListener("click", () => this.#askForKey(async () => this.#model ?? this.start()));
+    $("key-button").addEventListener("click", () => this.#askForKey(() => this.#load()));
     $("file").addEventListener("change", () => this.#take($("file").files));
     $("camera-choice").addEventListener("change", ({ target }) => this.#guarded(() => this.#startCamera(target.value)));
     document.addEventListener("paste", ({ clipboardData }) => this.#take(clipboardData.files));
@@ -100,13 +104,14 @@ class Page {
     if (photo.type && !photo.type.startsWith("image/")) {
       throw new Error(`“${photo.name}” is no image (${photo.type}). Choose a JPEG, PNG, WebP or another picture.`);
     }
-    if (!this.#model) return;
+    if (!this.#model) await this.#load();
     this.#stopCamera();
     this.#photo = photo;
     this.#candidates = null;
-    await this.#overlay.show(photo);
-    this.#overlay.boxes([], {}, photo.name);
+    this.#show([], {}, "asking the server…");
+    $("timing").hidden = true;
     $("bar").hidden = false;
+    await this.#overlay.show(photo);
     await this.#askServer();
   }
 
@@ -126,6 +131,9 @@ class Page {
       this.#results.json(answer);
       this.#showTimes(answer.timing_ms, { "Network and rest": roundTripMs - answer.timing_ms.total });
       this.#announce(`${$("summary").textContent}. ${describe(this.#photo.name, answer.results[0].detections)}`);
+    } catch (error) {
+      if (error.name !== "AbortError") $("source").textContent = "no answer";
+      throw error;
     } finally {
       $("stage").removeAttribute("aria-busy");
     }
@@ -167,7 +175,7 @@ class Page {
   // The camera
 
   async #startCamera(deviceId) {
-    if (!this.#model) return;
+    if (!this.#model) await this.#load();
     this.#request?.abort();
     this.#turn++;
     $("problem").hidden = true;
