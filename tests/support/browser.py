@@ -80,8 +80,8 @@ def page_of(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
 
 
 def _is_fault(line: Any) -> bool:
-    # Chromium reports each 4xx and 5xx answer, which tests provoke.
-    return line.type == "error" and not line.text.startswith("Failed to load resource: the server")
+    # Chromium reports answers of 4xx and 5xx, and requests that fail, both of which tests provoke.
+    return line.type == "error" and not line.text.startswith("Failed to load resource")
 
 
 def _is_own(address: str, page: str) -> bool:

@@ -105,8 +105,8 @@ export class Controls {
   }
 
   #describe() {
-    $("confidence-value").value = Number($("confidence").value).toFixed(2);
-    $("iou-value").value = Number($("iou").value).toFixed(2);
+    $("confidence-value").textContent = Number($("confidence").value).toFixed(2);
+    $("iou-value").textContent = Number($("iou").value).toFixed(2);
     const ignored = ["soft-gaussian", "none"].includes($("nms").value);
     $("iou").disabled = ignored;
     $("iou-hint").textContent = ignored
