@@ -98,7 +98,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Box, color: Rgb, scale: float) -> 
     The frame is thinner on a box that it would fill.
     """
     side = min(box[2] - box[0], box[3] - box[1])
-    width = max(1, min(round(2.5 * scale), round(side / 10)))
+    width = max(1, min(round(3 * scale), round(side / 10)))
     edge = max(1, width // 4)
     x1, y1, x2, y2 = box
     if side > 8 * width:

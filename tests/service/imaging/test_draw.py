@@ -146,7 +146,7 @@ def test_lines_grow_with_the_picture_and_shrink_with_the_box() -> None:
     plain = line_width(drawn(found((100, 100, 400, 400))), 300, color)
     large = line_width(drawn(found((100, 100, 1000, 1000)), 2560, 1440), 700, color)
     small = line_width(drawn(found((300, 300, 312, 312))), 306, color)
-    assert (plain, large, small) == (2, 10, 1)
+    assert (plain, large, small) == (3, 12, 1)
 
 
 def test_the_label_of_the_best_is_not_crossed_by_the_frame_of_another() -> None:

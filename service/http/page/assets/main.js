@@ -14,7 +14,7 @@ const ANNOUNCE_EVERY_MS = 3000;
 const RETRY_MS = 1000;
 // Arrow keys settle at each step; the server is asked when they pause.
 const SETTLE_MS = 150;
-const EXAMPLES = { qr_code: "parcel.jpg", "stop sign": "street.jpg" };
+const EXAMPLES = { qr_code: "parcel.jpg", cup: "coffee.jpg" };
 const STAGES = { decode: "Decode", queue: "Queue", inference: "Inference", postprocess: "Postprocess" };
 
 const $ = (id) => document.getElementById(id);
