@@ -70,7 +70,7 @@ def answer_error(error: Exception, request_id: str) -> Response:
 
 
 def _detail(error: HTTPException) -> str:
-    """What the framework found wrong, and where to read what is right."""
+    """A sentence that says what is wrong, and where to read on."""
     match error.status_code:
         case 404:
             return (

@@ -1,1 +1,1 @@
-"""What the server shows to people in a browser: a page to try it, and its documentation."""
+"""The pages that people see in a browser: one to try the server, and its documentation."""

@@ -3,6 +3,7 @@
 Nothing is loaded from elsewhere, and the browser is told to allow nothing else.
 """
 
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,7 @@ from typing import Final
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from starlette.staticfiles import StaticFiles
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
 from service.imaging.colors import palette
 
@@ -73,10 +74,14 @@ class Folder:
         response.headers.update(self._headers)
         return response
 
-
-async def colors() -> JSONResponse:
-    """The colours of the classes, as the server draws them too."""
-    return JSONResponse(["#%02x%02x%02x" % color for color in palette()])  # noqa: UP031
+    async def colors(self, request: Request) -> Response:
+        """The colours of the classes, as the server draws them too."""
+        colors = ["#%02x%02x%02x" % color for color in palette()]  # noqa: UP031
+        response = JSONResponse(colors, headers=self._headers)
+        response.headers["ETag"] = f'"{zlib.crc32(response.body):08x}"'
+        if self._files.is_not_modified(response.headers, request.headers):
+            return NotModifiedResponse(response.headers)
+        return response
 
 
 def page_routes() -> Sequence[APIRoute]:
@@ -85,7 +90,7 @@ def page_routes() -> Sequence[APIRoute]:
     folder = Folder(files, "index.html", POLICY)
     return [
         _shown("/", folder.index),
-        _shown("/page/colors.json", colors),
+        _shown("/page/colors.json", folder.colors),
         _shown("/page/{name}", folder.file),
     ]
 

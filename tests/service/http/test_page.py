@@ -58,7 +58,9 @@ def test_a_browser_may_run_the_servers_own_scripts_only(client: TestClient, path
     assert rules["connect-src"] == "'self'"
 
 
-@pytest.mark.parametrize("path", ["/", "/page/style.css", "/docs", "/docs/swagger-ui.css"])
+@pytest.mark.parametrize(
+    "path", ["/", "/page/style.css", "/page/colors.json", "/docs", "/docs/swagger-ui.css"]
+)
 def test_a_copy_that_is_the_newest_is_not_sent_again(client: TestClient, path: str) -> None:
     first = client.get(path)
     assert first.headers["cache-control"] == "no-cache"
