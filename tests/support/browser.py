@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+# Even on a busy machine only a fault takes longer.
+TIMEOUT_MS = 30_000
 UNPACKED = Path(sys.prefix) / "chromium"
 
 # Drops or pastes a file as a person does, which Playwright cannot.
@@ -43,7 +45,9 @@ def _executable() -> tuple[str, dict[str, str]]:
 def chromium(camera: Path) -> Iterator[Browser]:
     """Chromium, whose camera shows the pictures of an MJPEG file over and over."""
     path, variables = _executable()
+    expect.set_options(timeout=TIMEOUT_MS)
     flags = [
+        "--disable-gpu",
         "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-video-capture={camera}",
@@ -67,7 +71,7 @@ def page_of(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     faults: list[str] = []
     context = browser.new_context(**options)
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(TIMEOUT_MS)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda line: faults.append(line.text) if _is_fault(line) else None)
     page.on("request", lambda sent: None if _is_own(sent.url, url) else faults.append(sent.url))

@@ -217,8 +217,9 @@ def test_the_picture_is_downloaded_as_the_server_draws_it(page: Page) -> None:
     [
         (b"\xff\xd8\xff damaged", "damaged.jpg", "image/jpeg", "decode"),
         (b"some text", "notes.txt", "text/plain", "“notes.txt” is no image"),
+        (bytes(33 * 2**20), "huge.png", "image/png", "at most 33.6 MB"),
     ],
-    ids=["a damaged photo", "a text"],
+    ids=["a damaged photo", "a text", "a file over the limit"],
 )
 def test_what_is_wrong_is_said(
     page: Page, content: bytes, name: str, media_type: str, says: str
@@ -318,7 +319,7 @@ def test_the_documentation_tries_a_request_and_shows_the_picture(
     browser: Browser, servers: tuple[Server, Server]
 ) -> None:
     with page_of(browser, f"{servers[0].url}/docs") as page:
-        operation = page.locator("[id^=operations-][id*=detect_post]")
+        operation = page.locator(".opblock-post").filter(has_text="/detect").first
         operation.locator(".opblock-summary").click()
         body = operation.locator(".opblock-section-request-body select").first
         body.select_option("application/json")

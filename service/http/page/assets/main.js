@@ -105,6 +105,7 @@ class Page {
       throw new Error(`“${photo.name}” is no image (${photo.type}). Choose a JPEG, PNG, WebP or another picture.`);
     }
     if (!this.#model) await this.#load();
+    checkSize(photo, this.#model.limits.max_body_bytes);
     this.#stopCamera();
     this.#photo = photo;
     this.#candidates = null;
@@ -154,8 +155,10 @@ class Page {
   async #preview(turn) {
     const { detections, width, height } = (await this.#fetchCandidates()).answer.results[0];
     if (turn !== this.#turn) return;
-    const kept = suppress(detections, this.#controls.options());
-    this.#show(kept, { width, height }, `preview from ${detections.length} candidates`);
+    const options = this.#controls.options();
+    const isCut = detections.length === options.max_detections;
+    const source = `preview from ${isCut ? "the best " : ""}${detections.length} candidates`;
+    this.#show(suppress(detections, options), { width, height }, source);
   }
 
   /** All boxes of the photo before suppression, fetched once for each way to score. */
@@ -313,6 +316,13 @@ class Page {
     $("problem").hidden = false;
     $("problem").textContent = error.message;
   }
+}
+
+// The server would refuse it before it is sent, and some browsers then only say that they failed.
+function checkSize(photo, maxBytes) {
+  if (photo.size <= maxBytes) return;
+  const [size, most] = [photo.size, maxBytes].map((bytes) => (bytes / 1e6).toFixed(1));
+  throw new Error(`“${photo.name}” has ${size} MB, and this server takes at most ${most} MB. Send a smaller copy.`);
 }
 
 function timeOf(words, ms, longest) {
