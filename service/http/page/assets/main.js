@@ -259,10 +259,7 @@ class Page {
 
   #showTimes(timing, further) {
     const server = Object.entries(STAGES).map(([name, words]) => [words, timing[name]]);
-    const all = [...server, ...Object.entries(further)];
-    const longest = Math.max(1, ...all.map(([, ms]) => ms));
-    $("timing").replaceChildren(...all.map(([words, ms]) => timeOf(words, Math.max(0, ms), longest)));
-    $("timing").hidden = false;
+    this.#results.times({ ...Object.fromEntries(server), ...further });
   }
 
   #showCommands() {
@@ -323,16 +320,6 @@ function checkSize(photo, maxBytes) {
   if (photo.size <= maxBytes) return;
   const [size, most] = [photo.size, maxBytes].map((bytes) => (bytes / 1e6).toFixed(1));
   throw new Error(`“${photo.name}” has ${size} MB, and this server takes at most ${most} MB. Send a smaller copy.`);
-}
-
-function timeOf(words, ms, longest) {
-  const group = document.createElement("div");
-  group.style.setProperty("--share", `${(100 * ms) / longest}%`);
-  group.append(
-    Object.assign(document.createElement("dt"), { textContent: words }),
-    Object.assign(document.createElement("dd"), { textContent: `${ms.toFixed(1)} ms` }),
-  );
-  return group;
 }
 
 new Page().start();

@@ -25,8 +25,18 @@ export class Results {
     $("boxes").hidden = !detections.length;
     $("no-boxes").hidden = detections.length > 0;
     $("no-boxes").textContent = "No boxes. A lower confidence shows weaker ones.";
+    const focused = document.activeElement.closest("#boxes tbody tr");
     const rows = detections.map((found, index) => row(found, index, colors[found.class_id % colors.length]));
     $("boxes").tBodies[0].replaceChildren(...rows);
+    // Whoever reads the table with the keyboard stays where they were.
+    if (focused) rows[Math.min(Number(focused.dataset.index), rows.length - 1)]?.focus();
+  }
+
+  /** Show times in ms, by their names, each with a bar beside the longest. */
+  times(all) {
+    const longest = Math.max(1, ...Object.values(all));
+    $("timing").replaceChildren(...Object.entries(all).map(([words, ms]) => timeOf(words, Math.max(0, ms), longest)));
+    $("timing").hidden = false;
   }
 
   json(answer) {
@@ -80,6 +90,16 @@ function row(found, index, color) {
   const cells = [found.score.toFixed(3), ...[x1, y1, x2, y2].map((value) => value.toFixed(1))];
   made.append(head, ...cells.map((textContent) => Object.assign(document.createElement("td"), { textContent })));
   return made;
+}
+
+function timeOf(words, ms, longest) {
+  const group = document.createElement("div");
+  group.style.setProperty("--share", `${(100 * ms) / longest}%`);
+  group.append(
+    Object.assign(document.createElement("dt"), { textContent: words }),
+    Object.assign(document.createElement("dd"), { textContent: `${ms.toFixed(1)} ms` }),
+  );
+  return group;
 }
 
 function rowIndex(target) {
