@@ -32,6 +32,7 @@ BIN := $(VENV)/bin
 SERVE_STAMP := $(SERVE_VENV)/.installed-serve-$(RUNTIME)
 DEV_STAMP := $(VENV)/.installed-dev
 PROMETHEUS := $(VENV)/prometheus/usr/bin/promtool
+CHROMIUM := $(VENV)/chromium/usr/lib/chromium/chromium-headless-shell
 
 .PHONY: serve test train-demo walk openapi check lint fix clean
 
@@ -43,7 +44,7 @@ serve: $(SERVE_STAMP)
 	esac; \
 	exec $(SERVE_VENV)/bin/python -m service $${model:+--model "$$model"} $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DEVICE),--device $(DEVICE)) $(EXTRA)
 
-test: $(DEV_STAMP) $(PROMETHEUS)
+test: $(DEV_STAMP) $(PROMETHEUS) $(CHROMIUM)
 	$(BIN)/python -m pytest
 
 train-demo: $(DEV_STAMP)
@@ -103,3 +104,15 @@ $(PROMETHEUS): | $(BIN)/python
 	  && $(APT) update && cd $(VENV)/apt && $(APT) download prometheus \
 	  && dpkg-deb -x prometheus_*.deb ../prometheus && rm -r ../apt; } >/dev/null 2>&1 \
 	  || echo "note: Prometheus could not be installed; the tests that need it are skipped" >&2
+
+# The page is tested in a real Chromium: the machine's, else Debian's package with the libraries that
+# the machine lacks, unpacked here without root. Without either, those tests are skipped with a note.
+$(CHROMIUM): | $(BIN)/python
+	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || { \
+	  mkdir -p $(VENV)/apt/lists/partial $(VENV)/apt/archives/partial \
+	  && $(APT) update \
+	  && $(APT) install --yes --no-install-recommends --download-only chromium-headless-shell \
+	  && mkdir -p $(VENV)/chromium && cd $(VENV)/apt/archives \
+	  && for package in *.deb; do dpkg-deb -x "$$package" ../../chromium || exit 1; done \
+	  && rm -r ../../apt; } >/dev/null 2>&1 \
+	  || echo "note: Chromium could not be unpacked; the tests of the page are skipped. apt-get install chromium-headless-shell mends that" >&2

@@ -147,6 +147,9 @@ class Settings(BaseSettings):
         description="Addresses or networks of proxies whose X-Forwarded-For the access log "
         "believes, separated by commas; `unix`: peers on the unix socket",
     )
+    page: bool = Field(
+        True, description="Serve a page at `/` where people try the model (off: `/` leads to /docs)"
+    )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Form of log lines (`auto`: console on a terminal, else json)"
     )

@@ -22,6 +22,7 @@ from service.http.connection.crowd import Crowd
 from service.http.detect import DetectRoute
 from service.http.exchange import DETECT, NO_SNIFFING, Exchange, new_request_id
 from service.http.openapi.document import DESCRIPTION, LICENSE, SERVERS, TAGS, finish
+from service.http.page.static import ABOUT
 from service.http.pages import Pages
 from service.http.problems import answer_error
 from service.http.running import Running, assemble
@@ -71,7 +72,7 @@ class Application(FastAPI):
 
     Attributes:
         running: The same.
-        crowd: What the connections share.
+        crowd: The bounds that all connections share.
         exchange: Answers every request.
         hung: Whether the engine did not stop in time, so that its thread cannot be ended.
         beside: A context that lasts from the start to the end.
@@ -87,12 +88,13 @@ class Application(FastAPI):
         super().__init__(
             title="yolox-serve",
             summary="Object detection with YOLOX.",
-            description=DESCRIPTION,
+            description=f"{DESCRIPTION}\n\n{ABOUT}",
             license_info=LICENSE,
             servers=SERVERS,
             openapi_tags=TAGS,
             version=__version__,
             lifespan=_lifespan,
+            docs_url=None,
             redoc_url=None,
             redirect_slashes=False,
             # OpenTelemetry's: it would look at every request whether somebody listens.

@@ -15,6 +15,7 @@ from service.errors import NotAliveError, NotReadyError
 from service.http.exchange import KeyedRoute
 from service.http.openapi.problems import dead_problem, problems, success, unready_problem
 from service.http.options import DetectQuery
+from service.http.page.static import docs_routes, page_routes
 from service.http.running import Running
 
 # The format that Prometheus asks for, and the one for all others.
@@ -105,7 +106,8 @@ class Pages:
                 success("Ready") | problems() | unready_problem(),
             ),
             *([metrics] if settings.metrics_port is None else []),
-            APIRoute("/", self.root, include_in_schema=False),
+            *docs_routes(),
+            *self._start_page(),
         ]
 
     async def model(self) -> ModelInfo:
@@ -150,9 +152,14 @@ class Pages:
         content = encode(self._running.metrics.registry)
         return Response(content, headers={"Content-Type": content_type})
 
+    def _start_page(self) -> Sequence[APIRoute]:
+        if self._running.settings.page:
+            return page_routes()
+        return [APIRoute("/", self.root, include_in_schema=False)]
+
     async def root(self) -> RedirectResponse:
-        """People who open the address in a browser want the documentation."""
-        return RedirectResponse("/docs")
+        """People who open the address in a browser want the documentation, if there is no page."""
+        return RedirectResponse("docs")
 
 
 def _health(

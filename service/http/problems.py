@@ -44,7 +44,7 @@ def as_service_error(error: Exception) -> ServiceError:
             return ClientLeftError("the client closed the connection")
         case HTTPException():
             kind = OF_FRAMEWORK.get(error.status_code, MalformedRequestError)
-            return kind(f"{error.detail}; see /docs")
+            return kind(_detail(error))
         case _:
             return ServiceError("an unexpected error; the server's log has it by this request_id")
 
@@ -67,6 +67,20 @@ def answer_error(error: Exception, request_id: str) -> Response:
         headers=dict(getattr(error, "headers", None) or {}),
         media_type="application/problem+json",
     )
+
+
+def _detail(error: HTTPException) -> str:
+    """A sentence that says what is wrong, and where to read on."""
+    match error.status_code:
+        case 404:
+            return (
+                "nothing is at this path; images go to POST /detect, and GET /docs lists all paths"
+            )
+        case 405:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            return f"this path takes {allowed}; GET /docs shows each request with an example"
+        case _:
+            return f"{error.detail}; see /docs"
 
 
 def describe_errors(errors: Sequence[Any]) -> str:

@@ -121,6 +121,14 @@ def test_a_wheel_carries_the_graphs_that_the_server_runs(installed: Path) -> Non
     assert "candidate_rows_float32.onnx" in files
 
 
+def test_a_wheel_carries_the_files_of_the_page_and_of_the_documentation(installed: Path) -> None:
+    for folder in ("assets", "docs"):
+        page = Path("service", "http", "page", folder)
+        files = {path.name for path in (ROOT / page).iterdir()}
+        assert {path.name for path in (installed / page).iterdir()} == files
+        assert len(files) >= 4
+
+
 def test_an_installed_wheel_serves_the_embedded_model(
     installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,8 +138,10 @@ def test_an_installed_wheel_serves_the_embedded_model(
     try:
         headers = {"Content-Type": "image/png"}
         answer = running.client.post("/detect", content=plain(255), headers=headers).json()
+        shown = [running.client.get(path).status_code for path in ("/", "/page/main.js", "/docs")]
     finally:
         running.close()
     assert answer["results"][0]["detections"]
     assert answer["model"]["name"] == "tiny"
+    assert shown == [200, 200, 200]
     assert any(str(installed / "service" / "models") in line for line in running.events)

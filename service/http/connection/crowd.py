@@ -1,4 +1,4 @@
-"""What the connections of a process share: their number, those that were ended, and their turns."""
+"""Bounds that all connections of a process share: their number, and the turns of refused ones."""
 
 import time
 from typing import Any, Final, Literal
@@ -63,8 +63,8 @@ class Crowd:
     def rest_s(self) -> float:
         """Seconds until a client that is refused now may ask again.
 
-        A few refused clients wait for nothing. Of a thousand, which ask again at once, each waits
-        for a second, so that the CPUs are left to the requests that were let in.
+        A few refused clients do not wait. If a thousand ask again at once, each waits for a second,
+        which leaves the CPUs to the requests that were let in.
         """
         now = time.monotonic()
         rest_s = min(max(0.0, self._next_turn - now), MAX_REST_S)

@@ -13,7 +13,7 @@ class Door(Protocol):
     """Gives applications that answer in the place of the whole one, and wait for nothing.
 
     Attributes:
-        crowd: What the connections share.
+        crowd: The bounds that all connections share.
     """
 
     crowd: Crowd
@@ -30,7 +30,7 @@ class OpenDoor:
 
     Args:
         exchange: The exchange that answers.
-        crowd: What the connections share.
+        crowd: The bounds that all connections share.
     """
 
     def __init__(self, exchange: Exchange, crowd: Crowd) -> None:

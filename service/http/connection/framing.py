@@ -1,4 +1,4 @@
-"""What a request's headers say about its body, and whether HTTP allows them."""
+"""Finding in a request's headers how long its body is, and whether HTTP allows them."""
 
 from collections.abc import Iterable
 from typing import Final, NamedTuple

@@ -46,7 +46,7 @@ class Head:
         return end
 
     def wanted(self, piece: bytes) -> bytes:
-        """What to parse of the next piece of the head."""
+        """The part of the next piece that is to be parsed."""
         if b"\n" not in self._first_line and len(self._first_line) < MAX_FIRST_LINE:
             self._first_line += piece
         piece, self._held = self._held + piece, b""

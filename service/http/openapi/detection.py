@@ -15,9 +15,14 @@ CLASSES_IN_JSON: Final = [
     {"type": "integer"},
     {"type": "null"},
 ]
-# One grey pixel.
+# A PNG of a QR code, which says "yolox-serve".
 EXAMPLE_IMAGE: Final = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+    "iVBORw0KGgoAAAANSUhEUgAAAUAAAADwAQAAAABZVoDGAAABH0lEQVR42u2ZMW7EIBREZ6xIptsjmJvkZAGbSLnX3g"
+    "QfwR00nhSbKLurLVLz/6+QeM0I/mdGUPhfTXDQQQcddNBBBx00CG4kGQuATpKTDdWU1JCAgkXSauRSdE6AGBOwMZpq"
+    "BaoWewOgAMmU6lnn7zKrGlEtkgHosWAnOe4044to3wNPQzdcJMkckLBPQLGhusyVqpQYoGDlrPPxnhnRI7Cc2E8jjv"
+    "RSKU3zdQVKt+JScsMHo8Jydkoy4sNvxoxHpMSwG/Hht8wFoPSYj5iGVQ3d1SapLVv7MWm83xs+c11q6vFz5KT59sKu"
+    "NUzzNX61ZKOv/4Q/NbWBzKWw50vFyO/1wzRbAWA558oGzDUPO83o36kOOuiggw466KCDj/UNB/yaHSppwdMAAAAASU"
+    "VORK5CYII="
 )
 EXAMPLE_ANSWER: Final = {
     "model": {"name": "yolox-nano", "version": "0.1.1rc0", "provider": "CPUExecutionProvider"},
@@ -88,7 +93,10 @@ def detect_bodies() -> Described:
                 },
                 "image/*": {"schema": IMAGE_FILE},
                 "application/octet-stream": {"schema": IMAGE_FILE},
-                "application/json": {"schema": {"$ref": "#/components/schemas/DetectJson"}},
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/DetectJson"},
+                    "example": {"images": [EXAMPLE_IMAGE], "confidence": 0.3},
+                },
             },
         }
     }

@@ -1,4 +1,4 @@
-"""What HTTP/1.1 asks of a connection, in whatever pieces a request comes."""
+"""The rules of HTTP/1.1 for a connection, in whatever pieces a request comes."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What the connections of a server share: room, the count of those dropped, turns, and memory."""
+"""Bounds that the connections of a server share: their number, turns, and unread answers."""
 
 import asyncio
 import socket

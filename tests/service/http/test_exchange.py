@@ -137,7 +137,7 @@ def without_time(answer: bytes) -> list[bytes]:
 def test_what_is_no_request_is_counted_and_answered_in_the_same_place() -> None:
     with serving() as client:
         rejecting = client.app.rejecting  # type: ignore[attr-defined]
-        (answer, _) = fed(b"\x16\x03\x01\r\n\r\n", app=client.app, rejects=rejecting)
+        answer, *_ = fed(b"\x16\x03\x01\r\n\r\n", app=client.app, rejects=rejecting)
         assert answer.startswith(b"HTTP/1.1 400 ")
         top, _, body = answer.partition(b"\r\n\r\n")
         assert json.loads(body)["request_id"].encode() in top
