@@ -1,10 +1,13 @@
 """Tells by its first bytes what a file is."""
 
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
 from typing import Final, Literal, get_args
 
 from service.errors import UnsupportedTypeError
 
-Kind = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
+Kind = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC"]
 
 # Offset and bytes by which a file claims to be of an accepted kind.
 ACCEPTED: Final[tuple[tuple[int, bytes, Kind], ...]] = (
@@ -63,6 +66,17 @@ CONTAINER_BRANDS: Final = frozenset(
 MAX_BRANDS: Final = 64
 
 
+@cache
+def reads_heic() -> bool:
+    """Whether the extra `heic` is installed."""
+    return find_spec("pi_heif") is not None
+
+
+def accepted_kinds() -> Sequence[str]:
+    """The kinds that this installation reads."""
+    return [kind for kind in get_args(Kind) if kind != "HEIC" or reads_heic()]
+
+
 def has_image_signature(content: bytes) -> bool:
     """Whether the first bytes claim to be an image, even one that is not accepted."""
     is_accepted = any(content.startswith(magic, at) for at, magic, _ in ACCEPTED)
@@ -81,12 +95,14 @@ def identify(content: bytes) -> Kind:
     brands = brands_of(content)
     if AVIF_BRANDS & set(brands):
         return "AVIF"
+    if HEIC_BRANDS & set(brands) and reads_heic():
+        return "HEIC"
     name = _media_name(brands) if brands else _other_name(content)
     raise (
         refusal(name)
         if name
         else UnsupportedTypeError(
-            f"this is not an image of an accepted type ({', '.join(get_args(Kind))})"
+            f"this is not an image of an accepted type ({', '.join(accepted_kinds())})"
         )
     )
 
@@ -97,7 +113,7 @@ def refusal(name: str) -> UnsupportedTypeError:
     Args:
         name: The name of its kind.
     """
-    accepted = ", ".join(get_args(Kind))
+    accepted = ", ".join(accepted_kinds())
     return UnsupportedTypeError(
         f"this is {name}, not an image of an accepted type ({accepted}); send JPEG"
     )

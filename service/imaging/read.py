@@ -8,6 +8,7 @@ from typing import Final
 from PIL import Image, UnidentifiedImageError
 
 from service.errors import InvalidImageError, MalformedRequestError, ServiceError, TooLargeError
+from service.imaging.heic import HeicFile
 from service.imaging.image_file import ImageFile, Size
 from service.imaging.jpeg import JpegFile
 from service.imaging.kinds import Kind, identify
@@ -17,7 +18,8 @@ from service.imaging.pixels import SIDEWAYS, Pixels, turn_upright
 from service.imaging.tiff import TiffFile
 
 OPENERS: Final[Mapping[Kind, Callable[[bytes], ImageFile]]] = {
-    file.kind: file for file in (JpegFile, PngFile, WebpFile, GifFile, BmpFile, TiffFile, AvifFile)
+    file.kind: file
+    for file in (JpegFile, PngFile, WebpFile, GifFile, BmpFile, TiffFile, AvifFile, HeicFile)
 }
 # Up to here an image takes 27 MB at most, and the threads are what bounds the memory of all.
 SMALL_PIXELS: Final = 1_000_000

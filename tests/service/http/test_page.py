@@ -137,7 +137,7 @@ def test_the_description_has_a_body_that_works_and_the_picture_answers(client: T
     assert body["images"] == [EXAMPLE_IMAGE]
     assert client.post("/detect", json=body).status_code == 200
     kinds = set(operation["responses"]["200"]["content"])
-    assert kinds == {"application/json", "image/png", "image/jpeg"}
+    assert kinds == {"application/json", "text/plain", "image/png", "image/jpeg"}
 
 
 def commands() -> list[str]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.errors import InvalidImageError, ServiceError, UnsupportedTypeError
+from service.imaging import kinds
 from service.imaging.read import read_image
 from support.pictures import encode, photo_like
 
@@ -327,7 +328,10 @@ def box(major: bytes, *others: bytes) -> bytes:
         (b"iVBORw0KGgoAAAANSUhEUg==", "base64"),
     ],
 )
-def test_a_file_of_another_kind_is_refused_by_its_name(content: bytes, name: str) -> None:
+def test_a_file_of_another_kind_is_refused_by_its_name(
+    content: bytes, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinds, "reads_heic", lambda: False)
     with pytest.raises(UnsupportedTypeError, match=f"this is .*{name}.*accepted type.*; send JPEG"):
         rgb_of(content)
 
