@@ -3,7 +3,8 @@
 # make test    run the tests
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
 # make walk    list the files that a request goes through, in order
-# make check   check format, lint, types and import contracts, and run the tests, as CI does
+# make check   check format, lint, types and import contracts, run the tests and the short trials, as CI does
+# make qa      the trials: hostile input, slow clients, kills, rolling restarts, soak (ten minutes; a table)
 # make fix     let the tools fix what they can
 # PYTHON=python3.13 chooses the interpreter; EXTRA="..." adds flags to the server.
 
@@ -31,8 +32,9 @@ BIN := $(VENV)/bin
 SERVE_STAMP := $(SERVE_VENV)/.installed-serve-$(RUNTIME)
 DEV_STAMP := $(VENV)/.installed-dev
 PROMETHEUS := $(VENV)/prometheus/usr/bin/promtool
+BALANCERS := $(VENV)/balancers/usr/sbin/haproxy
 
-.PHONY: serve test train-demo walk check lint fix clean
+.PHONY: serve test train-demo walk qa qa-short check lint fix clean
 
 serve: $(SERVE_STAMP)
 	@model="$(MODEL)"; \
@@ -42,7 +44,7 @@ serve: $(SERVE_STAMP)
 	esac; \
 	exec $(SERVE_VENV)/bin/python -m service $${model:+--model "$$model"} $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DEVICE),--device $(DEVICE)) $(EXTRA)
 
-test: $(DEV_STAMP) $(PROMETHEUS)
+test: $(DEV_STAMP) $(PROMETHEUS) $(BALANCERS)
 	$(BIN)/python -m pytest
 
 train-demo: $(DEV_STAMP)
@@ -56,7 +58,13 @@ train-demo: $(DEV_STAMP)
 walk: $(DEV_STAMP)
 	$(BIN)/python benchmarks/walk.py
 
-check: lint test
+qa: $(DEV_STAMP) $(BALANCERS)
+	$(BIN)/python -m benchmarks.qa
+
+qa-short: $(DEV_STAMP) $(BALANCERS)
+	$(BIN)/python -m benchmarks.qa --short
+
+check: lint test qa-short
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
@@ -98,3 +106,12 @@ $(PROMETHEUS): | $(BIN)/python
 	  && $(APT) update && cd $(VENV)/apt && $(APT) download prometheus \
 	  && dpkg-deb -x prometheus_*.deb ../prometheus && rm -r ../apt; } >/dev/null 2>&1 \
 	  || echo "note: Prometheus could not be installed; the tests that need it are skipped" >&2
+
+# So they do with nginx and haproxy, which also need libraries that the machine may lack.
+$(BALANCERS): | $(BIN)/python $(PROMETHEUS)
+	@command -v nginx >/dev/null && command -v haproxy >/dev/null || { \
+	  mkdir -p $(VENV)/apt/lists/partial $(VENV)/apt/archives/partial \
+	  && $(APT) update && $(APT) -y --download-only --no-install-recommends install nginx haproxy \
+	  && for package in $(VENV)/apt/archives/*.deb; do dpkg-deb -x $$package $(VENV)/balancers || exit 1; done \
+	  && rm -r $(VENV)/apt; } >/dev/null 2>&1 \
+	  || echo "note: nginx and haproxy could not be installed; the tests that need them are skipped" >&2

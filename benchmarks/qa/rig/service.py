@@ -1,0 +1,132 @@
+"""The server under trial: `python -m service` on a port that it keeps over restarts."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from benchmarks.qa.rig.programs import Program, free_port
+
+QUIET: Final = ("--device", "cpu", "--log-format", "json", "--log-level", "warning")
+PEAK: Final = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
+HEALTH_TIMEOUT_S: Final = 5.0
+
+
+class Service(Program):
+    """A server with the embedded model, in one process or several.
+
+    Args:
+        folder: Where its log goes.
+        flags: Its flags.
+    """
+
+    def __init__(self, folder: Path, flags: Sequence[str] = ()) -> None:
+        port = free_port()
+        command = [sys.executable, "-m", "service", "--port", str(port), *QUIET, *flags]
+        super().__init__(command, port, folder / f"service-{port}.log")
+        self._peak_mib = 0.0
+
+    def is_up(self) -> bool:
+        """Whether it is ready."""
+        with suppress(OSError, http.client.HTTPException):
+            address = ("127.0.0.1", self.port)
+            with closing(http.client.HTTPConnection(*address, timeout=HEALTH_TIMEOUT_S)) as asked:
+                asked.request("GET", "/health/ready", headers={"Connection": "close"})
+                return asked.getresponse().status == http.HTTPStatus.OK
+        return False
+
+    def terminate(self) -> int:
+        """Send SIGTERM and wait for the end; gives the exit code."""
+        self.peak_mib()
+        return super().terminate()
+
+    def kill(self) -> None:
+        """End it on the spot, as the kernel does with a process that takes too much memory."""
+        self.peak_mib()
+        self.process.kill()
+        self.process.wait()
+
+    def kill_worker(self) -> None:
+        """End one of its workers on the spot."""
+        self.peak_mib()
+        os.kill(children(self.process.pid)[-1], signal.SIGKILL)
+
+    def peak_mib(self) -> float:
+        """The most memory that one of its processes has had at any time, in MiB."""
+        pids = [self.process.pid, *children(self.process.pid)]
+        self._peak_mib = max([self._peak_mib, *map(_peak_of, pids)])
+        return self._peak_mib
+
+    def errors(self) -> list[str]:
+        """Lines of its log that tell of an error, and lines that are no log lines, as of a crash."""
+        return [line for line in self.log.read_text().splitlines() if _is_error(line)]
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process started, with what these started."""
+    found = list[int]()
+    with suppress(OSError):
+        for file in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, file.read_text().split()):
+                found += [child, *children(child)]
+    return found
+
+
+def _peak_of(pid: int) -> float:
+    try:
+        found = PEAK.search(Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0.0
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def _is_error(line: str) -> bool:
+    try:
+        level = json.loads(line).get("level")
+    except (ValueError, AttributeError):
+        return bool(line.strip())
+    return level in ("error", "critical")
+
+
+@contextmanager
+def running(folder: Path, *flags: str) -> Iterator[Service]:
+    """A server that is ready, for the length of a trial."""
+    with closing(Service(folder, flags)) as service:
+        service.start()
+        service.wait_until_up()
+        yield service
+
+
+@contextmanager
+def fleet(folder: Path, count: int, *flags: str) -> Iterator[list[Service]]:
+    """Several servers that are ready."""
+    with ExitStack() as opened:
+        services = [opened.enter_context(closing(Service(folder, flags))) for _ in range(count)]
+        for service in services:
+            service.start()
+        for service in services:
+            service.wait_until_up()
+        yield services
+
+
+def restart_one_after_another(services: Sequence[Service], pause_s: float) -> list[int]:
+    """Restart each as soon as the one before it is ready again; gives their exit codes.
+
+    Args:
+        services: The servers.
+        pause_s: Time to wait before each but the first, so that a balancer has found the last.
+    """
+    codes = list[int]()
+    for number, service in enumerate(services):
+        time.sleep(pause_s if number else 0)
+        codes.append(service.terminate())
+        service.start()
+        service.wait_until_up()
+    return codes
