@@ -7,8 +7,7 @@ a socket and, if there are several, their metrics, as with `--workers`. The engi
 rows for any image; like a GPU's, it is one instance that runs batches. Images have the size of the
 network's input, 64 x 64 pixels, and their files have 64 KiB: a BMP with bytes after its end, or a
 JPEG with a long comment. The cost of decoding them is printed as well. Log lines go to a file. With
-`--refused` the server drains and refuses every request, which costs as much as refusals by a full
-queue.
+`--refused` the server admits nothing any more, which costs as much as refusals by a full queue.
 
 The floor runs in turns with the server: the same uvicorn and protocol in front of an application
 that reads the body and answers the same bytes. The columns:

@@ -24,6 +24,7 @@ from service.http.exchange import Exchange
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
+from service.process.model_pin import ModelPin
 from service.process.server import SharedPort, run, uvicorn_config
 from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
@@ -95,16 +96,19 @@ class Service:
         configure_logs("json", self.log_level)
         if place is not None:
             write_metrics_as(place)
-        metrics = Metrics(None if place is None else Path(os.environ[FOLDER_VARIABLE]))
-        loads = WorkerLoads.attach(Path(os.environ[FOLDER_VARIABLE]) / LOADS_FILE, place or 0)
+        folder = Path(os.environ[FOLDER_VARIABLE])
+        metrics = Metrics(None if place is None else folder)
+        loads = WorkerLoads.attach(folder / LOADS_FILE, place or 0)
         app = create_app(settings, FreeEngine(self.boxes), metrics, loads)
+
+        shared = SharedPort(listener, loads, ModelPin(folder), sign=lambda: None)
 
         def begin() -> None:
             if self.refuses:
                 app.running.detector.refuse_new()
             started.set()
 
-        sys.exit(run(app, settings, SharedPort(listener, loads), begin))
+        sys.exit(run(app, settings, shared, begin))
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,14 @@ class MethodNotAllowedError(ServiceError):
     slug = "method-not-allowed"
 
 
+class NotAliveError(ServiceError):
+    """Only a restart of the server would help; only the liveness check answers so."""
+
+    status = 503
+    title = "Not alive"
+    slug = "not-alive"
+
+
 class NotReadyError(ServiceError):
     """The server should get no new work at present; only the readiness check answers so."""
 

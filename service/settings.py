@@ -20,6 +20,9 @@ ModelFile = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 # Pillow warns about images with more pixels than this, and refuses those with twice as many.
 MAX_IMAGE_PIXELS = 89_478_485
 
+# An engine that fails this many probes in a row will not come back.
+MAX_FAILED_PROBES = 6
+
 # Compose files and the commands of `model_export` read these from the same environment.
 OTHER_VARIABLES = {
     "YOLOX_API_KEY_FILE",
@@ -185,7 +188,7 @@ class Settings(BaseSettings):
 
     # Life cycle
     max_failed_probes: int = Field(
-        6,
+        MAX_FAILED_PROBES,
         ge=0,
         description="Failed probes of the model in a row after which the server ends (0: never)",
     )

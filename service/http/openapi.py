@@ -36,6 +36,6 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     }.items()
 }
 KEY_PROBLEM: Final[dict[int | str, dict[str, Any]]] = {401: PROBLEMS[401]}
-NOT_READY: Final[dict[int | str, dict[str, Any]]] = {
+UNHEALTHY: Final[dict[int | str, dict[str, Any]]] = {
     503: {"description": "Why not", "model": Problem}
 }

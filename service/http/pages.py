@@ -11,9 +11,9 @@ from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, Field
 
 from service.core.contract import ModelContract
-from service.errors import NotReadyError
+from service.errors import NotAliveError, NotReadyError
 from service.http.exchange import KeyedRoute
-from service.http.openapi import KEY_PROBLEM, NOT_READY
+from service.http.openapi import KEY_PROBLEM, UNHEALTHY
 from service.http.options import DetectQuery
 from service.http.running import Running
 
@@ -70,9 +70,9 @@ class Pages:
         """A route for each page."""
         return [
             KeyedRoute("/model", self.model, self._running.settings.api_key, responses=KEY_PROBLEM),
-            APIRoute("/health/live", self.live),
+            APIRoute("/health/live", self.live, responses=UNHEALTHY),
             _head("/health/live", self.live),
-            APIRoute("/health/ready", self.ready, responses=NOT_READY),
+            APIRoute("/health/ready", self.ready, responses=UNHEALTHY),
             _head("/health/ready", self.ready),
             APIRoute("/metrics", self.metrics, response_class=Response),
             APIRoute("/", self.root, include_in_schema=False),
@@ -98,7 +98,10 @@ class Pages:
         )
 
     async def live(self) -> Health:
-        """The process answers."""
+        """The process answers, and its engine has not failed for good."""
+        reason = self._running.dead_reason()
+        if reason is not None:
+            raise NotAliveError(reason)
         return Health(status="alive")
 
     async def ready(self) -> Health:

@@ -10,7 +10,7 @@ from service.observe.gpus import watch_gpus
 from service.observe.metrics import Metrics
 from service.pipeline.detector import Detector
 from service.queue.cpu_sharing import WorkerLoads
-from service.settings import Settings
+from service.settings import MAX_FAILED_PROBES, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,12 @@ class Running:
     defaults: DetectionOptions
     model: ModelRef
     engine: Engine
+
+    def dead_reason(self) -> str | None:
+        """Why only a new process would help, or None."""
+        failed = self.detector.failed_probes
+        limit = self.settings.max_failed_probes or MAX_FAILED_PROBES
+        return None if failed < limit else f"the last {failed} probes of the model failed"
 
 
 def assemble(

@@ -52,6 +52,7 @@ class Detector:
     Attributes:
         contract: The same.
         failed_probes: How many probes have failed since one succeeded.
+        draining: Whether the server is about to stop. It is unready then, but serves on.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Detector:
         self._suspicion = asyncio.Event()
         self._is_broken = False
         self.failed_probes = 0
+        self.draining = False
 
     async def start(self) -> None:
         """Start all threads, and try one inference before anyone can call this ready."""
@@ -90,15 +92,21 @@ class Detector:
 
     async def stop(self) -> None:
         """Finish accepted work, then end every task and thread."""
+        self.refuse_new()
         if self._heartbeat is not None:
             self._heartbeat.cancel()
         await self._batcher.stop()
         self._pipeline.stop()
         self._drawing.stop()
 
+    def drain(self) -> None:
+        """Be unready from now on. Safe in a signal handler."""
+        self.draining = True
+
     def refuse_new(self) -> None:
-        """Begin to drain: be unready, and refuse new requests. Safe in a signal handler."""
-        self._admission.start_draining()
+        """Let no request or image in any more; those that are in are finished."""
+        self.drain()
+        self._admission.close()
 
     def arrive(self) -> Upload:
         """Let a request in before its body is read, if there is room for an image of it.
@@ -115,7 +123,7 @@ class Detector:
 
     def unready_reason(self) -> str | None:
         """Why this server should get no new work, or None."""
-        if self._admission.draining:
+        if self.draining:
             return "the server is shutting down"
         if self._batcher.failures_in_a_row >= FAILURES_UNTIL_UNREADY:
             return f"the last {self._batcher.failures_in_a_row} batches failed"
@@ -257,7 +265,7 @@ class Detector:
         except ServiceError as error:
             self._is_broken = isinstance(error, NotFiniteError)
             # A full queue says nothing while images succeed; where none does, no probe got through.
-            self.failed_probes += not self._admission.draining
+            self.failed_probes += not self.draining
             log.warning("probe failed", detail=error.detail)
         except Exception:
             self.failed_probes += 1

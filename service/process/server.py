@@ -31,6 +31,7 @@ from service.http.connection.uvicorn_hooks import HookedServer
 from service.imaging.memory import give_back_large_blocks
 from service.observe.metrics import Metrics
 from service.process.acceptor import Acceptor
+from service.process.closing_port import HANDSHAKE_S, begin_no_connections
 from service.process.model_pin import ModelPin
 from service.queue.cpu_sharing import WorkerLoads
 from service.queue.threads import any_at_work
@@ -69,14 +70,15 @@ class SharedPort:
 
 
 class DrainingServer(HookedServer):
-    """On SIGTERM, turns unready and refuses new work at once, and closes its port `grace_s` later.
+    """On SIGTERM, turns unready at once, but serves on and closes its port only `grace_s` later.
 
-    During the grace, balancers that poll readiness can move on before connections are refused.
-    Ctrl-C skips the grace. The process then exits with 0; a second signal ends it at once, with 1.
+    During the grace, balancers that poll readiness move on. Each answer closes its connection, so
+    that clients open a new one, perhaps to another server. Ctrl-C skips the grace. Once all that
+    was asked is answered, the process exits with 0; a second signal ends it at once, with 1.
 
     Args:
         config: uvicorn's settings.
-        refuse_new: Begins the drain; called in a signal handler.
+        drain: Turns the server unready; called in a signal handler.
         grace_s: Time between SIGTERM and closing the port, in seconds.
         shared: The port, if other processes share it; by default the server opens the port that
             `config` names.
@@ -87,14 +89,14 @@ class DrainingServer(HookedServer):
     def __init__(
         self,
         config: uvicorn.Config,
-        refuse_new: Callable[[], None],
+        drain: Callable[[], None],
         grace_s: float,
         shared: SharedPort | None = None,
         on_started: Callable[[], None] = lambda: None,
         is_beyond_hope: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(config, listens=shared is None)
-        self._refuse_new = refuse_new
+        self._drain = drain
         self._grace_s = grace_s
         self._shared = shared
         self._acceptor: Acceptor | None = None
@@ -102,9 +104,11 @@ class DrainingServer(HookedServer):
         self._is_beyond_hope = is_beyond_hope
         self._signs: asyncio.Task[None] | None = None
         self._close_at: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def serving(self) -> None:
         """Accept connections from a shared port, and report that the server is up."""
+        self._loop = asyncio.get_running_loop()
         if self._shared is not None:
             listener, loads = self._shared.listener, self._shared.loads
             self._acceptor = Acceptor(listener, loads, self.new_connection, self.connections)
@@ -123,7 +127,13 @@ class DrainingServer(HookedServer):
             await asyncio.sleep(SIGN_S)
 
     async def stopping(self) -> None:
-        """Accept no more connections from a shared port."""
+        """Accept the connections that have begun, and no others.
+
+        A shared port is another process's to close.
+        """
+        for listener in self.listeners:
+            begin_no_connections(listener)
+        await asyncio.sleep(HANDSHAKE_S)
         if self._acceptor is not None:
             await self._acceptor.stop()
 
@@ -131,10 +141,11 @@ class DrainingServer(HookedServer):
         """Begin to drain; end at once if the server has not started, or is draining already."""
         if self._close_at is not None:
             os._exit(1)
-        if not self.started:
+        if self._loop is None:
             self.should_exit = True
             return
-        self._refuse_new()
+        self._drain()
+        self._loop.call_soon_threadsafe(self.close_after_answers)
         self._close_at = time.monotonic() + (self._grace_s if number == signal.SIGTERM else 0)
 
     def ticked(self) -> bool:
@@ -208,14 +219,13 @@ def run(
 ) -> int:
     """Serve an application until a signal; arguments and exit code are those of `serve`."""
     config = uvicorn_config(app, settings, app)
-    detector, limit = app.running.detector, settings.max_failed_probes
     server = DrainingServer(
         config,
-        detector.refuse_new,
+        app.running.detector.drain,
         settings.drain_grace_s,
         shared,
         on_started,
-        lambda: 0 < limit <= detector.failed_probes,
+        lambda: settings.max_failed_probes > 0 and app.running.dead_reason() is not None,
     )
     try:
         server.run()

@@ -19,6 +19,7 @@ from typing import Final
 import structlog
 
 from service.observe.process_group import FOLDER_VARIABLE, forget_gauges, write_process_ids
+from service.process.closing_port import begin_no_connections
 from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
 
@@ -47,7 +48,7 @@ def supervise(settings: Settings, arguments: Sequence[str]) -> int:
         log.error("cannot listen", host=settings.host, port=settings.port, error=str(error))  # noqa: TRY400
         return 1
     with listener, tempfile.TemporaryDirectory(prefix="yolox-metrics-") as folder:
-        supervisor = Supervisor(settings.workers, arguments, listener, Path(folder))
+        supervisor = Supervisor(settings, arguments, listener, Path(folder))
         with _woken_by_signals() as wakeup:
             return supervisor.run(wakeup)
 
@@ -69,25 +70,27 @@ class Supervisor:
     hangs is killed.
 
     Args:
-        workers: Number of workers.
+        settings: The server's settings.
         arguments: The flags of each worker.
         listener: The bound socket from which the workers accept connections.
         folder: Holds the files that the workers share: metrics and loads.
     """
 
     def __init__(
-        self, workers: int, arguments: Sequence[str], listener: socket.socket, folder: Path
+        self, settings: Settings, arguments: Sequence[str], listener: socket.socket, folder: Path
     ) -> None:
-        self._places = range(workers)
+        self._places = range(settings.workers)
+        self._drain_grace_s = settings.drain_grace_s
         self._arguments = arguments
         self._listener = listener
         self._folder = folder
-        WorkerLoads.create(folder / LOADS_FILE, workers)
+        WorkerLoads.create(folder / LOADS_FILE, settings.workers)
         self._selector = selectors.DefaultSelector()
         self._workers: dict[int, _Worker] = {}
         self._start_at = time.monotonic()
         self._pause_s = FIRST_PAUSE_S
         self._stopping = False
+        self._close_port_at: float | None = None
         self._exit_code = 0
 
     def run(self, wakeup: socket.socket) -> int:
@@ -107,13 +110,26 @@ class Supervisor:
                     else:
                         self._hear(key.data)
                 self._end_silent_workers(time.monotonic() - began)
+                self._close_port_in_time()
         return self._exit_code
 
     def _seconds_to_listen(self) -> float | None:
-        to_start = self._seconds_to_start()
-        if not any(worker.serving for worker in self._workers.values()):
-            return to_start
-        return LISTENING_S if to_start is None else min(to_start, LISTENING_S)
+        limits = [self._seconds_to_start()]
+        if any(worker.serving for worker in self._workers.values()):
+            limits.append(LISTENING_S)
+        if self._close_port_at is not None:
+            limits.append(max(0.0, self._close_port_at - time.monotonic()))
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _close_port_in_time(self) -> None:
+        """Close the port once the grace is over; the workers, which have copies, do so just after.
+
+        Attempts to connect must be ignored before the first worker stops accepting.
+        """
+        if self._close_port_at is not None and time.monotonic() >= self._close_port_at:
+            self._close_port_at = None
+            begin_no_connections(self._listener.fileno())
+            self._listener.close()
 
     def _end_silent_workers(self, passed_s: float) -> None:
         """Kill the workers that hang; others take their places.
@@ -195,8 +211,9 @@ class Supervisor:
     def _pass_on(self, number: int) -> None:
         """Let the workers drain at the first signal, and kill them at the second."""
         again, self._stopping = self._stopping, True
-        # The workers have copies. With the supervisor's closed, the port closes with the last one.
-        self._listener.close()
+        if not again:
+            grace_s = self._drain_grace_s if number == signal.SIGTERM else 0.0
+            self._close_port_at = time.monotonic() + grace_s
         for worker in self._workers.values():
             first = number if worker.serving else signal.SIGTERM
             worker.process.send_signal(signal.SIGKILL if again else first)

@@ -64,8 +64,7 @@ class Admission:
     Attributes:
         capacity: Permits that can be held at once.
         held: Permits that are held now.
-        draining: Whether new requests are refused because the server is shutting down.
-        closed: Whether no image gets a permit any more.
+        closed: Whether nothing is let in any more, because the server is shutting down.
     """
 
     def __init__(self, capacity: int, metrics: Metrics) -> None:
@@ -74,17 +73,12 @@ class Admission:
         self._uploads: dict[Upload, float] = {}
         self._seconds_per_image = 0.0
         self.held = 0
-        self.draining = False
         self.closed = False
         self._drained = asyncio.Event()
 
-    def start_draining(self) -> None:
-        """Refuse new requests from now on; requests that are in still get permits."""
-        self.draining = True
-
     def close(self) -> None:
-        """Refuse every image from now on."""
-        self.draining = self.closed = True
+        """Refuse every request and every image from now on."""
+        self.closed = True
         self._note_drained()
 
     async def drained(self) -> None:
@@ -93,7 +87,7 @@ class Admission:
 
     def refusal(self) -> ServiceError | None:
         """Why a new request would be refused now, or None."""
-        return None if self._has_room() else self._error(closed=self.draining)
+        return None if self._has_room() else self._error()
 
     def admit_request(self) -> Upload:
         """Let a new request in; the caller enters the result while it reads the body.
@@ -106,7 +100,7 @@ class Admission:
             DrainingError: The server is shutting down.
         """
         if not self._has_room():
-            raise self._error(closed=self.draining)
+            raise self._error()
         return Upload(self._uploads)
 
     def admit_image(self) -> Permit:
@@ -117,7 +111,7 @@ class Admission:
             DrainingError: Admission is closed.
         """
         if self.closed or self.held >= self.capacity:
-            raise self._error(closed=self.closed)
+            raise self._error()
         self.held += 1
         self._metrics.queue_images.set(self.held)
         return Permit(self)
@@ -142,10 +136,10 @@ class Admission:
         slow = [upload for upload, began in self._uploads.items() if began < slow_since]
         for upload in slow:
             del self._uploads[upload]
-        return not self.draining and self.held + len(self._uploads) < self.capacity
+        return not self.closed and self.held + len(self._uploads) < self.capacity
 
-    def _error(self, *, closed: bool) -> ServiceError:
-        if closed:
+    def _error(self) -> ServiceError:
+        if self.closed:
             return DrainingError("the server is shutting down", retry_after_s=1)
         return QueueFullError(
             f"all {self.capacity} places in the queue are taken",

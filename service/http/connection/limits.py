@@ -178,9 +178,10 @@ class LimitedConnection(Connection):
             self.transport.abort()
         return True
 
-    def stopping(self) -> None:
-        """Wait for no client's body."""
+    def stopping(self) -> bool:
+        """Wait for no body that is not wanted, but for a head that has begun."""
         self._may_linger = False
+        return not (self.in_head and self._head_bytes)
 
     def refuse(self, error: ServiceError) -> None:
         """Answer with a problem document, and hang up."""

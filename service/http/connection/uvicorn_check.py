@@ -117,6 +117,8 @@ USED: Final = (
     Fields(CYCLE, "body keep_alive response_complete response_started scope transport"),
     Fields(CYCLE, "waiting_for_100_continue"),
     Fields(SERVER, "config server_state should_exit started"),
+    Fields(SERVER, "servers", set_in="startup"),
+    Fields(uvicorn.Config, "encoded_headers"),
     Fields(SERVER, "lifespan", set_in="_serve"),
     Fields(ServerState, "connections default_headers"),
     Fields(FlowControl, "write_paused"),

@@ -7,7 +7,7 @@ docs/decisions/http-overrides.md says what they buy.
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from types import FrameType
@@ -79,8 +79,9 @@ class Connection(HttpToolsProtocol):
         """Nothing came for as long as a connection is kept; whether to end it."""
         return True
 
-    def stopping(self) -> None:
-        """The server begins to stop."""
+    def stopping(self) -> bool:
+        """The server begins to stop; whether to close, unless a request is being answered."""
+        return True
 
     def refuse(self, error: ServiceError) -> None:
         """The client sent something that is not HTTP."""
@@ -145,6 +146,11 @@ class Connection(HttpToolsProtocol):
     def asks_for_other_protocol(self) -> bool:
         """Whether the head that was parsed last would go on in something else than HTTP/1.1."""
         return self.parser.should_upgrade()
+
+    def close_after_answer(self) -> None:
+        """Close when the answer that is due is out."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def answer_no_request(self, app: ASGIApp) -> None:
         """Have an application answer what is no request, and close."""
@@ -236,8 +242,8 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Called by the server."""
-        self.stopping()
-        super().shutdown()
+        if self.stopping():
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         """Called for bytes that the parser does not take."""
@@ -297,6 +303,20 @@ class HookedServer(uvicorn.Server):
     def connections(self) -> AbstractSet[asyncio.Protocol]:
         """The connections that are open."""
         return self.server_state.connections
+
+    @property
+    def listeners(self) -> Sequence[int]:
+        """File descriptors of the sockets on which the server listens by itself."""
+        return [listener.fileno() for server in self.servers for listener in server.sockets]
+
+    def close_after_answers(self) -> None:
+        """Have every answer from now on say that it is its connection's last."""
+        close = (b"connection", b"close")
+        # uvicorn takes these for all answers whenever the time of day, which is among them, moves.
+        self.config.encoded_headers = [*self.config.encoded_headers, close]
+        self.server_state.default_headers = [*self.server_state.default_headers, close]
+        for connection in self.connections:
+            cast("Connection", connection).close_after_answer()
 
     def new_connection(self) -> asyncio.Protocol:
         """A protocol for a connection that the server did not accept by itself."""

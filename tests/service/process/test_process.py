@@ -42,33 +42,85 @@ def test_a_server_answers_and_says_what_it_runs_on(running: Server) -> None:
     assert any("CPUExecutionProvider" in line for line in running.events)
 
 
-def test_sigterm_under_load_loses_no_accepted_request(running: Server) -> None:
-    """Four clients send without a pause; nobody sees anything but 200, and 503 while draining."""
-    statuses: list[int] = []
-    some_answered, draining = threading.Event(), threading.Event()
+class DrainClient:
+    """A client that sends without a pause until the port is closed.
 
-    def send_until_refused() -> None:
-        while True:
-            response = running.client.post("/detect", content=plain(255), headers=PNG)
-            statuses.append(response.status_code)
-            if len(statuses) > 20:
-                some_answered.set()
-            if response.status_code != 200:
-                assert response.headers["retry-after"]
-                draining.set()
-                return
+    Attributes:
+        answered: How many requests were answered with 200.
+        last_ones: How many of these answers closed their connection.
+    """
 
-    with ThreadPoolExecutor(4) as pool:
-        clients = [pool.submit(send_until_refused) for _ in range(4)]
+    def __init__(self, url: str, some_answered: threading.Event) -> None:
+        self._address = url.removeprefix("http://")
+        self._some_answered = some_answered
+        self.answered = self.last_ones = 0
+
+    def run(self) -> None:
+        """Fail at anything but 200; a new connection may be refused, and nothing else."""
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                self._use_a_connection()
+
+    def _use_a_connection(self) -> None:
+        connection = http.client.HTTPConnection(self._address, timeout=30)
+        connection.connect()
+        with contextlib.closing(connection):
+            while connection.sock is not None:
+                connection.request("POST", "/detect", plain(255), PNG)
+                answer = connection.getresponse()
+                assert (answer.status, answer.read() != b"") == (200, True)
+                self.answered += 1
+                self.last_ones += answer.headers["Connection"] == "close"
+                if self.answered > 5:
+                    self._some_answered.set()
+
+
+def drained_by(clients: int, running: Server) -> list[DrainClient]:
+    """Send SIGTERM to a server under load."""
+    some_answered = threading.Event()
+    crowd = [DrainClient(running.url, some_answered) for _ in range(clients)]
+    with ThreadPoolExecutor(clients) as pool:
+        futures = [pool.submit(client.run) for client in crowd]
         assert some_answered.wait(30)
         running.send(SIGTERM)
-        assert draining.wait(30)
-        assert running.client.get("/health/ready").status_code == 503
-        for client in clients:
-            client.result(timeout=30)
-    assert running.exit_code() == 0
-    assert set(statuses) == {200, 503}
-    assert statuses.count(503) == 4
+        for future in futures:
+            future.result(timeout=60)
+    return crowd
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigterm_under_load_loses_nothing(model: Path, workers: str) -> None:
+    """No request is refused, reset or left without an answer, up to the closing of the port."""
+    flags = ("--drain-grace-s", "1", "--workers", workers)
+    with server(model, *flags) as running, contextlib.ExitStack() as idle:
+        for _ in range(int(workers) if workers != "1" else 0):
+            running.wait_for("worker serves")
+        host, port = running.url.removeprefix("http://").split(":")
+        late = idle.enter_context(socket.create_connection((host, int(port))))
+        late.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\n")
+        crowd = drained_by(8, running)
+        # Its head began before the port closed.
+        late.sendall(b"\r\n")
+        answer = late.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+        assert running.exit_code() == 0
+    assert sum(client.last_ones for client in crowd) > len(crowd)
+
+
+def test_a_keep_alive_client_is_told_to_connect_anew(model: Path) -> None:
+    with server(model, "--drain-grace-s", "600") as running:
+        connection = http.client.HTTPConnection(running.url.removeprefix("http://"), timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", "/health/live")
+            assert connection.getresponse().read()
+            running.send(SIGTERM)
+            while running.client.get("/health/ready").status_code == 200:
+                pass
+            connection.request("GET", "/health/live")
+            answer = connection.getresponse()
+            assert (answer.status, answer.headers["Connection"]) == (200, "close")
+            assert running.client.post("/detect", content=plain(255), headers=PNG).is_success
 
 
 def test_ctrl_c_ends_at_once_and_cleanly(model: Path) -> None:
@@ -233,6 +285,8 @@ def test_an_engine_that_does_not_come_back_may_be_kept(model: Path) -> None:
         for _ in range(8):
             running.wait_for("probe failed")
         assert running.client.get("/health/ready").status_code == 503
+        dead = running.client.get("/health/live")
+        assert (dead.status_code, "probes" in dead.json()["detail"]) == (503, True)
         running.send(SIGTERM)
         assert running.exit_code() == 0
 

@@ -38,14 +38,13 @@ def test_a_permit_is_released_once() -> None:
     assert admission.held == 0
 
 
-def test_draining_refuses_requests_and_closing_refuses_images_too() -> None:
+def test_closing_refuses_requests_and_images() -> None:
     admission = Admission(2, Metrics())
-    admission.start_draining()
-    with pytest.raises(DrainingError):
-        admission.admit_request()
-    assert isinstance(admission.refusal(), DrainingError)
     with admission.admit_image():
         admission.close()
+        with pytest.raises(DrainingError):
+            admission.admit_request()
+        assert isinstance(admission.refusal(), DrainingError)
         with pytest.raises(DrainingError):
             admission.admit_image()
 
