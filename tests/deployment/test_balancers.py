@@ -1,0 +1,38 @@
+"""A server that ends behind a real nginx and a real haproxy: no request fails."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.qa.rig.balancers import haproxy, nginx, up
+from benchmarks.qa.rig.neighbours import asking
+from benchmarks.qa.rig.programs import find_program
+from benchmarks.qa.rig.service import fleet
+from support.programs import needed
+
+# The default of 2 s takes a server out after 6 s; `make qa` tries it, and rolling restarts.
+OFTEN = "inter 200ms"
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one process", "two workers"])
+def test_a_server_that_ends_under_load_fails_no_request(
+    tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    for program in ("nginx", "haproxy"):
+        needed(find_program, program)
+    with fleet(tmp_path, 3, *flags) as services:
+        ports = [service.port for service in services]
+        with (
+            up(nginx(tmp_path, ports)) as first,
+            up(haproxy(tmp_path, ports, OFTEN)) as second,
+            asking(first.port, clients=3, pause_s=0.05) as by_nginx,
+            asking(second.port, clients=3, pause_s=0.05) as by_haproxy,
+        ):
+            time.sleep(1)
+            assert services[1].terminate() == 0
+            time.sleep(0.5)
+        assert [service.errors() for service in services] == [[], [], []]
+    for heard in (by_nginx, by_haproxy):
+        assert (heard.wrong, heard.lost) == ([], [])
+        assert heard.asked > 20
