@@ -22,10 +22,9 @@ def test_a_server_that_ends_under_load_fails_no_request(
     for program in ("nginx", "haproxy"):
         needed(find_program, program)
     with fleet(tmp_path, 3, *flags) as services:
-        ports = [service.port for service in services]
         with (
-            up(nginx(tmp_path, ports)) as first,
-            up(haproxy(tmp_path, ports, OFTEN)) as second,
+            up(nginx(tmp_path, services)) as first,
+            up(haproxy(tmp_path, services, OFTEN)) as second,
             asking(first.port, clients=3, pause_s=0.05) as by_nginx,
             asking(second.port, clients=3, pause_s=0.05) as by_haproxy,
         ):

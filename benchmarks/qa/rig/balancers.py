@@ -40,26 +40,27 @@ backend service
 """
 
 
-def nginx(folder: Path, ports: Sequence[int], options: str = "") -> Program:
+def nginx(folder: Path, services: Sequence[Program], options: str = "") -> Program:
     """An nginx with its defaults, not started yet.
 
     Args:
         folder: Where its files go.
-        ports: Where the servers listen.
+        services: The servers.
         options: Parameters of each server in nginx's configuration; none are the defaults.
     """
-    servers = "\n".join(f"    server 127.0.0.1:{port} {options};" for port in ports)
+    servers = "\n".join(f"    server {each.host}:{each.port} {options};" for each in services)
     port = free_port()
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(temporary=TEMPORARY, servers=servers, port=port))
     return nginx_program(find_program("nginx"), config, folder, port)
 
 
-def haproxy(folder: Path, ports: Sequence[int], options: str = "") -> Program:
+def haproxy(folder: Path, services: Sequence[Program], options: str = "") -> Program:
     """A haproxy that asks each server whether it is ready; parameters are those of `nginx`."""
     port = free_port()
     servers = "\n".join(
-        f"  server s{each} 127.0.0.1:{each} check {options}".rstrip() for each in ports
+        f"  server {each.host} {each.host}:{each.port} check {options}".rstrip()
+        for each in services
     )
     config = folder / "haproxy.cfg"
     config.write_text(HAPROXY.format(port=port, servers=servers))

@@ -66,9 +66,10 @@ class Program:
 
     Args:
         command: The program and its arguments.
-        port: Where it listens, on this machine.
+        port: Where it listens.
         log: The file; output is appended to it.
         environment: Variables to add to those of this process.
+        host: The address on which it listens.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class Program:
         port: int,
         log: Path,
         environment: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
+        self.host = host
         self.port = port
         self.log = log
         self._command = [*command]
@@ -114,7 +117,7 @@ class Program:
         """Whether it accepts connections."""
         with socket.socket() as probe:
             probe.settimeout(1)
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self.host, self.port)) == 0
 
     def terminate(self) -> int:
         """Send SIGTERM and wait for the end; gives the exit code."""

@@ -25,19 +25,28 @@ class Service(Program):
     Args:
         folder: Where its log goes.
         flags: Its flags.
+        host: The address on which it listens.
+        port: Where it listens; by default a free port.
     """
 
-    def __init__(self, folder: Path, flags: Sequence[str] = ()) -> None:
-        port = free_port()
-        command = [sys.executable, "-m", "service", "--port", str(port), *QUIET, *flags]
-        super().__init__(command, port, folder / f"service-{port}.log")
+    def __init__(
+        self,
+        folder: Path,
+        flags: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        port: int | None = None,
+    ) -> None:
+        port = port or free_port()
+        command = [sys.executable, "-m", "service", "--host", host, "--port", str(port)]
+        log = folder / f"service-{host}-{port}.log"
+        super().__init__([*command, *QUIET, *flags], port, log, host=host)
         self._peak_mib = 0.0
 
     def is_up(self) -> bool:
         """Whether it is ready."""
         with suppress(OSError, http.client.HTTPException):
-            address = ("127.0.0.1", self.port)
-            with closing(http.client.HTTPConnection(*address, timeout=HEALTH_TIMEOUT_S)) as asked:
+            asked = http.client.HTTPConnection(self.host, self.port, timeout=HEALTH_TIMEOUT_S)
+            with closing(asked):
                 asked.request("GET", "/health/ready", headers={"Connection": "close"})
                 return asked.getresponse().status == http.HTTPStatus.OK
         return False
@@ -65,7 +74,7 @@ class Service(Program):
         return self._peak_mib
 
     def errors(self) -> list[str]:
-        """Lines of its log that tell of an error, and lines that are no log lines, as of a crash."""
+        """Lines of its log that tell of an error, or of a crash."""
         return [line for line in self.log.read_text().splitlines() if _is_error(line)]
 
 
@@ -106,9 +115,13 @@ def running(folder: Path, *flags: str) -> Iterator[Service]:
 
 @contextmanager
 def fleet(folder: Path, count: int, *flags: str) -> Iterator[list[Service]]:
-    """Several servers that are ready."""
+    """Several servers that are ready, on one port of an address for each, as replicas have."""
+    port = free_port()
+    hosts = [f"127.0.0.{2 + number}" for number in range(count)]
     with ExitStack() as opened:
-        services = [opened.enter_context(closing(Service(folder, flags))) for _ in range(count)]
+        services = [
+            opened.enter_context(closing(Service(folder, flags, host, port))) for host in hosts
+        ]
         for service in services:
             service.start()
         for service in services:
