@@ -17,6 +17,8 @@ from benchmarks.qa.rig.programs import Program, free_port
 QUIET: Final = ("--device", "cpu", "--log-format", "json", "--log-level", "warning")
 PEAK: Final = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 HEALTH_TIMEOUT_S: Final = 5.0
+# How Python and the C library begin to tell of an end that nobody planned.
+CRASHES: Final = ("Traceback", "Fatal Python error", "terminate called", "free()", "malloc()")
 
 
 class Service(Program):
@@ -39,7 +41,9 @@ class Service(Program):
         port = port or free_port()
         command = [sys.executable, "-m", "service", "--host", host, "--port", str(port)]
         log = folder / f"service-{host}-{port}.log"
-        super().__init__([*command, *QUIET, *flags], port, log, host=host)
+        # Its temporary files stay with its log, apart from those of other servers.
+        environment = {"TMPDIR": str(folder)}
+        super().__init__([*command, *QUIET, *flags], port, log, environment, host)
         self._peak_mib = 0.0
 
     def is_up(self) -> bool:
@@ -97,10 +101,11 @@ def _peak_of(pid: int) -> float:
 
 
 def _is_error(line: str) -> bool:
+    """Whether a line is an error; libraries in C write warnings of their own between the lines."""
     try:
         level = json.loads(line).get("level")
     except (ValueError, AttributeError):
-        return bool(line.strip())
+        return line.startswith(CRASHES)
     return level in ("error", "critical")
 
 
