@@ -18,7 +18,7 @@ OBJECTS: Final = {
     "linear": (192.5, 263.7, 572.9, 408.1),
 }
 MIN_IOU: Final = 0.8
-# The server's own deadline of a request.
+# The default of the server's own deadline.
 LATE_S: Final = 10.0
 TIMEOUT_S: Final = 60.0
 HEADERS: Final = {"Content-Type": "image/jpeg"}
@@ -32,13 +32,15 @@ class Heard:
 
     Attributes:
         asked: Number of requests.
-        wrong: A sentence for each answer that was not 200, had other boxes, or came late.
+        wrong: A sentence for each answer that was not 200, or had other boxes.
+        late: Seconds that each answer took which came late.
         lost: A sentence for each request that got no answer.
         slowest_s: The longest time that an answer took.
     """
 
     asked: int = 0
     wrong: list[str] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
 
@@ -49,7 +51,7 @@ class Heard:
         if fault is not None:
             self.wrong.append(fault)
         elif seconds > LATE_S:
-            self.wrong.append(f"the answer took {seconds:.1f} s")
+            self.late.append(seconds)
 
     def add_lost(self, error: Exception) -> None:
         """Count a request without an answer."""

@@ -67,9 +67,9 @@ class Service(Program):
         self.process.wait()
 
     def kill_worker(self) -> None:
-        """End one of its workers on the spot."""
+        """End its oldest worker on the spot."""
         self.peak_mib()
-        os.kill(children(self.process.pid)[-1], signal.SIGKILL)
+        os.kill(children(self.process.pid)[0], signal.SIGKILL)
 
     def peak_mib(self) -> float:
         """The most memory that one of its processes has had at any time, in MiB."""
