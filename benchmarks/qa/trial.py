@@ -1,4 +1,4 @@
-"""What a trial is told, and what it reports."""
+"""The interface of a trial: its plan, its findings, and the row of its result."""
 
 import random
 from collections import Counter
@@ -48,7 +48,7 @@ class Row:
         failed: A sentence for each answer that breaks a promise.
         lost: A sentence for each request that got no answer, and each server that ended.
         peak_mib: The most memory that one process of a server has had, in MiB.
-        heard: What the good neighbours got meanwhile.
+        heard: The answers that good neighbours got meanwhile.
         notes: Figures that are no faults.
     """
 
