@@ -130,8 +130,9 @@ def _note(findings: Findings, plan: Plan, message: bytes, answer: bytes) -> None
     for match in found:
         findings.statuses[int(match[1])] += 1
     bad = [match[1].decode() for match in found if int(match[1]) == 500]
-    # Answers after the first may be to HEAD, or end early, so that only the first is read whole.
-    fault = f"status {bad[0]}" if bad else _fault_of_first(answer)
+    # A first answer that has no body, and answers after the first, are not read whole.
+    is_read = not message.startswith(b"HEAD")
+    fault = f"status {bad[0]}" if bad else _fault_of_first(answer) if is_read else None
     if fault is not None:
         kept = plan.folder / f"fuzz_http-{findings.tried}.bytes"
         kept.write_bytes(message)
