@@ -37,7 +37,7 @@ TRIALS: Final[dict[str, Trial]] = {
     )
 }
 LONG_LIMIT_S: Final = 1200
-SHORT_LIMIT_S: Final = 300
+SHORT_LIMIT_S: Final = 600
 SHOWN_FAULTS: Final = 5
 TITLES: Final = (
     *("trial", "tried", "failed", "lost", "peak MiB", "s", "others"),
