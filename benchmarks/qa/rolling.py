@@ -64,11 +64,11 @@ def _restart_all(plan: Plan, setup: Setup) -> Row:
     with (
         fleet(folder, SERVERS, *setup.flags) as services,
         _front(folder, setup, services) as front,
-        asking(front.port, CLIENTS, pause_s=0.05) as heard,
     ):
-        time.sleep(1)
-        codes = restart_one_after_another(services, setup.pause_s)
-        time.sleep(1)
+        with asking(front.port, CLIENTS, pause_s=0.05) as heard:
+            time.sleep(1)
+            codes = restart_one_after_another(services, setup.pause_s)
+            time.sleep(1)
         findings.failed += [f"exit code {code}" for code in codes if code != 0]
         findings.tried = heard.asked
         return findings.row(setup.balancer, heard, *services)
