@@ -194,7 +194,8 @@ def test_a_request_whose_server_dies_is_answered_by_another(tmp_path: Path, meth
         two.replicas[0].answer = dropping
         for _ in range(8):
             two.client.request(method, "/detect", content=content).raise_for_status()
-        assert two.asked() == [1, 8]
+        # It is left alone after three failures.
+        assert two.asked() == [3, 8]
 
 
 def test_a_request_that_kills_servers_reaches_two_at_most(tmp_path: Path) -> None:
@@ -204,6 +205,17 @@ def test_a_request_that_kills_servers_reaches_two_at_most(tmp_path: Path) -> Non
     with running(tmp_path, deadly, deadly, deadly) as all_three:
         problem(all_three.client.post("/detect", content=b"x"), 502, "no-server")
         assert sum(all_three.asked()) == 2
+
+
+def test_servers_that_have_all_failed_are_asked_all_the_same(tmp_path: Path) -> None:
+    with running(tmp_path, OK, OK) as two:
+        for each in two.replicas:
+            each.answer = dropping
+        for _ in range(4):
+            problem(two.client.post("/detect", content=b"x"), 502, "no-server")
+        for each in two.replicas:
+            each.answer = OK
+        two.client.post("/detect", content=b"x").raise_for_status()
 
 
 def test_a_server_that_stays_silent_is_not_followed_by_another(tmp_path: Path) -> None:
