@@ -25,7 +25,7 @@ LONG_S: Final = DEADLINE_S + LINGER_S + MARGIN_S
 SHORT_S: Final = 6.0
 BYTE_EVERY_S: Final = 2.0
 PIPELINED: Final = 10_000
-PICTURES: Final = 50
+PICTURES: Final = 2
 HEAD: Final = b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
 GET: Final = b"GET /model HTTP/1.1\r\nHost: x\r\n\r\n"
 
