@@ -12,7 +12,7 @@ import httpx2 as httpx
 from service.errors import ServiceError
 
 AT_ONCE: Final = 8
-TIMEOUT_S: Final = 60.0
+TIMEOUT_S: Final = 120.0
 PREFIX: Final = "urn:problem-type:yolox-serve:"
 
 

@@ -20,7 +20,7 @@ OBJECTS: Final = {
 MIN_IOU: Final = 0.8
 # The default of the server's own deadline.
 LATE_S: Final = 10.0
-TIMEOUT_S: Final = 60.0
+TIMEOUT_S: Final = 120.0
 HEADERS: Final = {"Content-Type": "image/jpeg"}
 
 Box = tuple[float, float, float, float]
