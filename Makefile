@@ -3,8 +3,10 @@
 # make test    run the tests
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
 # make walk    list the files that a request goes through, in order
+# make test-more   run the tests that take long: browser, balancers, the API as generated tools see it
 # make openapi   write docs/openapi.json anew, after a change of routes, options or answers
-# make check   check format, lint, types and import contracts, and run the tests, as CI does
+# make check   check format, lint, types and import contracts, run all tests and the short trials, as CI does
+# make qa      the trials: hostile input, slow clients, kills, rolling restarts, soak (ten minutes; a table)
 # make fix     let the tools fix what they can
 # PYTHON=python3.13 chooses the interpreter; EXTRA="..." adds flags to the server.
 
@@ -33,8 +35,10 @@ SERVE_STAMP := $(SERVE_VENV)/.installed-serve-$(RUNTIME)
 DEV_STAMP := $(VENV)/.installed-dev
 PROMETHEUS := $(VENV)/prometheus/usr/bin/promtool
 CHROMIUM := $(VENV)/chromium/usr/lib/chromium/chromium-headless-shell
+BALANCERS := $(VENV)/balancers/usr/sbin/haproxy
 
-.PHONY: serve test train-demo walk openapi check lint fix clean
+.PHONY: serve test test-more train-demo walk openapi qa qa-short check lint fix clean
+.NOTPARALLEL:
 
 serve: $(SERVE_STAMP)
 	@model="$(MODEL)"; \
@@ -44,8 +48,11 @@ serve: $(SERVE_STAMP)
 	esac; \
 	exec $(SERVE_VENV)/bin/python -m service $${model:+--model "$$model"} $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DEVICE),--device $(DEVICE)) $(EXTRA)
 
-test: $(DEV_STAMP) $(PROMETHEUS) $(CHROMIUM)
+test: $(DEV_STAMP) $(PROMETHEUS)
 	$(BIN)/python -m pytest
+
+test-more: $(DEV_STAMP) $(CHROMIUM) $(BALANCERS)
+	$(BIN)/python -m pytest -m heavy
 
 train-demo: $(DEV_STAMP)
 	rm -rf runs/demo
@@ -62,7 +69,13 @@ openapi: $(DEV_STAMP)
 	YOLOX_DEVICE=cpu $(BIN)/python -m service.http.openapi > docs/openapi.json.new
 	mv docs/openapi.json.new docs/openapi.json
 
-check: lint test
+qa: $(DEV_STAMP) $(BALANCERS)
+	$(BIN)/python -m benchmarks.qa
+
+qa-short: $(DEV_STAMP) $(BALANCERS)
+	$(BIN)/python -m benchmarks.qa --short
+
+check: lint test test-more qa-short
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
@@ -116,3 +129,11 @@ $(CHROMIUM): | $(BIN)/python
 	  && for package in *.deb; do dpkg-deb -x "$$package" ../../chromium || exit 1; done \
 	  && rm -r ../../apt; } >/dev/null 2>&1 \
 	  || echo "note: Chromium could not be unpacked; the tests of the page are skipped. apt-get install chromium-headless-shell mends that" >&2
+# So they do with nginx and haproxy, which also need libraries that the machine may lack.
+$(BALANCERS): | $(BIN)/python $(PROMETHEUS)
+	@command -v nginx >/dev/null && command -v haproxy >/dev/null || { \
+	  mkdir -p $(VENV)/apt/lists/partial $(VENV)/apt/archives/partial \
+	  && $(APT) update && $(APT) -y --download-only --no-install-recommends install nginx haproxy \
+	  && for package in $(VENV)/apt/archives/*.deb; do dpkg-deb -x $$package $(VENV)/balancers || exit 1; done \
+	  && rm -r $(VENV)/apt; } >/dev/null 2>&1 \
+	  || echo "note: nginx and haproxy could not be installed; the tests that need them are skipped" >&2

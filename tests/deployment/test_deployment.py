@@ -30,13 +30,13 @@ from support.project import ROOT
 DOCKER = ROOT / "docker"
 COMPOSE_FILES = [ROOT / f"docker-compose{name}.yml" for name in ("", ".gpu", ".secrets")]
 DOCKERFILES = [DOCKER / "service.Dockerfile", DOCKER / "model_export.Dockerfile"]
-LISTENS = {"service": 8000, "prometheus": 9090, "grafana": 3000}
+LISTENS = {"service": 8000, "edge": 8080, "prometheus": 9090, "grafana": 3000}
 
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILES[0].read_text())
 GPU: dict[str, Any] = yaml.safe_load(COMPOSE_FILES[1].read_text())
 SECRETS: dict[str, Any] = yaml.safe_load(COMPOSE_FILES[2].read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-LONG_RUNNING = [name for name, service in SERVICES.items() if "profiles" not in service]
+LONG_RUNNING = [name for name, service in SERVICES.items() if service["restart"] != "no"]
 ONE_SHOT = [name for name in SERVICES if name not in LONG_RUNNING]
 
 
@@ -115,7 +115,7 @@ def test_dependencies_exist_and_can_be_awaited() -> None:
 
 def test_nothing_starts_before_what_it_watches_is_well() -> None:
     awaited = {name: list(service.get("depends_on", [])) for name, service in SERVICES.items()}
-    assert awaited["prometheus"] == ["service"]
+    assert awaited["edge"] == awaited["prometheus"] == ["service"]
     assert awaited["grafana"] == ["prometheus"]
     assert awaited["service"] == []
 
@@ -124,7 +124,33 @@ def test_what_runs_once_is_started_by_name_alone() -> None:
     assert ONE_SHOT == ["fetch", "export"]
     for name in ONE_SHOT:
         assert SERVICES[name]["profiles"] == ["models"]
-        assert SERVICES[name]["restart"] == "no"
+
+
+def test_the_edge_is_started_on_request() -> None:
+    assert [name for name in LONG_RUNNING if "profiles" in SERVICES[name]] == ["edge"]
+    assert SERVICES["edge"]["profiles"] == ["edge"]
+
+
+def test_the_edge_serves_tls_if_certificates_are_given() -> None:
+    edge = SERVICES["edge"]
+    (config,) = (word for word in edge["entrypoint"] if word.endswith(".conf"))
+    for value, name in (("", "http.conf"), ("s", "https.conf")):
+        path = config.replace("${EDGE_CERTIFICATES:+s}", value)
+        assert path == f"/etc/nginx/edge/{name}"
+        assert (DOCKER / "edge" / name).is_file()
+    (line,) = (volume for volume in edge["volumes"] if "EDGE_CERTIFICATES" in volume)
+    folder = line.removesuffix(":ro").rpartition(":")[2]
+    assert f"ssl_certificate {folder}/" in (DOCKER / "edge" / "https.conf").read_text()
+
+
+def test_the_edge_asks_the_service_and_is_asked_where_nginx_listens() -> None:
+    configuration = "".join(path.read_text() for path in (DOCKER / "edge").glob("*.conf"))
+    assert f"server service:{LISTENS['service']} resolve" in configuration
+    assert configuration.count(f"listen {LISTENS['edge']}") == 2
+    (url,) = (word for word in SERVICES["edge"]["healthcheck"]["test"] if "http" in word)
+    address, _, path = url.removeprefix("http://").partition("/")
+    assert f"listen {address};" in configuration
+    assert f"location = /{path} " in configuration
 
 
 @pytest.mark.parametrize("name", LONG_RUNNING)
@@ -155,7 +181,7 @@ def test_published_ports_are_ones_that_are_listened_on() -> None:
     assert arguments(image_of(DOCKERFILES[0]), "EXPOSE") == [str(LISTENS["service"])]
 
 
-def test_only_the_service_is_published_beyond_this_machine() -> None:
+def test_only_the_service_and_the_edge_are_published_beyond_this_machine() -> None:
     assert SERVICES["prometheus"]["ports"] == ["127.0.0.1:9090:9090"]
     assert SERVICES["grafana"]["ports"][0].startswith("${GRAFANA_ADDRESS:-127.0.0.1}:")
 

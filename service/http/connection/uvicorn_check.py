@@ -117,7 +117,7 @@ USED: Final = (
     Fields(PROTOCOL, "logger loop parser pipeline server_state timeout_keep_alive transport"),
     Fields(PROTOCOL, "timeout_keep_alive_task"),
     Fields(CYCLE, "body keep_alive response_complete response_started scope transport"),
-    Fields(CYCLE, "waiting_for_100_continue"),
+    Fields(CYCLE, "disconnected message_event waiting_for_100_continue"),
     Fields(SERVER, "config server_state should_exit started"),
     Fields(SERVER, "servers", set_in="startup"),
     Fields(uvicorn.Config, "encoded_headers"),

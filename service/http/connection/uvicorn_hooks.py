@@ -36,6 +36,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._answer: WholeAnswer | None = None
         self._bytes_of_earlier_answers = 0
+        self._in_turn: RequestResponseCycle | None = None
         self.head_just_came = False
 
     # The hooks.
@@ -241,11 +242,15 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
         self.lost()
+        if self._in_turn is not None and not self._in_turn.response_complete:
+            # uvicorn tells only the last request of a pipeline.
+            self._in_turn.disconnected = True
+            self._in_turn.message_event.set()
         super().connection_lost(exc)
         # uvicorn leaves the timer of a connection that was reset, and so the connection's memory.
         self._unset_keepalive_if_required()
         # Objects that refer to each other would be kept until the garbage collector comes.
-        self._answer = None
+        self._answer = self._in_turn = None
         if self.cycle is not None:
             self.cycle.transport = self.transport
 
@@ -313,7 +318,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's
         self._bytes_of_earlier_answers = self._bytes_written
-        self._answer = WholeAnswer(self.transport, self.hang_up)
+        self._answer, self._in_turn = WholeAnswer(self.transport, self.hang_up), cycle
         cycle.transport = self._answer  # type: ignore[assignment] # all that it uses of one
         answerer = self.answerer(cast("Scope", cycle.scope))
         if answerer is None:

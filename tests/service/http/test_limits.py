@@ -25,6 +25,7 @@ from support.connections import (
     SAYS_NO_MORE,
     FakeDoor,
     Wire,
+    application,
     echoing,
     either,
     exchange,
@@ -415,3 +416,28 @@ def test_a_body_that_comes_in_time_leaves_the_connection_open(
     for refuses in (None, refuses_posts):
         answer = exchange(POST + b"x" * 89_999, b"x", GET, app=refusing, refuses=refuses)
         assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"503", b"204"]
+
+
+def test_a_client_that_leaves_a_pipeline_is_told_to_the_request_that_is_being_answered() -> None:
+    heard = list[str]()
+
+    async def waiting(scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive())["type"] == "http.request":
+            pass
+        heard.append(f"{scope['method']} {message['type']}")
+        await application(scope, receive, send)
+
+    async def main() -> list[bytes]:
+        config = uvicorn.Config(waiting, log_config=None)
+        config.load()
+        protocol, wire = RefusingConnection(FakeDoor(), config, ServerState(), {}), Wire()
+        protocol.connection_made(cast("asyncio.Transport", wire))
+        # In one packet, so that the second is parsed with the body of the first.
+        protocol.data_received(sent(b"POST", b"body") + GET)
+        await asyncio.sleep(0.01)
+        protocol.connection_lost(None)
+        await asyncio.sleep(0.01)
+        return wire.written
+
+    assert asyncio.run(main()) == [HANGS_UP]
+    assert heard == ["POST http.disconnect"]
