@@ -11,6 +11,8 @@ from benchmarks.qa.rig.programs import find_program
 from benchmarks.qa.rig.service import fleet
 from support.programs import needed
 
+pytestmark = pytest.mark.heavy
+
 # The default of 2 s takes a server out after 6 s; `make qa` tries it, and rolling restarts.
 OFTEN = "inter 200ms"
 

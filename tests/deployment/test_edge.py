@@ -26,6 +26,8 @@ from service.settings import Settings
 from support.programs import needed
 from support.replicas import Replica, answering, dropping, replicas
 
+pytestmark = pytest.mark.heavy
+
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "s": 1}
 OK = answering(200)
 

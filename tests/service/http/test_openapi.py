@@ -194,6 +194,7 @@ def test_the_published_document_is_that_of_a_server_without_settings(
     assert printed == PUBLISHED.read_text(encoding="utf-8"), "`make openapi` writes it anew"
 
 
+@pytest.mark.heavy
 def test_schemathesis_finds_no_request_that_is_not_answered_as_the_document_says(
     running: Server, tmp_path: Path
 ) -> None:
@@ -234,6 +235,7 @@ assert refused.status == 415, refused
 """
 
 
+@pytest.mark.heavy
 def test_a_generated_client_detects(running: Server, tmp_path: Path) -> None:
     document = tmp_path / "openapi.json"
     document.write_bytes(running.client.get("/openapi.json").content)
@@ -253,6 +255,7 @@ def run(command: list[Any], folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("linter", LINTERS)
 def test_linters_find_no_error(linter: str, tmp_path: Path) -> None:
     npx = shutil.which("npx")

@@ -21,6 +21,8 @@ from support.browser import HAND_OVER, chromium, page_of
 from support.project import ROOT
 from support.servers import Server
 
+pytestmark = pytest.mark.heavy
+
 PHOTO = ROOT / "examples" / "parcel.jpg"
 KEY = "correct-horse"
 BOUND = ("--max-body-bytes", "1000000")
