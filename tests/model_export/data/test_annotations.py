@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from model_export.data.checked_images import check_images
-from model_export.data.coco import read_coco
-from model_export.data.sources import read_annotations
-from model_export.data.voc import read_voc
+from model_export.data.forms.coco import read_coco
+from model_export.data.forms.voc import read_voc
+from model_export.data.reading import read_annotations
 from model_export.errors import ModelExportError
 from model_export.measure.coco import read_coco_set
 from support.data_sets import annotation, coco_json, voc_folder, voc_xml

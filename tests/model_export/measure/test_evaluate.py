@@ -20,8 +20,8 @@ from model_export.__main__ import main
 from model_export.data.annotations import AnnotatedImage
 from model_export.data.checked_images import check_images
 from model_export.data.class_names import COCO_CLASS_NAMES
-from model_export.data.sources import read_annotations
-from model_export.data.voc import read_voc
+from model_export.data.forms.voc import read_voc
+from model_export.data.reading import read_annotations
 from model_export.errors import ModelExportError
 from model_export.graphs.onnx_file import save_with_contract
 from model_export.measure.coco import RECALLS, CocoResult, CocoSet, Metrics, measure, read_coco_set
