@@ -142,7 +142,7 @@ def number_classes(
 
 
 def _beyond(source: Path, unknown: Sequence[str], class_names: Sequence[str]) -> str:
-    """What to say of classes that the model does not have, perhaps only by their spelling."""
+    """The complaint about classes that the model lacks, perhaps only in this spelling."""
     like = {plain_name(name): name for name in class_names}
     same = [
         f"{name!r} is like {like[plain_name(name)]!r}"

@@ -26,7 +26,7 @@ class Share:
     def described(self) -> str:
         """How the images were chosen, for a person."""
         return (
-            f"a share of {self.fraction:g} of each class, as far as possible, with seed {self.seed}"
+            f"{self.fraction:g} of the boxes of each class, as nearly as possible; seed {self.seed}"
         )
 
 
@@ -59,5 +59,5 @@ class DataSource:
 
     @property
     def name(self) -> str:
-        """What the data are called in reports and models."""
+        """The name of the data in reports and models."""
         return " + ".join(path.name for path in self.paths)

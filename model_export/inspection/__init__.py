@@ -1,1 +1,1 @@
-"""What is in a data set: tables, warnings and a page, before anything is trained."""
+"""The content of a data set as tables, warnings and a page, before anything is trained."""

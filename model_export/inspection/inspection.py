@@ -1,4 +1,4 @@
-"""What to know of the data before the first step: counts, and what is probably wrong."""
+"""The data of a training before its first step: counts, and what is probably wrong."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Inspection:
             raise ModelExportError(f"no box can be learnt: {self._lost(self.train_statistics)}")
 
     def warnings(self) -> list[str]:
-        """What is probably wrong, in lines for a person; the gravest first."""
+        """Lines for a person about what is probably wrong, the gravest first."""
         return [
             *self._class_warnings(),
             *self._size_warnings(),

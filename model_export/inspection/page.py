@@ -36,7 +36,7 @@ def write_page(inspection: Inspection, path: Path, pictures: int) -> None:
     """Write an inspection, with examples of the images as the network sees them.
 
     Args:
-        inspection: What to show.
+        inspection: The data to show.
         path: A .html or .md file; a Markdown page has its pictures beside it.
         pictures: How many images to show of each data set, at most.
 
@@ -84,7 +84,7 @@ def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _lines(inspection: Inspection) -> Iterator[str]:
-    """What was read and left out, of each data set."""
+    """Lines about each data set: what was read, and what was left out."""
     for title, data in (("Training", inspection.train), ("Validation", inspection.val)):
         yield from (f"{title}: {line}" for line in (data.report() if data else ()))
     yield sizes(inspection.train_statistics)

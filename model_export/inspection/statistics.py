@@ -55,7 +55,7 @@ class ClassCount:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What is in a data set.
+    """The content of a data set in numbers.
 
     Attributes:
         images: How many images there are.

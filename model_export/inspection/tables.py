@@ -30,7 +30,7 @@ def class_table(inspection: Inspection) -> list[Row]:
 
 
 def legend(inspection: Inspection) -> str:
-    """What the columns of the table mean."""
+    """The meaning of the table's columns."""
     view = inspection.view
     return (
         f"side: median of the square roots of areas, in pixels at {view.width} x {view.height}; "

@@ -99,7 +99,7 @@ def share_or_path(text: str) -> float | Path:
 
 
 def data_source(given: Mapping[str, Any]) -> DataSource | DrawnBarcodes:
-    """What to learn from.
+    """The data to learn from.
 
     Raises:
         ModelExportError: It is not named, or drawn barcodes are to be joined with files.
@@ -122,7 +122,7 @@ def data_source(given: Mapping[str, Any]) -> DataSource | DrawnBarcodes:
 
 
 def data_sources(given: Mapping[str, Any]) -> tuple[DataSource | DrawnBarcodes, DataSource]:
-    """What to learn from, and what to measure on.
+    """The data to learn from, and the data to measure on.
 
     Raises:
         ModelExportError: One is missing, or two arguments contradict each other.

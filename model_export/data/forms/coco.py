@@ -62,7 +62,7 @@ class CocoFile:
         images: At least one; their ids differ.
         categories: Category id to name, at least one; the names differ.
         annotations: In the order of the file.
-        notes: What was left out, in lines for a person.
+        notes: Everything that was left out, in lines for a person.
     """
 
     path: Path

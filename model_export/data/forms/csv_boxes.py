@@ -16,7 +16,7 @@ from model_export.data.image_files import header_size
 from model_export.errors import ModelExportError
 
 CSV_SUFFIXES: Final = (".csv", ".tsv")
-# What tools call each column, in lower case and without anything but letters and digits.
+# The names that tools give to each column, in lower case, with letters and digits only.
 COLUMNS: Final = {
     "image": ("filename", "image", "imagepath", "imagename", "imageid", "file", "path", "filepath"),
     "name": ("class", "label", "classname", "labelname", "name", "category"),
@@ -235,7 +235,7 @@ def _image(
     corners = [_numbers(path, row) for row in boxed]
     if relative and corners:
         size = header_size(image)
-        # What is wrong with a file without a size is found when its pixels are read.
+        # A file without a size is refused when its pixels are read.
         height, width = size or (1, 1)
         corners = [(x1 * width, y1 * height, x2 * width, y2 * height) for x1, y1, x2, y2 in corners]
     return NamedBoxes(image, number, size, corners, [_name(path, row) for row in boxed])

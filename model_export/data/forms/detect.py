@@ -51,7 +51,8 @@ def find_form(path: Path) -> Found:
     if path.is_dir():
         return _of_folder(path)
     form = OF_SUFFIX.get(path.suffix.lower())
-    read_bytes(path) if not path.is_file() else None
+    if not path.is_file():
+        read_bytes(path)  # raises the error that says why
     if form is None:
         raise ModelExportError(
             f"{path} is no data set: give a COCO .json, a YOLO .yaml, a .csv, or the folder of one "
@@ -69,9 +70,17 @@ def _of_folder(folder: Path) -> Found:
     }
     if (folder / "ImageSets").is_dir():
         return Found("voc", f"{folder.name}: read as Pascal VOC, for its ImageSets")
+    inner = sorted(path.parent.name for path in folder.glob("*/ImageSets"))
+    if inner:
+        raise ModelExportError(
+            f"{folder} holds several data sets; give each of them: {', '.join(inner)}"
+        )
     found = [(form, sign) for form, find in signs.items() if (sign := find(folder))]
     if not found:
-        raise ModelExportError(_unknown(folder))
+        raise ModelExportError(
+            f"{folder} has no annotations of a known form: no data.yaml, no COCO .json, no .csv, "
+            "no .xml and no labels of YOLO with classes.txt"
+        )
     (form, sign), *others = found
     more = "".join(f"; it also has {other}: --form {name} reads that" for name, other in others)
     return Found(form, f"{folder.name}: read as {TITLES[form]}, for its {sign}{more}")
@@ -106,13 +115,3 @@ def _csv_sign(folder: Path) -> str | None:
 
 def _xml_sign(folder: Path) -> str | None:
     return "XML files" if xml_files(folder) else None
-
-
-def _unknown(folder: Path) -> str:
-    inner = sorted(path.parent.name for path in folder.glob("*/ImageSets"))
-    if inner:
-        return f"{folder} holds several data sets; give each of them: {', '.join(inner)}"
-    return (
-        f"{folder} has no annotations of a known form: no data.yaml, no COCO .json, no .csv, no "
-        ".xml and no labels of YOLO with classes.txt"
-    )

@@ -46,8 +46,8 @@ def read_voc(root: Path, split: str = "train") -> Reading:
     background = [pair.image.name for pair in pairs if pair.xml is None]
     if pairs and len(background) == len(pairs):
         raise ModelExportError(
-            f"{root}: none of {len(pairs)} images has an XML file of its name; put the XML files "
-            "beside the images, or in the folder Annotations"
+            f"{root}: none of {len(pairs)} images has an XML file; {pairs[0].image.name} should "
+            f"have {pairs[0].image.stem}.xml beside it, or in the folder Annotations"
         )
     if background:
         notes.append(

@@ -104,7 +104,7 @@ def _lone_labels(labels: Sequence[Path | None]) -> Iterator[str]:
 def _image(names: Sequence[str], path: Path, label: Path | None, number: int) -> NamedBoxes:
     size = header_size(path)
     if label is None or size is None:
-        # What is wrong with a file without a size is found when its pixels are read.
+        # A file without a size is refused when its pixels are read.
         return NamedBoxes(path, number, size, (), ())
     corners, classes = [], []
     for at, line in enumerate(read_text(label).splitlines(), start=1):
