@@ -134,11 +134,17 @@ def number_classes(
             path=image.path,
             image_id=image.image_id,
             size=image.size,
-            boxes_xyxy=np.array(image.corners, dtype=np.float32).reshape(-1, 4),
+            boxes_xyxy=_boxes(image.corners),
             class_ids=np.array([ids[name] for name in image.names], dtype=np.int64),
         )
         for image in images
     )
+
+
+def _boxes(corners: Sequence[tuple[float, float, float, float]]) -> NDArray[np.float32]:
+    # What is beyond float32 becomes infinite, and is no target.
+    with np.errstate(over="ignore"):
+        return np.array(corners, dtype=np.float64).reshape(-1, 4).astype(np.float32)
 
 
 def _beyond(source: Path, unknown: Sequence[str], class_names: Sequence[str]) -> str:

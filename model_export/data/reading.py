@@ -1,11 +1,12 @@
 """One reader for every form of data set."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from model_export.data.annotations import Annotations, NamedBoxes, Reading
+from model_export.data.annotations import Annotations, NamedBoxes, Reading, first_few
 from model_export.data.forms.coco import CocoFile, read_coco
 from model_export.data.forms.coco_folder import coco_file, coco_files
 from model_export.data.forms.csv_boxes import csv_files, read_csv, splits_of
@@ -66,7 +67,7 @@ def read(source: DataSource) -> Reading:
     readings = [_read_one(path, source) for path in source.paths]
     reading = readings[0] if len(readings) == 1 else _joined(readings)
     images = sorted(reading.images, key=lambda image: (image.path.name, image.path))
-    return replace(reading, images=images)
+    return replace(reading, images=images, notes=(*reading.notes, *_told_repeats(images)))
 
 
 def class_names_of(source: DataSource, validation: DataSource) -> tuple[str, ...] | None:
@@ -113,10 +114,8 @@ def has_own_split(source: DataSource, split: str) -> bool:
 
 
 def is_divided(source: DataSource) -> bool:
-    """Whether a data set says which of its images are of which split."""
+    """Whether a folder says which of its images are of which split."""
     path, form = source.path, source.form or find_form(source.path).form
-    if path.is_file():
-        return form == "yolo" or (form == "csv" and bool(splits_of(path)))
     folders = [path, path / "images"]
     if any(split_folders(folder) for folder in folders if folder.is_dir()):
         return True
@@ -178,10 +177,10 @@ def _numbered_by_file(path: Path, reading: Reading) -> Reading:
 
 def _joined(readings: Sequence[Reading]) -> Reading:
     """Several data sets as one; ids are counted anew, because each set has its own."""
-    paths = [image.path.absolute() for reading in readings for image in reading.images]
-    if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise ModelExportError(f"{twice} is in two of the data sets; give each of them once")
+    of_set = [{image.path.absolute() for image in reading.images} for reading in readings]
+    owners = Counter(path for paths in of_set for path in paths)
+    if twice := [path for path, count in owners.items() if count > 1]:
+        raise ModelExportError(f"{min(twice)} is in two of the data sets; give each of them once")
     images = [image for reading in readings for image in reading.images]
     return Reading(
         source=readings[0].source,
@@ -201,6 +200,12 @@ def _united(lists: Sequence[Sequence[str]], *, numbered: bool) -> tuple[str, ...
     """The names of several lists once, in their order, or sorted if it means nothing."""
     names = dict.fromkeys(name for names in lists for name in names)
     return tuple(names if numbered else sorted(names))
+
+
+def _told_repeats(images: Sequence[NamedBoxes]) -> list[str]:
+    counts = Counter(image.path for image in images)
+    twice = [path for path, count in counts.items() if count > 1]
+    return [f"image files that are listed more than once: {first_few(twice)}"] if twice else []
 
 
 def _told_share(source: DataSource, taken: int, all_: int) -> list[str]:

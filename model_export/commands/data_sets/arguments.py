@@ -142,7 +142,8 @@ def data_sources(given: Mapping[str, Any]) -> tuple[DataSource | DrawnBarcodes, 
         raise ModelExportError("--val-seed and a share go with --val SHARE alone")
     form = given.get("val_form")
     validation = DataSource(share, given.get("val_images"), more=tuple(others), form=form)
-    usual = "val" if is_divided(validation) else "train"
+    # A folder without splits is taken whole, as the folder of one split is.
+    usual = "train" if validation.path.is_dir() and not is_divided(validation) else "val"
     return source, replace(validation, split=given.get("val_split") or usual)
 
 

@@ -139,6 +139,10 @@ def read_coco(path: Path, folder: Path | None = None) -> CocoFile:
         raise ModelExportError(
             f"{path} is no COCO annotation file: it is no JSON at line {error.lineno}: {error.msg}"
         ) from error
+    except RecursionError as error:
+        raise ModelExportError(
+            f"{path} is no COCO annotation file: it is nested too deep"
+        ) from error
     except ValueError as error:
         raise ModelExportError(f"{path} is no COCO annotation file: {error}") from error
     if not images or not categories:
@@ -261,7 +265,7 @@ def _annotation(
     box, area = _box(entry.get("bbox"), at), entry.get("area")
     try:
         area = box[2] * box[3] if area is None else float(area)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{at} has an area that is no number") from None
     return CocoAnnotation(
         image_id=entry["image_id"],
@@ -277,7 +281,7 @@ def _box(values: object, at: str) -> tuple[float, float, float, float]:
         raise ValueError(f"{at} has no bbox")
     try:
         x, y, width, height = map(float, cast("Sequence[float]", values))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"{at} has a bbox that is not four numbers: {json.dumps(values)[:60]}"
         ) from None

@@ -139,7 +139,10 @@ def _table(path: Path) -> _Table:
     text = read_text(path)
     first = next(iter(text.splitlines()), "")
     delimiter = max(",;\t", key=first.count)
-    lines = list(csv.reader(text.splitlines(), delimiter=delimiter))
+    try:
+        lines = list(csv.reader(text.splitlines(), delimiter=delimiter))
+    except csv.Error as error:
+        raise ModelExportError(f"{path} is no CSV file: {error}") from error
     columns = _columns(path, lines[0] if lines else [])
     start = 0 if columns in (AUTOML, HEADERLESS) else 1
     rows = [

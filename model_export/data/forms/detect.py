@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from model_export.data.forms.coco_folder import coco_files
 from model_export.data.forms.csv_boxes import CSV_SUFFIXES, csv_files
+from model_export.data.forms.found_images import image_files
 from model_export.data.forms.splits import split_folders
 from model_export.data.forms.texts import read_bytes
 from model_export.data.forms.voc import xml_files
@@ -99,9 +100,12 @@ def _has_labels(folder: Path, *, deep: bool = True) -> bool:
     labels = [place / "labels" for place in places] + [
         folder / "labels" / place.name for place in places
     ]
-    if deep:
-        labels += [*places, *(folder / "images" / place.name for place in places)]
-    return any(path.stem != "classes" for place in labels for path in place.glob("*.txt"))
+    if any(path.stem != "classes" for place in labels for path in place.glob("*.txt")):
+        return True
+    beside = [*places, *(folder / "images" / place.name for place in places)]
+    return deep and any(
+        image.with_suffix(".txt").is_file() for place in beside for image in image_files(place)
+    )
 
 
 def _coco_sign(folder: Path) -> str | None:

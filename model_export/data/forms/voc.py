@@ -144,7 +144,7 @@ def _image(pair: _Pair, number: int) -> NamedBoxes:
         objects = list(enumerate(root.findall("object"), start=1))
         names = [_text(entry, "name", at) for at, entry in objects]
         corners = [_corners(entry, at) for at, entry in objects]
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ModelExportError(f"{pair.xml} is no VOC annotation: {error}") from error
     return NamedBoxes(pair.image, number, size, corners, names)
 
