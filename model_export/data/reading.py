@@ -10,7 +10,7 @@ from model_export.data.annotations import Annotations, NamedBoxes, Reading, firs
 from model_export.data.forms.coco import CocoFile, read_coco
 from model_export.data.forms.coco_folder import coco_file, coco_files
 from model_export.data.forms.csv_boxes import csv_files, read_csv, splits_of
-from model_export.data.forms.detect import find_form
+from model_export.data.forms.detect import OF_SUFFIX, find_form
 from model_export.data.forms.splits import NoSplitError, names_of, no_split, split_folders
 from model_export.data.forms.texts import read_lines
 from model_export.data.forms.voc import read_voc
@@ -107,7 +107,7 @@ def read_coco_file(source: DataSource) -> CocoFile | None:
 def has_own_split(source: DataSource, split: str) -> bool:
     """Whether a data set may have this split; its reader says so if it does not."""
     path = source.path
-    form = source.form or find_form(path).form
+    form = source.form or OF_SUFFIX.get(path.suffix.lower())
     if form == "csv" and path.is_file():
         return not splits_of(path).isdisjoint(names_of(split))
     return path.is_dir() or form == "yolo"

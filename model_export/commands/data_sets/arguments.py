@@ -105,7 +105,7 @@ def data_source(given: Mapping[str, Any]) -> DataSource | DrawnBarcodes:
         ModelExportError: It is not named, or drawn barcodes are to be joined with files.
     """
     if not given.get("data"):
-        raise ModelExportError(f"name the data with --data: {FORMS}")
+        raise ModelExportError(f"this needs --data: {FORMS}")
     first, *more = given["data"]
     if isinstance(first, DrawnBarcodes) and not more:
         return first

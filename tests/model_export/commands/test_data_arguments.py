@@ -66,7 +66,7 @@ def test_other_data_are_taken_whole_unless_they_have_splits(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("--split train", "name the data with --data"),
+        ("--split train", "this needs --data"),
         ("--data {coco}", r"no validation images: .*--val 0\.2"),
         ("--data barcodes:5", "no validation images"),
         ("--data barcodes:5 --val 0.2", "drawn barcodes cannot be held out"),

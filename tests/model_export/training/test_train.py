@@ -219,11 +219,11 @@ def test_senseless_request_is_an_error_that_says_why(
 def test_options_that_change_nothing_already_are_taken() -> None:
     calm = augmentation_for("pico")
     nothing = {"mosaic": 0.0, "mixup": 0.0, "rotation": 0.0}
-    given = {"data": DrawnBarcodes(9), **nothing}
+    given = {"data": [DrawnBarcodes(9)], **nothing}
     expected = replace(calm, mosaic_probability=0.0, mixup_probability=0.0, rotation_degrees=0.0)
     assert augmentation(given, "pico") == expected
 
-    moved = {"data": Path(), "mosaic": 0.0, "affine": 0.5, "rotation": 5.0, "scale": [1.0, 1.5]}
+    moved = {"data": [Path()], "mosaic": 0.0, "affine": 0.5, "rotation": 5.0, "scale": [1.0, 1.5]}
     assert augmentation(moved, "pico").scale == (1.0, 1.5)
 
 
