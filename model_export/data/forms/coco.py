@@ -137,7 +137,8 @@ def read_coco(path: Path, folder: Path | None = None) -> CocoFile:
         )
     except json.JSONDecodeError as error:
         raise ModelExportError(
-            f"{path} is no COCO annotation file: it is no JSON at line {error.lineno}: {error.msg}"
+            f"{path} is no COCO annotation file: it is no JSON at line {error.lineno}: "
+            f"{error.msg}; other forms become one by `convert --to coco`"
         ) from error
     except RecursionError as error:
         raise ModelExportError(

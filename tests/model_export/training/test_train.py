@@ -244,6 +244,22 @@ def test_run_that_could_not_take_a_step_leaves_no_folder(
     assert not (tmp_path / "run").exists()
 
 
+def test_data_without_boxes_are_refused_after_their_table(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((demo / "train.json").read_text())
+    (tmp_path / "none.json").write_text(json.dumps(content | {"annotations": []}))
+    data = ["--data", str(tmp_path / "none.json"), "--images", str(demo)]
+
+    run = tmp_path / "run"
+    assert main(["train", *data, "--val", str(demo / "val.json"), "--output", str(run), *TINY]) == 1
+
+    said = capsys.readouterr().err
+    assert "none.json: read as COCO, by its suffix" in said
+    assert "error: none of the 8 training images has a box to learn from" in said
+    assert not run.exists()
+
+
 def test_run_goes_on_from_another_folder_and_without_its_table(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
