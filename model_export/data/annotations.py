@@ -142,7 +142,7 @@ def number_classes(
 
 
 def _boxes(corners: Sequence[tuple[float, float, float, float]]) -> NDArray[np.float32]:
-    # What is beyond float32 becomes infinite, and is no target.
+    # A number beyond float32 becomes infinite, and its box is no target.
     with np.errstate(over="ignore"):
         return np.array(corners, dtype=np.float64).reshape(-1, 4).astype(np.float32)
 

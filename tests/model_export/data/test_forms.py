@@ -280,6 +280,38 @@ def test_text_in_another_encoding_is_named(tmp_path: Path) -> None:
         read(source)
 
 
+def test_xml_is_read_in_the_encoding_that_it_declares_or_refused(tmp_path: Path) -> None:
+    root = forms.voc_side_by_side(tmp_path)
+    text = forms.voc_text("a.jpg", [forms.Box("Bär", 1, 2, 30, 40)])
+    xml = root / "train/a.xml"
+    forms.write(xml, f'<?xml version="1.0" encoding="windows-1252"?>{text}', "cp1252")
+    assert "Bär" in read(root).class_names
+    forms.write(xml, text, "cp1252")
+    with pytest.raises(ModelExportError, match=r"a\.xml is no VOC annotation: .*save it as UTF-8"):
+        read(root)
+    forms.write(xml, f'<?xml version="1.0" encoding="klingon"?>{text}')
+    with pytest.raises(ModelExportError, match=r"a\.xml .*unknown encoding: klingon"):
+        read(root)
+
+
+@pytest.mark.parametrize(
+    "size", ["<width>inf</width><height>9</height>", "<width>w</width><height>9</height>"]
+)
+def test_a_size_that_is_no_number_is_named(size: str, tmp_path: Path) -> None:
+    root = forms.voc_side_by_side(tmp_path)
+    forms.write(root / "train/a.xml", f"<annotation><size>{size}</size></annotation>")
+    with pytest.raises(ModelExportError, match=r"a\.xml is no VOC annotation"):
+        read(root)
+
+
+def test_an_image_that_is_listed_twice_is_told(tmp_path: Path) -> None:
+    source = forms.coco_beside(tmp_path)
+    content = forms.coco_content()
+    content["images"].append({"id": 99, "file_name": "a.jpg"})
+    source.write_text(json.dumps(content))
+    assert f"image files that are listed more than once: {tmp_path / 'a.jpg'}" in read(source).notes
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
