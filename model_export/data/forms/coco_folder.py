@@ -46,7 +46,9 @@ def _jsons(folder: Path) -> list[Path]:
 
 
 def _looks_like_coco(path: Path) -> bool:
-    """Whether the names of COCO's lists are somewhere in the file."""
+    """Whether its name is that of a tool, or the names of COCO's lists are in the file."""
+    if path.name.startswith("instances_") or path.name.endswith(".coco.json"):
+        return True
     try:
         content = path.read_bytes()
     except OSError:

@@ -41,7 +41,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ModelExportError(
-            f"{path}, line {line}: the text is not {encoding.upper()}; save the file as UTF-8"
+            f"{path}, line {line}: the text is not {encoding.upper().removesuffix('-SIG')}; save the file as UTF-8"
         ) from error
 
 

@@ -358,6 +358,13 @@ def test_a_used_group_and_a_lone_class_stay_classes(tmp_path: Path) -> None:
     assert read_annotations(source).class_names == ("cat",)
 
 
+def test_a_broken_file_of_roboflow_is_named(tmp_path: Path) -> None:
+    root = forms.coco_of_roboflow(tmp_path)
+    (root / "train/_annotations.coco.json").write_text('{"images": [')
+    with pytest.raises(ModelExportError, match=r"_annotations\.coco\.json .*no JSON at line 1"):
+        read(root)
+
+
 def test_names_that_differ_in_spelling_are_pointed_out(tmp_path: Path) -> None:
     root = forms.voc_side_by_side(tmp_path)
     with pytest.raises(ModelExportError, match="only the spelling differs: 'cat' is like 'Cat'"):
