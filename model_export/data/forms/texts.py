@@ -40,8 +40,9 @@ def read_text(path: Path) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
+        meant = encoding.upper().removesuffix("-SIG")
         raise ModelExportError(
-            f"{path}, line {line}: the text is not {encoding.upper().removesuffix('-SIG')}; save the file as UTF-8"
+            f"{path}, line {line}: the text is not {meant}; save the file as UTF-8"
         ) from error
 
 
