@@ -22,7 +22,7 @@ import torch
 from model_export.commands.argument_types import natural, positive, training_size
 from model_export.data.checked_images import check_images
 from model_export.data.image_cache import ImageCache
-from model_export.data.sources import read_annotations
+from model_export.data.reading import read_annotations
 from model_export.errors import ModelExportError
 from model_export.loss.loss import PRESETS, DetectionLoss
 from model_export.model.variants import VARIANTS

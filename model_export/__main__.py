@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from model_export.commands import adopt, demo_data, evaluate, export, fetch, preview, train
+from model_export.commands.data_sets import convert, inspect
 from model_export.errors import InterruptedRunError, ModelExportError
 
 # The extra of pyproject.toml that each command needs; the ONNX runtime is an extra of its own.
@@ -17,6 +18,8 @@ EXTRAS = {
     "train": "train",
     "evaluate": "evaluate",
     "demo-data": "train",
+    "inspect": "train",
+    "convert": "train",
 }
 # The extras of packages that a command needs for some arguments only.
 PACKAGE_EXTRAS = {
@@ -24,6 +27,7 @@ PACKAGE_EXTRAS = {
     "torch": "train",
     "zxingcpp": "barcodes",
     "skimage": "barcodes",
+    "yaml": "train",
 }
 
 
@@ -61,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
         ("fetch", fetch, "download a released YOLOX model and adopt it"),
         ("adopt", adopt, "stamp a contract on a third-party YOLOX ONNX file"),
         ("export", export, "export a PyTorch checkpoint to ONNX"),
-        ("train", train, "train a model on a COCO or VOC data set, and export it"),
+        ("inspect", inspect, "count what is in a data set, and warn of what is wrong"),
+        ("convert", convert, "write a data set in another form"),
+        ("train", train, "train a model on a data set, and export it"),
         ("demo-data", demo_data, "draw a small data set for a first training"),
         ("preview", preview, "draw a sheet of augmented training samples"),
         ("evaluate", evaluate, "measure a server, a file or a checkpoint on a COCO data set"),

@@ -7,12 +7,11 @@ from pathlib import Path
 from model_export.commands.argument_types import (
     natural,
     positive,
-    training_data,
     training_size,
 )
+from model_export.commands.data_sets.arguments import add_data_arguments, data_source
+from model_export.commands.data_sets.training_data import read_training_data
 from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
-from model_export.commands.training_data import read_training_data
-from model_export.data.sources import DataSource
 from model_export.errors import ModelExportError
 from model_export.model.variants import VARIANTS, usual_size
 from model_export.samples.batch_plan import SampleSpec
@@ -24,17 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Check a data set, and write a PNG sheet of training samples with their boxes, as Mosaic, "
         "MixUp and the other augmentations produce them."
     )
-    parser.add_argument(
-        "--data",
-        required=True,
-        type=training_data,
-        metavar="PATH",
-        help="a COCO json, a VOC folder, or barcodes:N for drawn pictures",
-    )
-    parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="images of a COCO json (default: its folder)"
-    )
-    parser.add_argument("--split", default="train", help="list of a VOC folder (default: train)")
+    add_data_arguments(parser.add_argument_group("the data"))
     parser.add_argument("--output", required=True, type=Path, metavar="PNG", help="file to write")
     parser.add_argument(
         "--count", type=positive, default=16, metavar="N", help="samples (default: 16)"
@@ -54,9 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     from model_export.report.sheets import sheet  # noqa: PLC0415
     from model_export.samples.augment import augment  # noqa: PLC0415
 
-    source = arguments.data
-    if isinstance(source, Path):
-        source = DataSource(source, arguments.images, arguments.split)
+    source = data_source(vars(arguments))
     data = read_training_data(source, arguments.seed)
     sys.stderr.writelines(f"{line}\n" for line in data.report())
     settings = augmentation(vars(arguments), arguments.variant)

@@ -76,7 +76,7 @@ def _check_effect(given: Mapping[str, Any], settings: Augmentation) -> None:
     mosaics = settings.mosaic_probability > 0
     if given.get("mixup") and not mosaics:
         raise ModelExportError("--mixup does nothing without mosaics: see --mosaic")
-    if given.get("mixup") and isinstance(given["data"], DrawnBarcodes):
+    if given.get("mixup") and any(isinstance(each, DrawnBarcodes) for each in given["data"]):
         raise ModelExportError(
             "--mixup needs pictures known to contain boxes; drawn pictures may have none"
         )

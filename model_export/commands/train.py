@@ -13,16 +13,19 @@ from model_export.commands.argument_types import (
     absolute,
     natural,
     positive,
-    training_data,
     training_size,
 )
+from model_export.commands.data_sets.arguments import (
+    add_data_arguments,
+    add_validation_arguments,
+    data_sources,
+)
+from model_export.commands.data_sets.training_data import read_training_data
 from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
-from model_export.commands.training_data import read_training_data
-from model_export.data.sources import DataSource
 from model_export.errors import InterruptedRunError, ModelExportError
 from model_export.loss.presets import PRESET_NAMES
 from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
-from model_export.training.config import PRECISIONS, DrawnBarcodes, Machine, TrainingConfig
+from model_export.training.config import PRECISIONS, Machine, TrainingConfig
 from service.core.contract import BoxCoding
 
 if TYPE_CHECKING:
@@ -49,15 +52,17 @@ OTHERS: Final = frozenset(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.description = (
-        "Train a YOLOX on a COCO or VOC data set. The run's folder then holds the best and "
-        "the last weights, the exported ONNX model, metrics and plots. Ctrl-C stops after the "
-        "current step, and --resume continues to the same results. With several GPUs: torchrun "
-        "--nproc-per-node=N -m model_export train ..."
+        "Train a YOLOX on data of the form COCO, YOLO, Pascal VOC or CSV. The run's folder then "
+        "holds the best and the last weights, the exported ONNX model, metrics and plots. Ctrl-C "
+        "stops after the current step, and --resume continues to the same results. With several "
+        "GPUs: torchrun --nproc-per-node=N -m model_export train ..."
     )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--output", type=Path, metavar="DIR", help="folder of a new run")
     where.add_argument("--resume", type=Path, metavar="DIR", help="folder of the run to continue")
-    _add_data_arguments(parser)
+    data = parser.add_argument_group("the data", argument_default=argparse.SUPPRESS)
+    add_data_arguments(data)
+    add_validation_arguments(data)
     _add_model_arguments(parser)
     _add_schedule_arguments(parser)
     add_augmentation_arguments(parser)
@@ -78,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder = RunFolder(arguments.resume or arguments.output)
     given = {name: value for name, value in vars(arguments).items() if name not in OTHERS}
     config = _resumed(given, folder) if resume else _configured(given)
-    read_data = partial(read_training_data, config.data, config.seed)
+    read_data = partial(read_training_data, config.data, config.seed, config.validation)
     machine = Machine(arguments.device, arguments.workers, arguments.cache, arguments.precision)
     with team(machine.device) as members, stop_on_signals() as stop:
         console = Console(stderr=True)
@@ -90,35 +95,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise InterruptedRunError(how if members.leads else "", stop.number or signal.SIGTERM)
     if members.leads:
         sys.stdout.write(f"{folder.path}\n")
-
-
-def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the data", argument_default=argparse.SUPPRESS)
-    group.add_argument(
-        "--data",
-        type=training_data,
-        metavar="PATH",
-        help="a COCO json, a VOC folder, or barcodes:N to draw N pictures per epoch (required)",
-    )
-    group.add_argument(
-        "--images", type=absolute, metavar="DIR", help="images of a COCO json (default: its folder)"
-    )
-    group.add_argument("--split", metavar="NAME", help="list of a VOC folder (default: train)")
-    group.add_argument(
-        "--val",
-        type=absolute,
-        metavar="PATH",
-        help="validation data (default: --data, if that is a VOC folder)",
-    )
-    group.add_argument(
-        "--val-images",
-        type=absolute,
-        metavar="DIR",
-        help="images of --val, a COCO json (default: its folder)",
-    )
-    group.add_argument(
-        "--val-split", metavar="NAME", help="validation list of a VOC folder (default: val)"
-    )
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -271,7 +247,7 @@ def _resumed(given: Mapping[str, Any], folder: "RunFolder") -> TrainingConfig:
 
 def _configured(given: Mapping[str, Any]) -> TrainingConfig:
     """The configuration of a new run."""
-    data, validation = _sources(given)
+    data, validation = data_sources(given)
     variant = given.get("variant", "nano")
     side = usual_size(variant)
     height, width = given.get("size", (side, side))
@@ -289,19 +265,3 @@ def _configured(given: Mapping[str, Any]) -> TrainingConfig:
         warmup_epochs=given.get("warmup_epochs", min(LONGEST_WARMUP, epochs / 20)),
         **plain,
     )
-
-
-def _sources(given: Mapping[str, Any]) -> tuple[DataSource | DrawnBarcodes, DataSource]:
-    if "data" not in given:
-        raise ModelExportError("a new run needs --data: a COCO json, or a VOC folder")
-    source: Path | DrawnBarcodes = given["data"]
-    own = source if isinstance(source, Path) and source.is_dir() else None
-    measured = given.get("val", own)
-    if measured is None:
-        raise ModelExportError(
-            "only a VOC folder brings its own validation images; add --val with a COCO json"
-        )
-    validation = DataSource(measured, given.get("val_images"), given.get("val_split", "val"))
-    if isinstance(source, DrawnBarcodes):
-        return source, validation
-    return DataSource(source, given.get("images"), given.get("split", "train")), validation

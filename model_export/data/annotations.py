@@ -1,6 +1,6 @@
 """Annotated images in memory, whichever form of data set they were read from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -38,11 +38,13 @@ class Annotations:
         class_names: Class id to name.
         images: In the order of the data set; boxes exactly as written, even impossible ones.
         crowd: The number of crowd annotations, which are left out.
+        notes: How the files were read, and what was left out, in lines for a person.
     """
 
     class_names: tuple[str, ...]
     images: tuple[AnnotatedImage, ...]
     crowd: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class NamedBoxes(NamedTuple):
@@ -63,6 +65,47 @@ class NamedBoxes(NamedTuple):
     names: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One split of a data set as its files have it.
+
+    Attributes:
+        source: The data set, for error messages.
+        images: The images and their boxes.
+        class_names: Class id to name: as the files number them, else those of the boxes, sorted.
+        numbered: Whether the files number the classes.
+        crowd: The number of crowd annotations, which are left out.
+        notes: How the files were read, and what was left out, in lines for a person.
+    """
+
+    source: Path
+    images: Sequence[NamedBoxes]
+    class_names: tuple[str, ...]
+    numbered: bool
+    crowd: int = 0
+    notes: tuple[str, ...] = ()
+
+    def annotations(self, class_names: Sequence[str] | None = None) -> Annotations:
+        """The same data with class ids.
+
+        Args:
+            class_names: Class id to name (default: the data set's own).
+
+        Raises:
+            ModelExportError: There are no images or no classes, or a box has a class that is not in
+                `class_names`.
+        """
+        names = tuple(class_names or self.class_names)
+        return Annotations(
+            names, number_classes(self.source, self.images, names), self.crowd, self.notes
+        )
+
+
+def names_in(images: Iterable[NamedBoxes]) -> tuple[str, ...]:
+    """The class names of boxes, sorted, for data sets that do not number them."""
+    return tuple(sorted({name for image in images for name in image.names}))
+
+
 def number_classes(
     source: Path, images: Sequence[NamedBoxes], class_names: Sequence[str]
 ) -> tuple[AnnotatedImage, ...]:
@@ -79,25 +122,56 @@ def number_classes(
     """
     ids = {name: class_id for class_id, name in enumerate(class_names)}
     if not images or not ids:
-        raise ModelExportError(f"{source} lists no {'classes' if images else 'images'}")
+        why = "classes, because it has no boxes" if images else "images"
+        raise ModelExportError(f"{source} lists no {why}")
     if len(ids) < len(class_names):
         raise ModelExportError(f"{source}: a class name stands for two classes")
     unknown = sorted({name for image in images for name in image.names} - ids.keys())
     if unknown:
-        raise ModelExportError(f"{source} has classes beyond the model's: {', '.join(unknown)}")
+        raise ModelExportError(_beyond(source, unknown, class_names))
     return tuple(
         AnnotatedImage(
             path=image.path,
             image_id=image.image_id,
             size=image.size,
-            boxes_xyxy=np.array(image.corners, dtype=np.float32).reshape(-1, 4),
+            boxes_xyxy=_boxes(image.corners),
             class_ids=np.array([ids[name] for name in image.names], dtype=np.int64),
         )
         for image in images
     )
 
 
+def _boxes(corners: Sequence[tuple[float, float, float, float]]) -> NDArray[np.float32]:
+    # A number beyond float32 becomes infinite, and its box is no target.
+    with np.errstate(over="ignore"):
+        return np.array(corners, dtype=np.float64).reshape(-1, 4).astype(np.float32)
+
+
+def _beyond(source: Path, unknown: Sequence[str], class_names: Sequence[str]) -> str:
+    """The complaint about classes that the model lacks, perhaps only in this spelling."""
+    like = {plain_name(name): name for name in class_names}
+    same = [
+        f"{name!r} is like {like[plain_name(name)]!r}"
+        for name in unknown
+        if plain_name(name) in like
+    ]
+    hint = f"; perhaps only the spelling differs: {', '.join(same)}" if same else ""
+    return f"{source} has classes beyond the model's: {', '.join(unknown)}{hint}"
+
+
+def plain_name(name: str) -> str:
+    """A class name without what people mistype in it: case, blanks, hyphens and underscores."""
+    return "".join(letter for letter in name.casefold() if letter not in " \t-_")
+
+
 def known_size(height: float | str | None, width: float | str | None) -> tuple[int, int] | None:
     """The size that annotations state; many tools write none, or 0 if they did not know it."""
     known = int(float(height or 0)), int(float(width or 0))
     return known if min(known) > 0 else None
+
+
+def first_few(texts: Iterable[object], limit: int = 3) -> str:
+    """The first few of many things, for one line of a message, and how many more there are."""
+    every = [str(text) for text in texts]
+    rest = len(every) - limit
+    return ", ".join(every[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -3,21 +3,25 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.data.annotations import AnnotatedImage, Annotations
+from model_export.data.annotations import AnnotatedImage, Annotations, first_few
 from model_export.data.image_cache import ImageCache
-from model_export.data.image_files import image_size
+from model_export.data.image_files import read_small
 from model_export.data.pictures import FilePictures
+from model_export.data.thumbnails import SIDE, thumbnail
 from model_export.errors import ModelExportError
 
 # A report names this many faults or boxes, and counts the rest.
 MAX_NAMED: Final = 10
+# Pixels by which the corners of a box at the border may be off: VOC counts from 1.
+MAX_ROUNDING: Final = 1
+NO_IMAGES: Final = "; if they are in another folder, name it with --images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,20 @@ class CheckedImages:
         images: Each is readable; its size is known, its boxes lie within it and have an area.
         dropped: The boxes that had none.
         crowd: The number of crowd annotations, which are left out.
+        notes: How the files were read, in lines for a person.
+        clipped: The image files of boxes that stuck out of them, once for each box.
+        thumbnails: (N, SIDE, SIDE) uint8, grey, of the images.
     """
 
     class_names: tuple[str, ...]
     images: tuple[AnnotatedImage, ...]
     dropped: tuple[DroppedBox, ...]
     crowd: int
+    notes: tuple[str, ...] = ()
+    clipped: tuple[Path, ...] = ()
+    thumbnails: NDArray[np.uint8] = field(
+        default_factory=lambda: np.zeros((0, SIDE, SIDE), np.uint8), compare=False, repr=False
+    )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -64,9 +76,14 @@ class CheckedImages:
         """A summary of the data set and of all that was left out, in lines for a person."""
         boxes = sum(len(image.boxes_xyxy) for image in self.images)
         empty = sum(len(image.boxes_xyxy) == 0 for image in self.images)
-        lines = [f"{len(self.images)} images ({empty} without boxes), {boxes} boxes"]
+        lines = [*self.notes, f"{len(self.images)} images ({empty} without boxes), {boxes} boxes"]
         if self.crowd:
             lines.append(f"annotations of crowds, which are no targets: {self.crowd}")
+        if self.clipped:
+            count, named = len(self.clipped), first_few(dict.fromkeys(self.clipped))
+            lines.append(
+                f"boxes that stick out of the image, and were clipped: {count}, in {named}"
+            )
         if self.dropped:
             lines.append(f"boxes that cannot be targets: {len(self.dropped)}")
             lines += _first(
@@ -99,20 +116,36 @@ def check_images(
     faults = [outcome for outcome in outcomes if isinstance(outcome, ModelExportError)]
     if faults:
         named = "; ".join(_first(map(str, faults)))
-        raise ModelExportError(f"{len(faults)} of {len(outcomes)} images are unfit: {named}")
-    images = [outcome for outcome in outcomes if isinstance(outcome, AnnotatedImage)]
-    names = annotations.class_names
-    dropped = [box for image in images for box in _dropped(image, names)]
-    return CheckedImages(names, tuple(map(_cleaned, images)), tuple(dropped), annotations.crowd)
+        cure = "" if any(image.path.exists() for image in annotations.images) else NO_IMAGES
+        raise ModelExportError(f"{len(faults)} of {len(outcomes)} images are unfit: {named}{cure}")
+    seen = [outcome for outcome in outcomes if isinstance(outcome, _Seen)]
+    images = [each.image for each in seen]
+    return CheckedImages(
+        class_names=annotations.class_names,
+        images=tuple(map(_cleaned, images)),
+        dropped=tuple(box for image in images for box in _dropped(image, annotations.class_names)),
+        crowd=annotations.crowd,
+        notes=annotations.notes,
+        clipped=tuple(image.path for image in images for _ in range(_sticking_out(image))),
+        thumbnails=np.stack([each.thumbnail for each in seen]),
+    )
 
 
-def _with_size(image: AnnotatedImage) -> AnnotatedImage | ModelExportError:
+class _Seen(NamedTuple):
+    """An image whose size is known, and its thumbnail."""
+
+    image: AnnotatedImage
+    thumbnail: NDArray[np.uint8]
+
+
+def _with_size(image: AnnotatedImage) -> _Seen | ModelExportError:
     try:
-        size = image_size(image.path)
+        photo = read_small(image.path)
     except ModelExportError as error:
         return error
+    size = photo.height, photo.width
     if image.size in (None, size):
-        return replace(image, size=size)
+        return _Seen(replace(image, size=size), thumbnail(photo.pixels))
     # Boxes that were drawn on other pixels, such as a photo before it was turned upright, would
     # teach nonsense.
     return ModelExportError(
@@ -134,6 +167,13 @@ def _dropped(image: AnnotatedImage, class_names: Sequence[str]) -> Iterator[Drop
         x1, y1, x2, y2 = image.boxes_xyxy[i].tolist()
         name = class_names[image.class_ids[i]]
         yield DroppedBox(image.path, name, (x1, y1, x2, y2), reason)
+
+
+def _sticking_out(image: AnnotatedImage) -> int:
+    """The number of boxes that lie partly outside, by more than annotations are rounded."""
+    boxes = _clipped(image)
+    beyond = np.abs(boxes - image.boxes_xyxy).max(axis=1, initial=0) > MAX_ROUNDING
+    return int((beyond & _has_area(boxes) & _has_area(image.boxes_xyxy)).sum())
 
 
 def _clipped(image: AnnotatedImage) -> NDArray[np.float32]:

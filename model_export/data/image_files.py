@@ -5,10 +5,11 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ExifTags, Image
 
 from model_export.errors import ModelExportError
 from service.errors import ServiceError
-from service.imaging.read import Photo
+from service.imaging.read import SIDEWAYS, Photo
 from service.imaging.read import read_image as read_as_server
 
 # Pillow opens no larger image: twice its MAX_IMAGE_PIXELS, half a gigabyte when decoded. The
@@ -55,8 +56,35 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         ModelExportError: The file cannot be read; the message names it.
     """
-    photo = _read(path, fit=(1, 1))
+    photo = read_small(path)
     return photo.height, photo.width
+
+
+def read_small(path: Path) -> Photo:
+    """An image with its size in the file, decoded as small as that is possible.
+
+    Raises:
+        ModelExportError: The file cannot be read; the message names it.
+    """
+    return _read(path, fit=(1, 1))
+
+
+def header_size(path: Path) -> tuple[int, int] | None:
+    """The height and width in pixels, upright, that an image file's header states.
+
+    Nothing is decoded, so that a damaged file may have a size. Annotations in shares of an image
+    need sizes before `image_size` has read the files.
+
+    Returns:
+        None if the file is missing or is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in SIDEWAYS
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return (width, height) if sideways else (height, width)
 
 
 def _read(path: Path, fit: tuple[int, int] | None = None) -> Photo:

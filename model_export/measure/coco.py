@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from model_export.data.coco import CocoFile, read_coco
+from model_export.data.forms.coco import CocoFile, read_coco
 from model_export.errors import ModelExportError
 
 # In the order of pycocotools. AP and AR average over IoU 0.50 to 0.95 unless the name says

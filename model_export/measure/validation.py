@@ -8,9 +8,8 @@ from torch import nn
 
 from model_export.data.annotations import AnnotatedImage
 from model_export.data.checked_images import CheckedImages, check_images
-from model_export.data.coco import read_coco
+from model_export.data.reading import read_coco_file, read_source
 from model_export.data.sources import DataSource
-from model_export.data.voc import read_voc
 from model_export.errors import ModelExportError
 from model_export.measure.coco import (
     CocoBox,
@@ -48,7 +47,20 @@ class Validation:
         return measure(self.coco, results)
 
 
-def read_validation_set(source: DataSource, class_names: Sequence[str]) -> CocoSet:
+@dataclass(frozen=True, slots=True)
+class ValidationData:
+    """Annotated images to measure on, in two forms.
+
+    Attributes:
+        coco: For COCO's metrics.
+        checked: For reports.
+    """
+
+    coco: CocoSet
+    checked: CheckedImages
+
+
+def read_validation_set(source: DataSource, class_names: Sequence[str]) -> ValidationData:
     """Read the images to measure on, every file once.
 
     Args:
@@ -58,16 +70,12 @@ def read_validation_set(source: DataSource, class_names: Sequence[str]) -> CocoS
     Raises:
         ModelExportError: The annotations or an image cannot be used, or nothing is annotated.
     """
-    if source.path.is_dir():
-        checked = check_images(read_voc(source.path, source.split, class_names=class_names))
-        coco = coco_set_of_images(checked.images, class_names)
-    else:
-        file = read_coco(source.path, source.images or source.path.parent)
-        checked = check_images(file.targets(class_names))
-        # Not of the checked boxes: COCO's metrics treat crowds apart, and go by areas of masks.
-        coco = coco_set_of(file)
+    checked = check_images(read_source(source, class_names))
     _refuse_no_boxes(source, checked)
-    return coco
+    file = read_coco_file(source)
+    # Not of the checked boxes: COCO's metrics treat crowds apart, and go by areas of masks.
+    coco = coco_set_of(file) if file else coco_set_of_images(checked.images, class_names)
+    return ValidationData(coco, checked)
 
 
 def coco_set_of_images(images: Sequence[AnnotatedImage], class_names: Sequence[str]) -> CocoSet:
@@ -94,4 +102,4 @@ def _boxes(image: AnnotatedImage) -> Iterator[CocoBox]:
 
 def _refuse_no_boxes(source: DataSource, checked: CheckedImages) -> None:
     if not any(len(image.boxes_xyxy) for image in checked.images):
-        raise ModelExportError(f"{source.path} has no boxes to measure on")
+        raise ModelExportError(f"{source.name} has no boxes to measure on")

@@ -7,11 +7,15 @@ import torch
 from rich.console import Console
 
 from model_export.checksum import short_sha256
+from model_export.data.checked_images import CheckedImages
 from model_export.data.image_cache import ImageCache
 from model_export.data.pictures import TrainingData
 from model_export.exporting.export import export
+from model_export.inspection.inspection import inspect
+from model_export.inspection.statistics import NetworkView
+from model_export.inspection.tables import report
 from model_export.measure.coco import Metrics
-from model_export.measure.validation import Validation, read_validation_set
+from model_export.measure.validation import Validation, ValidationData, read_validation_set
 from model_export.model.batch_norm_statistics import STATISTICS_IMAGES, restore_statistics
 from model_export.model.checkpoint import load_weights
 from model_export.model.pretrained import initialise
@@ -69,7 +73,9 @@ class TrainingRun:
         data = self.read_data()
         self._print(*data.report())
         contract = _contract(config, data.class_names)
-        validation = Validation(read_validation_set(config.validation, data.class_names), contract)
+        measured = read_validation_set(config.validation, data.class_names)
+        self._inspect(data, measured)
+        validation = Validation(measured.coco, contract)
         job = Job(config, self.machine, data, folder.last, folder.best, self.resume)
         model = self._first_model(job)
         if self.team.leads and not self.resume:
@@ -83,6 +89,17 @@ class TrainingRun:
         if complete and self.team.leads:
             self._finish(metrics_csv.epochs, validation)
         return complete
+
+    def _inspect(self, data: TrainingData, measured: ValidationData) -> None:
+        """Print what is in the data; refuse data that nothing can be learnt from."""
+        self._print(*(f"validation: {line}" for line in measured.checked.report()))
+        if not isinstance(data, CheckedImages):
+            return
+        min_side = self.config.augmentation.min_side
+        view = NetworkView(self.config.height, self.config.width, min_side)
+        inspection = inspect(data, measured.checked, view)
+        inspection.refuse_no_targets()
+        self._print(*report(inspection))
 
     def _check_machine(self) -> None:
         """Refuse now what would fail in the first step, after the folder has been made."""
@@ -136,8 +153,8 @@ class TrainingRun:
         source = self.config.data
         return Provenance(
             source="trained with yolox-serve",
-            dataset="barcodes" if isinstance(source, DrawnBarcodes) else source.path.name,
-            metrics=f"{metrics.summary()} on {self.config.validation.path.name}",
+            dataset="barcodes" if isinstance(source, DrawnBarcodes) else source.name,
+            metrics=f"{metrics.summary()} on {self.config.validation.name}",
         )
 
 

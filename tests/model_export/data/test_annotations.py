@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from model_export.data.checked_images import check_images
-from model_export.data.coco import read_coco
-from model_export.data.sources import read_annotations
-from model_export.data.voc import read_voc
+from model_export.data.forms.coco import read_coco
+from model_export.data.forms.voc import read_voc
+from model_export.data.reading import read_annotations
 from model_export.errors import ModelExportError
 from model_export.measure.coco import read_coco_set
 from support.data_sets import annotation, coco_json, voc_folder, voc_xml
@@ -155,7 +155,7 @@ def test_voc_corners_are_taken_as_written(tmp_path: Path) -> None:
         tmp_path, {"b": [("dog", (1, 2.5, 30, 40)), ("cat", (0, 0, 60, 40))], "a": []}
     )
 
-    data = read_voc(root)
+    data = read_voc(root).annotations()
 
     assert data.class_names == ("cat", "dog")
     assert [image.path.name for image in data.images] == ["b.jpg", "a.jpg"]
@@ -178,7 +178,7 @@ def test_a_voc_image_may_be_named_like_a_mark(tmp_path: Path) -> None:
     ("xml", "complaint"),
     [
         ("<annotation>", r"a\.xml is no VOC annotation"),
-        (voc_xml([("", (0, 0, 9, 9))]), r"a\.xml.*an object has no name"),
+        (voc_xml([("", (0, 0, 9, 9))]), r"a\.xml.*object 1 has no name"),
         (voc_xml([("dog", (0, 0, 9, 9))]).replace("xmax", "x"), r"a\.xml.*no bndbox/xmax"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', r"a\.xml.*DTD"),
     ],

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from model_export.data.checked_images import check_images
-from model_export.data.coco import read_coco
+from model_export.data.forms.coco import read_coco
 from model_export.errors import ModelExportError
 from support.data_sets import annotation, coco_json
 from support.pictures import encode, photo_like

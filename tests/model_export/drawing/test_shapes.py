@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from model_export.commands import demo_data
 from model_export.data.checked_images import check_images
-from model_export.data.sources import read_annotations
+from model_export.data.reading import read_annotations
 from model_export.drawing import shapes
 from model_export.drawing.backdrops import backdrop
 from model_export.drawing.demo_data import shapes as subject_of_shapes

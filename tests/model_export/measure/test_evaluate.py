@@ -20,8 +20,7 @@ from model_export.__main__ import main
 from model_export.data.annotations import AnnotatedImage
 from model_export.data.checked_images import check_images
 from model_export.data.class_names import COCO_CLASS_NAMES
-from model_export.data.sources import read_annotations
-from model_export.data.voc import read_voc
+from model_export.data.reading import read_annotations
 from model_export.errors import ModelExportError
 from model_export.graphs.onnx_file import save_with_contract
 from model_export.measure.coco import RECALLS, CocoResult, CocoSet, Metrics, measure, read_coco_set
@@ -313,7 +312,8 @@ def metrics_of_shaken_truth(coco: CocoSet) -> Metrics:
 
 def test_voc_folder_has_the_metrics_of_its_coco_json(shared_data: Path) -> None:
     root = shared_data / "bccd"
-    images = check_images(read_voc(root / "BCCD", "val", class_names=("RBC", "WBC", "Platelets")))
+    names = ("RBC", "WBC", "Platelets")
+    images = check_images(read_annotations(root / "BCCD", split="val", class_names=names))
     voc = metrics_of_shaken_truth(coco_set_of_images(images.images, images.class_names))
     coco = metrics_of_shaken_truth(read_coco_set(root / "val.json", root / "BCCD" / "JPEGImages"))
 

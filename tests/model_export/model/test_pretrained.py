@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model_export.data.checked_images import check_images
-from model_export.data.coco import read_coco
+from model_export.data.forms.coco import read_coco
 from model_export.errors import ModelExportError
 from model_export.loss.loss import YOLOX_RELEASE, DetectionLoss
 from model_export.model.batch_norm_statistics import carries_statistics, restore_statistics

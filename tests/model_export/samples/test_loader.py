@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from model_export.data.checked_images import check_images
-from model_export.data.coco import read_coco
+from model_export.data.forms.coco import read_coco
 from model_export.data.image_cache import ImageCache
 from model_export.data.pictures import FilePictures
 from model_export.errors import ModelExportError

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from model_export.data.checked_images import check_images
-from model_export.data.sources import DataSource, read_annotations
+from model_export.data.reading import read_annotations
+from model_export.data.sources import DataSource
 from model_export.drawing.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
 from model_export.loss.loss import PRESETS, DetectionLoss

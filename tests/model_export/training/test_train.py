@@ -219,11 +219,11 @@ def test_senseless_request_is_an_error_that_says_why(
 def test_options_that_change_nothing_already_are_taken() -> None:
     calm = augmentation_for("pico")
     nothing = {"mosaic": 0.0, "mixup": 0.0, "rotation": 0.0}
-    given = {"data": DrawnBarcodes(9), **nothing}
+    given = {"data": [DrawnBarcodes(9)], **nothing}
     expected = replace(calm, mosaic_probability=0.0, mixup_probability=0.0, rotation_degrees=0.0)
     assert augmentation(given, "pico") == expected
 
-    moved = {"data": Path(), "mosaic": 0.0, "affine": 0.5, "rotation": 5.0, "scale": [1.0, 1.5]}
+    moved = {"data": [Path()], "mosaic": 0.0, "affine": 0.5, "rotation": 5.0, "scale": [1.0, 1.5]}
     assert augmentation(moved, "pico").scale == (1.0, 1.5)
 
 
@@ -242,6 +242,22 @@ def test_run_that_could_not_take_a_step_leaves_no_folder(
     assert main(new_run(demo, tmp_path / "run", *more)) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_data_without_boxes_are_refused_after_their_table(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((demo / "train.json").read_text())
+    (tmp_path / "none.json").write_text(json.dumps(content | {"annotations": []}))
+    data = ["--data", str(tmp_path / "none.json"), "--images", str(demo)]
+
+    run = tmp_path / "run"
+    assert main(["train", *data, "--val", str(demo / "val.json"), "--output", str(run), *TINY]) == 1
+
+    said = capsys.readouterr().err
+    assert "none.json: read as COCO, by its suffix" in said
+    assert "error: none of the 8 training images has a box to learn from" in said
+    assert not run.exists()
 
 
 def test_run_goes_on_from_another_folder_and_without_its_table(

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from model_export.data.checked_images import CheckedImages, check_images
-from model_export.data.sources import DataSource, read_annotations
+from model_export.data.reading import read_annotations
+from model_export.data.sources import DataSource, Share
 from model_export.drawing.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
 from model_export.loss.loss import PRESETS, DetectionLoss
@@ -575,7 +576,18 @@ def test_meaningless_configuration_is_refused(changes: dict[str, object], named:
 
 
 @pytest.mark.parametrize(
-    "data", [DataSource(Path("x"), Path("y"), "trainval"), DrawnBarcodes(4000)]
+    "data",
+    [
+        DataSource(Path("x"), Path("y"), "trainval"),
+        DataSource(
+            Path("x"),
+            more=(Path("z"),),
+            form="voc",
+            class_names=("cat",),
+            share=Share(0.2, 3, held_out=False),
+        ),
+        DrawnBarcodes(4000),
+    ],
 )
 def test_configuration_survives_json(data: DataSource | DrawnBarcodes) -> None:
     settings = config(weights=Path("a.pth"), data=data)

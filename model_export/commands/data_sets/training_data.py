@@ -2,19 +2,22 @@
 
 from typing import TYPE_CHECKING
 
-from model_export.data.sources import DataSource, read_annotations
+from model_export.data.sources import DataSource
 from model_export.training.config import DrawnBarcodes
 
 if TYPE_CHECKING:
     from model_export.data.pictures import TrainingData
 
 
-def read_training_data(source: DataSource | DrawnBarcodes, seed: int) -> "TrainingData":
+def read_training_data(
+    source: DataSource | DrawnBarcodes, seed: int, validation: DataSource | None = None
+) -> "TrainingData":
     """Read the data to learn from, every file once.
 
     Args:
         source: Where the data are, or what to draw.
         seed: The run's seed, which decides what is drawn.
+        validation: The data to measure on, whose classes count if the files do not number them.
 
     Raises:
         ModelExportError: The annotations or an image cannot be used.
@@ -25,5 +28,7 @@ def read_training_data(source: DataSource | DrawnBarcodes, seed: int) -> "Traini
 
         return BarcodeScenes(source.pictures, seed)
     from model_export.data.checked_images import check_images  # noqa: PLC0415
+    from model_export.data.reading import class_names_of, read_source  # noqa: PLC0415
 
-    return check_images(read_annotations(source.path, source.images, split=source.split))
+    names = class_names_of(source, validation) if validation else None
+    return check_images(read_source(source, names))

@@ -1,0 +1,279 @@
+"""The reader of CSV files with a row for each box."""
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from model_export.data.annotations import NamedBoxes, Reading, first_few, known_size, names_in
+from model_export.data.forms.found_images import ImageFinder, image_files
+from model_export.data.forms.splits import folder_of_split, names_of, no_split
+from model_export.data.forms.texts import read_text
+from model_export.data.image_files import header_size
+from model_export.errors import ModelExportError
+
+CSV_SUFFIXES: Final = (".csv", ".tsv")
+# The names that tools give to each column, in lower case, with letters and digits only.
+COLUMNS: Final = {
+    "image": ("filename", "image", "imagepath", "imagename", "imageid", "file", "path", "filepath"),
+    "name": ("class", "label", "classname", "labelname", "name", "category"),
+    "x1": ("xmin", "x1", "left", "bboxx1"),
+    "y1": ("ymin", "y1", "top", "bboxy1"),
+    "x2": ("xmax", "x2", "right", "bboxx2"),
+    "y2": ("ymax", "y2", "bottom", "bboxy2"),
+}
+OPTIONAL: Final = {"width": ("width", "imagewidth"), "height": ("height", "imageheight")}
+# The columns of files without a header: Google AutoML's, and those of keras-retinanet.
+AUTOML: Final = ("split", "image", "name", "x1", "y1", "", "", "x2", "y2", "", "")
+HEADERLESS: Final = ("image", "x1", "y1", "x2", "y2", "name")
+AUTOML_SPLITS: Final = {
+    "TRAIN": "train",
+    "TRAINING": "train",
+    "VALIDATE": "val",
+    "TEST": "test",
+} | {
+    "VALIDATION": "val",
+    "UNASSIGNED": "train",
+}
+# Roboflow's name for the file in the folder of a split's images, all of which belong to it.
+WHOLE_FOLDER: Final = "_annotations.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of the file, with the columns by the names of `COLUMNS`."""
+
+    line: int
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A file's rows.
+
+    Attributes:
+        path: The file.
+        rows: The rows of all splits.
+        has_splits: Whether a column says which split a row belongs to.
+    """
+
+    path: Path
+    rows: Sequence[_Row]
+    has_splits: bool
+
+
+def read_csv(source: Path, images: Path | None = None, split: str = "train") -> Reading:
+    """Read the boxes of a CSV file: TensorFlow's columns, Roboflow's, AutoML's, and similar ones.
+
+    Coordinates are pixels, or shares of the image if none is above 1. A row without a class and
+    coordinates stands for an image without objects. The classes are those of the split, sorted.
+
+    Args:
+        source: The file, or a folder with one for each split.
+        images: The folder of the images (default: the file's folder, or images in it).
+        split: A folder, or a value of AutoML's first column; of a file without such a column, all
+            rows are taken.
+
+    Raises:
+        ModelExportError: The file cannot be read, or a row makes no sense; the message names it.
+    """
+    path = csv_file(source, split) if source.is_dir() else source
+    table = _table(path)
+    rows = _of_split(table, split)
+    folder = images or path.parent
+    finder = ImageFinder([folder, folder / "images", folder.parent / "images", folder.parent])
+    of_image = defaultdict[Path, list[_Row]](list)
+    for row in rows:
+        of_image[finder.find(row.values["image"])].append(row)
+    unlisted = _unlisted(folder, of_image)
+    if path.name == WHOLE_FOLDER:
+        of_image.update((each, []) for each in unlisted)
+    relative = table.has_splits or _are_shares(path, rows)
+    boxes = [
+        _image(path, image, number, of_image[image], relative=relative)
+        for number, image in enumerate(sorted(of_image), start=1)
+    ]
+    notes = tuple(_notes(path, unlisted, relative=relative))
+    return Reading(path, boxes, names_in(boxes), numbered=False, notes=notes)
+
+
+def csv_file(folder: Path, split: str) -> Path:
+    """The file of a split: in a folder of its own, or named after it, or the only one.
+
+    Raises:
+        ModelExportError: There is none, or there are several.
+    """
+    stems = {path.stem.lower(): path for path in csv_files(folder)}
+    named = (
+        stems.get(each)
+        for name in names_of(split)
+        for each in (name, f"{name}_labels", f"{name}-annotations-bbox")
+    )
+    if found := next((path for path in named if path), None):
+        return found
+    place = folder_of_split(folder, split)
+    files = csv_files(place)
+    if len(files) != 1:
+        listed = (
+            f": {first_few(path.name for path in files)}; name the one to read" if files else ""
+        )
+        raise ModelExportError(f"{place} has {len(files)} CSV files{listed}")
+    return files[0]
+
+
+def csv_files(folder: Path) -> list[Path]:
+    """The CSV files in a folder, sorted."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in CSV_SUFFIXES)
+
+
+def splits_of(path: Path) -> set[str]:
+    """The splits that a CSV file has a column for; none, if it has no such column."""
+    table = _table(path)
+    return {_split(path, row) for row in table.rows} if table.has_splits else set()
+
+
+def _table(path: Path) -> _Table:
+    text = read_text(path)
+    first = next(iter(text.splitlines()), "")
+    delimiter = max(",;\t", key=first.count)
+    try:
+        lines = list(csv.reader(text.splitlines(), delimiter=delimiter))
+    except csv.Error as error:
+        raise ModelExportError(f"{path} is no CSV file: {error}") from error
+    columns = _columns(path, lines[0] if lines else [])
+    start = 0 if columns in (AUTOML, HEADERLESS) else 1
+    rows = [
+        _Row(number, _named(path, number, columns, line))
+        for number, line in enumerate(lines[start:], start=start + 1)
+        if any(value.strip() for value in line)
+    ]
+    return _Table(path, rows, columns == AUTOML)
+
+
+def _columns(path: Path, first: Sequence[str]) -> tuple[str, ...]:
+    """The meaning of each column, which the first line says or shows."""
+    if first and first[0].strip().upper() in AUTOML_SPLITS:
+        return AUTOML
+    known = {each: name for name, all_ in (COLUMNS | OPTIONAL).items() for each in all_}
+    plain = ["".join(filter(str.isalnum, title)).lower() for title in first]
+    columns = tuple(known.get(title, "") for title in plain)
+    if missing := COLUMNS.keys() - columns:
+        if len(first) == len(HEADERLESS) and len(missing) > 3 and _is_number_or_empty(first[1:5]):
+            return HEADERLESS
+        raise ModelExportError(
+            f"{path}, line 1: no column for {', '.join(sorted(missing))}; the first line should "
+            "name the columns filename, class, xmin, ymin, xmax, ymax"
+        )
+    return columns
+
+
+def _is_number_or_empty(values: Sequence[str]) -> bool:
+    return all(
+        value.strip().lstrip("-").replace(".", "", 1).isdigit() or not value.strip()
+        for value in values
+    )
+
+
+def _named(path: Path, line: int, columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+    named = {name: value.strip() for name, value in zip(columns, values, strict=False) if name}
+    if not named.get("image"):
+        raise ModelExportError(f"{path}, line {line}: the row names no image")
+    return named
+
+
+def _of_split(table: _Table, split: str) -> Sequence[_Row]:
+    if not table.has_splits:
+        return table.rows
+    of_split = defaultdict(list)
+    for row in table.rows:
+        of_split[_split(table.path, row)].append(row)
+    name = next((name for name in names_of(split) if name in of_split), None)
+    if name is None:
+        raise no_split(table.path, split, of_split)
+    return of_split[name]
+
+
+def _split(path: Path, row: _Row) -> str:
+    written = row.values["split"].upper()
+    if written not in AUTOML_SPLITS:
+        raise ModelExportError(
+            f"{path}, line {row.line}: the set is {written!r}; it should be TRAIN, VALIDATION "
+            "or TEST"
+        )
+    return AUTOML_SPLITS[written]
+
+
+def _unlisted(folder: Path, listed: Mapping[Path, object]) -> list[Path]:
+    """Images in the folder that no row names."""
+    return [image for image in image_files(folder) if image not in listed] if listed else []
+
+
+def _notes(path: Path, unlisted: Sequence[Path], *, relative: bool) -> Iterator[str]:
+    if relative:
+        yield f"{path.name}: the coordinates are shares of the image"
+    if unlisted:
+        count, names = len(unlisted), first_few(image.name for image in unlisted)
+        meaning = "are background" if path.name == WHOLE_FOLDER else "are not used"
+        yield f"{count} images that {path.name} does not list {meaning}: {names}"
+
+
+def _are_shares(path: Path, rows: Sequence[_Row]) -> bool:
+    """Whether no coordinate is above 1, and some are broken."""
+    corners = [each for row in rows if _has_box(row) for each in _numbers(path, row)]
+    return bool(corners) and max(corners) <= 1 and not all(each.is_integer() for each in corners)
+
+
+def _has_box(row: _Row) -> bool:
+    return any(row.values.get(name) for name in ("name", "x1", "y1", "x2", "y2"))
+
+
+def _image(
+    path: Path, image: Path, number: int, rows: Sequence[_Row], *, relative: bool
+) -> NamedBoxes:
+    boxed = [row for row in rows if _has_box(row)]
+    size = _size(path, rows)
+    corners = [_numbers(path, row) for row in boxed]
+    if relative and corners:
+        size = header_size(image)
+        # A file without a size is refused when its pixels are read.
+        height, width = size or (1, 1)
+        corners = [(x1 * width, y1 * height, x2 * width, y2 * height) for x1, y1, x2, y2 in corners]
+    return NamedBoxes(image, number, size, corners, [_name(path, row) for row in boxed])
+
+
+def _size(path: Path, rows: Sequence[_Row]) -> tuple[int, int] | None:
+    """The size that the first row states, if there are columns for it."""
+    if not rows:
+        return None
+    values = rows[0].values
+    try:
+        return known_size(values.get("height"), values.get("width"))
+    except (ValueError, OverflowError):
+        raise ModelExportError(
+            f"{path}, line {rows[0].line}: the width or height is no number"
+        ) from None
+
+
+def _name(path: Path, row: _Row) -> str:
+    if name := row.values.get("name"):
+        return name
+    raise ModelExportError(f"{path}, line {row.line}: the box has no class")
+
+
+def _numbers(path: Path, row: _Row) -> tuple[float, float, float, float]:
+    def number(name: str) -> float:
+        text = row.values.get(name, "")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ModelExportError(
+                f"{path}, line {row.line}: {name} is {text!r}, which is no number"
+            )
+        return value
+
+    return number("x1"), number("y1"), number("x2"), number("y2")

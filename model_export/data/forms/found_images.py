@@ -1,0 +1,113 @@
+"""Image files, found under the names that annotation tools write for them."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Final
+from urllib.parse import unquote
+
+from model_export.errors import ModelExportError
+
+IMAGE_SUFFIXES: Final = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .avif .tif .tiff".split()
+)
+
+
+def image_files(folder: Path, *, deep: bool = False) -> list[Path]:
+    """The image files in a folder by their suffix, sorted; hidden files are left out.
+
+    Args:
+        folder: Where to look.
+        deep: Whether to look in its folders too.
+    """
+    files = folder.rglob("*") if deep else folder.glob("*")
+    return sorted(
+        path
+        for path in files
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+
+
+class ImageFinder:
+    """Finds image files by written names, which may come from another machine.
+
+    Args:
+        roots: The folders that names may be relative to, the likeliest first.
+    """
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = roots
+        self._listed = cache(_listing)
+
+    def find(self, written: str) -> Path:
+        """The image that a name stands for.
+
+        Names with backslashes, `%20`, folders of another machine, another case, or without a suffix
+        are understood, if the name as written is not a file.
+
+        Args:
+            written: The name, or a path.
+
+        Returns:
+            The file; a path that does not exist if there is none.
+
+        Raises:
+            ModelExportError: Two files fit a name without a suffix.
+        """
+        variants = list(_variants(written))
+        for name in variants:
+            for path in self._candidates(name):
+                if path.is_file():
+                    return path
+        for name in variants:
+            for path in self._candidates(name):
+                if similar := self._similar(path):
+                    return similar
+        return self._roots[0] / written
+
+    def _candidates(self, name: str) -> Iterator[Path]:
+        """Paths from all of the name's folders down to none of them."""
+        parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
+        yield from (root / name for root in self._roots)
+        for start in range(len(parts)):
+            rest = Path(*parts[start:])
+            yield from (root / rest for root in self._roots)
+
+    def _similar(self, path: Path) -> Path | None:
+        """The file in the same folder whose name differs only in case, or has a suffix."""
+        listed = self._listed(path.parent)
+        for key in (_key(path.name), f"{_key(path.name)}."):
+            if len(files := listed.get(key, ())) > 1:
+                names = " and ".join(file.name for file in files)
+                raise ModelExportError(
+                    f"{path.parent} has two images for the name {path.name}: {names}; remove or "
+                    "rename one, or write the suffix in the annotations"
+                )
+            if files:
+                return files[0]
+        return None
+
+
+def _variants(written: str) -> Iterator[str]:
+    yield written
+    plain = written.strip().replace("\\", "/").removeprefix("file://")
+    yield plain
+    if "%" in plain:
+        yield unquote(plain)
+
+
+def _listing(folder: Path) -> Mapping[str, list[Path]]:
+    """Files by their names in one case, and by their names up to the dot of the suffix."""
+    listed = defaultdict(list)
+    if folder.is_dir():
+        for path in image_files(folder):
+            listed[_key(path.name)].append(path)
+            listed[f"{_key(path.stem)}."].append(path)
+    return listed
+
+
+def _key(name: str) -> str:
+    # Tools on macOS write accents as characters of their own.
+    return unicodedata.normalize("NFC", name).casefold()

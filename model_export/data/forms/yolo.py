@@ -1,0 +1,188 @@
+"""The reader of YOLO labels: a text file for each image, and a file that names the classes."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from model_export.data.annotations import NamedBoxes, Reading, first_few
+from model_export.data.forms.found_images import image_files
+from model_export.data.forms.texts import read_text
+from model_export.data.forms.yolo_layout import YoloLayout
+from model_export.data.image_files import header_size
+from model_export.errors import ModelExportError
+
+Corners = tuple[float, float, float, float]
+
+# Boxes may stick out of an image a little; farther out, the numbers are pixels.
+MAX_SHARE: Final = 2.0
+# A corner is the sum of a centre, off by half of the last decimal, and half of a size.
+ROUNDING: Final = 0.75
+# No text of a float64 needs more.
+FULL_DECIMALS: Final = 17
+# Labels are mostly of whole pixels, and shares of six decimals miss them by less than this.
+MAX_SNAP: Final = 0.05
+# Text files that lie among labels and are none, without the suffix.
+NO_LABELS: Final = frozenset(
+    {"classes", "labels", "train", "val", "valid", "test", "obj", "README"}
+)
+
+
+def read_yolo(layout: YoloLayout, split: str) -> Reading:
+    """Read one split of YOLO labels.
+
+    A line has a class number, then the centre, width and height of a box as shares of the image's
+    width and height, and perhaps a confidence; or a class number and the corners of a polygon,
+    which becomes the box around it. Images without a label file are background.
+
+    Args:
+        layout: The places of the files, and the names of the classes.
+        split: Which split.
+
+    Raises:
+        ModelExportError: A file is missing or damaged, or there is no such split.
+    """
+    paths = layout.images(split)
+    _refuse_shared_labels(paths)
+    labels = [_label_file(path) for path in paths]
+    background = [path.name for path, label in zip(paths, labels, strict=True) if label is None]
+    if paths and len(background) == len(paths):
+        raise ModelExportError(
+            f"{layout.source}: none of the {len(paths)} images of {split} has a label file; "
+            f"{paths[0].name} should have {_label_places(paths[0])[0]}"
+        )
+    numbers = range(1, len(paths) + 1)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        images = list(threads.map(partial(_image, layout.class_names), paths, labels, numbers))
+    notes = list(_lone_labels(labels))
+    if background:
+        count = len(background)
+        notes.append(f"{count} images without labels are background: {first_few(background)}")
+    return Reading(layout.source, images, layout.class_names, numbered=True, notes=tuple(notes))
+
+
+def _label_places(image: Path) -> list[Path]:
+    """Where an image may have its labels: in `labels` for the last `images`, or beside it."""
+    beside = image.with_suffix(".txt")
+    parts = list(beside.parts)
+    if "images" not in parts:
+        return [beside]
+    at = len(parts) - 1 - parts[::-1].index("images")
+    return [Path(*parts[:at], "labels", *parts[at + 1 :]), beside]
+
+
+def _label_file(image: Path) -> Path | None:
+    return next((path for path in _label_places(image) if path.is_file()), None)
+
+
+def _refuse_shared_labels(paths: Sequence[Path]) -> None:
+    for stem, count in Counter(path.with_suffix("") for path in paths).items():
+        if count > 1:
+            names = " and ".join(path.name for path in paths if path.with_suffix("") == stem)
+            raise ModelExportError(
+                f"{stem.parent}: {names} would share one label file; remove or rename one of them"
+            )
+
+
+def _lone_labels(labels: Sequence[Path | None]) -> Iterator[str]:
+    """A note if there are labels of images that are not there, in the folders of the others."""
+    for folder in sorted({path.parent for path in labels if path}):
+        images = Path(*("images" if part == "labels" else part for part in folder.parts))
+        known = {path.stem for place in {folder, images} for path in image_files(place)}
+        lone = [
+            path.name for path in sorted(folder.glob("*.txt")) if path.stem not in known | NO_LABELS
+        ]
+        if lone:
+            yield f"{folder}: {len(lone)} label files have no image: {first_few(lone)}"
+
+
+def _image(names: Sequence[str], path: Path, label: Path | None, number: int) -> NamedBoxes:
+    size = header_size(path)
+    if label is None or size is None:
+        # A file without a size is refused when its pixels are read.
+        return NamedBoxes(path, number, size, (), ())
+    corners, classes = [], []
+    for at, line in enumerate(read_text(label).splitlines(), start=1):
+        if line.strip():
+            with _located(label, at):
+                corners.append(_corners(line.split()[1:], size))
+                classes.append(_class_name(line.split()[0], names))
+    return NamedBoxes(path, number, size, corners, classes)
+
+
+@contextmanager
+def _located(label: Path, line: int) -> Iterator[None]:
+    """Turn complaints about a line into errors that name it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ModelExportError(f"{label}, line {line}: {error}") from error
+
+
+def _class_name(text: str, names: Sequence[str]) -> str:
+    number = _number(text)
+    if not number.is_integer() or number < 0:
+        raise ValueError(f"the class {text} is no whole number from 0")
+    if number >= len(names):
+        raise ValueError(
+            f"the class {text} has no name, because there are {len(names)} names, for 0 to "
+            f"{len(names) - 1}; add it to the names, or correct the line"
+        )
+    return names[int(number)]
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is no number; write class, centre x and y, width, height")
+    return number
+
+
+def _corners(fields: Sequence[str], size: tuple[int, int]) -> Corners:
+    """A box in pixels, of the four shares of a box or of a polygon's corners."""
+    numbers = [_number(text) for text in fields]
+    if len(numbers) < 4 or (len(numbers) > 5 and len(numbers) % 2):
+        raise ValueError(
+            f"a line has a class and 4 numbers, or a class and a polygon of x and y; this one has "
+            f"{len(numbers)} numbers after the class"
+        )
+    if max(map(abs, numbers)) > MAX_SHARE:
+        raise ValueError(
+            f"{max(numbers, key=abs):g} is no share of the image; divide x and widths by its "
+            "width, y and heights by its height"
+        )
+    shares = _around(numbers) if len(numbers) > 5 else _of_centre(*numbers[:4])
+    error = ROUNDING * 10.0 ** -max(map(_decimals, fields))
+    height, width = size
+    x1, y1, x2, y2 = (
+        _snapped(share * side, error * side)
+        for share, side in zip(shares, (width, height, width, height), strict=True)
+    )
+    return x1, y1, x2, y2
+
+
+def _around(polygon: Sequence[float]) -> Corners:
+    x, y = polygon[::2], polygon[1::2]
+    return min(x), min(y), max(x), max(y)
+
+
+def _of_centre(x: float, y: float, width: float, height: float) -> Corners:
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def _decimals(text: str) -> int:
+    return FULL_DECIMALS if "e" in text.lower() else len(text.partition(".")[2])
+
+
+def _snapped(pixels: float, error: float) -> float:
+    """A whole pixel, if rounding in the text alone keeps the number from being one."""
+    whole = round(pixels)
+    return float(whole) if abs(pixels - whole) <= error <= MAX_SNAP else pixels

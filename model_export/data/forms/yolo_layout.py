@@ -1,0 +1,199 @@
+"""The places of a YOLO data set's images, and the names of its classes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from model_export.data.forms.found_images import ImageFinder, image_files
+from model_export.data.forms.splits import folder_of_split, names_of, no_split, split_folder
+from model_export.data.forms.texts import read_lines, read_text
+from model_export.errors import ModelExportError
+
+YAML_SUFFIXES: Final = (".yaml", ".yml")
+# One name per line: LabelImg and Label Studio; Darknet and CVAT.
+NAME_FILES: Final = ("classes.txt", "labels/classes.txt", "labels.txt", "obj.names")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Reads every scalar as text, for `yes`, `no` and `1` are names too."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+
+@dataclass(frozen=True, slots=True)
+class YoloLayout:
+    """A YOLO data set, of which no label has been read.
+
+    Attributes:
+        source: The file or folder that describes it.
+        roots: Where written paths may start from, the likeliest first.
+        class_names: Class number to name.
+        splits: Split to the written paths of folders or lists of images; empty if they are found by
+            the usual names of folders.
+    """
+
+    source: Path
+    roots: tuple[Path, ...]
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Sequence[str]]
+
+    def images(self, split: str) -> list[Path]:
+        """The image files of a split, sorted by path; those of a list in its order.
+
+        Raises:
+            ModelExportError: There is no such split, its folder is missing or it has no images.
+        """
+        if not self.splits:
+            return self._found(_usual_folder(self.roots[0], split))
+        name = next((name for name in names_of(split) if name in self.splits), None)
+        if name is None:
+            raise no_split(self.source, split, self.splits)
+        return [path for written in self.splits[name] for path in self._written(name, written)]
+
+    def _written(self, split: str, written: str) -> list[Path]:
+        path = self._resolved(written)
+        if path is None:
+            raise ModelExportError(
+                f"{self.source}: `{split}` is {written}, and there is no "
+                f"{self.roots[0] / written}; correct it, or `path`"
+            )
+        if path.is_dir():
+            return self._found(path)
+        if path.suffix.lower() != ".txt":
+            raise ModelExportError(f"{self.source}: {written} is neither a folder nor a .txt list")
+        finder = ImageFinder([path.parent, *self.roots])
+        return [finder.find(line) for line in read_lines(path)]
+
+    def _resolved(self, written: str) -> Path | None:
+        """A folder or list, though its path begins with folders of another machine."""
+        parts = Path(written.replace("\\", "/")).parts
+        for start in range(len(parts)):
+            for root in self.roots:
+                if (path := root.joinpath(*parts[start:])).exists():
+                    return path
+        return None
+
+    def _found(self, folder: Path) -> list[Path]:
+        if files := image_files(folder, deep=True):
+            return files
+        raise ModelExportError(f"{folder} has no images")
+
+
+def read_layout(path: Path, class_names: Sequence[str] = ()) -> YoloLayout:
+    """Read the description of a YOLO data set.
+
+    Args:
+        path: A data.yaml, a Darknet .data file, or a folder with one of them or with images and
+            labels in the usual folders.
+        class_names: Class number to name, if the data set does not say.
+
+    Raises:
+        ModelExportError: The description cannot be read, or says nothing of the names.
+    """
+    described = path if path.is_file() else description(path)
+    if described is None:
+        return YoloLayout(path, (path,), _listed_names(path, class_names), {})
+    content = _yaml(described) if described.suffix in YAML_SUFFIXES else _darknet(described)
+    splits = {name: _paths(described, name, content[name]) for name in content if _is_split(name)}
+    splits = {name: paths for name, paths in splits.items() if paths}
+    if not splits:
+        raise ModelExportError(f"{described} names no images; write the folder as `train: ...`")
+    names = _names(described, content) or tuple(class_names)
+    if not names:
+        raise ModelExportError(f"{described} has no `names`; add them, or give --names")
+    return YoloLayout(described, _roots(described, content.get("path")), names, splits)
+
+
+def description(folder: Path) -> Path | None:
+    """The file in a folder that describes a YOLO data set, if there is one."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in (*YAML_SUFFIXES, ".data"))
+    files.sort(key=lambda path: path.stem not in ("data", "dataset"))
+    return next((path for path in files if path.suffix == ".data" or "names" in _yaml(path)), None)
+
+
+def names_file(folder: Path) -> Path | None:
+    """The file of one class name per line in a folder, if there is one."""
+    return next((folder / name for name in NAME_FILES if (folder / name).is_file()), None)
+
+
+def _listed_names(folder: Path, class_names: Sequence[str]) -> tuple[str, ...]:
+    if path := names_file(folder):
+        return tuple(read_lines(path))
+    if class_names:
+        return tuple(class_names)
+    raise ModelExportError(
+        f"{folder} has YOLO labels, and nothing that names the classes; write classes.txt with one "
+        "name per line, or give --names"
+    )
+
+
+def _usual_folder(root: Path, split: str) -> Path:
+    """The folder of a split's images: images/train, train/images, train or, if alone, images."""
+    images = root / "images"
+    if images.is_dir() and not split_folder(root, split):
+        return folder_of_split(images, split)
+    return folder_of_split(root, split)
+
+
+def _yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        # Derived from the safe loader.
+        content = yaml.load(read_text(path), _PlainLoader)  # noqa: S506
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ModelExportError(f"{path}, line {line}: no valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ModelExportError(f"{path} is no valid YAML: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _darknet(path: Path) -> Mapping[str, Any]:
+    """A Darknet file of lines such as `train = train.txt`, where names are in a file."""
+    pairs = (line.partition("=") for line in read_lines(path) if "=" in line)
+    content: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+    if names := content.get("names"):
+        places = [path.parent / names, path.parent / Path(names.replace("\\", "/")).name]
+        content["names"] = read_lines(next((each for each in places if each.is_file()), places[0]))
+    return content
+
+
+def _is_split(name: str) -> bool:
+    return any(name in names_of(each) for each in ("train", "val", "test"))
+
+
+def _paths(source: Path, split: str, value: object) -> list[str]:
+    paths = value if isinstance(value, list) else [value]
+    if not all(isinstance(path, str) for path in paths):
+        raise ModelExportError(f"{source}: `{split}` is neither a path nor a list of paths")
+    return [str(path) for path in paths if path]
+
+
+def _names(source: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Class number to name, from a list or a map."""
+    names = content.get("names") or []
+    if isinstance(names, dict):
+        wanted = [str(number) for number in range(len(names))]
+        if missing := [number for number in wanted if number not in names]:
+            raise ModelExportError(
+                f"{source}: `names` has no class {missing[0]}; number the {len(names)} classes "
+                f"from 0 to {len(names) - 1}"
+            )
+        names = [names[number] for number in wanted]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelExportError(f"{source}: `names` is neither a list of names nor a map to names")
+    count = content.get("nc") or str(len(names))
+    if names and count != str(len(names)):
+        raise ModelExportError(
+            f"{source}: `nc` is {count}, and there are {len(names)} `names`; correct one of them"
+        )
+    return tuple(names)
+
+
+def _roots(source: Path, written: object) -> tuple[Path, ...]:
+    """The folder that `path` names, if it is on this machine, and that of the description."""
+    beside = source.parent
+    named = beside / str(written or "").replace("\\", "/")
+    return (named, beside) if named.is_dir() and named != beside else (beside,)
