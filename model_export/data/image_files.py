@@ -9,7 +9,8 @@ from PIL import ExifTags, Image
 
 from model_export.errors import ModelExportError
 from service.errors import ServiceError
-from service.imaging.read import SIDEWAYS, Photo
+from service.imaging.pixels import SIDEWAYS
+from service.imaging.read import Photo
 from service.imaging.read import read_image as read_as_server
 
 # Pillow opens no larger image: twice its MAX_IMAGE_PIXELS, half a gigabyte when decoded. The

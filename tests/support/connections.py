@@ -66,11 +66,11 @@ def exchange(*sent: bytes, app: Any = application, refuses: Any = None) -> bytes
         )
         port = server.sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for part in sent:
-            writer.write(part)
-            await writer.drain()
-            await asyncio.sleep(0.05)
         try:
+            for part in sent:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0.05)
             return await asyncio.wait_for(reader.read(), 20)
         finally:
             writer.close()

@@ -93,7 +93,7 @@ class LimitedConnection(EndingConnection):
     def skip(self, data: bytes, at: int) -> int:
         """Where to parse on in the data; a connection that only waited for this point is closed."""
         del data
-        if self.lingers and self.in_head:
+        if self.lingers and self.in_head and self._refusal is None:
             self.transport.close()
         return at
 
