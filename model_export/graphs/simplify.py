@@ -22,7 +22,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from model_export.errors import ModelExportError
-from model_export.graphs.edit import constants_of, copy_without_shapes
+from model_export.graphs.edit import (
+    constants_of,
+    copy_without_shapes,
+    drop_unused,
+    replace_nodes,
+)
 from model_export.graphs.network import OnnxNetwork, load_network
 from model_export.graphs.probe import Probe
 from model_export.graphs.prove_axes import ProvenAxes, largest_difference, other_sizes
@@ -103,7 +108,7 @@ def take_bytes(model: onnx.ModelProto, network: OnnxNetwork) -> onnx.ModelProto 
         nodes.append(helper.make_node("Transpose", [pixels], [taken], perm=TO_NCHW))
     shape = [axis.dim_param or axis.dim_value or None for axis in axes]
     given.CopyFrom(helper.make_tensor_value_info(image.name, TensorProto.UINT8, shape))
-    _replace_nodes(graph, [*nodes, *graph.node])
+    replace_nodes(graph, [*nodes, *graph.node])
     return copy
 
 
@@ -225,7 +230,7 @@ def _fold(graph: onnx.GraphProto, conv: onnx.NodeProto, kernel: Kernel, focus: _
             ("pads", pads),
         )
     )
-    _drop_unused(graph)
+    drop_unused(graph)
 
 
 def chain_pools(model: onnx.ModelProto, _: OnnxNetwork) -> onnx.ModelProto | None:
@@ -256,7 +261,7 @@ def chain_pools(model: onnx.ModelProto, _: OnnxNetwork) -> onnx.ModelProto | Non
             if pool.side > smaller.side:
                 pool.go_on_from(smaller)
                 chained = True
-    _replace_nodes(copy.graph, nodes)
+    replace_nodes(copy.graph, nodes)
     return copy if chained else None
 
 
@@ -288,24 +293,6 @@ def _side_of_pool(node: onnx.NodeProto) -> int | None:
     usual = {"strides": [1, 1], "dilations": [1, 1], "auto_pad": b"NOTSET", "ceil_mode": 0}
     found = usual | values
     return side if side % 2 and side > 1 and found == usual | asked else None
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    wanted = {value.name for value in graph.output}
-    kept: list[onnx.NodeProto] = []
-    for node in reversed(graph.node):
-        if wanted & set(node.output):
-            wanted |= set(node.input)
-            kept.insert(0, node)
-    _replace_nodes(graph, kept)
-    tensors = [tensor for tensor in graph.initializer if tensor.name in wanted]
-    del graph.initializer[:]
-    graph.initializer.extend(tensors)
-
-
-def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    del graph.node[:]
-    graph.node.extend(nodes)
 
 
 def _difference(tried: OnnxNetwork, before: OnnxNetwork, proven: ProvenAxes, probe: Probe) -> float:
