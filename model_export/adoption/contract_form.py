@@ -138,9 +138,7 @@ class _Rows:
         )
         wanted = activation_of(self.reading)
         blocks = [(self._block(rows, columns), kind) for columns, kind in kinds]
-        return [
-            name if kind == wanted else self._add("Sigmoid", [name]) for name, kind in blocks
-        ]
+        return [name if kind == wanted else self._add("Sigmoid", [name]) for name, kind in blocks]
 
     def _box(self, rows: str) -> str:
         """Raw box values: the inverse of the service's decoding."""

@@ -24,15 +24,13 @@ def suppression(model: onnx.ModelProto) -> str | None:
     """The operator or the outputs by which a graph ends in suppression, or None."""
     for node in model.graph.node:
         if any(word in node.op_type.lower() for word in SUPPRESSION_WORDS):
-            return node.op_type
+            return str(node.op_type)
     names = [value.name for value in model.graph.output]
     found = [name for name in names if name.lower() in AFTER_SUPPRESSION]
     return f"outputs {', '.join(names)}" if found else None
 
 
-def other_detector(
-    shapes: Shapes, size: tuple[int, int], num_classes: int | None
-) -> str | None:
+def other_detector(shapes: Shapes, size: tuple[int, int], num_classes: int | None) -> str | None:
     """What the shapes of the outputs say about a detector that is no YOLOX.
 
     Args:
@@ -77,9 +75,7 @@ def _by_cells(shapes: Shapes, cells: Sequence[int], num_classes: int | None) -> 
 def _apart(channels: set[int], num_classes: int) -> str | None:
     """Boxes and classes in outputs of their own, without objectness."""
     if {4, num_classes} <= channels and 1 not in channels:
-        return (
-            "no objectness column: boxes and classes apart, as in YOLOv6, PP-YOLOE or NanoDet"
-        )
+        return "no objectness column: boxes and classes apart, as in YOLOv6, PP-YOLOE or NanoDet"
     if any(bins in channels and num_classes in channels for bins in DISTRIBUTIONS):
         return "no objectness column: this looks like NanoDet, RTMDet or YOLOv8"
     return None
@@ -102,9 +98,7 @@ def _by_queries(shapes: Shapes) -> str | None:
 
 def _channels(shapes: Shapes, rows: int) -> set[int]:
     """The numbers of columns of the outputs that have this many rows."""
-    return {
-        part.channels for name, shape in shapes.items() for part in parts_of(name, shape, rows)
-    }
+    return {part.channels for name, shape in shapes.items() for part in parts_of(name, shape, rows)}
 
 
 def shapes_in_words(shapes: Mapping[str, Sequence[int]]) -> str:

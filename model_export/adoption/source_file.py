@@ -82,21 +82,23 @@ def other_kind(path: Path, head: bytes) -> str | None:
 def _other_model(path: Path, head: bytes) -> str | None:
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(path)
-    if head.startswith(b"\x80") and head[1:2] in b"\x02\x03\x04\x05":
-        return f"is an old PyTorch checkpoint, weights without a graph; {WEIGHTS}"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
         return f"is a safetensors file, weights without a graph; {WEIGHTS}"
-    if head[4:8] == b"TFL3":
-        return "is a TensorFlow Lite model; adopt the ONNX file that it was made from"
-    if head.startswith((b"ptrt", b"ftrt")) or path.suffix in (".engine", ".trt", ".plan"):
-        return "is a TensorRT engine; adopt the ONNX file that it was built from"
-    if head.startswith(b"\x1f\x8b"):
-        return "is a gzip archive; unpack it first"
-    return None
+    is_engine = head.startswith((b"ptrt", b"ftrt")) or path.suffix in (".engine", ".trt", ".plan")
+    kinds = {
+        f"is an old PyTorch checkpoint, weights without a graph; {WEIGHTS}": (
+            head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+        ),
+        "is a TensorFlow Lite model; adopt the ONNX file that it was made from": (
+            head[4:8] == b"TFL3"
+        ),
+        "is a TensorRT engine; adopt the ONNX file that it was built from": is_engine,
+        "is a gzip archive; unpack it first": head.startswith(b"\x1f\x8b"),
+    }
+    return next((kind for kind, fits in kinds.items() if fits), None)
 
 
 def _kind_of_zip(path: Path) -> str:
-
 
     try:
         names = zipfile.ZipFile(path).namelist()

@@ -69,12 +69,13 @@ class PixelValues:
     def scale(self) -> NDArray[np.float32]:
         """(3,) float32: the factor of each channel's pixels."""
         low, high = self.value_range
-        return ((high - low) / 255 / np.array(self.std)).astype(np.float32)
+        return np.asarray((high - low) / 255 / np.array(self.std), np.float32)
 
     @property
     def shift(self) -> NDArray[np.float32]:
         """(3,) float32: the value of a black pixel's channels."""
-        return ((self.value_range[0] - np.array(self.mean)) / np.array(self.std)).astype(np.float32)
+        low, _ = self.value_range
+        return np.asarray((low - np.array(self.mean)) / np.array(self.std), np.float32)
 
     def __str__(self) -> str:
         if self.is_normalised:
@@ -145,7 +146,7 @@ def _nodes(
         steps += [(kind, each.reshape(shape).astype(image.dtype)) for kind, each in numbers]
     for place, (kind, constant) in enumerate(steps):
         target = made if place == len(steps) - 1 else f"{made}_{kind.lower()}ed"
-        options = {"axis": axis} if kind == "Gather" else {}
+        options: dict[str, Any] = {"axis": axis} if kind == "Gather" else {}
         tensors.append(numpy_helper.from_array(constant, f"{target}_by"))
         nodes.append(helper.make_node(kind, [source, f"{target}_by"], [target], **options))
         source = target

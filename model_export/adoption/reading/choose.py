@@ -19,7 +19,7 @@ from model_export.adoption.reading.pictures import (
     knows_drawn,
     photo_pictures,
 )
-from model_export.adoption.reading.rows import RowReading, row_readings
+from model_export.adoption.reading.rows import FORMS, Form, RowReading, oddity, row_readings
 from model_export.adoption.reading.tables import Arrangement
 from model_export.adoption.reading.trial_network import Outputs, TrialNetwork
 from model_export.errors import ModelExportError
@@ -61,12 +61,14 @@ class Question:
         class_names: One name for each class.
         values: The pixel values to choose from.
         photos: The user's photos, (h, w, 3) uint8 BGR.
+        forms: The forms of boxes to choose from.
         tolerates_grey: Accept a reading even if it finds objects on plain grey.
     """
 
     class_names: tuple[str, ...]
     values: tuple[PixelValues, ...] = USUAL_VALUES
     photos: tuple[Pixels, ...] = ()
+    forms: tuple[Form, ...] = FORMS
     tolerates_grey: bool = False
 
     @property
@@ -97,12 +99,14 @@ class Candidate:
         """What it finds, in words."""
         best: dict[str, float] = {}
         for objects in self.found:
-            for score, number in zip(objects.scores.tolist(), objects.class_ids.tolist(), strict=True):
+            for score, number in zip(
+                objects.scores.tolist(), objects.class_ids.tolist(), strict=True
+            ):
                 name = class_names[number]
                 best[name] = max(score, best.get(name, 0.0))
         told = sorted(best.items(), key=lambda item: -item[1])[:4]
-        objects = ", ".join(f"{name} {score:.2f}" for name, score in told) or "nothing"
-        return f"{self.values}: {objects}; on grey at most {self.grey:.2f}"
+        listed = ", ".join(f"{name} {score:.2f}" for name, score in told) or "nothing"
+        return f"{self.values}: {listed}; on grey at most {self.grey:.2f}"
 
 
 @dataclass(slots=True)
@@ -185,7 +189,8 @@ def _readable(
 ) -> list[Candidate]:
     """Every reading that the grid and the ranges of the values allow."""
     grey = grey_picture(trial.size)
-    candidates = []
+    candidates: list[Candidate] = []
+    oddities = []
     for arrangement in arrangements:
         levels = level_order(trial.network, arrangement, trial.question.values[:1])
         for values in trial.question.values:
@@ -193,8 +198,14 @@ def _readable(
             tables = [arrangement.table(each) for each in outputs]
             if not all(np.isfinite(table).all() for table in tables):
                 continue
-            for reading in row_readings(arrangement, tables, trial.size, levels):
-                candidates.append(Candidate(values, reading, largest_joint(reading, tables[1])))
+            oddities.append(oddity(arrangement, tables, trial.size))
+            readings = row_readings(arrangement, tables, trial.size, levels, trial.question.forms)
+            candidates += [
+                Candidate(values, reading, largest_joint(reading, tables[1]))
+                for reading in readings
+            ]
+    if oddities and all(oddities):
+        raise ModelExportError(f"the model is no YOLOX: {oddities[0]}")
     return candidates
 
 

@@ -11,7 +11,7 @@ from model_export.adoption.reading.pictures import TrialPicture
 from model_export.adoption.reading.rows import RowReading, grid_of
 from model_export.adoption.reading.tables import Floats
 from service.core.contract import ScoreActivation
-from service.core.decode import Detections
+from service.core.decode import AnchorGrid, Detections
 from service.core.suppress import DetectionOptions, suppress
 
 # Boxes that count: the thresholds by which public tools show YOLOX's boxes.
@@ -22,8 +22,9 @@ OPTIONS: Final = DetectionOptions(
 MIN_OBJECTNESS: Final = 0.05
 # Overlap by which two boxes are of one object.
 SAME: Final = 0.5
-# Strides between a cell and the centre of a box that it may give.
-MAX_CELLS_AWAY: Final = 3.0
+# Overlap and difference of scores of two boxes that no usual threshold tells apart.
+SAME_PLACE: Final = 0.9
+SAME_SCORE: Final = 0.05
 MAX_ROWS: Final = 3000
 
 
@@ -111,21 +112,24 @@ def _confident(reading: RowReading, table: Floats, size: tuple[int, int]) -> _Ro
     classes = probabilities(table[chosen][:, reading.columns("classes")], reading.classes)
     with np.errstate(all="ignore"):
         boxes = reading.boxes_xyxy(table[chosen][:, reading.columns("box")], cells, size)
-    kept = _about_cells(boxes, cells.cells_ij, cells.strides)
+    kept = _about_cells(reading, boxes, cells)
     joint = objectness[chosen][:, np.newaxis] * classes
     return _Rows(
-        boxes[kept], joint[kept], objectness[chosen][kept], cells.cells_ij[kept], cells.strides[kept]
+        boxes[kept],
+        joint[kept],
+        objectness[chosen][kept],
+        cells.cells_ij[kept],
+        cells.strides[kept],
     )
 
 
-def _about_cells(boxes: Floats, cells_ij: Floats, strides: Floats) -> NDArray[np.intp]:
+def _about_cells(reading: RowReading, boxes: Floats, cells: AnchorGrid) -> NDArray[np.intp]:
     """The rows whose box is a box, with its centre near their cell."""
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    away = np.abs(centers / strides[:, np.newaxis] - cells_ij - 0.5)
+    away = np.abs(centers / cells.strides[:, np.newaxis] - cells.cells_ij - 0.5)
     sides = boxes[:, 2:] - boxes[:, :2]
-    return np.flatnonzero(
-        np.isfinite(boxes).all(axis=1) & (away < MAX_CELLS_AWAY).all(axis=1) & (sides > 0).all(axis=1)
-    )
+    near = (away < reading.reach).all(axis=1)
+    return np.flatnonzero(np.isfinite(boxes).all(axis=1) & near & (sides > 0).all(axis=1))
 
 
 def _drawn_sense(rows: _Rows, picture: TrialPicture) -> float:
@@ -168,16 +172,17 @@ def agree(first: Sequence[Detections], second: Sequence[Detections]) -> bool:
     return all(_alike(*pair) for pair in zip(first, second, strict=True))
 
 
-def _alike(first: Detections, second: Detections) -> bool:
-    if len(first) != len(second):
-        return False
-    if not len(first):
+def holds(found: Detections, expected: Detections) -> bool:
+    """Whether every expected box is found: the same place, class and score."""
+    if not len(expected):
         return True
-    matched = overlaps(first.boxes_xyxy, second.boxes_xyxy)
-    partners = matched.argmax(axis=1)
-    return bool(
-        (matched.max(axis=1) >= 0.9).all()
-        and len(set(partners.tolist())) == len(partners)
-        and (first.class_ids == second.class_ids[partners]).all()
-        and (np.abs(first.scores - second.scores[partners]) <= 0.05).all()
-    )
+    if not len(found):
+        return False
+    alike = overlaps(expected.boxes_xyxy, found.boxes_xyxy) >= SAME_PLACE
+    alike &= expected.class_ids[:, None] == found.class_ids[None]
+    alike &= np.abs(expected.scores[:, None] - found.scores[None]) <= SAME_SCORE
+    return bool(alike.any(axis=1).all())
+
+
+def _alike(first: Detections, second: Detections) -> bool:
+    return len(first) == len(second) and holds(first, second) and holds(second, first)

@@ -77,7 +77,9 @@ def _changes(
 def _with_noise(size: tuple[int, int], place: tuple[float, float]) -> Pixels:
     picture = grey_picture(size)
     side = round(SIDE * min(size))
-    top, left = (round(share * length - side / 2) for share, length in zip(place, size, strict=True))
+    top, left = (
+        round(share * length - side / 2) for share, length in zip(place, size, strict=True)
+    )
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     picture[top : top + side, left : left + side] = noise
     return picture

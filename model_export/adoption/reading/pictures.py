@@ -114,7 +114,7 @@ def _scene(numbers: Sequence[int], class_names: Sequence[str]) -> _Scene:
         image[top : top + TILE, left : left + TILE] = drawn.picture()
         class_id = _class_of(drawn, lookup)
         if class_id is not None:
-            boxes.append(np.array(drawn.box_xyxy) + (left, top, left, top))
+            boxes.append(np.add(drawn.box_xyxy, (left, top, left, top)))
             classes.append(class_id)
     return _Scene(image, np.array(boxes, np.float32).reshape(-1, 4), tuple(classes))
 
@@ -167,7 +167,8 @@ def _canvases(scenes: Sequence[_Scene], size: tuple[int, int]) -> list[TrialPict
 def _canvas(
     scenes: Sequence[_Scene], size: tuple[int, int], across: int, side: int
 ) -> TrialPicture:
-    image, boxes, classes = grey_picture(size), [np.zeros((0, 4), np.float32)], []
+    image, boxes = grey_picture(size), [np.zeros((0, 4), np.float32)]
+    classes: list[int] = []
     for place, scene in enumerate(scenes):
         top, left = (side * part for part in divmod(place, across))
         shown = cv2.resize(scene.image, (side, side), interpolation=cv2.INTER_AREA)

@@ -1,6 +1,7 @@
 """How the columns of a table of rows become boxes and scores."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -19,11 +20,18 @@ BoxForm = Literal["yolox", "anchor_point", "cxcywh", "xyxy", "xywh"]
 # The unit of a decoded box.
 BoxUnit = Literal["pixels", "image", "cells"]
 
+MAX_CELLS_AWAY: Final = 3.0
 USUAL_ORDER: Final[tuple[Block, ...]] = ("box", "objectness", "classes")
 ORDERS: Final = (USUAL_ORDER, *itertools.islice(itertools.permutations(USUAL_ORDER), 1, None))
-FORMS: Final[tuple[tuple[BoxForm, BoxUnit], ...]] = (
+Form = tuple[BoxForm, BoxUnit]
+FORMS: Final[tuple[Form, ...]] = (
     ("yolox", "cells"),
-    *itertools.product(("cxcywh", "xyxy", "xywh"), ("pixels", "image")),
+    ("cxcywh", "pixels"),
+    ("cxcywh", "image"),
+    ("xyxy", "pixels"),
+    ("xyxy", "image"),
+    ("xywh", "pixels"),
+    ("xywh", "image"),
     ("cxcywh", "cells"),
 )
 
@@ -59,6 +67,12 @@ class RowReading:
     def is_raw(self) -> bool:
         """Whether the boxes are in a coding of the service's."""
         return self.form in ("yolox", "anchor_point")
+
+    @property
+    def reach(self) -> float:
+        """Strides that a box's centre may be away from its cell, along either axis."""
+        # The article's coding moves the corner, so that the centre is as far as the box is large.
+        return math.inf if self.form == "anchor_point" else MAX_CELLS_AWAY
 
     def columns(self, block: Block) -> slice:
         """The columns of a block."""
@@ -117,6 +131,7 @@ def row_readings(
     tables: Sequence[Floats],
     size: tuple[int, int],
     levels: tuple[int, ...] = (),
+    forms: Sequence[Form] = FORMS,
 ) -> list[RowReading]:
     """List the readings of an arrangement that the values allow.
 
@@ -125,13 +140,33 @@ def row_readings(
         tables: Its (A, 5 + C) rows for several pictures.
         size: (height, width) of the pictures in pixels.
         levels: For joined levels, the place of each in the output.
+        forms: The forms of boxes to try.
     """
     return [
         reading
         for order in _orders(arrangement)
-        for reading in _forms(_with_activations(RowReading(arrangement, order, levels=levels), tables))
+        for reading in _forms(
+            _with_activations(RowReading(arrangement, order, levels=levels), tables), forms
+        )
         if follows_grid(reading, tables, size)
     ]
+
+
+def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: tuple[int, int]) -> str | None:
+    """How the values of rows in the usual order betray another detector, or None."""
+    usual = RowReading(arrangement)
+    objectness = np.stack([table[:, usual.columns("objectness")] for table in tables])
+    if np.ptp(objectness) == 0:
+        return f"objectness is {objectness.flat[0]:g} in every row, as in YOLOv6"
+    boxes = np.stack([table[:, usual.columns("box")] for table in tables])
+    if (boxes >= 0).all() and not any(
+        follows_grid(each, tables, size) for each in _forms(usual, FORMS)
+    ):
+        return (
+            "its four box values are never negative and no centres, so they are distances to the "
+            "sides, as in FCOS"
+        )
+    return None
 
 
 def follows_grid(reading: RowReading, tables: Sequence[Floats], size: tuple[int, int]) -> bool:
@@ -144,8 +179,8 @@ def follows_grid(reading: RowReading, tables: Sequence[Floats], size: tuple[int,
             boxes = reading.boxes_xyxy(rows, grid, size)
             away = np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - centers) / grid.strides[:, None]
             ordered = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
-            near = (away < 3).all(axis=1) & ordered & _is_plain_size(reading, rows)
-        if near.mean() > 0.8:
+            near = (away < reading.reach).all(axis=1) & ordered & _is_plain_size(reading, rows)
+        if np.mean(near) > 0.8:
             return True
     return False
 
@@ -154,8 +189,7 @@ def _is_plain_size(reading: RowReading, rows: Floats) -> NDArray[np.bool_]:
     """Whether the logarithms of raw sizes stay in the range of images' sizes."""
     if not reading.is_raw:
         return np.ones(len(rows), np.bool_)
-    plain: NDArray[np.bool_] = (np.abs(rows[:, 2:]) < 8).all(axis=1)
-    return plain
+    return np.asarray((np.abs(rows[:, 2:]) < 8).all(axis=1), np.bool_)
 
 
 def _orders(arrangement: Arrangement) -> Iterator[tuple[Block, ...]]:
@@ -170,8 +204,8 @@ def _orders(arrangement: Arrangement) -> Iterator[tuple[Block, ...]]:
             yield order
 
 
-def _forms(reading: RowReading) -> Iterator[RowReading]:
-    for form, unit in FORMS:
+def _forms(reading: RowReading, forms: Sequence[Form]) -> Iterator[RowReading]:
+    for form, unit in forms:
         yield replace(reading, form=form, unit=unit)
 
 

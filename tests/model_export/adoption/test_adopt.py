@@ -1,6 +1,7 @@
 """A third-party file is adopted only as what it proves to be."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from onnx import helper
 from model_export.adoption.adopt import AdoptRequest, adopt, default_name
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
+from model_export.graphs.pixel_values import PixelValues
 from service.core.contract import METADATA_KEY, ModelContract, Provenance, Recommended
-from support.onnx_models import tiny_yolox_model
+from support.onnx_models import calm_yolox_model as tiny_yolox_model
 
 NAMES = ("blue", "green", "red")
+# Tiny models find no drawn object, so their pixel values have to be stated.
+PLAIN = AdoptRequest(NAMES, pixel_values=PixelValues())
 
 
 def save(model: onnx.ModelProto, folder: Path, name: str = "my_model.onnx") -> Path:
@@ -27,7 +31,7 @@ def save(model: onnx.ModelProto, folder: Path, name: str = "my_model.onnx") -> P
 
 def adopt_tiny(folder: Path, request: AdoptRequest | None = None, **model: Any) -> ModelContract:
     source = save(tiny_yolox_model(**model), folder)
-    return adopt(source, folder / "out.onnx", request or AdoptRequest(NAMES)).contract
+    return adopt(source, folder / "out.onnx", request or PLAIN).contract
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -37,7 +41,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 def assert_refused(folder: Path, words: str, model: onnx.ModelProto, **request: Any) -> None:
     source, output = save(model, folder), folder / "out" / "out.onnx"
     with pytest.raises(ModelExportError, match=words):
-        adopt(source, output, AdoptRequest(**{"class_names": NAMES} | request))
+        adopt(source, output, replace(PLAIN, **request))
     assert not output.parent.exists()
 
 
@@ -45,7 +49,7 @@ def assert_refused(folder: Path, words: str, model: onnx.ModelProto, **request: 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_input_is_read_off_the_graph(tmp_path: Path, dtype: str, layout: str, batch: int) -> None:
-    request = AdoptRequest(NAMES, keep_graph=True)
+    request = replace(PLAIN, keep_graph=True)
     contract = adopt_tiny(tmp_path, request, dtype=dtype, layout=layout, batch=batch, height=96)
 
     assert (contract.input.name, contract.input.dtype) == ("images", dtype)
@@ -55,8 +59,8 @@ def test_input_is_read_off_the_graph(tmp_path: Path, dtype: str, layout: str, ba
 
 
 def test_written_file_carries_the_contract(tmp_path: Path) -> None:
-    request = AdoptRequest(
-        NAMES,
+    request = replace(
+        PLAIN,
         name="mine",
         version="7",
         recommended=Recommended(confidence=0.3, nms="hard"),
@@ -96,7 +100,7 @@ def test_wrong_score_activation_is_refused(tmp_path: Path, activation: str) -> N
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_fixed_batch_is_opened(tmp_path: Path, batch: int) -> None:
-    contract = adopt_tiny(tmp_path, AdoptRequest(NAMES, keep_graph=True), batch=batch)
+    contract = adopt_tiny(tmp_path, replace(PLAIN, keep_graph=True), batch=batch)
 
     images = np.random.default_rng(1).integers(0, 256, (5, 3, 64, 64)).astype(np.float32)
     (batched,) = session(tmp_path / "out.onnx").run(None, {"images": images})
@@ -113,7 +117,7 @@ def test_reshape_target_in_a_constant_node_is_opened(tmp_path: Path) -> None:
     model.graph.node.insert(0, helper.make_node("Constant", [], ["rows_shape"], value=target))
     model.graph.initializer.remove(target)
 
-    adoption = adopt(save(model, tmp_path), tmp_path / "out.onnx", AdoptRequest(NAMES))
+    adoption = adopt(save(model, tmp_path), tmp_path / "out.onnx", PLAIN)
 
     assert adoption.contract.input.batch is None
 
@@ -135,7 +139,7 @@ def mixing_model(batch: int | None) -> onnx.ModelProto:
 @pytest.mark.parametrize("declared", [None, 1])
 def test_batch_that_disagrees_stays_at_one(tmp_path: Path, declared: int | None) -> None:
     source, output = save(mixing_model(declared), tmp_path), tmp_path / "out.onnx"
-    adoption = adopt(source, output, AdoptRequest(NAMES, fixed_size=True, keep_graph=True))
+    adoption = adopt(source, output, replace(PLAIN, fixed_size=True, keep_graph=True))
 
     assert adoption.contract.input.batch == 1
     assert any("batch size 1 only" in note for note in adoption.notes)
@@ -152,7 +156,7 @@ def test_batch_that_does_not_run_stays_at_one(tmp_path: Path) -> None:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(bound), name))
     model.graph.node.append(helper.make_node("Slice", ["both", "start", "end", "axis"], ["output"]))
 
-    contract = adopt(save(model, tmp_path), tmp_path / "out.onnx", AdoptRequest(NAMES)).contract
+    contract = adopt(save(model, tmp_path), tmp_path / "out.onnx", PLAIN).contract
 
     assert contract.input.batch == 1
 
@@ -219,12 +223,12 @@ def test_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> Non
     source.write_bytes(content)
 
     with pytest.raises(ModelExportError, match="cannot load"):
-        adopt(source, tmp_path / "out.onnx", AdoptRequest(NAMES))
+        adopt(source, tmp_path / "out.onnx", PLAIN)
 
 
 def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelExportError, match="cannot read"):
-        adopt(tmp_path / "none.onnx", tmp_path / "out.onnx", AdoptRequest(NAMES))
+        adopt(tmp_path / "none.onnx", tmp_path / "out.onnx", PLAIN)
 
 
 def test_adopted_file_is_adopted_again_only_by_force(tmp_path: Path) -> None:
@@ -232,8 +236,8 @@ def test_adopted_file_is_adopted_again_only_by_force(tmp_path: Path) -> None:
     again = tmp_path / "again.onnx"
 
     with pytest.raises(ModelExportError, match="already carries a contract"):
-        adopt(tmp_path / "out.onnx", again, AdoptRequest(NAMES))
-    request = AdoptRequest(NAMES, version="2", size=(64, 64), force=True)
+        adopt(tmp_path / "out.onnx", again, PLAIN)
+    request = replace(PLAIN, version="2", size=(64, 64), force=True)
     forced = adopt(tmp_path / "out.onnx", again, request)
 
     metadata = {entry.key: entry.value for entry in onnx.load(again).metadata_props}
@@ -247,7 +251,7 @@ def test_existing_output_is_replaced_only_by_force(tmp_path: Path) -> None:
     with pytest.raises(ModelExportError, match="exists"):
         adopt_tiny(tmp_path)
     assert (tmp_path / "out.onnx").read_text() == "precious"
-    adopt_tiny(tmp_path, AdoptRequest(NAMES, force=True))
+    adopt_tiny(tmp_path, replace(PLAIN, force=True))
     assert session(tmp_path / "out.onnx").get_inputs()[0].name == "images"
 
 
@@ -258,7 +262,7 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         adopt(
             save(tiny_yolox_model(), tmp_path),
             tmp_path / "file" / "out.onnx",
-            AdoptRequest(NAMES),
+            PLAIN,
         )
 
 
