@@ -117,6 +117,8 @@ def read_graph(model: onnx.ModelProto, facts: Facts, progress: Progress) -> Read
     model, notes = _runnable(model)
     size = network_size(model, facts)
     network = open_trial(model.SerializeToString(), size)
+    if facts.size is None and None in (network.image.height, network.image.width):
+        notes += (f"the usual size is taken to be {size[0]}x{size[1]}; --size states another",)
     shapes = _shapes(network.run(grey_picture(size), PixelValues()))
     class_names, told = _class_names(model, shapes, size, facts)
     notes += told

@@ -14,7 +14,7 @@ from model_export.commands.sample_arguments import add_augmentation_arguments, a
 from model_export.commands.training_data import read_training_data
 from model_export.data.sources import DataSource
 from model_export.errors import ModelExportError
-from model_export.model.variants import VARIANTS, usual_size
+from model_export.model.variants import VARIANTS, plain_variant, usual_size
 from model_export.samples.batch_plan import SampleSpec
 
 
@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _add_sample_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--variant",
+        type=plain_variant,
         choices=VARIANTS,
         default="nano",
         help="the variant whose settings apply (default: nano)",

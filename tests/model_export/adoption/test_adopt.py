@@ -14,6 +14,7 @@ from onnx import helper
 from model_export.adoption.adopt import AdoptRequest, adopt, default_name
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
+from model_export.graphs.network import load_network
 from model_export.graphs.pixel_values import PixelValues
 from service.core.contract import METADATA_KEY, ModelContract, Provenance, Recommended
 from support.onnx_models import calm_yolox_model as tiny_yolox_model
@@ -161,8 +162,12 @@ def test_batch_that_does_not_run_stays_at_one(tmp_path: Path) -> None:
     assert contract.input.batch == 1
 
 
-def test_open_size_needs_one_to_be_said(tmp_path: Path) -> None:
-    assert_refused(tmp_path, "--size", tiny_yolox_model(dynamic_size=True))
+def test_open_size_is_the_usual_one_unless_said(tmp_path: Path) -> None:
+    source = save(tiny_yolox_model(dynamic_size=True), tmp_path)
+    adoption = adopt(source, tmp_path / "out.onnx", PLAIN)
+
+    assert (adoption.contract.input.height, adoption.contract.input.width) == (416, 416)
+    assert any("--size" in note for note in adoption.notes)
 
 
 def test_size_that_contradicts_the_graph_is_refused(tmp_path: Path) -> None:
@@ -173,29 +178,44 @@ def test_size_off_the_grid_is_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path, "multiples of 32", tiny_yolox_model(height=72))
 
 
+def served_rows(path: Path, images: np.ndarray) -> np.ndarray:
+    """What an adopted file gives for (N, 64, 64, 3) uint8 images."""
+    return load_network(path, (0.0, 255.0)).run(images)
+
+
+def assert_gives_raw_rows(folder: Path, model: onnx.ModelProto, **raw: Any) -> ModelContract:
+    """Adopt a rearranged model: it then gives the rows of the plain one."""
+    adoption = adopt(save(model, folder), folder / "out.onnx", PLAIN)
+    onnx.save(tiny_yolox_model(**raw), folder / "plain.onnx")
+    images = np.random.default_rng(3).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    found = served_rows(folder / "out.onnx", images)
+    np.testing.assert_allclose(found, served_rows(folder / "plain.onnx", images), atol=1e-3)
+    return adoption.contract
+
+
 @pytest.mark.parametrize("activation", ["logits", "probabilities"])
-def test_decoded_boxes_are_refused(tmp_path: Path, activation: str) -> None:
+def test_decoded_boxes_become_raw(tmp_path: Path, activation: str) -> None:
     model = tiny_yolox_model(decoded=True, activation=activation, batch=1)
 
-    assert_refused(tmp_path, "decode_in_inference", model)
+    assert_gives_raw_rows(tmp_path, model, activation=activation)
 
 
-def test_levels_apart_are_refused(tmp_path: Path) -> None:
-    assert_refused(tmp_path, "3 outputs", tiny_yolox_model(merged=False))
+def test_levels_apart_are_joined(tmp_path: Path) -> None:
+    assert_gives_raw_rows(tmp_path, tiny_yolox_model(merged=False))
 
 
 def test_wrong_number_of_names_is_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path, "--names", tiny_yolox_model(), class_names=("one", "two"))
 
 
-def test_transposed_output_is_refused(tmp_path: Path) -> None:
+def test_transposed_output_is_turned(tmp_path: Path) -> None:
     model = tiny_yolox_model()
     model.graph.node[-1].output[0] = "rows"
     model.graph.node.append(helper.make_node("Transpose", ["rows"], ["output"], perm=[0, 2, 1]))
     del model.graph.output[0].type.tensor_type.shape.dim[1:]
     model.graph.output[0].type.tensor_type.ClearField("shape")
 
-    assert_refused(tmp_path, "transposed", model)
+    assert_gives_raw_rows(tmp_path, model)
 
 
 def test_image_input_of_another_form_is_refused(tmp_path: Path) -> None:
@@ -217,12 +237,25 @@ def test_names_that_repeat_are_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path, "duplicates", tiny_yolox_model(), class_names=("a", "a", "b"))
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not a model</html>"])
-def test_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+NO_MODELS = {
+    b"": "is empty",
+    b"<!DOCTYPE html><html>no model</html>": "is a web page",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n": "git lfs pull",
+    b"\x80\x02}q\x00.": "PyTorch checkpoint",
+    b"PK\x03\x04cut": "truncated zip",
+    b"\x02\x00\x00\x00\x00\x00\x00\x00{}": "safetensors",
+    b"\x1c\x00\x00\x00TFL3": "TensorFlow Lite",
+    b"\x08\x07\x12\x04cut": "truncated or damaged",
+    b"nothing of the kind": "no ONNX file",
+}
+
+
+@pytest.mark.parametrize(("content", "words"), NO_MODELS.items())
+def test_file_that_is_no_model_is_named(tmp_path: Path, content: bytes, words: str) -> None:
     source = tmp_path / "page.onnx"
     source.write_bytes(content)
 
-    with pytest.raises(ModelExportError, match="cannot load"):
+    with pytest.raises(ModelExportError, match=words):
         adopt(source, tmp_path / "out.onnx", PLAIN)
 
 
@@ -268,7 +301,7 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 def test_real_nano_is_adopted_with_an_open_batch(tmp_path: Path, shared_data: Path) -> None:
     source, output = shared_data / "weights" / "yolox_nano.onnx", tmp_path / "nano.onnx"
-    request = AdoptRequest(COCO_CLASS_NAMES, keep_graph=True)
+    request = AdoptRequest(COCO_CLASS_NAMES, pixel_values=PixelValues(), keep_graph=True)
     contract = adopt(source, output, request).contract
 
     images = np.random.default_rng(2).integers(0, 256, (2, 3, 416, 416)).astype(np.float32)

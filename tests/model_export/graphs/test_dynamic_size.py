@@ -23,12 +23,13 @@ from support.onnx_models import calm_yolox_model as tiny_yolox_model
 
 # After what scores are, and batches.
 SIZE_NOTE = 2
+PLAIN = PixelValues()
 NAMES = ("blue", "green", "red")
 
 
 def adopted(folder: Path, model: onnx.ModelProto, request: AdoptRequest | None = None) -> Adoption:
     onnx.save(model, folder / "source.onnx")
-    request = request or AdoptRequest(NAMES, pixel_values=PixelValues())
+    request = request or AdoptRequest(NAMES, pixel_values=PLAIN)
     adoption = adopt(folder / "source.onnx", folder / "out.onnx", request)
     written = onnx.load(folder / "out.onnx")
     metadata = {entry.key: entry.value for entry in written.metadata_props}
@@ -101,9 +102,7 @@ def test_reshapes_that_hold_numbers_of_cells_are_opened(tmp_path: Path) -> None:
 
 def test_size_that_only_pretends_to_be_open_is_really_opened(tmp_path: Path) -> None:
     model = with_row_shapes(tiny_yolox_model(dynamic_size=True), 64, 16, 4)
-    adoption = adopted(
-        tmp_path, model, AdoptRequest(NAMES, pixel_values=PixelValues(), size=(64, 64))
-    )
+    adoption = adopted(tmp_path, model, AdoptRequest(NAMES, pixel_values=PLAIN, size=(64, 64)))
 
     assert adoption.contract.input.dynamic_size
     assert rows(tmp_path / "out.onnx", noise(64, 96)).shape == (2, 126, 8)
@@ -111,9 +110,7 @@ def test_size_that_only_pretends_to_be_open_is_really_opened(tmp_path: Path) -> 
 
 def test_open_size_is_kept_open(tmp_path: Path) -> None:
     model = tiny_yolox_model(dynamic_size=True)
-    request = AdoptRequest(
-        NAMES, pixel_values=PixelValues(), size=(64, 96), least_side=64, keep_graph=True
-    )
+    request = AdoptRequest(NAMES, pixel_values=PLAIN, size=(64, 96), least_side=64, keep_graph=True)
     adoption = adopted(tmp_path, model, request)
 
     size = adoption.contract.input
@@ -125,9 +122,7 @@ def test_open_size_is_kept_open(tmp_path: Path) -> None:
 def test_size_is_left_as_it_is_when_asked(tmp_path: Path, dynamic_size: bool) -> None:
     model = tiny_yolox_model(dynamic_size=dynamic_size)
     size = (64, 64) if dynamic_size else None
-    request = AdoptRequest(
-        NAMES, pixel_values=PixelValues(), size=size, fixed_size=True, keep_graph=True
-    )
+    request = AdoptRequest(NAMES, pixel_values=PLAIN, size=size, fixed_size=True, keep_graph=True)
     adoption = adopted(tmp_path, model, request)
 
     assert not adoption.contract.input.dynamic_size
@@ -198,7 +193,7 @@ def test_size_that_runs_and_gives_something_else_stays_fixed(
         for axis, name in ((2, "height"), (3, "width")):
             model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
     size = (64, 64) if declared else None
-    adoption = adopted(tmp_path, model, AdoptRequest(NAMES, pixel_values=PixelValues(), size=size))
+    adoption = adopted(tmp_path, model, AdoptRequest(NAMES, pixel_values=PLAIN, size=size))
 
     assert not adoption.contract.input.dynamic_size
     assert "cells differ by up to" in adoption.notes[SIZE_NOTE]

@@ -15,6 +15,7 @@ from model_export.graphs.prove_axes import largest_difference
 from model_export.graphs.simplify import chain_pools, fold_focus, take_bytes
 from support.onnx_models import takers_of_input, tiny_yolox_model
 
+PLAIN = PixelValues()
 NAMES = ("red", "green", "blue")
 RANGE = (0.0, 255.0)
 CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
@@ -36,7 +37,7 @@ def test_an_adopted_graph_takes_bytes_and_answers_the_same(
     before = tiny_yolox_model(dtype=dtype, layout=layout)
     source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
     onnx.save(before, source)
-    spec = adopt(source, output, AdoptRequest(NAMES, pixel_values=PixelValues())).contract.input
+    spec = adopt(source, output, AdoptRequest(NAMES, pixel_values=PLAIN)).contract.input
     after = load_network(output, RANGE)
     assert (spec.layout, spec.dtype) == (after.image.layout, after.image.dtype) == ("NHWC", "uint8")
     assert spec.dynamic_size
@@ -58,7 +59,7 @@ def test_a_graph_is_kept_when_asked(tmp_path: Path) -> None:
     source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
     model = tiny_yolox_model()
     onnx.save(model, source)
-    adopt(source, output, AdoptRequest(NAMES, pixel_values=PixelValues(), keep_graph=True))
+    adopt(source, output, AdoptRequest(NAMES, pixel_values=PLAIN, keep_graph=True))
     assert list(onnx.load(output).graph.node) == list(model.graph.node)
 
 
@@ -246,7 +247,7 @@ def test_a_rewrite_that_gives_something_else_is_not_kept(
     source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
     onnx.save(tiny_yolox_model(), source)
     monkeypatch.setattr("model_export.graphs.simplify.take_bytes", spoiled)
-    adoption = adopt(source, output, AdoptRequest(NAMES, pixel_values=PixelValues()))
+    adoption = adopt(source, output, AdoptRequest(NAMES, pixel_values=PLAIN))
     assert adoption.contract.input.dtype == "float32"
     assert not any("bytes" in note for note in adoption.notes)
 
