@@ -204,7 +204,9 @@ def _readable(
                 Candidate(values, reading, largest_joint(reading, tables[1]))
                 for reading in readings
             ]
-    if oddities and all(oddities):
+    if not oddities:
+        raise ModelExportError("the model gives inf or nan on plain images, whatever its pixels")
+    if all(oddities):
         raise ModelExportError(f"the model is no YOLOX: {oddities[0]}")
     return candidates
 

@@ -21,6 +21,10 @@ BoxForm = Literal["yolox", "anchor_point", "cxcywh", "xyxy", "xywh"]
 BoxUnit = Literal["pixels", "image", "cells"]
 
 MAX_CELLS_AWAY: Final = 3.0
+# Share of the boxes that must be about their cells, and strides by which a form may be worse than
+# the best: a corner that is read as a centre is off by half of the box.
+MOST: Final = 0.8
+AS_NEAR: Final = 0.25
 USUAL_ORDER: Final[tuple[Block, ...]] = ("box", "objectness", "classes")
 ORDERS: Final = (USUAL_ORDER, *itertools.islice(itertools.permutations(USUAL_ORDER), 1, None))
 Form = tuple[BoxForm, BoxUnit]
@@ -142,14 +146,17 @@ def row_readings(
         levels: For joined levels, the place of each in the output.
         forms: The forms of boxes to try.
     """
-    return [
-        reading
-        for order in _orders(arrangement)
-        for reading in _forms(
-            _with_activations(RowReading(arrangement, order, levels=levels), tables), forms
-        )
-        if follows_grid(reading, tables, size)
-    ]
+    found: list[RowReading] = []
+    for order in _orders(arrangement):
+        plain = _with_activations(RowReading(arrangement, order, levels=levels), tables)
+        distances = {each: grid_distance(each, tables, size) for each in _forms(plain, forms)}
+        nearest = min(distances.values())
+        found += [
+            each
+            for each, distance in distances.items()
+            if math.isfinite(distance) and distance <= nearest + AS_NEAR
+        ]
+    return found
 
 
 def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: tuple[int, int]) -> str | None:
@@ -159,8 +166,8 @@ def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: tuple[int, 
     if np.ptp(objectness) == 0:
         return f"objectness is {objectness.flat[0]:g} in every row, as in YOLOv6"
     boxes = np.stack([table[:, usual.columns("box")] for table in tables])
-    if (boxes >= 0).all() and not any(
-        follows_grid(each, tables, size) for each in _forms(usual, FORMS)
+    if (boxes >= 0).all() and all(
+        math.isinf(grid_distance(each, tables, size)) for each in _forms(usual, FORMS)
     ):
         return (
             "its four box values are never negative and no centres, so they are distances to the "
@@ -169,10 +176,14 @@ def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: tuple[int, 
     return None
 
 
-def follows_grid(reading: RowReading, tables: Sequence[Floats], size: tuple[int, int]) -> bool:
-    """Whether most boxes lie about their own cells, on any of the pictures."""
+def grid_distance(reading: RowReading, tables: Sequence[Floats], size: tuple[int, int]) -> float:
+    """How far boxes are from their own cells on the best of the pictures, median, strides.
+
+    It is infinite if more than a fifth of them are no boxes about their cells.
+    """
     grid = grid_of(reading, size)
     centers = (grid.cells_ij + 0.5) * grid.strides[:, np.newaxis]
+    distances = [math.inf]
     for table in tables:
         rows = reading.in_order(table, size)[:, reading.columns("box")]
         with np.errstate(all="ignore"):
@@ -180,9 +191,9 @@ def follows_grid(reading: RowReading, tables: Sequence[Floats], size: tuple[int,
             away = np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - centers) / grid.strides[:, None]
             ordered = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
             near = (away < reading.reach).all(axis=1) & ordered & _is_plain_size(reading, rows)
-        if np.mean(near) > 0.8:
-            return True
-    return False
+        if np.mean(near) > MOST:
+            distances.append(float(np.median(away.max(axis=1))))
+    return min(distances)
 
 
 def _is_plain_size(reading: RowReading, rows: Floats) -> NDArray[np.bool_]:
