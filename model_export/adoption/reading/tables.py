@@ -142,9 +142,10 @@ def _by_level(shapes: Shapes, cells: Sequence[int]) -> Iterator[tuple[tuple[Part
     """Every choice of outputs that hold one level each, alike for all levels."""
     levels = [list(_groups(shapes, rows)) for rows in cells]
     for first in levels[0]:
-        widths = [part.channels for part in first]
+        # The axis as well: a map of 4 x 4 cells with 4 values could be read along any of its axes.
+        kind = [(part.channels, part.axis) for part in first]
         others = [
-            next((g for g in groups if [part.channels for part in g] == widths), None)
+            next((g for g in groups if [(part.channels, part.axis) for part in g] == kind), None)
             for groups in levels[1:]
         ]
         rest = [group for group in others if group is not None]

@@ -262,5 +262,5 @@ def test_model_that_sees_objects_on_grey_is_refused(tmp_path: Path) -> None:
 def test_names_are_not_guessed(tmp_path: Path) -> None:
     onnx.save(calm_yolox_model(), tmp_path / "mine.onnx")
 
-    with pytest.raises(ModelExportError, match="3 classes.*--names"):
+    with pytest.raises(ModelExportError, match=r"3 classes.*--names"):
         adopt(tmp_path / "mine.onnx", tmp_path / "out.onnx", AdoptRequest())
