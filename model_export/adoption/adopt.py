@@ -86,7 +86,7 @@ class AdoptRequest:
 
     @property
     def facts(self) -> Facts:
-        """What it says about the graph."""
+        """The facts about the graph that it states."""
         return Facts(
             self.class_names,
             self.size,
@@ -123,7 +123,7 @@ def adopt(
     Args:
         source: The file.
         output: The file to write.
-        request: What the user states and asks for.
+        request: The user's statements and wishes.
         progress: Told in a few words what is being done.
 
     Raises:

@@ -31,7 +31,7 @@ def suppression(model: onnx.ModelProto) -> str | None:
 
 
 def other_detector(shapes: Shapes, size: tuple[int, int], num_classes: int | None) -> str | None:
-    """What the shapes of the outputs say about a detector that is no YOLOX.
+    """Name a detector that is no YOLOX by the shapes of its outputs.
 
     Args:
         shapes: The shape of each output for one image.

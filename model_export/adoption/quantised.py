@@ -37,7 +37,7 @@ def quantisation_note(
     Args:
         model: The file's graph.
         float_path: The file that it was made from, if given.
-        facts: What the user says about both.
+        facts: The user's statements about both.
         read: How the 8-bit graph is read.
         progress: Told what is done.
 

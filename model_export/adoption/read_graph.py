@@ -56,7 +56,7 @@ SAME_SCORE: Final = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the user says about a graph; None leaves it to be found out.
+    """The user's statements about a graph; None leaves a fact to be found out.
 
     Attributes:
         class_names: One name for each class.
@@ -87,7 +87,7 @@ class ReadGraph:
         class_names: One name for each class.
         size: (height, width) of its images in pixels.
         is_bound: Whether the rows can be had at this size alone.
-        notes: What was found and done, for the user.
+        notes: The findings and changes, for the user.
     """
 
     model: onnx.ModelProto

@@ -21,7 +21,7 @@ from service.core.letterbox import fit_to_model
 from service.core.postprocess import find_objects
 
 LINE_COLOR: Final = (255, 0, 60)
-# What is done by then shows no line.
+# Commands that end sooner show no line.
 PATIENCE_S: Final = 2.0
 # Then a line in this time.
 LINE_EVERY_S: Final = 5.0

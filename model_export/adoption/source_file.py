@@ -61,7 +61,7 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
 
 
 def other_kind(path: Path, head: bytes) -> str | None:
-    """What a file is that is no ONNX, and what to do; None if it may be ONNX.
+    """Name a file that is no ONNX, and the remedy; None if it may be ONNX.
 
     Args:
         path: The file; its contents tell most kinds.

@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _kind(arguments: argparse.Namespace) -> "Kind":
-    """What the weights belong to; what is stated decides where they do not tell."""
+    """The variant, head and classes of the weights; stated ones come first."""
     from model_export.model.checkpoint import Kind, identify, read_state_dict, shapes_of  # noqa: PLC0415
 
     found = identify(shapes_of(read_state_dict(arguments.weights)))

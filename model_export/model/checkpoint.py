@@ -17,7 +17,7 @@ from model_export.model.yolox import build
 Shapes = dict[str, tuple[int, ...]]
 # Where checkpoints keep their state_dict, averaged weights first.
 HOLDERS: Final = ("ema", "ema_state_dict", "model", "state_dict", "model_state_dict", "module")
-# What wrappers such as DistributedDataParallel put before each name.
+# Wrappers such as DistributedDataParallel put it before each name.
 WRAPPER: Final = "module."
 COUNTER: Final = ".num_batches_tracked"
 
@@ -156,7 +156,7 @@ def _some(names: list[str], limit: int = 3) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What weights belong to."""
+    """A variant, its head and its number of classes."""
 
     variant: Variant
     head: HeadKind

@@ -19,7 +19,14 @@ from model_export.adoption.reading.pictures import (
     knows_drawn,
     photo_pictures,
 )
-from model_export.adoption.reading.rows import FORMS, Form, RowReading, oddity, row_readings
+from model_export.adoption.reading.rows import (
+    FORMS,
+    USUAL_ORDER,
+    Form,
+    RowReading,
+    oddity,
+    row_readings,
+)
 from model_export.adoption.reading.tables import Arrangement
 from model_export.adoption.reading.trial_network import Outputs, TrialNetwork
 from model_export.errors import ModelExportError
@@ -55,7 +62,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is known before a graph is tried.
+    """The facts that are known before a graph is tried.
 
     Attributes:
         class_names: One name for each class.
@@ -96,7 +103,7 @@ class Candidate:
     found: tuple[Detections, ...] = ()
 
     def line(self, class_names: Sequence[str]) -> str:
-        """What it finds, in words."""
+        """The best finds, in words."""
         best: dict[str, float] = {}
         for objects in self.found:
             for score, number in zip(
@@ -115,7 +122,7 @@ class Trial:
 
     Attributes:
         network: The graph.
-        question: What is known, and what is to be chosen.
+        question: The known facts, and the choices.
         progress: Told what is done.
     """
 
@@ -150,7 +157,7 @@ def choose_reading(
     Args:
         network: The graph.
         arrangements: The ways in which its outputs can hold rows.
-        question: What is known, and what is to be chosen.
+        question: The known facts, and the choices.
         progress: Told what is done.
 
     Raises:
@@ -235,17 +242,23 @@ def _the_one(judged: Sequence[Candidate], question: Question) -> Candidate:
     if best.sense < MIN_SENSE:
         return _stated(judged, question)
     rivals = [each for each in others if each.sense > CLEAR * best.sense]
+    best, *rivals = _usual_first([best, *rivals])
     apart = [each for each in rivals if not agree(each.found, best.found)]
     if apart:
         raise ModelExportError(_undecided([best, *apart], question))
     return min([best, *rivals], key=lambda each: question.values.index(each.values))
 
 
+def _usual_first(rivals: Sequence[Candidate]) -> Sequence[Candidate]:
+    """Those whose columns are in YOLOX's order, if there are any: another has to be better."""
+    return [each for each in rivals if each.rows.order == USUAL_ORDER] or rivals
+
+
 def _stated(tried: Sequence[Candidate], question: Question) -> Candidate:
     """The only reading of stated pixel values, which finds nothing but contradicts nothing."""
-    usual = tried[0]
-    if question.size_of_choice == 1 and len({str(each.rows) for each in tried}) == 1:
-        return usual
+    usual = _usual_first(tried)
+    if question.size_of_choice == 1 and len({str(each.rows) for each in usual}) == 1:
+        return usual[0]
     raise ModelExportError(_nothing(tried, question))
 
 

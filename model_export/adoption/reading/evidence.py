@@ -1,4 +1,4 @@
-"""What a reading finds on a picture, and how much sense that makes."""
+"""Judge a reading by the objects that it finds on pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ MAX_ROWS: Final = 3000
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one reading finds on one picture.
+    """The objects that one reading finds on one picture.
 
     Attributes:
         objects: The boxes after suppression, network pixels.

@@ -71,7 +71,7 @@ def drawn_pictures(
     Args:
         size: (height, width) of the network's input in pixels.
         class_names: The model's classes; objects of no such class have no box.
-        change: What is done to the scenes; those as drawn leave out the first picture's.
+        change: The change to each scene; `none` leaves out the scene of the first picture.
     """
     scenes = SCENES[1:] if change == "none" else SCENES
     return _canvases([_changed(_scene(each, class_names), change) for each in scenes], size)

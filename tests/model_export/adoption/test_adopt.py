@@ -179,7 +179,7 @@ def test_size_off_the_grid_is_refused(tmp_path: Path) -> None:
 
 
 def served_rows(path: Path, images: np.ndarray) -> np.ndarray:
-    """What an adopted file gives for (N, 64, 64, 3) uint8 images."""
+    """Run an adopted file on (N, 64, 64, 3) uint8 images."""
     return load_network(path, (0.0, 255.0)).run(images)
 
 

@@ -56,7 +56,8 @@ main([{command!r}, "--help"])
 def test_onnxruntime_leaves_no_telemetry_behind(source: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
-    code = "from model_export.__main__ import main; main(['adopt', 'my_model.onnx', '--preprocessing', 'yolox'])"
+    options = ["adopt", "my_model.onnx", "--preprocessing", "yolox"]
+    code = f"from model_export.__main__ import main; main({options})"
     environment["PYTHONPATH"] = str(Path(cli.__file__).parents[1])
 
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
@@ -119,8 +120,9 @@ def test_adopt_takes_every_option(source: Path) -> None:
     options = (
         "--output out.onnx --names names.txt --name mine --model-version 3 --color RGB "
         "--score-activation logits --box-coding anchor_point --value-range -1 1 "
-        "--confidence 0.25 --score-by joint --nms hard --iou 0.6 --sigma 0.4 --class-agnostic --keep-graph "
-        "--source here --dataset photos --metrics good --licence MIT --fixed-size --force"
+        "--confidence 0.25 --score-by joint --nms hard --iou 0.6 --sigma 0.4 --class-agnostic "
+        "--keep-graph --source here --dataset photos --metrics good --licence MIT --fixed-size "
+        "--force"
     ).split()
 
     assert cli.main(["adopt", str(source), *options]) == 0
