@@ -134,7 +134,7 @@ def read_graph(model: onnx.ModelProto, facts: Facts, progress: Progress) -> Read
         facts.tolerates_grey,
     )
     reading = choose_reading(network, found, question, progress)
-    notes += (reading.line(class_names), str(reading.rows))
+    notes += (f"{reading.line(class_names)}; {reading.rows}",)
     model, rows, cut = _at_raw_rows(model, network, reading, class_names)
     reading = replace(reading, rows=rows)
     ranks = {name: len(shape) for name, shape in _shapes_of(model, size).items()}

@@ -163,8 +163,8 @@ def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: tuple[int, 
     """How the values of rows in the usual order betray another detector, or None."""
     usual = RowReading(arrangement)
     objectness = np.stack([table[:, usual.columns("objectness")] for table in tables])
-    if np.ptp(objectness) == 0:
-        return f"objectness is {objectness.flat[0]:g} in every row, as in YOLOv6"
+    if (objectness == 1).all():
+        return "objectness is 1 in every row, as in YOLOv6"
     boxes = np.stack([table[:, usual.columns("box")] for table in tables])
     if (boxes >= 0).all() and all(
         math.isinf(grid_distance(each, tables, size)) for each in _forms(usual, FORMS)
