@@ -95,6 +95,8 @@ def _kind(arguments: argparse.Namespace) -> "Kind":
     """The variant, head and classes of the weights; stated ones come first."""
     from model_export.model.checkpoint import Kind, identify, read_state_dict, shapes_of  # noqa: PLC0415
 
+    if not arguments.weights.is_file():
+        raise ModelExportError(f"cannot read {arguments.weights}: there is no such file")
     found = identify(shapes_of(read_state_dict(arguments.weights)))
     if found is None and arguments.variant is None:
         raise ModelExportError(
