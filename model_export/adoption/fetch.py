@@ -6,11 +6,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from model_export.adoption.adopt import AdoptRequest, adopt
+from model_export.adoption.adopt import USUAL_THRESHOLDS, AdoptRequest, adopt
 from model_export.adoption.download import DownloadError, Progress, RemoteFile, download
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
 from model_export.graphs.network import load_network
+from model_export.graphs.pixel_values import PixelValues
 from service.core.contract import ContractError, ModelContract, Provenance
 
 RELEASE_URL: Final = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
@@ -116,6 +117,8 @@ def fetch(release: Release, output: Path, base_url: str, on_progress: Progress) 
     request = AdoptRequest(
         class_names=release.class_names,
         name=release.model_name,
+        pixel_values=PixelValues(),
+        recommended=USUAL_THRESHOLDS,
         provenance=release.provenance,
         force=True,
     )

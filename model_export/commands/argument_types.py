@@ -62,6 +62,17 @@ def size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def strides(text: str) -> tuple[int, ...]:
+    """Ascending strides from `8,16,32,64`."""
+    try:
+        steps = tuple(int(step) for step in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not a list such as 8,16,32") from error
+    if steps[0] < 1 or list(steps) != sorted(set(steps)):
+        raise argparse.ArgumentTypeError(f"{text} must ascend from 1 or more, such as 8,16,32")
+    return steps
+
+
 def training_size(text: str) -> tuple[int, int]:
     """A size whose sides are positive multiples of 32."""
     height, width = size(text)

@@ -13,7 +13,7 @@ from model_export.commands.argument_types import fraction, gaussian_width, posit
 from model_export.data.class_names import read_class_names
 from model_export.errors import ModelExportError
 from model_export.measure.published_options import MEASURING
-from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
+from model_export.model.variants import HEAD_KINDS, VARIANTS, plain_variant, usual_size
 from service.core.contract import (
     BoxCoding,
     ContractError,
@@ -137,7 +137,9 @@ def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
 
 
 def _add_weights_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--variant", choices=VARIANTS, help="the network of the weights")
+    group.add_argument(
+        "--variant", type=plain_variant, choices=VARIANTS, help="the network of the weights"
+    )
     group.add_argument(
         "--head", choices=HEAD_KINDS, default="decoupled", help="(default: decoupled)"
     )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from model_export.model.variants import plain_variant
+
 MODELS = ("nano", "tiny", "s")
 
 
@@ -18,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "stopped; a model that is already there is not downloaded again."
     )
     parser.add_argument(
-        "model", type=_model, choices=MODELS, help="nano and tiny: 416x416; s: 640x640"
+        "model", type=plain_variant, choices=MODELS, help="nano and tiny: 416x416; s: 640x640"
     )
     parser.add_argument(
         "--output", type=Path, help="file to write (default: yolox-MODEL.onnx in the user's cache)"
@@ -62,8 +64,3 @@ def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(label, total=total)
         yield lambda completed: progress.update(task, completed=completed)
-
-
-def _model(text: str) -> str:
-    """Normalize `yolox-nano` and `yolox_nano` to `nano`."""
-    return text.lower().replace("_", "-").removeprefix("yolox-")

@@ -13,7 +13,7 @@ from model_export.commands.data_sets.arguments import add_data_arguments, data_s
 from model_export.commands.data_sets.training_data import read_training_data
 from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
 from model_export.errors import ModelExportError
-from model_export.model.variants import VARIANTS, usual_size
+from model_export.model.variants import VARIANTS, plain_variant, usual_size
 from model_export.samples.batch_plan import SampleSpec
 
 
@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _add_sample_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--variant",
+        type=plain_variant,
         choices=VARIANTS,
         default="nano",
         help="the variant whose settings apply (default: nano)",

@@ -24,7 +24,7 @@ from model_export.commands.data_sets.training_data import read_training_data
 from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
 from model_export.errors import InterruptedRunError, ModelExportError
 from model_export.loss.presets import PRESET_NAMES
-from model_export.model.variants import HEAD_KINDS, VARIANTS, usual_size
+from model_export.model.variants import HEAD_KINDS, VARIANTS, plain_variant, usual_size
 from model_export.training.config import PRECISIONS, Machine, TrainingConfig
 from service.core.contract import BoxCoding
 
@@ -99,7 +99,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the model", argument_default=argparse.SUPPRESS)
-    group.add_argument("--variant", choices=VARIANTS, help="the network (default: nano)")
+    group.add_argument(
+        "--variant", type=plain_variant, choices=VARIANTS, help="the network (default: nano)"
+    )
     group.add_argument("--head", choices=HEAD_KINDS, help="its head (default: decoupled)")
     group.add_argument(
         "--weights",

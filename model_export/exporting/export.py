@@ -19,6 +19,7 @@ from model_export.exporting.compare import FLOAT16_TOLERANCE, FLOAT32_TOLERANCE,
 from model_export.exporting.fold import folded
 from model_export.graphs.half_weights import compacted
 from model_export.graphs.onnx_file import save_with_contract
+from model_export.graphs.pixel_values import PixelValues
 from model_export.model.yolox import YOLOX
 from service.core.contract import InputDtype, Layout, ModelContract
 
@@ -41,6 +42,7 @@ def export(
     *,
     half: bool = False,
     compact: bool = False,
+    values: PixelValues | None = None,
 ) -> list[Difference]:
     """Write a model as an ONNX file with its contract, if onnxruntime and torch agree on it.
 
@@ -50,6 +52,8 @@ def export(
         path: The file to write.
         half: Store the weights and compute in float16; the output is still float32.
         compact: Store the weights in float16 and compute in float32.
+        values: The pixel values that the model was trained with; the graph makes them from BGR
+            pixels of 0 to 255. None for these pixels themselves, as YOLOX takes them.
 
     Returns:
         The difference between onnxruntime and torch on each batch that was compared.
@@ -60,15 +64,49 @@ def export(
     """
     _check_promise(contract)
     reference = copy.deepcopy(model).cpu().float().eval()
-    network = _to_onnx(reference, contract, torch.float16 if half else torch.float32)
+    values = values or PixelValues()
+    dtype = torch.float16 if half else torch.float32
+    network = _to_onnx(_taking(folded(reference), values), contract, dtype)
     network = compacted(network) if compact else network
     tolerance = FLOAT16_TOLERANCE if half or compact else FLOAT32_TOLERANCE
-    differences = compare(network.SerializeToString(), reference, contract, tolerance)
+    taking = _taking(reference, values).eval()
+    differences = compare(network.SerializeToString(), taking, contract, tolerance)
     try:
         save_with_contract(network, contract, path)
     except OSError as error:
         raise ModelExportError(f"cannot write {path}: {error}") from error
     return differences
+
+
+class ValuesOfPixels(nn.Module):
+    """A model with plain pixels as input: it makes the model's own values from them.
+
+    Args:
+        model: Maps `(N, 3, H, W)` of these values to raw rows.
+        values: The values that it was trained with.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    order: Tensor
+
+    def __init__(self, model: nn.Module, values: PixelValues) -> None:
+        super().__init__()
+        self.model = model
+        self.is_reversed = values.color_order == "RGB"
+        self.register_buffer("scale", torch.from_numpy(values.scale).view(1, 3, 1, 1))
+        self.register_buffer("shift", torch.from_numpy(values.shift).view(1, 3, 1, 1))
+        self.register_buffer("order", torch.tensor([2, 1, 0]))
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """`(N, 3, H, W)` BGR pixels of 0 to 255 to raw rows `(N, A, 5 + C)`."""
+        ordered = planes.index_select(1, self.order) if self.is_reversed else planes
+        rows: Tensor = self.model(ordered * self.scale + self.shift)
+        return rows
+
+
+def _taking(model: nn.Module, values: PixelValues) -> nn.Module:
+    return model if values.is_plain else ValuesOfPixels(model, values)
 
 
 class PixelModel(nn.Module):
@@ -105,10 +143,10 @@ def _check_promise(contract: ModelContract) -> None:
         )
 
 
-def _to_onnx(reference: YOLOX, contract: ModelContract, dtype: torch.dtype) -> onnx.ModelProto:
+def _to_onnx(model: nn.Module, contract: ModelContract, dtype: torch.dtype) -> onnx.ModelProto:
     """The graph of a model, from one image tensor to one output."""
     image = contract.input
-    program = PixelModel(folded(reference), image.layout, dtype).eval()
+    program = PixelModel(model, image.layout, dtype).eval()
     with _quiet_exporter():
         exported = torch.onnx.export(
             program,

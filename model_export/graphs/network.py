@@ -94,15 +94,24 @@ def load_network(model: Path | bytes, value_range: tuple[float, float]) -> OnnxN
         ModelExportError: The model cannot be loaded, or its input or output is not that of a YOLOX
             detector.
     """
+    session = open_session(model)
+    _check_output(session)
+    return OnnxNetwork(session, image_input(session), value_range)
+
+
+def open_session(model: Path | bytes) -> onnxruntime.InferenceSession:
+    """Load a file or a serialised model of any inputs and outputs, to run it on the CPU.
+
+    Raises:
+        ModelExportError: onnxruntime cannot load it.
+    """
     options = onnxruntime.SessionOptions()
     # Log only fatal messages: errors are raised below.
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no other base class
         raise ModelExportError(f"onnxruntime cannot load the model: {error}") from error
-    _check_output(session)
-    return OnnxNetwork(session, _image_input(session), value_range)
 
 
 def _check_output(session: onnxruntime.InferenceSession) -> None:
@@ -117,7 +126,14 @@ def _check_output(session: onnxruntime.InferenceSession) -> None:
         raise ModelExportError(f"the output is {outputs[0].type}, not float or float16")
 
 
-def _image_input(session: onnxruntime.InferenceSession) -> ImageInput:
+def image_input(session: onnxruntime.InferenceSession) -> ImageInput:
+    """Read the one image tensor that a graph declares.
+
+    A graph that leaves all four axes open is taken for (N, 3, H, W).
+
+    Raises:
+        ModelExportError: The graph has another number of inputs, or the one is no image.
+    """
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(tensor.name for tensor in inputs)
@@ -125,12 +141,12 @@ def _image_input(session: onnxruntime.InferenceSession) -> ImageInput:
     (tensor,) = inputs
     if tensor.type not in INPUT_DTYPES:
         raise ModelExportError(f"the input is {tensor.type}, not float, float16 or uint8")
-    if len(tensor.shape) != 4 or 3 not in (tensor.shape[1], tensor.shape[3]):
+    axes = [size if isinstance(size, int) else None for size in tensor.shape]
+    if len(axes) != 4 or (3 not in (axes[1], axes[3]) and axes.count(None) < 3):
         raise ModelExportError(
             f"the input has shape {tensor.shape}; it must be (N, 3, H, W) or (N, H, W, 3)"
         )
-    layout: Layout = "NCHW" if tensor.shape[1] == 3 else "NHWC"
-    axes = [size if isinstance(size, int) else None for size in tensor.shape]
+    layout: Layout = "NHWC" if axes[3] == 3 and axes[1] != 3 else "NCHW"
     batch, *_ = axes
     height, width = axes[2:] if layout == "NCHW" else axes[1:3]
     return ImageInput(tensor.name, layout, INPUT_DTYPES[tensor.type], batch, height, width)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model_export.errors import ModelExportError
 from model_export.graphs.network import Images, OnnxNetwork, Rows, load_network
 from model_export.graphs.open_axes import narrow_windows, open_batch_axis, open_size_axes
-from model_export.graphs.probe import STRIDES, Probe, check_rows
+from model_export.graphs.probe import STRIDES, Probe, check_rows, is_large
 from service.core.decode import anchor_grid
 
 # Allowed difference between rows that should be equal, relative for values above 1: sums may be
@@ -118,7 +118,7 @@ def prove_sizes(batches: ProvenBatch, network: OnnxNetwork, probe: Probe) -> Pro
     """
     height, width = probe.images.shape[1:3]
     model = batches.model
-    candidates = [open_size_axes(model, network.image, _cell_counts(height, width))]
+    candidates = [open_size_axes(model, network.image, _cell_counts(height, width, probe.strides))]
     if network.image.height is None and network.image.width is None:
         candidates.insert(0, model)
     for candidate in candidates:
@@ -130,20 +130,27 @@ def prove_sizes(batches: ProvenBatch, network: OnnxNetwork, probe: Probe) -> Pro
             return ProvenSize(
                 candidate,
                 True,
-                f"any size in multiples of 32: at {len(other_sizes(height, width))} other sizes, "
+                f"any size in multiples of {probe.strides[-1]}: at "
+                f"{len(other_sizes(height, width, probe.strides[-1]))} other sizes, "
                 f"cells agree with {height}x{width}, image borders aside (largest difference "
                 f"{difference:.1e}, allowed {TOLERANCE[probe.rows.dtype.name]:.0e})",
             )
     return ProvenSize(model, False, f"size {height}x{width} only; other sizes fail: {problem}")
 
 
-def other_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """(height, width) in pixels of five other sizes, smaller and larger along one or both axes."""
-    step = STRIDES[-1]
+def other_sizes(height: int, width: int, step: int = STRIDES[-1]) -> list[tuple[int, int]]:
+    """(height, width) in pixels of five other sizes, smaller and larger along one or both axes.
+
+    Other sizes of large images are narrow along one axis, so that they take less time.
+    """
     rows, columns = height // step, width // step
     fewer = (max(1, 2 * rows // 3), max(1, columns // 2))
     more = (rows + rows // 4 + 1, columns + columns // 3 + 1)
-    grids = ((fewer[0], columns), (rows, more[1]), fewer, more, (more[0], fewer[1]))
+    few = (max(1, rows // 5), max(1, columns // 5))
+    if is_large(height, width):
+        grids = ((few[0], columns), (few[0], more[1]), few, (rows, few[1]), (more[0], few[1]))
+    else:
+        grids = ((fewer[0], columns), (rows, more[1]), fewer, more, (more[0], fewer[1]))
     return [(step * down, step * across) for down, across in grids]
 
 
@@ -180,12 +187,15 @@ def _size_difference(
     _refuse_beyond(difference, probe, usual)
     before, after = (_load(narrow_windows(model), network) for model in (batches.model, candidate))
     count = batches.batch or 2
+    sizes = other_sizes(*usual, probe.strides[-1])
+    longest = [max(sides) for sides in zip(usual, *sizes, strict=True)]
+    pictures = _pictures(count, longest[0], longest[1])
+    at_usual = before.run(pictures[:, : usual[0], : usual[1]])
     differences = []
-    for size in other_sizes(*usual):
-        pictures = _pictures(count, max(usual[0], size[0]), max(usual[1], size[1]))
+    for size in sizes:
         _rows_of_part(opened, pictures, size, size, probe)
         common = (min(usual[0], size[0]), min(usual[1], size[1]))
-        expected = _rows_of_part(before, pictures, usual, common, probe)
+        expected = at_usual[:, _within(usual, common, probe)]
         _refuse_alike(expected)
         found = _rows_of_part(after, pictures, size, common, probe)
         differences.append(largest_difference(found, expected))
@@ -210,10 +220,15 @@ def _rows_of_part(
     """
     height, width = size
     rows = network.run(pictures[:, :height, :width])
-    check_rows(rows, height, width, probe.num_classes)
-    grid = anchor_grid(height, width, STRIDES)
+    check_rows(rows, height, width, probe.num_classes, probe.strides)
+    return rows[:, _within(size, part, probe)]
+
+
+def _within(size: tuple[int, int], part: tuple[int, int], probe: Probe) -> NDArray[np.bool_]:
+    """(A,) bool: the cells at this size that lie within its top left part."""
+    grid = anchor_grid(*size, probe.strides)
     ends_xy = (grid.cells_ij + 1) * grid.strides[:, None]
-    return rows[:, (ends_xy <= part[::-1]).all(axis=1)]
+    return np.asarray((ends_xy <= part[::-1]).all(axis=1), np.bool_)
 
 
 def _refuse_beyond(difference: float, probe: Probe, size: tuple[int, int]) -> None:
@@ -254,9 +269,9 @@ def _pictures(count: int, height: int, width: int) -> Images:
     return squares.repeat(side, axis=1).repeat(side, axis=2) + noise
 
 
-def _cell_counts(height: int, width: int) -> set[int]:
+def _cell_counts(height: int, width: int, strides: tuple[int, ...]) -> set[int]:
     """The number of cells of each level, and of all levels together."""
-    levels = [(height // stride) * (width // stride) for stride in STRIDES]
+    levels = [(height // stride) * (width // stride) for stride in strides]
     return {*levels, sum(levels)}
 
 

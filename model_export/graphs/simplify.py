@@ -22,8 +22,13 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from model_export.errors import ModelExportError
-from model_export.graphs.edit import constants_of, copy_without_shapes
-from model_export.graphs.network import OnnxNetwork, load_network
+from model_export.graphs.edit import (
+    constants_of,
+    copy_without_shapes,
+    drop_unused,
+    replace_nodes,
+)
+from model_export.graphs.network import Images, OnnxNetwork, load_network
 from model_export.graphs.probe import Probe
 from model_export.graphs.prove_axes import ProvenAxes, largest_difference, other_sizes
 
@@ -59,6 +64,8 @@ def quicken(proven: ProvenAxes, network: OnnxNetwork, probe: Probe) -> Quickened
         probe: The outputs of `network` at its usual size.
     """
     best = Quickened(proven.model, _load(proven.model, network), ())
+    pictures = _compared_pictures(proven, probe)
+    expected = [best.network.run_singly(images) for images in pictures]
     for rewrite, note in (
         (take_bytes, "takes pixels as bytes, (N, H, W, 3)"),
         (fold_focus, "Focus is folded into its convolution"),
@@ -69,10 +76,12 @@ def quicken(proven: ProvenAxes, network: OnnxNetwork, probe: Probe) -> Quickened
             continue
         try:
             tried = _load(model, network)
-            difference = _difference(tried, best.network, proven, probe)
+            found = [tried.run_singly(images) for images in pictures]
         except ModelExportError:
             continue
+        difference = max(map(largest_difference, found, expected))
         if difference <= TOLERANCE[probe.rows.dtype.name]:
+            expected = found
             told = f"{note} (largest difference {difference:.1e})"
             best = Quickened(model, tried, (*best.notes, told))
     return best
@@ -103,7 +112,7 @@ def take_bytes(model: onnx.ModelProto, network: OnnxNetwork) -> onnx.ModelProto 
         nodes.append(helper.make_node("Transpose", [pixels], [taken], perm=TO_NCHW))
     shape = [axis.dim_param or axis.dim_value or None for axis in axes]
     given.CopyFrom(helper.make_tensor_value_info(image.name, TensorProto.UINT8, shape))
-    _replace_nodes(graph, [*nodes, *graph.node])
+    replace_nodes(graph, [*nodes, *graph.node])
     return copy
 
 
@@ -225,7 +234,7 @@ def _fold(graph: onnx.GraphProto, conv: onnx.NodeProto, kernel: Kernel, focus: _
             ("pads", pads),
         )
     )
-    _drop_unused(graph)
+    drop_unused(graph)
 
 
 def chain_pools(model: onnx.ModelProto, _: OnnxNetwork) -> onnx.ModelProto | None:
@@ -256,7 +265,7 @@ def chain_pools(model: onnx.ModelProto, _: OnnxNetwork) -> onnx.ModelProto | Non
             if pool.side > smaller.side:
                 pool.go_on_from(smaller)
                 chained = True
-    _replace_nodes(copy.graph, nodes)
+    replace_nodes(copy.graph, nodes)
     return copy if chained else None
 
 
@@ -290,36 +299,13 @@ def _side_of_pool(node: onnx.NodeProto) -> int | None:
     return side if side % 2 and side > 1 and found == usual | asked else None
 
 
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    wanted = {value.name for value in graph.output}
-    kept: list[onnx.NodeProto] = []
-    for node in reversed(graph.node):
-        if wanted & set(node.output):
-            wanted |= set(node.input)
-            kept.insert(0, node)
-    _replace_nodes(graph, kept)
-    tensors = [tensor for tensor in graph.initializer if tensor.name in wanted]
-    del graph.initializer[:]
-    graph.initializer.extend(tensors)
-
-
-def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def _difference(tried: OnnxNetwork, before: OnnxNetwork, proven: ProvenAxes, probe: Probe) -> float:
-    """The largest difference that a rewrite makes, at the usual and at other accepted sizes."""
+def _compared_pictures(proven: ProvenAxes, probe: Probe) -> list[Images]:
+    """Images of the usual size, and of each other size that the graph accepts."""
     usual = (probe.images.shape[1], probe.images.shape[2])
     rng = np.random.default_rng(2)
-    pictures = [
-        rng.integers(0, 256, (1, *size, COLORS), dtype=np.uint8)
-        for size in (other_sizes(*usual) if proven.dynamic_size else ())
-    ]
-    return max(
-        largest_difference(tried.run_singly(images), before.run_singly(images))
-        for images in (probe.images, *pictures)
-    )
+    sizes = other_sizes(*usual, probe.strides[-1]) if proven.dynamic_size else ()
+    pictures = [rng.integers(0, 256, (1, *size, COLORS), dtype=np.uint8) for size in sizes]
+    return [probe.images, *pictures]
 
 
 def _load(model: onnx.ModelProto, network: OnnxNetwork) -> OnnxNetwork:

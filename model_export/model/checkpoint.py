@@ -1,47 +1,62 @@
 """Load weights from released checkpoints, the project's own checkpoints and NumPy archives."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from model_export.errors import ModelExportError
-from model_export.model.variants import HEAD_KINDS, VARIANTS, HeadKind
+from model_export.model.variants import HEAD_KINDS, VARIANTS, HeadKind, Variant
 from model_export.model.yolox import build
 
 Shapes = dict[str, tuple[int, ...]]
+# Where checkpoints keep their state_dict, averaged weights first.
+HOLDERS: Final = ("ema", "ema_state_dict", "model", "state_dict", "model_state_dict", "module")
+# Wrappers such as DistributedDataParallel put it before each name.
+WRAPPER: Final = "module."
+COUNTER: Final = ".num_batches_tracked"
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill a model with the weights of a file; every name and shape must fit.
+def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
+    """Fill a model with the weights of a file; every name and shape of the model must be there.
+
+    Returns:
+        The names in the file that the model has no place for; they are left out.
 
     Raises:
         ModelExportError: The file cannot be read, or its weights are those of another model; the
             model is then unchanged.
     """
-    state = read_state_dict(path)
-    expected, found = shapes_of(model.state_dict()), shapes_of(state)
-    if found != expected:
+    state, own = read_state_dict(path), model.state_dict()
+    # A counter that only training uses, and that some files lack.
+    counters = {name: value for name, value in own.items() if name.endswith(COUNTER)}
+    state = counters | state
+    expected, found = shapes_of(own), shapes_of(state)
+    if any(found.get(name) != shape for name, shape in expected.items()):
         reason = difference_in_kind(expected, found) or difference_in_names(expected, found)
         raise ModelExportError(f"{path} does not fit the model: {reason}")
-    model.load_state_dict(state)
+    model.load_state_dict({name: state[name] for name in own})
+    return tuple(name for name in state if name not in own)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read weights on the CPU: name -> tensor.
 
-    A `.npz` archive holds one array per name. Any other file is read as a PyTorch checkpoint: a
-    state_dict, or a dictionary with a state_dict under `model`, like those of the YOLOX release.
+    A `.npz` archive holds one array per name, and a `.safetensors` file one tensor. Any other file
+    is read as a PyTorch checkpoint: a state_dict, or a dictionary that has one under a usual name,
+    such as `model` in the YOLOX release's; averaged weights (`ema`) come first. The prefix
+    `module.` of several training tools is removed.
 
     Raises:
         ModelExportError: The file cannot be read, or does not contain a state_dict.
     """
     try:
-        content = _read_archive(path) if path.suffix == ".npz" else _read_checkpoint(path)
+        content = READERS.get(path.suffix, _read_checkpoint)(path)
     except pickle.UnpicklingError as error:
         raise ModelExportError(
             f"{path} is not a checkpoint, or it holds more than tensors and plain values; "
@@ -49,11 +64,29 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # a damaged file makes torch and NumPy raise almost anything
         raise ModelExportError(f"cannot read weights from {path}: {error}") from error
-    state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not state or not _is_state_dict(state):
+    state = _state_dict(content)
+    if not state:
         raise ModelExportError(
-            f"{path} holds no state_dict (name -> tensor), neither directly nor as `model`"
+            f"{path} holds no state_dict (name -> tensor), neither directly nor as "
+            f"{', '.join(f'`{key}`' for key in HOLDERS)}"
         )
+    return _without_prefix(state)
+
+
+def _state_dict(content: object) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, from where its maker put them; empty if there are none."""
+    if not isinstance(content, dict):
+        return {}
+    for key in HOLDERS:
+        inner = _state_dict(content.get(key))
+        if inner:
+            return inner
+    return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    while all(name.startswith(WRAPPER) for name in state):
+        state = {name.removeprefix(WRAPPER): value for name, value in state.items()}
     return state
 
 
@@ -72,7 +105,7 @@ def class_count(shapes: Shapes, head: HeadKind) -> int:
 
 def difference_in_kind(expected: Shapes, found: Shapes) -> str | None:
     """Name the variants that the found and the expected weights belong to, if both are known."""
-    wanted, given = _identify(expected), _identify(found)
+    wanted, given = identify(expected), identify(found)
     if not (wanted and given):
         return None
     return f"it holds {given}, but the model is {wanted}"
@@ -96,6 +129,12 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
         return {name: torch.from_numpy(archive[name]) for name in archive.files}
 
 
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file  # noqa: PLC0415 - needed for such files only
+
+    return load_file(path)
+
+
 def _read_checkpoint(path: Path) -> object:
     """Load a PyTorch file; NumPy scalars are allowed, as the release's trainer saves its AP so."""
     make_scalar: Any = np.float64(0).__reduce__()[0]
@@ -110,22 +149,45 @@ def _read_checkpoint(path: Path) -> object:
     return content
 
 
-def _is_state_dict(content: Mapping[object, object]) -> bool:
-    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
-
-
 def _some(names: list[str], limit: int = 3) -> str:
     listed = ", ".join(names[:limit])
     return f"{len(names)} names ({listed}{', ...' if len(names) > limit else ''})"
 
 
-def _identify(shapes: Shapes) -> str | None:
-    """The variant, head and number of classes that have exactly these shapes."""
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A variant, its head and its number of classes."""
+
+    variant: Variant
+    head: HeadKind
+    num_classes: int
+
+    def __str__(self) -> str:
+        return f"yolox-{self.variant} with a {self.head} head and {self.num_classes} classes"
+
+
+def identify(shapes: Shapes) -> Kind | None:
+    """The variant, head and number of classes that have exactly these shapes.
+
+    Args:
+        shapes: Name -> shape; counters may lack, and names that no model has are ignored.
+    """
     for head in HEAD_KINDS:
         num_classes = class_count(shapes, head)
         for variant in VARIANTS if num_classes else ():
             with torch.device("meta"):
                 candidate = build(variant, num_classes, head)
-            if shapes_of(candidate.state_dict()) == shapes:
-                return f"yolox-{variant} with a {head} head and {num_classes} classes"
+            wanted = shapes_of(candidate.state_dict())
+            if all(
+                shapes.get(name) == shape or (name.endswith(COUNTER) and name not in shapes)
+                for name, shape in wanted.items()
+            ):
+                return Kind(variant, head, num_classes)
     return None
+
+
+# How each kind of file is read, by its suffix.
+READERS: Final[Mapping[str, Callable[[Path], object]]] = {
+    ".npz": _read_archive,
+    ".safetensors": _read_safetensors,
+}

@@ -16,3 +16,8 @@ SMALL: Final[frozenset[Variant]] = frozenset({"pico", "nano", "micro", "tiny"})
 def usual_size(variant: Variant) -> int:
     """Side in pixels of a variant's square input, as in the release for the released variants."""
     return 416 if variant in SMALL else 640
+
+
+def plain_variant(text: str) -> str:
+    """`nano` for `nano`, `yolox-nano`, `yolox_nano` and `YOLOX-Nano`."""
+    return text.lower().replace("_", "-").removeprefix("yolox-")

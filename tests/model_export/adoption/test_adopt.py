@@ -1,6 +1,7 @@
 """A third-party file is adopted only as what it proves to be."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from onnx import helper
 from model_export.adoption.adopt import AdoptRequest, adopt, default_name
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
+from model_export.graphs.network import load_network
+from model_export.graphs.pixel_values import PixelValues
 from service.core.contract import METADATA_KEY, ModelContract, Provenance, Recommended
-from support.onnx_models import tiny_yolox_model
+from support.onnx_models import calm_yolox_model as tiny_yolox_model
 
 NAMES = ("blue", "green", "red")
+# Tiny models find no drawn object, so their pixel values have to be stated.
+PLAIN = AdoptRequest(NAMES, pixel_values=PixelValues())
 
 
 def save(model: onnx.ModelProto, folder: Path, name: str = "my_model.onnx") -> Path:
@@ -27,7 +32,7 @@ def save(model: onnx.ModelProto, folder: Path, name: str = "my_model.onnx") -> P
 
 def adopt_tiny(folder: Path, request: AdoptRequest | None = None, **model: Any) -> ModelContract:
     source = save(tiny_yolox_model(**model), folder)
-    return adopt(source, folder / "out.onnx", request or AdoptRequest(NAMES)).contract
+    return adopt(source, folder / "out.onnx", request or PLAIN).contract
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -37,7 +42,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 def assert_refused(folder: Path, words: str, model: onnx.ModelProto, **request: Any) -> None:
     source, output = save(model, folder), folder / "out" / "out.onnx"
     with pytest.raises(ModelExportError, match=words):
-        adopt(source, output, AdoptRequest(**{"class_names": NAMES} | request))
+        adopt(source, output, replace(PLAIN, **request))
     assert not output.parent.exists()
 
 
@@ -45,7 +50,7 @@ def assert_refused(folder: Path, words: str, model: onnx.ModelProto, **request: 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_input_is_read_off_the_graph(tmp_path: Path, dtype: str, layout: str, batch: int) -> None:
-    request = AdoptRequest(NAMES, keep_graph=True)
+    request = replace(PLAIN, keep_graph=True)
     contract = adopt_tiny(tmp_path, request, dtype=dtype, layout=layout, batch=batch, height=96)
 
     assert (contract.input.name, contract.input.dtype) == ("images", dtype)
@@ -55,8 +60,8 @@ def test_input_is_read_off_the_graph(tmp_path: Path, dtype: str, layout: str, ba
 
 
 def test_written_file_carries_the_contract(tmp_path: Path) -> None:
-    request = AdoptRequest(
-        NAMES,
+    request = replace(
+        PLAIN,
         name="mine",
         version="7",
         recommended=Recommended(confidence=0.3, nms="hard"),
@@ -96,7 +101,7 @@ def test_wrong_score_activation_is_refused(tmp_path: Path, activation: str) -> N
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_fixed_batch_is_opened(tmp_path: Path, batch: int) -> None:
-    contract = adopt_tiny(tmp_path, AdoptRequest(NAMES, keep_graph=True), batch=batch)
+    contract = adopt_tiny(tmp_path, replace(PLAIN, keep_graph=True), batch=batch)
 
     images = np.random.default_rng(1).integers(0, 256, (5, 3, 64, 64)).astype(np.float32)
     (batched,) = session(tmp_path / "out.onnx").run(None, {"images": images})
@@ -113,7 +118,7 @@ def test_reshape_target_in_a_constant_node_is_opened(tmp_path: Path) -> None:
     model.graph.node.insert(0, helper.make_node("Constant", [], ["rows_shape"], value=target))
     model.graph.initializer.remove(target)
 
-    adoption = adopt(save(model, tmp_path), tmp_path / "out.onnx", AdoptRequest(NAMES))
+    adoption = adopt(save(model, tmp_path), tmp_path / "out.onnx", PLAIN)
 
     assert adoption.contract.input.batch is None
 
@@ -135,7 +140,7 @@ def mixing_model(batch: int | None) -> onnx.ModelProto:
 @pytest.mark.parametrize("declared", [None, 1])
 def test_batch_that_disagrees_stays_at_one(tmp_path: Path, declared: int | None) -> None:
     source, output = save(mixing_model(declared), tmp_path), tmp_path / "out.onnx"
-    adoption = adopt(source, output, AdoptRequest(NAMES, fixed_size=True, keep_graph=True))
+    adoption = adopt(source, output, replace(PLAIN, fixed_size=True, keep_graph=True))
 
     assert adoption.contract.input.batch == 1
     assert any("batch size 1 only" in note for note in adoption.notes)
@@ -152,13 +157,17 @@ def test_batch_that_does_not_run_stays_at_one(tmp_path: Path) -> None:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(bound), name))
     model.graph.node.append(helper.make_node("Slice", ["both", "start", "end", "axis"], ["output"]))
 
-    contract = adopt(save(model, tmp_path), tmp_path / "out.onnx", AdoptRequest(NAMES)).contract
+    contract = adopt(save(model, tmp_path), tmp_path / "out.onnx", PLAIN).contract
 
     assert contract.input.batch == 1
 
 
-def test_open_size_needs_one_to_be_said(tmp_path: Path) -> None:
-    assert_refused(tmp_path, "--size", tiny_yolox_model(dynamic_size=True))
+def test_open_size_is_the_usual_one_unless_said(tmp_path: Path) -> None:
+    source = save(tiny_yolox_model(dynamic_size=True), tmp_path)
+    adoption = adopt(source, tmp_path / "out.onnx", PLAIN)
+
+    assert (adoption.contract.input.height, adoption.contract.input.width) == (416, 416)
+    assert any("--size" in note for note in adoption.notes)
 
 
 def test_size_that_contradicts_the_graph_is_refused(tmp_path: Path) -> None:
@@ -169,29 +178,44 @@ def test_size_off_the_grid_is_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path, "multiples of 32", tiny_yolox_model(height=72))
 
 
+def served_rows(path: Path, images: np.ndarray) -> np.ndarray:
+    """Run an adopted file on (N, 64, 64, 3) uint8 images."""
+    return load_network(path, (0.0, 255.0)).run(images)
+
+
+def assert_gives_raw_rows(folder: Path, model: onnx.ModelProto, **raw: Any) -> ModelContract:
+    """Adopt a rearranged model: it then gives the rows of the plain one."""
+    adoption = adopt(save(model, folder), folder / "out.onnx", PLAIN)
+    onnx.save(tiny_yolox_model(**raw), folder / "plain.onnx")
+    images = np.random.default_rng(3).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    found = served_rows(folder / "out.onnx", images)
+    np.testing.assert_allclose(found, served_rows(folder / "plain.onnx", images), atol=1e-3)
+    return adoption.contract
+
+
 @pytest.mark.parametrize("activation", ["logits", "probabilities"])
-def test_decoded_boxes_are_refused(tmp_path: Path, activation: str) -> None:
+def test_decoded_boxes_become_raw(tmp_path: Path, activation: str) -> None:
     model = tiny_yolox_model(decoded=True, activation=activation, batch=1)
 
-    assert_refused(tmp_path, "decode_in_inference", model)
+    assert_gives_raw_rows(tmp_path, model, activation=activation)
 
 
-def test_levels_apart_are_refused(tmp_path: Path) -> None:
-    assert_refused(tmp_path, "3 outputs", tiny_yolox_model(merged=False))
+def test_levels_apart_are_joined(tmp_path: Path) -> None:
+    assert_gives_raw_rows(tmp_path, tiny_yolox_model(merged=False))
 
 
 def test_wrong_number_of_names_is_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path, "--names", tiny_yolox_model(), class_names=("one", "two"))
 
 
-def test_transposed_output_is_refused(tmp_path: Path) -> None:
+def test_transposed_output_is_turned(tmp_path: Path) -> None:
     model = tiny_yolox_model()
     model.graph.node[-1].output[0] = "rows"
     model.graph.node.append(helper.make_node("Transpose", ["rows"], ["output"], perm=[0, 2, 1]))
     del model.graph.output[0].type.tensor_type.shape.dim[1:]
     model.graph.output[0].type.tensor_type.ClearField("shape")
 
-    assert_refused(tmp_path, "transposed", model)
+    assert_gives_raw_rows(tmp_path, model)
 
 
 def test_image_input_of_another_form_is_refused(tmp_path: Path) -> None:
@@ -213,18 +237,31 @@ def test_names_that_repeat_are_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path, "duplicates", tiny_yolox_model(), class_names=("a", "a", "b"))
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not a model</html>"])
-def test_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+NO_MODELS = {
+    b"": "is empty",
+    b"<!DOCTYPE html><html>no model</html>": "is a web page",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n": "git lfs pull",
+    b"\x80\x02}q\x00.": "PyTorch checkpoint",
+    b"PK\x03\x04cut": "truncated zip",
+    b"\x02\x00\x00\x00\x00\x00\x00\x00{}": "safetensors",
+    b"\x1c\x00\x00\x00TFL3": "TensorFlow Lite",
+    b"\x08\x07\x12\x04cut": "truncated or damaged",
+    b"nothing of the kind": "no ONNX file",
+}
+
+
+@pytest.mark.parametrize(("content", "words"), NO_MODELS.items())
+def test_file_that_is_no_model_is_named(tmp_path: Path, content: bytes, words: str) -> None:
     source = tmp_path / "page.onnx"
     source.write_bytes(content)
 
-    with pytest.raises(ModelExportError, match="cannot load"):
-        adopt(source, tmp_path / "out.onnx", AdoptRequest(NAMES))
+    with pytest.raises(ModelExportError, match=words):
+        adopt(source, tmp_path / "out.onnx", PLAIN)
 
 
 def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelExportError, match="cannot read"):
-        adopt(tmp_path / "none.onnx", tmp_path / "out.onnx", AdoptRequest(NAMES))
+        adopt(tmp_path / "none.onnx", tmp_path / "out.onnx", PLAIN)
 
 
 def test_adopted_file_is_adopted_again_only_by_force(tmp_path: Path) -> None:
@@ -232,8 +269,8 @@ def test_adopted_file_is_adopted_again_only_by_force(tmp_path: Path) -> None:
     again = tmp_path / "again.onnx"
 
     with pytest.raises(ModelExportError, match="already carries a contract"):
-        adopt(tmp_path / "out.onnx", again, AdoptRequest(NAMES))
-    request = AdoptRequest(NAMES, version="2", size=(64, 64), force=True)
+        adopt(tmp_path / "out.onnx", again, PLAIN)
+    request = replace(PLAIN, version="2", size=(64, 64), force=True)
     forced = adopt(tmp_path / "out.onnx", again, request)
 
     metadata = {entry.key: entry.value for entry in onnx.load(again).metadata_props}
@@ -247,7 +284,7 @@ def test_existing_output_is_replaced_only_by_force(tmp_path: Path) -> None:
     with pytest.raises(ModelExportError, match="exists"):
         adopt_tiny(tmp_path)
     assert (tmp_path / "out.onnx").read_text() == "precious"
-    adopt_tiny(tmp_path, AdoptRequest(NAMES, force=True))
+    adopt_tiny(tmp_path, replace(PLAIN, force=True))
     assert session(tmp_path / "out.onnx").get_inputs()[0].name == "images"
 
 
@@ -258,13 +295,13 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         adopt(
             save(tiny_yolox_model(), tmp_path),
             tmp_path / "file" / "out.onnx",
-            AdoptRequest(NAMES),
+            PLAIN,
         )
 
 
 def test_real_nano_is_adopted_with_an_open_batch(tmp_path: Path, shared_data: Path) -> None:
     source, output = shared_data / "weights" / "yolox_nano.onnx", tmp_path / "nano.onnx"
-    request = AdoptRequest(COCO_CLASS_NAMES, keep_graph=True)
+    request = AdoptRequest(COCO_CLASS_NAMES, pixel_values=PixelValues(), keep_graph=True)
     contract = adopt(source, output, request).contract
 
     images = np.random.default_rng(2).integers(0, 256, (2, 3, 416, 416)).astype(np.float32)

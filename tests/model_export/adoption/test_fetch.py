@@ -15,7 +15,7 @@ from model_export.adoption.fetch import RELEASES, Release, fetch, is_fetched
 from model_export.errors import ModelExportError
 from model_export.graphs.network import load_network
 from service.core.contract import ModelContract
-from support.onnx_models import tiny_yolox_model
+from support.onnx_models import calm_yolox_model as tiny_yolox_model
 
 CONTENT = tiny_yolox_model(batch=1, activation="probabilities").SerializeToString()
 SUM = hashlib.sha256(CONTENT).hexdigest()

@@ -1,17 +1,21 @@
 """The command line speaks in one line, and needs only what the command needs."""
 
+import argparse
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import onnx
 import pytest
 
 from model_export import __main__ as cli
 from model_export.commands import adopt
+from model_export.commands.contract_arguments import pixel_values
+from model_export.graphs.pixel_values import LEGACY, PixelValues
 from service.core.contract import ModelContract
-from support.onnx_models import tiny_yolox_model
+from support.onnx_models import calm_yolox_model as tiny_yolox_model
 
 COMMANDS = ("fetch", "adopt", "export", "preview", "evaluate")
 
@@ -52,7 +56,8 @@ main([{command!r}, "--help"])
 def test_onnxruntime_leaves_no_telemetry_behind(source: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
-    code = "from model_export.__main__ import main; main(['adopt', 'my_model.onnx'])"
+    options = ["adopt", "my_model.onnx", "--preprocessing", "yolox"]
+    code = f"from model_export.__main__ import main; main({options})"
     environment["PYTHONPATH"] = str(Path(cli.__file__).parents[1])
 
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
@@ -100,11 +105,12 @@ def test_ctrl_c_exits_130_without_a_word(
 
 
 def test_adopt_prints_only_the_path(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["adopt", str(source)]) == 0
+    assert cli.main(["adopt", str(source), "--preprocessing", "yolox"]) == 0
 
     captured = capsys.readouterr()
     assert captured.out == "models/my-model.onnx\n"
     assert "any batch size" in captured.err
+    assert "COCO's 80" in captured.err
     assert "any size in multiples of 32" in captured.err
     assert Path("models/my-model.onnx").is_file()
 
@@ -115,7 +121,8 @@ def test_adopt_takes_every_option(source: Path) -> None:
         "--output out.onnx --names names.txt --name mine --model-version 3 --color RGB "
         "--score-activation logits --box-coding anchor_point --value-range -1 1 "
         "--confidence 0.25 --score-by joint --nms hard --iou 0.6 --sigma 0.4 --class-agnostic "
-        "--source here --dataset photos --metrics good --licence MIT --fixed-size --force"
+        "--keep-graph --source here --dataset photos --metrics good --licence MIT --fixed-size "
+        "--force"
     ).split()
 
     assert cli.main(["adopt", str(source), *options]) == 0
@@ -145,7 +152,7 @@ def test_one_side_is_that_of_a_square(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     onnx.save(tiny_yolox_model(num_classes=80, dynamic_size=True), "open.onnx")
 
-    assert cli.main(["adopt", "open.onnx", "--size", "96"]) == 0
+    assert cli.main(["adopt", "open.onnx", "--size", "96", "--preprocessing", "yolox"]) == 0
     metadata = {entry.key: entry.value for entry in onnx.load("models/open.onnx").metadata_props}
     image = ModelContract.from_metadata(metadata).input
     assert (image.height, image.width) == (96, 96)
@@ -158,3 +165,38 @@ def test_size_that_is_no_size_is_a_usage_error(
     with pytest.raises(SystemExit, match="2"):
         cli.main(["adopt", "my_model.onnx", "--size", size])
     assert "is not N or HxW" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        ("", None),
+        ("--preprocessing yolox", PixelValues()),
+        ("--preprocessing legacy", LEGACY),
+        ("--color RGB", PixelValues("RGB")),
+        ("--value-range -1 1", PixelValues("BGR", (-1.0, 1.0))),
+        ("--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225", LEGACY),
+        (
+            "--color BGR --mean 104 117 123",
+            PixelValues("BGR", (0.0, 255.0), (104.0, 117.0, 123.0)),
+        ),
+    ],
+)
+def test_pixel_values_are_stated_by_name_or_number(
+    options: str, values: PixelValues | None
+) -> None:
+    parser = argparse.ArgumentParser()
+    adopt.add_arguments(parser)
+
+    assert pixel_values(parser.parse_args(["model.onnx", *options.split()])) == values
+
+
+def test_a_name_and_numbers_are_not_stated_both(source: Path) -> None:
+    assert cli.main(["adopt", str(source), "--preprocessing", "legacy", "--color", "RGB"]) == 1
+
+
+def test_picture_shows_what_is_found(source: Path) -> None:
+    options = ["--preprocessing", "yolox", "--picture", "found.png"]
+
+    assert cli.main(["adopt", str(source), *options]) == 0
+    assert cv2.imread("found.png").shape == (64, 64, 3)

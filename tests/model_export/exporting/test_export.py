@@ -25,6 +25,7 @@ from model_export.exporting.compare import FLOAT32_TOLERANCE, Difference, sample
 from model_export.exporting.export import export
 from model_export.exporting.fold import folded
 from model_export.graphs.half_weights import MIN_VALUES
+from model_export.graphs.pixel_values import LEGACY
 from model_export.model.blocks import SILU
 from model_export.model.csp_darknet import Focus
 from model_export.model.head import DecoupledHead
@@ -364,6 +365,7 @@ def test_command_exports_the_released_nano(
     output = capfd.readouterr()
     assert output.out == f"{path}\n"
     assert [line.split(":")[0] for line in output.err.splitlines()] == [
+        "the class names are taken to be COCO's 80",
         "batch 1 of 416x416",
         "batch 3 of 416x416",
         "batch 1 of 192x448",
@@ -445,3 +447,18 @@ def test_describing_the_command_needs_no_torch() -> None:
     )
     root = ROOT
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_pixel_values_of_a_legacy_model_go_into_the_graph(tmp_path: Path) -> None:
+    model = build("pico", 3, "decoupled").eval()
+    contract = ModelContract(
+        "m", "1", InputSpec("images", 64, 64, dynamic_size=True), ("a", "b", "c")
+    )
+    export(model, contract, tmp_path / "legacy.onnx", values=LEGACY)
+
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    mean, std = np.array(LEGACY.mean), np.array(LEGACY.std)
+    normalised = ((images[..., ::-1] / 255 - mean) / std).transpose(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(normalised.astype(np.float32))).numpy()
+    np.testing.assert_allclose(_run(tmp_path / "legacy.onnx", images), expected, atol=1e-3)

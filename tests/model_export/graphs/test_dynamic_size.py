@@ -14,20 +14,22 @@ from model_export.adoption.adopt import Adoption, AdoptRequest, adopt
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.graphs.network import load_network
 from model_export.graphs.open_axes import narrow_windows
+from model_export.graphs.pixel_values import PixelValues
 from model_export.graphs.prove_axes import other_sizes
 from model_export.model.checkpoint import load_weights
 from model_export.model.yolox import build
 from service.core.contract import ModelContract
-from support.onnx_models import tiny_yolox_model
+from support.onnx_models import calm_yolox_model as tiny_yolox_model
 
 # After what scores are, and batches.
 SIZE_NOTE = 2
+PLAIN = PixelValues()
 NAMES = ("blue", "green", "red")
 
 
 def adopted(folder: Path, model: onnx.ModelProto, request: AdoptRequest | None = None) -> Adoption:
     onnx.save(model, folder / "source.onnx")
-    request = request or AdoptRequest(NAMES)
+    request = request or AdoptRequest(NAMES, pixel_values=PLAIN)
     adoption = adopt(folder / "source.onnx", folder / "out.onnx", request)
     written = onnx.load(folder / "out.onnx")
     metadata = {entry.key: entry.value for entry in written.metadata_props}
@@ -100,7 +102,7 @@ def test_reshapes_that_hold_numbers_of_cells_are_opened(tmp_path: Path) -> None:
 
 def test_size_that_only_pretends_to_be_open_is_really_opened(tmp_path: Path) -> None:
     model = with_row_shapes(tiny_yolox_model(dynamic_size=True), 64, 16, 4)
-    adoption = adopted(tmp_path, model, AdoptRequest(NAMES, size=(64, 64)))
+    adoption = adopted(tmp_path, model, AdoptRequest(NAMES, pixel_values=PLAIN, size=(64, 64)))
 
     assert adoption.contract.input.dynamic_size
     assert rows(tmp_path / "out.onnx", noise(64, 96)).shape == (2, 126, 8)
@@ -108,7 +110,7 @@ def test_size_that_only_pretends_to_be_open_is_really_opened(tmp_path: Path) -> 
 
 def test_open_size_is_kept_open(tmp_path: Path) -> None:
     model = tiny_yolox_model(dynamic_size=True)
-    request = AdoptRequest(NAMES, size=(64, 96), least_side=64, keep_graph=True)
+    request = AdoptRequest(NAMES, pixel_values=PLAIN, size=(64, 96), least_side=64, keep_graph=True)
     adoption = adopted(tmp_path, model, request)
 
     size = adoption.contract.input
@@ -120,7 +122,7 @@ def test_open_size_is_kept_open(tmp_path: Path) -> None:
 def test_size_is_left_as_it_is_when_asked(tmp_path: Path, dynamic_size: bool) -> None:
     model = tiny_yolox_model(dynamic_size=dynamic_size)
     size = (64, 64) if dynamic_size else None
-    request = AdoptRequest(NAMES, size=size, fixed_size=True, keep_graph=True)
+    request = AdoptRequest(NAMES, pixel_values=PLAIN, size=size, fixed_size=True, keep_graph=True)
     adoption = adopted(tmp_path, model, request)
 
     assert not adoption.contract.input.dynamic_size
@@ -191,7 +193,7 @@ def test_size_that_runs_and_gives_something_else_stays_fixed(
         for axis, name in ((2, "height"), (3, "width")):
             model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
     size = (64, 64) if declared else None
-    adoption = adopted(tmp_path, model, AdoptRequest(NAMES, size=size))
+    adoption = adopted(tmp_path, model, AdoptRequest(NAMES, pixel_values=PLAIN, size=size))
 
     assert not adoption.contract.input.dynamic_size
     assert "cells differ by up to" in adoption.notes[SIZE_NOTE]
@@ -209,7 +211,8 @@ def test_rows_that_are_all_alike_prove_nothing(tmp_path: Path) -> None:
 
 def looking_round() -> onnx.ModelProto:
     """A tiny model that first looks beyond each of its squares, with steps and without."""
-    kernels = np.random.default_rng(3).normal(size=(2, 3, 3, 3, 3)).astype(np.float32)
+    # Small enough for boxes to stay about their cells.
+    kernels = np.random.default_rng(3).normal(0, 0.2, (2, 3, 3, 3, 3)).astype(np.float32)
     window = {"kernel_shape": [3, 3], "pads": [1] * 4}
     pool = {"kernel_shape": [5, 5], "pads": [2] * 4, "strides": [1, 1]}
     steps = [

@@ -10,10 +10,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model_export.adoption.adopt import AdoptRequest, adopt
 from model_export.graphs.network import OnnxNetwork, load_network
+from model_export.graphs.pixel_values import PixelValues
 from model_export.graphs.prove_axes import largest_difference
 from model_export.graphs.simplify import chain_pools, fold_focus, take_bytes
-from support.onnx_models import takers_of_input, tiny_yolox_model
+from support.onnx_models import calm_yolox_model as tiny_yolox_model
+from support.onnx_models import takers_of_input
 
+PLAIN = PixelValues()
 NAMES = ("red", "green", "blue")
 RANGE = (0.0, 255.0)
 CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
@@ -35,7 +38,7 @@ def test_an_adopted_graph_takes_bytes_and_answers_the_same(
     before = tiny_yolox_model(dtype=dtype, layout=layout)
     source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
     onnx.save(before, source)
-    spec = adopt(source, output, AdoptRequest(NAMES)).contract.input
+    spec = adopt(source, output, AdoptRequest(NAMES, pixel_values=PLAIN)).contract.input
     after = load_network(output, RANGE)
     assert (spec.layout, spec.dtype) == (after.image.layout, after.image.dtype) == ("NHWC", "uint8")
     assert spec.dynamic_size
@@ -45,19 +48,27 @@ def test_an_adopted_graph_takes_bytes_and_answers_the_same(
     np.testing.assert_array_equal(after.run(images), loaded(before).run(images))
 
 
-def test_a_graph_that_wants_other_values_keeps_its_input(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_graph_of_other_values_makes_them_unless_it_is_kept(tmp_path: Path, kept: bool) -> None:
     source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
     onnx.save(tiny_yolox_model(), source)
-    request = AdoptRequest(NAMES, value_range=(0.0, 1.0))
+    values = PixelValues(value_range=(0.0, 1.0))
+    request = AdoptRequest(NAMES, pixel_values=values, keep_graph=kept)
     spec = adopt(source, output, request).contract.input
-    assert (spec.layout, spec.dtype) == ("NCHW", "float32")
+
+    assert (spec.layout, spec.dtype) == (("NCHW", "float32") if kept else ("NHWC", "uint8"))
+    assert spec.value_range == ((0.0, 1.0) if kept else (0.0, 255.0))
+    images = pictures(64, 64)
+    before = load_network(source, (0.0, 1.0)).run(images)
+    after = load_network(output, spec.value_range).run(images)
+    np.testing.assert_allclose(after, before, atol=1e-4)
 
 
 def test_a_graph_is_kept_when_asked(tmp_path: Path) -> None:
     source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
     model = tiny_yolox_model()
     onnx.save(model, source)
-    adopt(source, output, AdoptRequest(NAMES, keep_graph=True))
+    adopt(source, output, AdoptRequest(NAMES, pixel_values=PLAIN, keep_graph=True))
     assert list(onnx.load(output).graph.node) == list(model.graph.node)
 
 
@@ -245,7 +256,7 @@ def test_a_rewrite_that_gives_something_else_is_not_kept(
     source, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
     onnx.save(tiny_yolox_model(), source)
     monkeypatch.setattr("model_export.graphs.simplify.take_bytes", spoiled)
-    adoption = adopt(source, output, AdoptRequest(NAMES))
+    adoption = adopt(source, output, AdoptRequest(NAMES, pixel_values=PLAIN))
     assert adoption.contract.input.dtype == "float32"
     assert not any("bytes" in note for note in adoption.notes)
 

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from model_export.errors import ModelExportError
-from model_export.model.checkpoint import load_weights, read_state_dict
+from model_export.model.checkpoint import (
+    identify,
+    load_weights,
+    read_state_dict,
+    shapes_of,
+)
 from model_export.model.yolox import YOLOX, build
 
 
@@ -125,3 +130,29 @@ def test_checkpoint_without_weights_is_refused(content: object, tmp_path: Path) 
     path = _saved(content, tmp_path / "weights.pth")
     with pytest.raises(ModelExportError, match="holds no state_dict"):
         read_state_dict(path)
+
+
+@pytest.mark.parametrize("holder", ["", "model", "state_dict", "ema"])
+def test_weights_of_training_tools_are_read(holder: str, tmp_path: Path) -> None:
+    state = build("pico", 3, "decoupled").state_dict()
+    wrapped = {
+        f"module.{name}": value for name, value in state.items() if "num_batches" not in name
+    }
+    content = {holder: wrapped, "epoch": 3} if holder else wrapped | {"module.extra": torch.ones(1)}
+    torch.save(content, tmp_path / "weights.pth")
+    model = build("pico", 3, "decoupled")
+
+    assert load_weights(model, tmp_path / "weights.pth") == (() if holder else ("extra",))
+    kind = identify(shapes_of(read_state_dict(tmp_path / "weights.pth")))
+    assert str(kind) == "yolox-pico with a decoupled head and 3 classes"
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name])
+
+
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    state = build("pico", 3, "decoupled").state_dict()
+    save_file(state, tmp_path / "weights.safetensors")
+
+    found = read_state_dict(tmp_path / "weights.safetensors")
+    assert found.keys() == state.keys()

@@ -1,0 +1,324 @@
+"""From a third-party graph to the same network with a contract's input and output."""
+
+import ast
+import json
+from dataclasses import dataclass, replace
+from typing import Final
+
+import onnx
+
+from model_export.adoption.contract_form import (
+    activation_of,
+    in_contract_form,
+    is_in_contract_form,
+)
+from model_export.adoption.other_detectors import other_detector, shapes_in_words, suppression
+from model_export.adoption.raw_rows import at_raw_rows
+from model_export.adoption.reading.choose import (
+    USUAL_VALUES,
+    Candidate,
+    Progress,
+    Question,
+    choose_reading,
+)
+from model_export.adoption.reading.drawn import Pixels
+from model_export.adoption.reading.pictures import grey_picture
+from model_export.adoption.reading.rows import FORMS, Form, RowReading
+from model_export.adoption.reading.tables import (
+    KNOWN_STRIDES,
+    Arrangement,
+    arrangements,
+)
+from model_export.adoption.reading.trial_network import Outputs, TrialNetwork, open_trial
+from model_export.data.class_names import COCO_CLASS_NAMES
+from model_export.errors import ModelExportError
+from model_export.graphs.edit import constants_of, with_outputs
+from model_export.graphs.network import image_input, open_session
+from model_export.graphs.pixel_values import PixelValues
+from model_export.graphs.prepare import (
+    foreign_operators,
+    inner_tables,
+    without_foreign_operators,
+    without_resize,
+)
+from service.core.contract import BoxCoding, ScoreActivation
+
+# Channels of the first convolution up to which a YOLOX is a nano or a tiny, for 416 pixels.
+SMALL_STEM: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The user's statements about a graph; None leaves a fact to be found out.
+
+    Attributes:
+        class_names: One name for each class.
+        size: (height, width) in pixels for axes that the graph leaves open.
+        strides: Pixels per cell of each level, ascending.
+        values: How pixels are made.
+        box_coding: The coding of raw boxes.
+        photos: Photos to try the model on, (h, w, 3) uint8 BGR.
+        tolerates_grey: Accept a model that finds objects on plain grey.
+    """
+
+    class_names: tuple[str, ...] | None = None
+    size: tuple[int, int] | None = None
+    strides: tuple[int, ...] | None = None
+    values: PixelValues | None = None
+    box_coding: BoxCoding = "yolox"
+    photos: tuple[Pixels, ...] = ()
+    tolerates_grey: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadGraph:
+    """A graph whose one output has a contract's rows, and how its pixels are made.
+
+    Attributes:
+        model: The graph; its input is still as the file has it.
+        reading: How the rows were found, with what they find.
+        class_names: One name for each class.
+        size: (height, width) of its images in pixels.
+        is_bound: Whether the rows can be had at this size alone.
+        notes: The findings and changes, for the user.
+    """
+
+    model: onnx.ModelProto
+    reading: Candidate
+    class_names: tuple[str, ...]
+    size: tuple[int, int]
+    is_bound: bool
+    notes: tuple[str, ...]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels per cell of each level, ascending."""
+        return self.reading.rows.arrangement.strides
+
+    @property
+    def score_activation(self) -> ScoreActivation:
+        """The kind of scores that the rows of the graph have."""
+        return activation_of(self.reading.rows)
+
+
+def read_graph(model: onnx.ModelProto, facts: Facts, progress: Progress) -> ReadGraph:
+    """Find out how a graph is used, and give it the output that a contract promises.
+
+    Raises:
+        ModelExportError: It is no YOLOX, or cannot be told how it is used.
+    """
+    model, notes = _runnable(model)
+    size = network_size(model, facts)
+    network = open_trial(model.SerializeToString(), size)
+    if facts.size is None and None in (network.image.height, network.image.width):
+        notes += (f"the usual size is taken to be {size[0]}x{size[1]}; --size states another",)
+    shapes = _shapes(network.run(grey_picture(size), PixelValues()))
+    class_names, told = _class_names(model, shapes, size, facts)
+    notes += told
+    found = arrangements(shapes, size, len(class_names), facts.strides)
+    if not found:
+        model, network, found, cut = _inside(model, network, shapes, len(class_names), facts)
+        notes += cut
+    question = Question(
+        class_names,
+        _values(network, facts),
+        facts.photos,
+        _forms(facts),
+        facts.tolerates_grey,
+    )
+    reading = choose_reading(network, found, question, progress)
+    notes += (f"{reading.line(class_names)}; {reading.rows}",)
+    model, rows, cut = at_raw_rows(model, network, reading, class_names)
+    reading = replace(reading, rows=rows)
+    ranks = {name: len(shape) for name, shape in _shapes_of(model, size).items()}
+    only = rows.arrangement.groups[0][0].output
+    plain = is_in_contract_form(rows, ranks[only])
+    rewritten = in_contract_form(model, rows, ranks, size, network.image.batch)
+    notes += cut if plain else (*cut, "the output is rewritten into raw rows (N, A, 5 + C)")
+    return ReadGraph(rewritten, reading, class_names, size, _binds(rows), notes)
+
+
+def _binds(rows: RowReading) -> bool:
+    in_order = rows.levels in ((), tuple(range(len(rows.levels))))
+    return not rows.is_raw or not in_order
+
+
+def _runnable(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The graph without operators that onnxruntime lacks, and without its own resizing."""
+    notes: tuple[str, ...] = ()
+    foreign = foreign_operators(model)
+    if foreign:
+        kinds = ", ".join(dict.fromkeys(node.op_type for node in foreign))
+        model = without_foreign_operators(model)
+        if not model.graph.output:
+            raise ModelExportError(f"the model needs operators of a plugin: {kinds}")
+        notes = (f"{kinds}, which only a plugin can run, is cut off with all that follows",)
+    session = open_session(model.SerializeToString())
+    resized = without_resize(model, image_input(session))
+    if resized is not None:
+        notes += ("the graph's own resize is taken out: the server letterboxes instead",)
+    return resized or model, notes
+
+
+def network_size(model: onnx.ModelProto, facts: Facts) -> tuple[int, int]:
+    """(height, width) as the graph fixes them, or as asked, or as is usual for such a network.
+
+    Raises:
+        ModelExportError: The asked size contradicts the graph, or no such network takes it.
+    """
+    image = image_input(open_session(model.SerializeToString()))
+    declared = (image.height, image.width)
+    usual = _usual_side(model)
+    wish = facts.size or (usual, usual)
+    height, width = (known or side for known, side in zip(declared, wish, strict=True))
+    if facts.size is not None and (height, width) != facts.size:
+        raise ModelExportError(f"the model's size is {height}x{width}; leave --size out")
+    step = (facts.strides or KNOWN_STRIDES[0])[-1]
+    if height <= 0 or width <= 0 or height % step or width % step:
+        raise ModelExportError(
+            f"the size is {height}x{width}; both sides must be multiples of {step}"
+        )
+    return height, width
+
+
+def _usual_side(model: onnx.ModelProto) -> int:
+    """416 for networks as narrow as nano and tiny, else 640."""
+    constants = constants_of(model.graph)
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[1] in constants:
+            return 416 if constants[node.input[1]].dims[0] <= SMALL_STEM else 640
+    return 640
+
+
+def _class_names(
+    model: onnx.ModelProto,
+    shapes: dict[str, tuple[int, ...]],
+    size: tuple[int, int],
+    facts: Facts,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names, and where they come from if the user gave none."""
+    if facts.class_names is not None:
+        return facts.class_names, ()
+    named = names_in_file(model)
+    if named:
+        return named, (f"{len(named)} class names are taken from the file",)
+    coco = len(COCO_CLASS_NAMES)
+    if arrangements(shapes, size, coco, facts.strides) or _counts(shapes, size, facts) == []:
+        return COCO_CLASS_NAMES, (f"the class names are taken to be COCO's {coco}",)
+    counts = _counts(shapes, size, facts)
+    other = other_detector(shapes, size, coco)
+    if other:
+        raise ModelExportError(
+            f"the model is no YOLOX: {other}. If it is one of {counts[0]} classes, name them with "
+            "--names"
+        )
+    raise ModelExportError(
+        f"the model has {counts[0]} classes, and not COCO's {coco}; add --names with a file of one "
+        "name per line"
+    )
+
+
+def _counts(shapes: dict[str, tuple[int, ...]], size: tuple[int, int], facts: Facts) -> list[int]:
+    found = arrangements(shapes, size, None, facts.strides)
+    return [each.channels - 5 for each in found]
+
+
+def names_in_file(model: onnx.ModelProto) -> tuple[str, ...] | None:
+    """Class names in a file's metadata, as several exporters write them."""
+    for entry in model.metadata_props:
+        if entry.key.lower() in ("names", "class_names", "classes", "labels"):
+            for parse in (json.loads, ast.literal_eval):
+                try:
+                    content = parse(entry.value)
+                except (ValueError, SyntaxError):
+                    continue
+                each = content.values() if isinstance(content, dict) else content
+                if isinstance(content, dict | list | tuple) and content:
+                    return tuple(str(name) for name in each)
+    return None
+
+
+def _values(network: TrialNetwork, facts: Facts) -> tuple[PixelValues, ...]:
+    if facts.values is not None:
+        return (facts.values,)
+    if network.image.dtype == "uint8":
+        return tuple(values for values in USUAL_VALUES if not values.is_scaled)
+    return USUAL_VALUES
+
+
+def _forms(facts: Facts) -> tuple[Form, ...]:
+    return FORMS if facts.box_coding == "yolox" else ((facts.box_coding, "cells"),)
+
+
+def _inside(
+    model: onnx.ModelProto,
+    network: TrialNetwork,
+    shapes: dict[str, tuple[int, ...]],
+    num_classes: int,
+    facts: Facts,
+) -> tuple[onnx.ModelProto, TrialNetwork, list[Arrangement], tuple[str, ...]]:
+    """The rows inside a graph that ends in suppression; other graphs are refused by name."""
+    size = (network.height, network.width)
+    ending = suppression(model)
+    known = f"the outputs are {shapes_in_words(shapes)}"
+    if ending is None:
+        other = other_detector(shapes, size, num_classes)
+        if other:
+            raise ModelExportError(f"the model is no YOLOX: {other}. {known}")
+        raise ModelExportError(_misfit(shapes, size, num_classes, facts))
+    names = _tables_inside(model, network, num_classes, facts)
+    if not names:
+        raise ModelExportError(
+            f"the model ends in suppression ({ending}), and the rows before it are not in the "
+            f"graph as one tensor; export it without suppression, or cut it before: {known}"
+        )
+    cut = with_outputs(model, names)
+    reopened = open_trial(cut.SerializeToString(), size)
+    inner = _shapes(reopened.run(grey_picture(size), PixelValues()))
+    found = [
+        each for each in arrangements(inner, size, num_classes, facts.strides) if each.is_joined
+    ]
+    note = f"suppression at the end ({ending}) is cut off: the server does it"
+    return cut, reopened, found, (note,)
+
+
+def _misfit(
+    shapes: dict[str, tuple[int, ...]],
+    size: tuple[int, int],
+    num_classes: int,
+    facts: Facts,
+) -> str:
+    counts = _counts(shapes, size, facts)
+    known = f"the outputs are {shapes_in_words(shapes)}"
+    if counts:
+        return (
+            f"each row has {5 + counts[0]} values, which is {counts[0]} classes after 4 box values "
+            f"and objectness, but there are {num_classes} class names; is --names right? {known}"
+        )
+    cells = sum((size[0] // stride) * (size[1] // stride) for stride in KNOWN_STRIDES[0])
+    return (
+        f"{known}, but strides 8, 16 and 32 at {size[0]}x{size[1]} with {num_classes} class names "
+        f"need {cells} rows of {5 + num_classes} values; other strides need --strides"
+    )
+
+
+def _tables_inside(
+    model: onnx.ModelProto, network: TrialNetwork, num_classes: int, facts: Facts
+) -> list[str]:
+    size = (network.height, network.width)
+    names: list[str] = []
+    for strides in (facts.strides,) if facts.strides else KNOWN_STRIDES:
+        cells = sum((size[0] // stride) * (size[1] // stride) for stride in strides)
+        names += inner_tables(model, network.image, size, (cells, 5 + num_classes))
+        if names:
+            break
+    return names
+
+
+def _shapes(outputs: Outputs) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in outputs.items()}
+
+
+def _shapes_of(model: onnx.ModelProto, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    network = open_trial(model.SerializeToString(), size)
+    return _shapes(network.run(grey_picture(size), PixelValues()))

@@ -1,0 +1,1 @@
+"""Find out by experiment how a third-party graph takes pixels and gives boxes."""

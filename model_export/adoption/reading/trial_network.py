@@ -1,0 +1,70 @@
+"""Run a graph of any outputs on pictures, with its pixels made in any way."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from model_export.errors import ModelExportError
+from model_export.graphs.network import ImageInput, image_input, open_session
+from model_export.graphs.pixel_values import Images, PixelValues
+
+# Output name -> the values for one image: a batch axis, if there is one, has length 1.
+Outputs = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialNetwork:
+    """A graph that has one image input and any outputs.
+
+    Attributes:
+        session: The loaded graph.
+        image: Its input.
+        height: Height in pixels of the images it is run on.
+        width: Width in pixels of the images it is run on.
+    """
+
+    session: onnxruntime.InferenceSession
+    image: ImageInput
+    height: int
+    width: int
+
+    def run(self, picture: NDArray[np.uint8], values: PixelValues) -> Outputs:
+        """Run one picture, (H, W, 3) uint8 BGR; it fills a batch of fixed size.
+
+        Raises:
+            ModelExportError: The graph fails.
+        """
+        images: Images = picture[np.newaxis]
+        return self.run_tensor(values.of(images, self.image))
+
+    def run_tensor(self, tensor: NDArray[Any]) -> Outputs:
+        """Run the input tensor of one picture, as `PixelValues.of` makes it.
+
+        Raises:
+            ModelExportError: The graph fails.
+        """
+        count = self.image.batch or 1
+        tensor = np.repeat(tensor, count, axis=0)
+        try:
+            found = self.session.run(None, {self.image.name: tensor})
+        except Exception as error:  # onnxruntime's errors share no other base class
+            raise ModelExportError(f"the model fails on {tensor.shape}: {error}") from error
+        names = [output.name for output in self.session.get_outputs()]
+        return {
+            name: _one_image(np.asarray(value), count)
+            for name, value in zip(names, found, strict=True)
+        }
+
+
+def open_trial(serialised: bytes, size: tuple[int, int]) -> TrialNetwork:
+    """Load a graph to run it on images of one size, (height, width) in pixels."""
+    session = open_session(serialised)
+    return TrialNetwork(session, image_input(session), *size)
+
+
+def _one_image(value: NDArray[Any], count: int) -> NDArray[np.float32]:
+    first = value[:1] if count > 1 and value.ndim and value.shape[0] == count else value
+    return first.astype(np.float32)

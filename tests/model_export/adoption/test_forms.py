@@ -1,0 +1,266 @@
+"""Whatever form a file's output has, the adopted copy gives the same raw rows."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from model_export.adoption.adopt import AdoptRequest, adopt
+from model_export.adoption.other_detectors import other_detector
+from model_export.adoption.reading.tables import arrangements
+from model_export.data.class_names import COCO_CLASS_NAMES
+from model_export.errors import ModelExportError
+from model_export.graphs.network import ImageInput, load_network
+from model_export.graphs.pixel_values import LEGACY, PixelValues, take_plain_pixels
+from support.onnx_models import calm_yolox_model
+
+NAMES = ("blue", "green", "red")
+CELLS = (64, 16, 4)
+ROWS, COLUMNS, SIDE = sum(CELLS), 8, 64
+
+
+class Edit:
+    """Nodes appended to a model whose output becomes `rows`."""
+
+    def __init__(self, **facts: Any) -> None:
+        self.model = calm_yolox_model(batch=1, **facts)
+        self.graph = self.model.graph
+        self.graph.node[-1].output[0] = "rows"
+        del self.graph.output[:]
+
+    def add(self, kind: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
+        output = output or f"tensor{len(self.graph.node)}"
+        self.graph.node.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def constant(self, value: Any) -> str:
+        name = f"constant{len(self.graph.initializer)}"
+        array = np.asarray(value)
+        array = array.astype(np.float32) if array.dtype == np.float64 else array
+        self.graph.initializer.append(numpy_helper.from_array(array, name))
+        return name
+
+    def part(self, source: str, start: int, stop: int, axis: int) -> str:
+        return self.add("Gather", [source, self.constant(np.arange(start, stop))], axis=axis)
+
+    def give(self, *names: str, kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
+        self.graph.output.extend(helper.make_tensor_value_info(name, kind, None) for name in names)
+        return self.model
+
+
+def transposed() -> onnx.ModelProto:
+    edit = Edit()
+    return edit.give(edit.add("Transpose", ["rows"], perm=[0, 2, 1]))
+
+
+def four_axes() -> onnx.ModelProto:
+    edit = Edit()
+    return edit.give(edit.add("Unsqueeze", ["rows"], axes=[1]))
+
+
+def without_batch() -> onnx.ModelProto:
+    edit = Edit()
+    return edit.give(edit.add("Squeeze", ["rows"], axes=[0]))
+
+
+def extra_output() -> onnx.ModelProto:
+    edit = Edit()
+    mean = edit.add("ReduceMean", ["rows"], axes=[1, 2], keepdims=0)
+    return edit.give("rows", mean)
+
+
+def maps(*, channels_last: bool, apart: bool) -> onnx.ModelProto:
+    """Each level as a map; with `apart` as three: classes, boxes and objectness."""
+    edit, names, at = Edit(), [], 0
+    for count in CELLS:
+        side = int(np.sqrt(count))
+        level = edit.part("rows", at, at + count, 1)
+        at += count
+        bounds = ((5, 8), (0, 4), (4, 5)) if apart else ((0, 8),)
+        for start, stop in bounds:
+            part = edit.part(level, start, stop, 2)
+            shape = edit.constant(np.array([1, side, side, stop - start]))
+            shown = edit.add("Reshape", [part, shape])
+            turned = edit.add("Transpose", [shown], perm=[0, 3, 1, 2])
+            names.append(shown if channels_last else turned)
+    return edit.give(*names)
+
+
+def parts_apart() -> onnx.ModelProto:
+    edit = Edit()
+    return edit.give(*(edit.part("rows", *bounds, 2) for bounds in ((0, 4), (4, 5), (5, 8))))
+
+
+def levels_reversed() -> onnx.ModelProto:
+    edit = Edit()
+    levels = [edit.part("rows", *bounds, 1) for bounds in ((80, 84), (64, 80), (0, 64))]
+    return edit.give(edit.add("Concat", levels, axis=1))
+
+
+def corners(*, unit: float, transpose: bool) -> onnx.ModelProto:
+    """Decoded boxes as corners, in pixels or as shares of the image."""
+    edit = Edit(decoded=True)
+    center, size = edit.part("rows", 0, 2, 2), edit.part("rows", 2, 4, 2)
+    half = edit.add("Mul", [size, edit.constant(0.5)])
+    box = edit.add(
+        "Concat", [edit.add("Sub", [center, half]), edit.add("Add", [center, half])], axis=2
+    )
+    scaled = edit.add("Mul", [box, edit.constant(unit)])
+    rows = edit.add("Concat", [scaled, edit.part("rows", 4, 8, 2)], axis=2)
+    return edit.give(edit.add("Transpose", [rows], perm=[0, 2, 1]) if transpose else rows)
+
+
+def one_sigmoid() -> onnx.ModelProto:
+    """Objectness is a probability already, classes are not."""
+    edit = Edit()
+    objectness = edit.add("Sigmoid", [edit.part("rows", 4, 5, 2)])
+    blocks = [edit.part("rows", 0, 4, 2), objectness, edit.part("rows", 5, 8, 2)]
+    return edit.give(edit.add("Concat", blocks, axis=2))
+
+
+FORMS: dict[str, Callable[[], onnx.ModelProto]] = {
+    "transposed": transposed,
+    "four axes": four_axes,
+    "without batch": without_batch,
+    "extra output": extra_output,
+    "three maps": lambda: maps(channels_last=False, apart=False),
+    "three maps, NHWC": lambda: maps(channels_last=True, apart=False),
+    "nine maps": lambda: maps(channels_last=False, apart=True),
+    "nine maps, NHWC": lambda: maps(channels_last=True, apart=True),
+    "parts apart": parts_apart,
+    "levels reversed": levels_reversed,
+    "corners": lambda: corners(unit=1.0, transpose=False),
+    "corners, shares, transposed": lambda: corners(unit=1 / SIDE, transpose=True),
+    "one sigmoid": one_sigmoid,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_adopted_form_gives_raw_rows(form: str, tmp_path: Path) -> None:
+    onnx.save(FORMS[form](), tmp_path / "form.onnx")
+    request = AdoptRequest(NAMES, pixel_values=PixelValues())
+    contract = adopt(tmp_path / "form.onnx", tmp_path / "out.onnx", request).contract
+
+    images = np.random.default_rng(3).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
+    onnx.save(calm_yolox_model(activation=contract.score_activation), tmp_path / "plain.onnx")
+    found, expected = (
+        load_network(tmp_path / name, (0.0, 255.0)).run(images)
+        for name in ("out.onnx", "plain.onnx")
+    )
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        ({"output": (1, 84, 3549)}, "YOLOv8"),
+        ({"output": (1, 10647, 85)}, "YOLOv5"),
+        ({"output": (1, 300, 6)}, "YOLOv10"),
+        ({"output": (1, 3549, 112)}, "NanoDet"),
+        ({"boxes": (1, 3549, 4), "scores": (1, 3549, 80)}, "no objectness"),
+        ({"boxes": (1, 300, 4), "scores": (1, 300, 80)}, "DETR"),
+    ],
+)
+def test_other_detectors_are_named(shapes: dict[str, tuple[int, ...]], words: str) -> None:
+    assert arrangements(shapes, (416, 416), 80) == []
+    assert words in (other_detector(shapes, (416, 416), 80) or "")
+
+
+def test_fourth_level_is_seen_by_the_number_of_rows() -> None:
+    (found,) = arrangements({"output": (1, 5440, 85)}, (512, 512), 80)
+
+    assert found.strides == (8, 16, 32, 64)
+
+
+@pytest.mark.parametrize("values", [LEGACY, PixelValues("RGB"), PixelValues("BGR", (-1.0, 1.0))])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_graph_makes_its_pixel_values_itself(values: PixelValues, layout: Any) -> None:
+    shape = [1, 3, 4, 4] if layout == "NCHW" else [1, 4, 4, 3]
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy"]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])], "g", [info[0]], [info[1]]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7)
+    image = ImageInput("x", layout, "float32", 1, 4, 4)
+    pictures = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
+
+    session = load_network_session(take_plain_pixels(model, image, values))
+    (found,) = session.run(None, {"x": PixelValues().of(pictures, image)})
+
+    np.testing.assert_allclose(found, values.of(pictures, image), atol=1e-5)
+
+
+def load_network_session(model: onnx.ModelProto) -> Any:
+    from model_export.graphs.network import open_session  # noqa: PLC0415
+
+    return open_session(model.SerializeToString())
+
+
+def legacy_nano(source: Path) -> onnx.ModelProto:
+    """YOLOX-nano as release 0.1.0 has it: it takes RGB of 0 to 1, normalised."""
+    model = onnx.load(source)
+    graph, name = model.graph, model.graph.input[0].name
+    for node in graph.node:
+        node.input[:] = ["plain" if each == name else each for each in node.input]
+    shape = (1, 3, 1, 1)
+    steps = (
+        ("Mul", (255 * np.array(LEGACY.std)).astype(np.float32).reshape(shape)),
+        ("Add", (255 * np.array(LEGACY.mean)).astype(np.float32).reshape(shape)),
+        ("Gather", np.array([2, 1, 0])),
+    )
+    nodes, tensor = [], name
+    for place, (kind, value) in enumerate(steps):
+        graph.initializer.append(numpy_helper.from_array(value, f"by{place}"))
+        target = "plain" if place == 2 else f"step{place}"
+        options = {"axis": 1} if kind == "Gather" else {}
+        nodes.append(helper.make_node(kind, [tensor, f"by{place}"], [target], **options))
+        tensor = target
+    kept = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *kept])
+    return model
+
+
+def test_pixels_of_legacy_are_found_out(tmp_path: Path, shared_data: Path) -> None:
+    source = shared_data / "weights" / "yolox_nano.onnx"
+    onnx.save(legacy_nano(source), tmp_path / "legacy.onnx")
+    request = AdoptRequest(keep_graph=True, fixed_size=True)
+    adoption = adopt(tmp_path / "legacy.onnx", tmp_path / "out.onnx", request)
+
+    assert adoption.contract.class_names == COCO_CLASS_NAMES
+    assert (adoption.contract.input.color_order, adoption.contract.input.value_range) == (
+        "BGR",
+        (0.0, 255.0),
+    )
+    images = np.random.default_rng(2).integers(0, 256, (1, 416, 416, 3), dtype=np.uint8)
+    found, expected = (
+        load_network(path, (0.0, 255.0)).run(images) for path in (tmp_path / "out.onnx", source)
+    )
+    np.testing.assert_allclose(found, expected, atol=2e-3, rtol=1e-3)
+
+
+def test_model_that_finds_nothing_is_refused_with_what_was_seen(tmp_path: Path) -> None:
+    onnx.save(calm_yolox_model(), tmp_path / "mine.onnx")
+
+    with pytest.raises(ModelExportError, match=r"--try .*--preprocessing"):
+        adopt(tmp_path / "mine.onnx", tmp_path / "out.onnx", AdoptRequest(NAMES))
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_model_that_sees_objects_on_grey_is_refused(tmp_path: Path) -> None:
+    onnx.save(calm_yolox_model(objectness_logit=0.0), tmp_path / "mine.onnx")
+    request = AdoptRequest(NAMES, pixel_values=PixelValues())
+
+    with pytest.raises(ModelExportError, match="plain grey"):
+        adopt(tmp_path / "mine.onnx", tmp_path / "out.onnx", request)
+
+
+def test_names_are_not_guessed(tmp_path: Path) -> None:
+    onnx.save(calm_yolox_model(), tmp_path / "mine.onnx")
+
+    with pytest.raises(ModelExportError, match=r"3 classes.*--names"):
+        adopt(tmp_path / "mine.onnx", tmp_path / "out.onnx", AdoptRequest())
