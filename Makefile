@@ -5,7 +5,8 @@
 # make walk    list the files that a request goes through, in order
 # make test-more   run the tests that take long: browser, balancers, the API as generated tools see it
 # make openapi   write docs/openapi.json anew, after a change of routes, options or answers
-# make check   check format, lint, types and import contracts, run all tests and the short trials, as CI does
+# make check   check format, lint, types and import contracts, and run the tests, as CI does
+# make qa-short   the same trials as make qa, in about a minute
 # make qa      the trials: hostile input, slow clients, kills, rolling restarts, soak (ten minutes; a table)
 # make fix     let the tools fix what they can
 # PYTHON=python3.13 chooses the interpreter; EXTRA="..." adds flags to the server.
@@ -75,7 +76,7 @@ qa: $(DEV_STAMP) $(BALANCERS)
 qa-short: $(DEV_STAMP) $(BALANCERS)
 	$(BIN)/python -m benchmarks.qa --short
 
-check: lint test test-more qa-short
+check: lint test
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
