@@ -10,7 +10,7 @@ from support.scripts import benchmark
 
 walk = benchmark("walk")
 
-# Kinds of images, bodies and access rules have modules of their own, each a stop on the way. Whoever
+# Kinds of images, bodies and access rules have modules of their own, each a stop on the way. Who
 # shortens the walk lowers these; the aim is 9 files and 30 changes.
 MAX_FILES, MAX_CHANGES = 24, 57
 
