@@ -10,8 +10,8 @@ from support.scripts import benchmark
 
 walk = benchmark("walk")
 
-# Kinds of images, bodies and access rules have modules of their own, each a stop on the way. Who
-# shortens the walk lowers these; the aim is 9 files and 30 changes.
+# Kinds of images, bodies and access rules have modules of their own, each a stop on the way. A
+# shorter walk lowers these; the aim is 9 files and 30 changes.
 MAX_FILES, MAX_CHANGES = 24, 57
 
 
