@@ -10,7 +10,7 @@ import simplejpeg
 from service.errors import InvalidImageError
 from service.imaging.image_file import ImageFile, Size, open_with_pillow
 from service.imaging.pixels import Pixels, bands, to_bgr
-from service.imaging.tiff_directory import exif_orientation
+from service.imaging.tiff.directory import exif_orientation
 
 # Each scan costs a pass over all pixels. Encoders write about ten.
 MAX_SCANS: Final = 100

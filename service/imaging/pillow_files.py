@@ -12,7 +12,7 @@ from service.errors import InvalidImageError
 from service.imaging.image_file import ImageFile, Size, open_with_pillow
 from service.imaging.kinds import brands_of
 from service.imaging.pixels import Pixels, to_bgr
-from service.imaging.tiff_directory import exif_orientation
+from service.imaging.tiff.directory import exif_orientation
 
 # BI_RGB and BI_BITFIELDS. Pillow decodes run lengths in Python, which takes seconds for a megabyte.
 BMP_COMPRESSIONS: Final = (0, 3)

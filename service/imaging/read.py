@@ -15,7 +15,7 @@ from service.imaging.kinds import Kind, identify
 from service.imaging.memory import HeldMemory, ImageMemory
 from service.imaging.pillow_files import AvifFile, BmpFile, GifFile, PngFile, WebpFile
 from service.imaging.pixels import SIDEWAYS, Pixels, turn_upright
-from service.imaging.tiff import TiffFile
+from service.imaging.tiff.file import TiffFile
 
 OPENERS: Final[Mapping[Kind, Callable[[bytes], ImageFile]]] = {
     file.kind: file

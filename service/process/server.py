@@ -23,8 +23,8 @@ from service.engine.base import LoadableEngine
 from service.errors import StartupError
 from service.http.access.keys import ApiKeys
 from service.http.app import Application, create_app
+from service.http.connection.server_hooks import HookedServer
 from service.http.connection.uvicorn_check import check_uvicorn
-from service.http.connection.uvicorn_hooks import HookedServer
 from service.imaging.memory import give_back_large_blocks
 from service.observe.metrics import Metrics
 from service.process.acceptor import Acceptor

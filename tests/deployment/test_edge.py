@@ -162,7 +162,7 @@ def test_requests_beyond_the_limit_of_a_client_are_told_to_come_back(tmp_path: P
         assert {each.result().status_code for each in held} == {200}
 
 
-# What reaches a server
+# Requests that reach a server
 
 
 def test_the_server_learns_the_request_s_id_and_the_client_s_address(three: Edge) -> None:

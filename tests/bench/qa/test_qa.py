@@ -29,7 +29,7 @@ def problem(code: int, slug: str, **changes: Any) -> tuple[int, dict[str, str], 
     return code, headers, content
 
 
-# What is sent
+# Hostile input
 
 
 def test_a_seed_decides_what_is_sent(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_undamaged_files_are_images_of_every_form() -> None:
         assert read_image(content, 10**6).width == 96
 
 
-# What is a fault
+# Faults that are counted
 
 
 @pytest.mark.parametrize(

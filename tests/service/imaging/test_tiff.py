@@ -12,7 +12,7 @@ from PIL import Image
 
 from service.errors import InvalidImageError, UnsupportedTypeError
 from service.imaging.read import read_image
-from service.imaging.tiff_directory import SHORT, Order, Tag, read_directory, short, with_directory
+from service.imaging.tiff.directory import SHORT, Order, Tag, read_directory, short, with_directory
 from support.pictures import photo_like
 
 HEIGHT, WIDTH = 53, 70

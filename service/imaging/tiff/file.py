@@ -17,7 +17,7 @@ from service.errors import InvalidImageError
 from service.imaging.image_file import ImageFile, Size, open_with_pillow
 from service.imaging.kinds import refusal
 from service.imaging.pixels import Pixels, to_bgr, to_grey8
-from service.imaging.tiff_directory import (
+from service.imaging.tiff.directory import (
     ORIENTATION,
     Directory,
     Tag,
@@ -25,7 +25,7 @@ from service.imaging.tiff_directory import (
     short,
     with_directory,
 )
-from service.imaging.tiff_layout import (
+from service.imaging.tiff.layout import (
     ALPHA,
     BITS,
     BLACK_IS_ZERO,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from service.imaging.tiff_directory import Directory
+from service.imaging.tiff.directory import Directory
 
 # Numbers of tags, beside those of strips and tiles.
 BITS, COMPRESSION, PHOTOMETRIC, SAMPLES = 258, 259, 262, 277

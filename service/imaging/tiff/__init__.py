@@ -1,0 +1,1 @@
+"""TIFF: its directory of tags, the layouts that are read, and decoding them."""
