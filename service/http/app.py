@@ -114,7 +114,8 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document of this server, with its own limits."""
         if self.openapi_schema is None:
-            self.openapi_schema = finish(super().openapi(), self.running.settings)
+            running = self.running
+            self.openapi_schema = finish(super().openapi(), running.settings, running.defaults)
         return self.openapi_schema
 
     def refusing(self, scope: Scope) -> ASGIApp | None:

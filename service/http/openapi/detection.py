@@ -87,16 +87,17 @@ def detect_bodies() -> Described:
             "description": "Images, and options beside them; options of the query win. The body "
             "may be compressed with `Content-Encoding: gzip` or `deflate`.",
             "content": {
+                # First, as Swagger UI would fill it with the fields of a form that stood before it.
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/DetectJson"},
+                    "example": {"images": [EXAMPLE_IMAGE], "confidence": 0.3},
+                },
                 "multipart/form-data": {
                     "schema": {"$ref": "#/components/schemas/DetectForm"},
                     "encoding": {"images": {"contentType": "image/*, application/octet-stream"}},
                 },
                 "image/*": {"schema": IMAGE_FILE},
                 "application/octet-stream": {"schema": IMAGE_FILE},
-                "application/json": {
-                    "schema": {"$ref": "#/components/schemas/DetectJson"},
-                    "example": {"images": [EXAMPLE_IMAGE], "confidence": 0.3},
-                },
             },
         }
     }

@@ -1,8 +1,10 @@
 """The finishing touches to the OpenAPI document that FastAPI makes."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any, Final
 
+from service.core.suppress import DetectionOptions
 from service.http.openapi.detection import EXAMPLE_ANSWER, body_schemas
 from service.http.openapi.problems import HEADERS, Described, shared_problems
 from service.http.openapi.schemas import without_null
@@ -22,12 +24,13 @@ TAGS: Final = [
 ]
 
 
-def finish(document: Described, settings: Settings) -> Described:
+def finish(document: Described, settings: Settings, defaults: DetectionOptions) -> Described:
     """Complete a document with all that depends on the settings, and what FastAPI leaves out.
 
     Args:
         document: FastAPI's, which is changed.
         settings: The server's.
+        defaults: The options of a request that has none.
 
     Returns:
         The same document.
@@ -40,7 +43,9 @@ def finish(document: Described, settings: Settings) -> Described:
     # FastAPI would leave out what is null in an example.
     components["schemas"]["DetectResponse"]["examples"] = [EXAMPLE_ANSWER]
     _close_tuples(components["schemas"])
-    _limit_options(components["schemas"]["DetectForm"]["properties"], settings)
+    form = components["schemas"]["DetectForm"]["properties"]
+    _limit_options(form, settings)
+    _show_defaults(form, settings, defaults)
     _limit_options(components["schemas"]["DetectJson"]["properties"], settings)
     for method, operation in _operations(document):
         _finish_parameters(operation, settings)
@@ -68,7 +73,7 @@ def _share_problems(operation: Described, shared: Described) -> None:
 
 def _finish_security(operation: Described, settings: Settings) -> None:
     schemes = operation.setdefault("security", [])
-    if schemes and settings.api_key is None:
+    if schemes and settings.api_key is None and settings.api_key_file is None:
         # A key does no harm, but none is needed.
         schemes.insert(0, {})
 
@@ -89,6 +94,25 @@ def _close_tuples(schemas: dict[str, Described]) -> None:
         for field in schema.get("properties", {}).values():
             if "prefixItems" in field:
                 field.setdefault("items", {})
+
+
+def _show_defaults(
+    schemas: dict[str, Described], settings: Settings, defaults: DetectionOptions
+) -> None:
+    """Give each option of the form the value that it has anyway, as an example.
+
+    Swagger UI fills a form with examples, and would make up the values of options without one.
+    """
+    examples: Described = {
+        **asdict(defaults),
+        "timeout_ms": settings.request_timeout_ms,
+        "classes": [],
+        "format": "json",
+        "boxes": "xyxy",
+        "normalized": False,
+    }
+    for name in examples.keys() & schemas.keys():
+        schemas[name]["examples"] = [examples[name]]
 
 
 def _limit_options(schemas: dict[str, Any], settings: Settings) -> None:

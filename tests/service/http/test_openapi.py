@@ -160,12 +160,27 @@ def test_the_server_s_own_limits_are_in_the_schemas() -> None:
             jsonschema.validate(body | wrong, schemas["DetectJson"])
 
 
-def test_a_key_is_required_where_one_is_set_and_else_optional(document: Any) -> None:
-    for described, anonymous in ((document, [{}]), (document_of(api_key=KEY), [])):
+def test_a_key_is_required_where_one_is_set_and_else_optional(
+    document: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text(KEY)
+    by_setting, by_file = document_of(api_key=KEY), document_of(api_key_file=file)
+    for described, anonymous in ((document, [{}]), (by_setting, []), (by_file, [])):
         for name in ("detect", "get_model"):
             schemes = operations(described)[name]["security"]
             assert schemes == [*anonymous, {"APIKeyHeader": []}, {"HTTPBearer": []}]
         assert operations(described)["get_metrics"]["security"] == []
+
+
+def test_a_form_s_examples_are_the_server_s_defaults() -> None:
+    described = document_of(iou=0.3, nms="hard", request_timeout_ms=5000)
+    form = described["components"]["schemas"]["DetectForm"]["properties"]
+    examples = {name: form[name]["examples"][0] for name in DetectQuery.model_fields}
+    for name, example in examples.items():
+        jsonschema.validate(example, form[name])
+    assert (examples["iou"], examples["nms"], examples["timeout_ms"]) == (0.3, "hard", 5000)
+    assert examples["classes"] == []
 
 
 def test_examples_are_of_their_schemas_and_the_request_s_is_answered(document: Any) -> None:
