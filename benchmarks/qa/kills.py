@@ -45,6 +45,8 @@ def _kill(service: Service, *, is_worker: bool) -> None:
         service.kill_worker()
         return
     service.kill()
+    # Workers finish what they have, and notice only then that nobody needs them.
+    service.wait_until_down()
     service.start()
     service.wait_until_up()
 

@@ -67,11 +67,14 @@ def _give_sign(channel: socket.socket) -> None:
 
 
 def _end_with_supervisor(channel: socket.socket) -> None:
-    """End this process when the channel closes: the supervisor never writes to it."""
+    """End this process when the channel closes: the supervisor never writes to it.
+
+    It ends without a grace, as whoever starts the server again needs the port.
+    """
     # A supervisor that ended with signs of life unread is told as a connection reset.
     with suppress(OSError):
         channel.recv(1)
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 if __name__ == "__main__":

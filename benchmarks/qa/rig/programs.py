@@ -113,6 +113,18 @@ class Program:
                 raise FailedStartError(f"{' '.join(self._command)}\n{self.log.read_text()[-4000:]}")
             time.sleep(POLL_S)
 
+    def wait_until_down(self) -> None:
+        """Wait until its port is closed.
+
+        Raises:
+            FailedStartError: It takes too long.
+        """
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while self.is_up():
+            if time.monotonic() > deadline:
+                raise FailedStartError(f"{' '.join(self._command)} keeps its port")
+            time.sleep(POLL_S)
+
     def is_up(self) -> bool:
         """Whether it accepts connections."""
         with socket.socket() as probe:

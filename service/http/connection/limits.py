@@ -195,6 +195,8 @@ class LimitedConnection(EndingConnection):
 
     def _refuse_in_turn(self, error: ServiceError) -> None:
         if not self.transport.is_closing():
+            # Its body may be what is refused. Nothing may be written after the refusal.
+            self.abandon()
             refusal = self.door.rejecting(error)
             self.answer_no_request(refusal, lambda: self.linger(TELLING_S))
 

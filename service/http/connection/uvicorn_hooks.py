@@ -202,6 +202,12 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.keep_alive = False
 
+    def abandon(self) -> None:
+        """Have whoever answers a request see that the client is gone, and write nothing more."""
+        if self._in_turn is not None and not self._in_turn.response_complete:
+            self._in_turn.disconnected = True
+            self._in_turn.message_event.set()
+
     def answer_no_request(self, app: ASGIApp, hang_up: Callable[[], None] | None = None) -> None:
         """Have an application answer what is no request, and hang up: by default, close."""
         scope: Scope = {
@@ -239,10 +245,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
         self.lost()
-        if self._in_turn is not None and not self._in_turn.response_complete:
-            # uvicorn tells only the last request of a pipeline.
-            self._in_turn.disconnected = True
-            self._in_turn.message_event.set()
+        # uvicorn tells only the last request of a pipeline.
+        self.abandon()
         super().connection_lost(exc)
         # uvicorn leaves the timer of a connection that was reset, and so the connection's memory.
         self._unset_keepalive_if_required()

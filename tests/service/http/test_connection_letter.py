@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from support.connection_clients import serving_connections
-from support.connections import GET, FakeDoor, application, echoing, exchange, fed, sent
+from support.connections import (
+    CHUNKED,
+    GET,
+    SAYS_NO_MORE,
+    FakeDoor,
+    application,
+    echoing,
+    exchange,
+    fed,
+    sent,
+)
 
 
 def statuses(answer: bytes) -> list[int]:
@@ -35,6 +45,22 @@ def test_a_due_answer_goes_before_the_refusal_of_what_follows(body: bytes, bad: 
     assert statuses(exchange(good + bad)) == [204, 400]
     assert statuses(exchange(good, bad)) == [204, 400]
     assert statuses(exchange(good + good + bad)) == [204, 204, 400]
+
+
+@pytest.mark.parametrize("bad", [b"zz\r\n", b"-5\r\nhello\r\n"])
+def test_nothing_is_written_after_a_body_was_refused(bad: bytes) -> None:
+    turns = 10
+
+    async def answering_late(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        for _ in range(turns + turns // 2):
+            await asyncio.sleep(0)
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+        await send({"type": "http.response.body", "body": b"late"})
+
+    refusal, *after = fed(CHUNKED, bad, app=answering_late, turns=turns)
+    assert statuses(refusal) == [400]
+    assert after == [SAYS_NO_MORE]
 
 
 @pytest.mark.parametrize(
