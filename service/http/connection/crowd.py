@@ -10,8 +10,8 @@ from service.observe.metrics import Metrics
 DropReason = Literal["too-many", "no-request", "slow-request", "unread-answer"]
 
 # Refused clients that ask again at once take no more than this many turns a second together.
-REFUSALS_PER_S: Final = 1000
-MAX_REST_S: Final = 1.0
+REFUSALS_PER_S: Final = 500
+MAX_REST_S: Final = 2.0
 # Shorter rests than this are not worth a timer.
 FEW_S: Final = 0.02
 LOG_PAUSE_S: Final = 1.0
@@ -63,7 +63,7 @@ class Crowd:
     def rest_s(self) -> float:
         """Seconds until a client that is refused now may ask again.
 
-        A few refused clients do not wait. If a thousand ask again at once, each waits for a second,
+        A few refused clients do not wait. If a thousand ask again at once, each waits two seconds,
         which leaves the CPUs to the requests that were let in.
         """
         now = time.monotonic()

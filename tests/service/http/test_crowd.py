@@ -79,9 +79,9 @@ def test_refused_clients_ask_again_one_after_another(monkeypatch: pytest.MonkeyP
     rests = [crowd.rest_s() for _ in range(3000)]
     assert rests[:10] == [0.0] * 10
     assert rests == sorted(rests)
-    assert rests[500] == pytest.approx(0.5, abs=0.01)
+    assert rests[500] == pytest.approx(500 / crowd_module.REFUSALS_PER_S, abs=0.01)
     assert max(rests) == crowd_module.MAX_REST_S
-    now += 2
+    now += 3
     assert crowd.rest_s() == 0.0
 
 
