@@ -2,9 +2,7 @@
 
 import json
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
+from support.programs import on_path_or_unpacked
 from support.project import ROOT
 
 Manifest = dict[str, Any]
@@ -23,23 +22,18 @@ VERSIONS = ("1.31", "1.33", "1.37")
 POD_FIELDS = "x-pod-fields"
 
 
-def program(name: str) -> str:
-    """Path of `kubectl` or `helm`: the one that make unpacked, else the machine's."""
-    unpacked = Path(sys.prefix) / "kubernetes" / name
-    found = str(unpacked) if unpacked.is_file() else shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed, and make could not unpack it")
-    return found
-
-
 def kustomize(folder: Path) -> list[Manifest]:
     """The manifests that `kubectl apply -k` would apply."""
-    return _manifests([program("kubectl"), "kustomize", str(folder)])
+    return _manifests([_program("kubectl"), "kustomize", str(folder)])
 
 
 def helm(chart: Path, *arguments: str) -> list[Manifest]:
     """The manifests that `helm install yolox-serve` would install."""
-    return _manifests([program("helm"), "template", "yolox-serve", str(chart), *arguments])
+    return _manifests([_program("helm"), "template", "yolox-serve", str(chart), *arguments])
+
+
+def _program(name: str) -> str:
+    return on_path_or_unpacked(name, f"kubernetes/{name}")
 
 
 def _manifests(command: list[str]) -> list[Manifest]:
