@@ -10,6 +10,7 @@ have shown of that time.
 
 import argparse
 import itertools
+import re
 import tempfile
 import threading
 import time
@@ -22,7 +23,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from support.dashboards import DASHBOARDS, panels
+from support.dashboards import DASHBOARDS, VARIABLES, filled, panels
 from support.prometheus import Prometheus
 
 mpl.use("agg")
@@ -31,7 +32,7 @@ from matplotlib.axes import Axes
 
 PHOTOS = Path(__file__).parents[1] / "examples"
 CLIENTS = (1, 2, 4, 8, 16, 40)
-FILL = {"$__rate_interval": "10s", "$endpoint": "/detect"}
+FILL = {**VARIABLES, "$__rate_interval": "10s"}
 MOST_LINES = 8
 INK, PAPER, GRID = "#d8d9da", "#181b1f", "#2c3235"
 
@@ -77,15 +78,14 @@ def series_of(
     prometheus: Prometheus, target: dict[str, Any], start: float, end: float
 ) -> list[tuple[str, list[float], list[float]]]:
     """The series of one query: legend, seconds since `start`, and values of each."""
-    query = target["expr"]
-    for variable, value in FILL.items():
-        query = query.replace(variable, value)
+    query = filled(target["expr"], FILL)
     data = prometheus.ask("query_range", query=query, start=str(start), end=str(end), step="2")
     drawn = []
     for series in data["result"]:
         legend = target["legendFormat"]
         for label, value in series["metric"].items():
             legend = legend.replace(f"{{{{{label}}}}}", value)
+        legend = re.sub(r"\{\{\w+\}\}", "", legend).strip()
         points = [(float(at) - start, float(value)) for at, value in series["values"]]
         drawn.append((legend, [at for at, _ in points], [value for _, value in points]))
     return sorted(drawn)
@@ -128,6 +128,20 @@ def draw_lines(axes: Axes, panel: dict[str, Any], series: list[Any], end_s: floa
             frameon=False,
             labelcolor=INK,
         )
+
+
+def draw_heatmap(axes: Axes, series: list[Any]) -> None:
+    """Draw a heatmap panel: a column for each time, a row for each bucket that saw a request."""
+    bounds = sorted((float(name), np.asarray(values)) for name, _, values in series)
+    if not bounds or bounds[-1][1].max() == 0:
+        return
+    counts = np.diff([values for _, values in bounds], axis=0, prepend=0).clip(min=0)
+    seen = np.flatnonzero(counts.sum(axis=1) > 0)
+    counts = counts[seen[0] : seen[-1] + 1]
+    axes.pcolormesh(np.asarray(series[0][1]), np.arange(len(counts)), counts, cmap="turbo")
+    labels = [_with_unit(bound, "s") for bound, _ in bounds[seen[0] : seen[-1] + 1]]
+    axes.set_yticks(range(0, len(labels), 3), labels[::3])
+    axes.grid(visible=False)
 
 
 def draw_stat(axes: Axes, panel: dict[str, Any], series: list[Any]) -> None:
@@ -179,11 +193,17 @@ def draw(prometheus: Prometheus, start: float, end: float, output: Path) -> None
             axes.set_axis_off()
             axes.title.set(fontweight="bold", fontsize=8)
             continue
+        if panel["type"] == "alertlist":
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, "Grafana's own list", color=INK, fontsize=7, ha="center")
+            continue
         series = [
             one for target in panel["targets"] for one in series_of(prometheus, target, start, end)
         ]
         if panel["type"] == "stat":
             draw_stat(axes, panel, series)
+        elif panel["type"] == "heatmap":
+            draw_heatmap(axes, series)
         else:
             draw_lines(axes, panel, series, end - start)
         if not series:

@@ -2,12 +2,9 @@
 
 import copy
 import json
-import os
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -15,7 +12,16 @@ import yaml
 
 from deploy.kubernetes.prometheus_rule import TARGET, render
 from service.settings import Settings
-from support.kubernetes import DEPLOY, VERSIONS, Manifest, faults, kustomize, one, quantity
+from support.kubernetes import (
+    DEPLOY,
+    VERSIONS,
+    Manifest,
+    composed,
+    faults,
+    kustomize,
+    one,
+    quantity,
+)
 from support.project import ROOT
 
 COMPONENTS = sorted(path.name for path in (DEPLOY / "components").iterdir())
@@ -36,16 +42,6 @@ def rendered(name: str) -> tuple[Manifest, ...]:
     if not name.startswith("components/"):
         return tuple(kustomize(DEPLOY / name))
     return tuple(composed(components=[name]))
-
-
-def composed(components: list[str], **more: Any) -> list[Manifest]:
-    """Render an overlay of somebody's own: the base with components, and more."""
-    with TemporaryDirectory() as folder:
-        overlay = Path(folder).resolve()
-        relative = [os.path.relpath(DEPLOY / name, overlay) for name in ("base", *components)]
-        kustomization = {"resources": relative[:1], "components": relative[1:], **more}
-        (overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-        return kustomize(overlay)
 
 
 def pod_of(name: str) -> dict[str, Any]:

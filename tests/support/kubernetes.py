@@ -1,9 +1,11 @@
 """Kubernetes manifests: rendered by kubectl, and checked as an API server would check them."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jsonschema
@@ -27,9 +29,24 @@ def kustomize(folder: Path) -> list[Manifest]:
     return _manifests([_program("kubectl"), "kustomize", str(folder)])
 
 
-def helm(chart: Path, *arguments: str) -> list[Manifest]:
-    """The manifests that `helm install yolox-serve` would install."""
-    return _manifests([_program("helm"), "template", "yolox-serve", str(chart), *arguments])
+def composed(components: list[str], **more: Any) -> list[Manifest]:
+    """Render an overlay of somebody's own: the base with components, and more."""
+    with TemporaryDirectory() as folder:
+        overlay = Path(folder).resolve()
+        relative = [os.path.relpath(DEPLOY / name, overlay) for name in ("base", *components)]
+        kustomization = {"resources": relative[:1], "components": relative[1:], **more}
+        (overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        return kustomize(overlay)
+
+
+def helm_program() -> str:
+    """Path of `helm`."""
+    return _program("helm")
+
+
+def helm(chart: Path, *arguments: str, release: str = "yolox-serve") -> list[Manifest]:
+    """The manifests that `helm install` would install."""
+    return _manifests([helm_program(), "template", release, str(chart), *arguments])
 
 
 def _program(name: str) -> str:
