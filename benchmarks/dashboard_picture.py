@@ -34,6 +34,9 @@ PHOTOS = Path(__file__).parents[1] / "examples"
 CLIENTS = (1, 2, 4, 8, 16, 40)
 FILL = {**VARIABLES, "$__rate_interval": "10s"}
 MOST_LINES = 8
+# Grafana's colours by name, and those that it gives to series in turn.
+NAMED = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c", "text": "#d8d9da"}
+CLASSIC = "#7eb26d #eab839 #6ed0e0 #ef843c #e24d42 #1f78c1 #ba43a9 #705da0".split()
 INK, PAPER, GRID = "#d8d9da", "#181b1f", "#2c3235"
 
 
@@ -114,11 +117,14 @@ def draw_lines(axes: Axes, panel: dict[str, Any], series: list[Any], end_s: floa
     else:
         for name, at, value in series:
             axes.plot(at, value, label=name, color=colours.get(name), linewidth=1.1)
+    for step in _thresholds(panel):
+        if "thresholdsStyle" in custom and step["value"]:
+            axes.axhline(step["value"], color=NAMED[step["color"]], linewidth=0.8, linestyle="--")
     axes.set_xlim(0, end_s)
     # Leave room for the legend above the highest value.
     axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
     unit = panel["fieldConfig"]["defaults"]["unit"]
-    if unit in ("bytes", "percentunit"):
+    if unit in ("bytes", "percentunit", "s"):
         axes.yaxis.set_major_formatter(lambda value, _: _with_unit(value, unit))
     if series:
         axes.legend(
@@ -151,10 +157,30 @@ def draw_stat(axes: Axes, panel: dict[str, Any], series: list[Any]) -> None:
         return
     name, _, values = max(series, key=lambda one: one[1][-1])
     shown = _with_unit(values[-1], panel["fieldConfig"]["defaults"]["unit"])
+    colour, shown = _as_told(panel, values[-1], shown)
     mode = panel["options"]["textMode"]
     text = {"name": name, "value_and_name": f"{name}\n{shown}"}.get(mode, shown)
     size = 8 if mode == "name" else 13
-    axes.text(0.5, 0.45, text, color="#73bf69", fontsize=size, ha="center", va="center", wrap=True)
+    axes.text(0.5, 0.45, text, color=colour, fontsize=size, ha="center", va="center", wrap=True)
+
+
+def _thresholds(panel: dict[str, Any]) -> list[dict[str, Any]]:
+    thresholds = panel["fieldConfig"]["defaults"].get("thresholds", {"steps": []})
+    steps: list[dict[str, Any]] = thresholds["steps"]
+    return steps
+
+
+def _as_told(panel: dict[str, Any], value: float, shown: str) -> tuple[str, str]:
+    """The colour and the text of a value, by the panel's thresholds and mappings."""
+    colour = NAMED["green"]
+    for step in _thresholds(panel):
+        if step["value"] is None or value >= step["value"]:
+            colour = NAMED.get(step["color"], INK)
+    for mapping in panel["fieldConfig"]["defaults"].get("mappings", []):
+        told = mapping["options"].get(f"{value:g}")
+        if mapping["type"] == "value" and told:
+            return NAMED.get(told.get("color"), colour), told["text"]
+    return colour, shown
 
 
 def _with_unit(value: float, unit: str) -> str:
@@ -163,6 +189,8 @@ def _with_unit(value: float, unit: str) -> str:
             return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s"
         case "percentunit":
             return f"{value:.0%}"
+        case "reqps":
+            return f"{value:.3g} req/s"
         case "bytes":
             return f"{value / 2**20:.3g} MiB"
         case _:
@@ -184,6 +212,7 @@ def draw(prometheus: Prometheus, start: float, end: float, output: Path) -> None
         left = at["x"] + (at["x"] > 0)
         axes = figure.add_subplot(grid[top : top + height, left : at["x"] + at["w"]])
         axes.set_facecolor(PAPER)
+        axes.set_prop_cycle(color=CLASSIC)
         axes.set_title(panel["title"], color=INK, fontsize=7, loc="left", pad=3)
         axes.tick_params(colors=INK, labelsize=5, length=0)
         axes.grid(color=GRID, linewidth=0.5)
