@@ -115,7 +115,9 @@ class Application(FastAPI):
         """The OpenAPI document of this server, with its own limits."""
         if self.openapi_schema is None:
             running = self.running
-            self.openapi_schema = finish(super().openapi(), running.settings, running.defaults)
+            self.openapi_schema = finish(
+                super().openapi(), running.settings, running.models.default.defaults
+            )
         return self.openapi_schema
 
     def refusing(self, scope: Scope) -> ASGIApp | None:
@@ -126,7 +128,7 @@ class Application(FastAPI):
         """
         if (scope["path"], scope["method"]) != (DETECT, "POST") or self._is_extended():
             return None
-        refusal = self.running.detector.refusal()
+        refusal = self.running.pipeline.refusal()
         return None if refusal is None else self.exchange.refusing(refusal, self._detect_route)
 
     def rejecting(self, error: ServiceError) -> ASGIApp:
@@ -173,11 +175,11 @@ async def _answer_outside(_: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: Application) -> AsyncIterator[None]:
-    await app.running.detector.start()
     running = app.running
+    await running.start()
     async with (
         _counted_as_serving(running),
-        warming_the_rest(running.settings, running.engine),
+        warming_the_rest(running.settings, running.models.default.engine),
         app.beside(),
     ):
         yield
@@ -198,7 +200,7 @@ async def _counted_as_serving(running: Running) -> AsyncIterator[None]:
 async def _report_readiness(running: Running) -> None:
     """Write it down for the other processes, which cannot ask this one when they are scraped."""
     while True:
-        running.metrics.ready.set(float(running.detector.unready_reason() is None))
+        running.metrics.ready.set(float(running.health.unready_reason() is None))
         await asyncio.sleep(READINESS_REPORT_S)
 
 
@@ -206,7 +208,7 @@ async def _stopped(running: Running) -> bool:
     """Finish accepted work; False if an engine hangs, for nothing can end its thread."""
     try:
         async with asyncio.timeout(min(STOP_TIMEOUT_S, running.settings.shutdown_timeout_s)):
-            await running.detector.stop()
+            await running.stop()
     except TimeoutError:
         log.error("the engine did not stop in time; what it was running is lost")  # noqa: TRY400
         return False

@@ -252,7 +252,7 @@ def run(
         app.beside = partial(metrics_port, app, ports.metrics)
     server = DrainingServer(
         uvicorn_config(app, settings, app),
-        app.running.detector.drain,
+        app.running.pipeline.drain,
         settings.drain_grace_s,
         shared,
         started,
