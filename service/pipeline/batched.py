@@ -80,7 +80,7 @@ class NetworkRunner:
         engine = items[0].model.engine
         if isinstance(engine, ChoosingEngine):
             return engine.infer_candidates(tensors, [item.work.threshold for item in items])
-        return [ImageRows(raw) for raw in engine.infer(tensors, width)]
+        return [ImageRows(raw) for raw in engine.infer(tensors, items[0].model.span(width))]
 
 
 async def _timed(pool: ThreadPool, work: Callable[[], T]) -> tuple[T, float]:
