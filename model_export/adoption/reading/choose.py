@@ -142,7 +142,10 @@ class Trial:
         key = hashlib.sha256(tensor.tobytes()).digest()
         if key not in self._outputs:
             self._outputs[key] = self.network.run_tensor(tensor)
-            self.progress(f"tried {len(self._outputs)} inputs of {self.size[0]}x{self.size[1]}")
+            self.progress(
+                f"trying pixel values and forms of boxes at {self.size[0]}x{self.size[1]}, run "
+                f"{len(self._outputs)}"
+            )
         return self._outputs[key]
 
 

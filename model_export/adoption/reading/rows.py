@@ -25,6 +25,10 @@ MAX_CELLS_AWAY: Final = 3.0
 # the best: a corner that is read as a centre is off by half of the box.
 MOST: Final = 0.8
 AS_NEAR: Final = 0.25
+# Correlation of box values with the places of their cells, from which on they hold those places.
+FOLLOWS: Final = 0.5
+# Rows that are looked at to tell forms apart; large images have ten times as many.
+MAX_LOOKED_AT: Final = 4096
 USUAL_ORDER: Final[tuple[Block, ...]] = ("box", "objectness", "classes")
 ORDERS: Final = (USUAL_ORDER, *itertools.islice(itertools.permutations(USUAL_ORDER), 1, None))
 Form = tuple[BoxForm, BoxUnit]
@@ -150,6 +154,7 @@ def row_readings(
     for order in _orders(arrangement):
         plain = _with_activations(RowReading(arrangement, order, levels=levels), tables)
         distances = {each: grid_distance(each, tables, size) for each in _forms(plain, forms)}
+        distances = _without_raw_if_decoded(distances, tables, size)
         nearest = min(distances.values())
         found += [
             each
@@ -157,6 +162,30 @@ def row_readings(
             if math.isfinite(distance) and distance <= nearest + AS_NEAR
         ]
     return found
+
+
+def _without_raw_if_decoded(
+    distances: dict[RowReading, float], tables: Sequence[Floats], size: tuple[int, int]
+) -> dict[RowReading, float]:
+    """Leave raw forms out if a decoded one fits, and the values grow with the cells' places.
+
+    Shares of the image are small numbers, which would also do as raw offsets.
+    """
+    raw = [each for each in distances if each.is_raw]
+    decoded = {each: at for each, at in distances.items() if not each.is_raw}
+    if not raw or not any(map(math.isfinite, decoded.values())):
+        return distances
+    return decoded if any(_follows(raw[0], table, size) for table in tables) else distances
+
+
+def _follows(reading: RowReading, table: Floats, size: tuple[int, int]) -> bool:
+    """Whether the first two box values grow with the places of their cells."""
+    grid = grid_of(reading, size)
+    centers = (grid.cells_ij + 0.5) * grid.strides[:, np.newaxis]
+    values = reading.in_order(table, size)[:, reading.columns("box")][:, :2]
+    with np.errstate(all="ignore"):
+        found = [np.corrcoef(values[:, axis], centers[:, axis])[0, 1] for axis in (0, 1)]
+    return bool(min(found) > FOLLOWS)
 
 
 def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: tuple[int, int]) -> str | None:
@@ -182,10 +211,12 @@ def grid_distance(reading: RowReading, tables: Sequence[Floats], size: tuple[int
     It is infinite if more than a fifth of them are no boxes about their cells.
     """
     grid = grid_of(reading, size)
+    some = np.arange(0, len(grid.strides), 1 + len(grid.strides) // MAX_LOOKED_AT)
+    grid = grid.take(some)
     centers = (grid.cells_ij + 0.5) * grid.strides[:, np.newaxis]
     distances = [math.inf]
     for table in tables:
-        rows = reading.in_order(table, size)[:, reading.columns("box")]
+        rows = reading.in_order(table, size)[some][:, reading.columns("box")]
         with np.errstate(all="ignore"):
             boxes = reading.boxes_xyxy(rows, grid, size)
             away = np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - centers) / grid.strides[:, None]

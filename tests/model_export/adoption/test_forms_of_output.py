@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from model_export.adoption.adopt import AdoptRequest, adopt
-from model_export.adoption.other_detectors import other_detector
+from model_export.adoption.reading.other_detectors import other_detector
 from model_export.adoption.reading.tables import arrangements
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
