@@ -5,7 +5,7 @@ import json
 
 import onnx
 
-from model_export.adoption.reading.other_detectors import other_detector
+from model_export.adoption.reading.other_detectors import other_detector, shapes_in_words
 from model_export.adoption.reading.tables import FIXED_COLUMNS, arrangements
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
@@ -39,17 +39,22 @@ def names_by_number(
     """
     coco = len(COCO_CLASS_NAMES)
     counts = class_counts(shapes, size, strides)
-    if coco in counts or not counts:
+    if coco in counts:
         return COCO_CLASS_NAMES, f"the class names are taken to be COCO's {coco}"
     other = other_detector(shapes, size, coco)
+    seen = f"its outputs are {shapes_in_words(shapes)}"
+    if not counts:
+        # Nothing can be read without another number of strides; what is wrong is told later.
+        return COCO_CLASS_NAMES, ""
     if other:
         raise ModelExportError(
-            f"the model is no YOLOX: {other}. If it is one of {counted(counts[0])}, name them with "
-            "--names"
+            f"the model is no YOLOX: {other}; {seen}. If it is a YOLOX of {counted(counts[0])}, "
+            "name them with --names"
         )
     raise ModelExportError(
         f"the model has {counted(counts[0])}, and not COCO's {coco}; add --names with a file of "
-        "one name per line"
+        f"one name per line. If there are {counts[0] + 1} classes, it has no objectness, as YOLOv8 "
+        f"has none, and is no YOLOX; {seen}"
     )
 
 

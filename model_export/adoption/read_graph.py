@@ -168,7 +168,7 @@ def _outputs_of(model: onnx.ModelProto, facts: Facts) -> _Outputs:
             notes += cut
     if known is None:
         known, taken = names_by_number(shapes, size, facts.strides)
-        told = (taken,)
+        told = (taken,) if taken else ()
     return _Outputs(model, network, shapes, known, (*notes, *told))
 
 
@@ -258,10 +258,10 @@ def _before_suppression(
     names = _tables_inside(model, network, num_classes, facts)
     if not names:
         raise ModelExportError(
-            f"the model ends in suppression ({ending}), and the rows before it, of 4 box values, "
-            f"objectness and {num_classes or len(COCO_CLASS_NAMES)} classes, are not in the graph "
-            "as one tensor; export it without suppression, or cut it before; if it has other "
-            "classes, name them with --names"
+            f"the model gives finished boxes, after suppression ({ending}), and the graph has no "
+            "tensor with the rows of all cells before it, of 4 box values, objectness and "
+            f"{num_classes or len(COCO_CLASS_NAMES)} classes; export it without suppression, or "
+            "name its classes with --names if they are others"
         )
     note = f"suppression at the end ({ending}) is cut off: the server does it"
     return with_outputs(model, names), (note,)

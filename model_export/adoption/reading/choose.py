@@ -267,7 +267,10 @@ def _stated(tried: Sequence[Candidate], question: Question) -> Candidate:
 
 def _on_grey(candidates: Sequence[Candidate], question: Question) -> str:
     if not candidates:
-        return "the rows are not those of a YOLOX: no reading puts boxes about their own cells"
+        return (
+            "the model is no YOLOX: no reading puts boxes about their own cells, so they are "
+            "distances or offsets from anchors, as in FCOS, NanoDet or YOLOv5"
+        )
     seen = _seen(sorted(candidates, key=lambda each: each.grey), question)
     return (
         "every reading finds objects on plain grey, so none of them makes sense: "
