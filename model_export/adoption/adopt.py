@@ -7,8 +7,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import onnx
 
-from model_export.adoption.quantised import quantisation_note
-from model_export.adoption.read_graph import Facts, ReadGraph, read_graph
+from model_export.adoption.quantised import quantisation_note, read_as_float
+from model_export.adoption.read_graph import Facts, ReadGraph
 from model_export.adoption.reading.choose import Progress
 from model_export.adoption.reading.drawn import Pixels
 from model_export.adoption.reading.evidence import OPTIONS, holds
@@ -143,7 +143,7 @@ def adopt(
     if carried is not None and not request.force:
         raise ModelExportError(f"{source} already carries a contract; add --force to replace it")
     request, advice = _with_usual_thresholds(request, carried)
-    read = read_graph(model, request.facts, progress)
+    read = read_as_float(model, request.facts, progress)
     _check_activation(read, request)
     values = read.reading.values
     in_contract = request.keep_graph and not values.is_normalised

@@ -39,7 +39,7 @@ def names_by_number(
     """
     coco = len(COCO_CLASS_NAMES)
     counts = class_counts(shapes, size, strides)
-    if coco in counts:
+    if arrangements(shapes, size, coco, strides):
         return COCO_CLASS_NAMES, f"the class names are taken to be COCO's {coco}"
     other = other_detector(shapes, size, coco)
     seen = f"its outputs are {shapes_in_words(shapes)}"

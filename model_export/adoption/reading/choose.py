@@ -69,7 +69,7 @@ class Question:
         values: The pixel values to choose from.
         photos: The user's photos, (h, w, 3) uint8 BGR.
         forms: The forms of boxes to choose from.
-        tolerates_grey: Accept a reading even if it finds objects on plain grey.
+        tolerates_grey: If every reading finds objects on plain grey, accept one all the same.
     """
 
     class_names: tuple[str, ...]
@@ -169,7 +169,9 @@ def choose_reading(
     trial = Trial(network, question, progress)
     first = first_pictures(trial.size, question.class_names)
     candidates = _readable(trial, arrangements, first[0])
-    calm = [each for each in candidates if each.grey <= MAX_ON_GREY or question.tolerates_grey]
+    calm = [each for each in candidates if each.grey <= MAX_ON_GREY]
+    if not calm and question.tolerates_grey:
+        calm = candidates
     if not calm:
         raise ModelExportError(_on_grey(candidates, question))
     photos = photo_pictures(question.photos, trial.size)
