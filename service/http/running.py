@@ -7,6 +7,8 @@ from service.core.suppress import DetectionOptions
 from service.engine.base import Engine
 from service.http.access.keys import ApiKeys
 from service.http.answers import ModelRef
+from service.http.bodies.memory import BodyMemory
+from service.http.sending import AnswerMemory
 from service.observe.gpus import watch_gpus
 from service.observe.metrics import Metrics
 from service.pipeline.detector import Detector
@@ -26,6 +28,8 @@ class Running:
         model: The model as answers name it.
         engine: The engine that runs it.
         keys: The API keys, one of which some routes require.
+        bodies: The memory of all request bodies.
+        unread: The memory of all long answers that wait for their clients.
     """
 
     settings: Settings
@@ -35,6 +39,8 @@ class Running:
     model: ModelRef
     engine: Engine
     keys: ApiKeys
+    bodies: BodyMemory
+    unread: AnswerMemory
 
     def dead_reason(self) -> str | None:
         """Why only a new process would help, or None."""
@@ -76,4 +82,6 @@ def assemble(
         model=ModelRef(name=contract.name, version=contract.version, provider=engine.provider),
         engine=engine,
         keys=keys,
+        bodies=BodyMemory(settings.max_buffered_bytes),
+        unread=AnswerMemory(settings.max_buffered_bytes // 4),
     )

@@ -84,7 +84,8 @@ class NetworkRunner:
             Exception: The engine's.
         """
         tensors = [item.tensor for item in items]
-        if isinstance(self.engine, ChoosingEngine):
+        chooses = not any(item.needs_all_rows for item in items)
+        if chooses and isinstance(self.engine, ChoosingEngine):
             return self.engine.infer_candidates(tensors, [item.threshold for item in items])
         return [ImageRows(raw) for raw in self.engine.infer(tensors, width)]
 
