@@ -137,6 +137,12 @@ class Settings(BaseSettings):
         None,
         description="File with API keys, one a line or separated by commas; SIGHUP reads it again",
     )
+    repository_key: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="Keys, separated by commas, one of which the calls below /v2/repository "
+        "require (unset: these calls are refused)",
+    )
     cors_origins: str | None = Field(
         None,
         description="Origins whose pages may call the server, separated by commas, or `*` "
@@ -240,7 +246,7 @@ class Settings(BaseSettings):
         25, gt=0, description="Maximum wait for accepted requests at shutdown, in s"
     )
 
-    @field_validator("api_key")
+    @field_validator("api_key", "repository_key")
     @classmethod
     def _a_header_can_carry_them(cls, keys: SecretStr | None) -> SecretStr | None:
         if keys is not None:

@@ -22,13 +22,18 @@ from service.http.access.clients import Clients
 from service.http.access.keys import ApiKeys
 from service.http.access.note import NOTE, Note
 from service.http.access.origins import Origins
-from service.http.problems import EXPECTED_ERRORS, answer_error, as_service_error
+from service.http.problems import EXPECTED_ERRORS, PROTOCOL, answer_error, as_service_error
 from service.observe.metrics import Metrics
 from service.settings import UNIX_PEER
 
 DETECT: Final = "/detect"
+MODELS: Final = f"{PROTOCOL}/models/"
+INFER: Final = "/infer"
 PREFLIGHT: Final = "preflight"
-QUIET_ENDPOINTS: Final = ("/metrics", "/health/live", "/health/ready")
+QUIET_ENDPOINTS: Final = (
+    *("/metrics", "/health/live", "/health/ready"),
+    *(f"{PROTOCOL}/health/live", f"{PROTOCOL}/health/ready"),
+)
 SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 # The documentation shows that either header will do; `KeyedRoute` reads them.
 KEY_HEADERS: Final = (
@@ -92,7 +97,7 @@ class Exchange:
         reply: Send = send_marked
         if self._origins is not None:
             handle, reply = _across_origins(self._origins, handle, scope, send_marked)
-        in_flight = int(scope["path"] == DETECT)
+        in_flight = int(is_detection(scope["path"]))
         self._metrics.requests_in_flight.inc(in_flight)
         try:
             await handle(scope, receive, reply)
@@ -101,7 +106,7 @@ class Exchange:
             if status or not isinstance(error, EXPECTED_ERRORS):
                 log.exception("unexpected error", request_id=request_id)
             if not status:
-                await answer_error(error, request_id)(scope, receive, reply)
+                await answer_error(error, request_id, scope["path"])(scope, receive, reply)
         finally:
             self._metrics.requests_in_flight.dec(in_flight)
             seconds = time.perf_counter() - started
@@ -128,7 +133,7 @@ class Exchange:
         endpoint = _endpoint(scope)
         self._metrics.requests.labels(endpoint, str(status)).inc()
         self._metrics.request_duration.labels(endpoint).observe(seconds)
-        if problem is not None and (endpoint, scope["method"]) == (DETECT, "POST"):
+        if problem is not None and scope["method"] == "POST" and is_detection(endpoint):
             self._metrics.rejections.labels(problem).inc()
 
     def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
@@ -196,6 +201,11 @@ class KeyedRoute(APIRoute):
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that may be answered, as FastAPI does."""
         await super().handle(scope, receive, send)
+
+
+def is_detection(path: str) -> bool:
+    """Whether a request of this path, or of a route with it, sends images to be looked at."""
+    return path == DETECT or (path.startswith(MODELS) and path.endswith(INFER))
 
 
 def new_request_id() -> str:

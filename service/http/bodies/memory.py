@@ -12,11 +12,12 @@ class BodyMemory:
         max_bytes: The bound.
 
     Attributes:
+        capacity: The bound.
         free: How many bytes are left of it.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self.free = max_bytes
+        self.capacity = self.free = max_bytes
 
 
 class BodyLease:
@@ -38,6 +39,11 @@ class BodyLease:
 
     def __exit__(self, *_: object) -> None:
         self._memory.free += self.held
+
+    @property
+    def capacity(self) -> int:
+        """The bound on the bytes of all."""
+        return self._memory.capacity
 
     def grow(self, count: int) -> None:
         """Hold this number of bytes more.
