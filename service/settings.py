@@ -127,6 +127,13 @@ class Settings(BaseSettings):
         le=65535,
         description="Port of `host` that alone answers /metrics (unset: the server's own port)",
     )
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of `host` for the Open Inference Protocol over gRPC, with the extra "
+        "`grpc` (unset: none)",
+    )
     api_key: SecretStr | None = Field(
         None,
         min_length=1,
@@ -283,6 +290,10 @@ class Settings(BaseSettings):
     def _ports_differ(self) -> Self:
         if self.metrics_port and self.metrics_port == self.port and self.unix_socket is None:
             raise ValueError("metrics_port must not be the port; unset it to have both on one")
+        if self.grpc_port and self.grpc_port in (self.port, self.metrics_port):
+            raise ValueError("grpc_port must be a port of its own")
+        if self.grpc_port == 0 and self.workers > 1:
+            raise ValueError("grpc_port must be a number, as workers share the port")
         return self
 
 

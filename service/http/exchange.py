@@ -81,7 +81,7 @@ class Exchange:
 
     async def answer(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have one request handled; count it, and answer in the place of a handler that raises."""
-        request_id, started = _request_id(scope["headers"]), time.perf_counter()
+        request_id, started = request_id_of(scope["headers"]), time.perf_counter()
         note: Note = {"bytes": 0}
         scope[NOTE] = note
         status = 0
@@ -240,7 +240,7 @@ def _peer(scope: Scope) -> str:
     return peer[0] if peer else UNIX_PEER
 
 
-def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The client's id, if it is harmless, else a new one."""
     for name, value in headers:
         if name == b"x-request-id" and SAFE_REQUEST_ID.fullmatch(value):

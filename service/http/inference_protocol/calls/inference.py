@@ -75,7 +75,7 @@ def _hold_rows(model: Served, call: Call, lease: BodyLease) -> None:
 
 
 def _all_found(outcomes: Sequence[DetectedImage | ServiceError]) -> list[DetectedImage]:
-    """What was found, in every image: tensors have no place for the error of one of them.
+    """The images, if all could be used: tensors have no place for the error of one of them.
 
     Raises:
         ServiceError: One could not be used. Of several, that with the highest status is told.
