@@ -5,6 +5,7 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,14 +20,19 @@ from service.engine.choose import EngineOptions, open_engine
 from service.errors import StartupError
 from service.imaging.draw import DrawingPool
 from service.imaging.memory import ImageMemory
+from service.models.served import ModelRef, ServedModel, model_label
 from service.observe.metrics import Metrics
+from service.observe.model_metrics import ModelMetrics
 from service.pipeline.batched import BatchedPipeline, NetworkRunner
 from service.pipeline.detector import Detector
+from service.pipeline.jobs import RunnableModel
 from service.pipeline.one_thread import OneThreadPipeline, OneThreadRunner
+from service.pipeline.shared import SharedPipeline
 from service.pipeline.stages import Stages
 from service.queue.admission import Admission
 from service.queue.batcher import Batcher
 from service.queue.cpu_sharing import WorkerLoads
+from service.queue.runner import QueuedModel
 from service.queue.slots import EngineSlots
 from service.settings import Settings
 
@@ -167,40 +173,89 @@ def on_one_thread(settings: Settings, engine: Engine) -> bool:
     return alone and settings.decode_threads is None and threads_of_engine(settings) == 1
 
 
-def make_detector(
+def make_pipeline(
     settings: Settings, engine: Engine, metrics: Metrics, loads: WorkerLoads | None = None
-) -> Detector:
-    """Everything from the bytes of an image to its boxes, ready to be started.
+) -> SharedPipeline:
+    """The queue and the threads that all models share, ready to be started.
 
     Args:
         settings: All of them.
-        engine: The engine.
+        engine: That of the first model; the others must run on the same device.
         metrics: Where to count.
         loads: The processes of the server, if it has several.
     """
-    mode, instances = letterbox_mode(settings, engine), engine_instances(settings, engine)
-    turns = None if metrics.folder is None else metrics.folder / TURNS_FILE
-    memory = ImageMemory(settings.max_decode_bytes, settings.workers, turns)
-    stages = Stages(engine.contract, mode, settings.max_image_pixels, memory)
+    instances = engine_instances(settings, engine)
     # Processes share CPUs, so there is nothing to borrow where a GPU computes.
     slots = EngineSlots(instances, engine.spans, loads if engine.on_cpu else None)
     admission = Admission(settings.max_queue_images, metrics)
-    drawing, window = DrawingPool(cpus_of_process(settings.workers)), settings.ready_window_s
+    drawing = DrawingPool(cpus_of_process(settings.workers))
     if on_one_thread(settings, engine):
-        runner = OneThreadRunner(engine, stages)
+        runner = OneThreadRunner()
         single = Batcher(runner, metrics, slots=slots, admission=admission, prefetch=instances)
-        pipeline = OneThreadPipeline(single)
-        return Detector(engine.contract, pipeline, single, admission, metrics, drawing, window)
+        return SharedPipeline(OneThreadPipeline(single), single, admission, drawing)
     batcher = Batcher(
-        NetworkRunner(engine),
+        NetworkRunner(),
         metrics,
         slots=slots,
         admission=admission,
         max_batch_delay_s=settings.max_batch_delay_ms / 1000,
     )
     threads = settings.decode_threads or cpus_of_process(settings.workers)
-    batched = BatchedPipeline(batcher, stages, threads)
-    return Detector(engine.contract, batched, batcher, admission, metrics, drawing, window)
+    return SharedPipeline(BatchedPipeline(batcher, threads), batcher, admission, drawing)
+
+
+def image_memory(settings: Settings, metrics: Metrics) -> ImageMemory:
+    """The one bound on the memory of pixels, for all models and processes."""
+    turns = None if metrics.folder is None else metrics.folder / TURNS_FILE
+    return ImageMemory(settings.max_decode_bytes, settings.workers, turns)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMaker:
+    """Makes a loaded engine a model that answers requests.
+
+    Attributes:
+        settings: All of them.
+        pipeline: The pipeline of all models.
+        memory: Where images take their memory from.
+        metrics: Where to count.
+    """
+
+    settings: Settings
+    pipeline: SharedPipeline
+    memory: ImageMemory
+    metrics: Metrics
+
+    def serve(
+        self, engine: Engine, name: str | None = None, version: str | None = None
+    ) -> ServedModel:
+        """All that answers a request for a model.
+
+        Args:
+            engine: The loaded engine.
+            name: The name that requests use (None: the contract's).
+            version: Likewise.
+        """
+        settings, contract = self.settings, engine.contract
+        name, version = name or contract.name, version or contract.version
+        mode = letterbox_mode(settings, engine)
+        counts = ModelMetrics(self.metrics, name, version)
+        counts.describe(engine.provider, engine.precision, engine.threads, engine.max_batch)
+        counts.note_mismatch(is_mismatch=engine.provider != engine.wanted_provider)
+        model = RunnableModel(
+            engine,
+            Stages(contract, mode, settings.max_image_pixels, self.memory),
+            QueuedModel(engine.max_batch, counts),
+        )
+        return ServedModel(
+            name=name,
+            version=version,
+            engine=engine,
+            detector=Detector(model, self.pipeline, counts),
+            defaults=default_options(settings, contract),
+            ref=ModelRef(name=name, version=version, provider=engine.provider),
+            label=model_label(name, version),
+        )
 
 
 def default_options(settings: Settings, contract: ModelContract) -> DetectionOptions:

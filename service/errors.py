@@ -169,6 +169,13 @@ class NotFoundError(ServiceError):
     slug = "not-found"
 
 
+class ModelNotFoundError(NotFoundError):
+    """There is no model of this name, or no such version of it."""
+
+    title = "Model not found"
+    slug = "model-not-found"
+
+
 class MethodNotAllowedError(ServiceError):
     """The path exists, but takes another method."""
 

@@ -7,13 +7,13 @@ from service.grpc.exchange import Context, GrpcExchange, Handler, Receive, parse
 from service.grpc.messages import inference_pb2 as pb
 from service.grpc.translation import parameters_of, read_call, write_answer
 from service.http.access.keys import ApiKeys
-from service.http.access.note import Note, model_label
+from service.http.access.note import Note
 from service.http.bodies.memory import BodyLease
 from service.http.deadline import Deadline
 from service.http.inference_protocol.calls.inference import infer, limits_of
 from service.http.inference_protocol.calls.metadata import model_metadata, server_metadata
 from service.http.inference_protocol.calls.repository import Repository
-from service.http.inference_protocol.calls.served import pick
+from service.http.inference_protocol.calls.served import find, unready_reason, versions_of
 from service.http.running import Running
 
 SERVICE: Final = "inference.GRPCInferenceService"
@@ -62,13 +62,13 @@ class InferenceService:
     async def ready(self, receive: Receive, _: Context, __: Note) -> pb.ServerReadyResponse:
         """Whether the server takes new work."""
         parsed(pb.ServerReadyRequest, await receive())
-        return pb.ServerReadyResponse(ready=self._running.detector.unready_reason() is None)
+        return pb.ServerReadyResponse(ready=self._running.health.unready_reason() is None)
 
     async def model_ready(self, receive: Receive, _: Context, __: Note) -> pb.ModelReadyResponse:
         """Whether a call of a model would be answered now."""
         asked = parsed(pb.ModelReadyRequest, await receive())
-        model = pick(self._running, asked.name, asked.version)
-        return pb.ModelReadyResponse(ready=model.detector.unready_reason() is None)
+        model = await find(self._running, asked.name, asked.version)
+        return pb.ModelReadyResponse(ready=unready_reason(self._running, model) is None)
 
     async def server(self, receive: Receive, _: Context, __: Note) -> pb.ServerMetadataResponse:
         """The server's name, version and extensions."""
@@ -78,7 +78,8 @@ class InferenceService:
     async def model(self, receive: Receive, _: Context, __: Note) -> pb.ModelMetadataResponse:
         """A model's versions, its input and its outputs."""
         asked = parsed(pb.ModelMetadataRequest, await receive())
-        told = model_metadata(pick(self._running, asked.name, asked.version))
+        model = await find(self._running, asked.name, asked.version)
+        told = model_metadata(model, versions_of(self._running, asked.name))
         return pb.ModelMetadataResponse(**told.model_dump())
 
     async def infer(self, receive: Receive, context: Context, note: Note) -> pb.ModelInferResponse:
@@ -89,19 +90,19 @@ class InferenceService:
         limit_s = limit_s if left_s is None else min(limit_s, left_s)
         with BodyLease(running.bodies) as lease:
             async with Deadline(limit_s, None) as deadline:
-                with running.detector.arrive():
+                with running.pipeline.arrive():
                     content = await receive()
                     note["bytes"] = len(content)
                     lease.grow(len(content))
                     request = parsed(pb.ModelInferRequest, content)
                     del content
-                    model = pick(running, request.model_name, request.model_version)
-                    note["model"] = model_label(*model.id)
+                    model = await find(running, request.model_name, request.model_version)
+                    note["model"] = model.label
                     call = read_call(request, self._limits)
                 if call.query.timeout_ms is not None:
                     deadline.set(call.query.timeout_ms)
                 found = await infer(model, call, deadline.at, lease, note)
-                return write_answer(model.id, call.id, found)
+                return write_answer((model.name, model.version), call.id, found)
 
     async def index(self, receive: Receive, _: Context, __: Note) -> pb.RepositoryIndexResponse:
         """Every version of every model, loaded or not."""

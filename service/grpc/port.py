@@ -73,8 +73,8 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
 
 async def _watch(server: grpc.aio.Server, running: Running, health: Health) -> None:
     """Tell the health, and close the port when the server has drained for its grace."""
-    while not running.detector.draining:
-        await health.tell(ready=running.detector.unready_reason() is None)
+    while not running.pipeline.draining:
+        await health.tell(ready=running.health.unready_reason() is None)
         await asyncio.sleep(LOOK_S)
     await health.tell(ready=False)
     await asyncio.sleep(running.settings.drain_grace_s)

@@ -1,7 +1,7 @@
-"""What parsing a message would cost, by its bytes.
+"""A look at a message before it is parsed: what that would cost.
 
-A message of two bytes an entry takes a hundred bytes an entry once it is parsed. What may be long
-in a call are images, and they are not parsed further.
+A message of two bytes an entry takes a hundred bytes an entry once it is parsed. Only images may be
+long, and they are not parsed further.
 """
 
 from collections.abc import Iterator

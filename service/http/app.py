@@ -22,6 +22,7 @@ from service.http.access.origins import Origins
 from service.http.connection.crowd import Crowd
 from service.http.detect import DetectRoute
 from service.http.exchange import (
+    DETECT,
     NO_SNIFFING,
     Exchange,
     KeyedRoute,
@@ -132,7 +133,9 @@ class Application(FastAPI):
         """The OpenAPI document of this server, with its own limits."""
         if self.openapi_schema is None:
             running = self.running
-            self.openapi_schema = finish(super().openapi(), running.settings, running.defaults)
+            self.openapi_schema = finish(
+                super().openapi(), running.settings, running.models.default.defaults
+            )
         return self.openapi_schema
 
     def refusing(self, scope: Scope) -> ASGIApp | None:
@@ -143,7 +146,7 @@ class Application(FastAPI):
         """
         if scope["method"] != "POST" or not is_detection(scope["path"]) or self._is_extended():
             return None
-        refusal = self.running.detector.refusal()
+        refusal = self.running.pipeline.refusal()
         route = None if refusal is None else self._route(scope)
         return None if refusal is None or route is None else self.exchange.refusing(refusal, route)
 
@@ -166,7 +169,9 @@ class Application(FastAPI):
 
     def _route(self, scope: Scope) -> KeyedRoute | None:
         """The route of a request that sends images."""
-        routes = self._detect_route, *self._inference_routes
+        if scope["path"] == DETECT:
+            return self._detect_route
+        routes = self._inference_routes
         return next((route for route in routes if route.matches(scope)[0] is Match.FULL), None)
 
     def _is_extended(self) -> bool:
@@ -196,11 +201,11 @@ async def _answer_outside(request: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: Application) -> AsyncIterator[None]:
-    await app.running.detector.start()
     running = app.running
+    await running.start()
     async with (
         _counted_as_serving(running),
-        warming_the_rest(running.settings, running.engine),
+        warming_the_rest(running.settings, running.models.default.engine),
         app.beside(),
     ):
         yield
@@ -221,7 +226,7 @@ async def _counted_as_serving(running: Running) -> AsyncIterator[None]:
 async def _report_readiness(running: Running) -> None:
     """Write it down for the other processes, which cannot ask this one when they are scraped."""
     while True:
-        running.metrics.ready.set(float(running.detector.unready_reason() is None))
+        running.metrics.ready.set(float(running.health.unready_reason() is None))
         await asyncio.sleep(READINESS_REPORT_S)
 
 
@@ -229,7 +234,7 @@ async def _stopped(running: Running) -> bool:
     """Finish accepted work; False if an engine hangs, for nothing can end its thread."""
     try:
         async with asyncio.timeout(min(STOP_TIMEOUT_S, running.settings.shutdown_timeout_s)):
-            await running.detector.stop()
+            await running.stop()
     except TimeoutError:
         log.error("the engine did not stop in time; what it was running is lost")  # noqa: TRY400
         return False

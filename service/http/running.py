@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 
-from service.build import default_options, make_detector
-from service.core.suppress import DetectionOptions
+from service.build import ModelMaker, image_memory, make_pipeline
 from service.engine.base import Engine
 from service.http.access.keys import ApiKeys
-from service.http.answers import ModelRef
 from service.http.bodies.memory import BodyMemory
 from service.http.sending import AnswerMemory
+from service.models.catalog import Catalog
 from service.observe.gpus import watch_gpus
 from service.observe.metrics import Metrics
-from service.pipeline.detector import Detector
+from service.pipeline.health import Health
+from service.pipeline.shared import SharedPipeline
 from service.queue.cpu_sharing import WorkerLoads
 from service.settings import MAX_FAILED_PROBES, Settings
 
@@ -23,10 +23,9 @@ class Running:
     Attributes:
         settings: The settings.
         metrics: Where to count.
-        detector: From the bytes of images to their boxes.
-        defaults: The options of a request that has none.
-        model: The model as answers name it.
-        engine: The engine that runs it.
+        models: The models by name and version.
+        pipeline: The queue and the threads that all models share.
+        health: Whether the server should get new work.
         keys: The API keys, one of which some routes require.
         bodies: The memory of all request bodies.
         unread: The memory of all long answers that wait for their clients.
@@ -34,19 +33,28 @@ class Running:
 
     settings: Settings
     metrics: Metrics
-    detector: Detector
-    defaults: DetectionOptions
-    model: ModelRef
-    engine: Engine
+    models: Catalog
+    pipeline: SharedPipeline
+    health: Health
     keys: ApiKeys
     bodies: BodyMemory
     unread: AnswerMemory
 
     def dead_reason(self) -> str | None:
         """Why only a new process would help, or None."""
-        failed = self.detector.failed_probes
+        failed = self.health.failed_probes
         limit = self.settings.max_failed_probes or MAX_FAILED_PROBES
         return None if failed < limit else f"the last {failed} probes of the model failed"
+
+    async def start(self) -> None:
+        """Start all threads, and try one inference before anyone can call the server ready."""
+        self.pipeline.start()
+        await self.health.start()
+
+    async def stop(self) -> None:
+        """Finish accepted work, then end every task and thread."""
+        self.health.stop()
+        await self.pipeline.stop()
 
 
 def assemble(
@@ -56,31 +64,29 @@ def assemble(
     loads: WorkerLoads | None,
     keys: ApiKeys,
 ) -> Running:
-    """Everything around a loaded engine; its detector still has to be started.
+    """Everything around a loaded engine; it still has to be started.
 
     Args:
         settings: The settings.
         metrics: Where to count.
-        engine: The engine that runs the model.
+        engine: The engine that runs the default model.
         loads: The load of every worker, if the server has several.
         keys: The API keys.
     """
-    detector = make_detector(settings, engine, metrics, loads)
-    contract = engine.contract
-    metrics.model_info.labels(contract.name, contract.version, engine.provider).set(1)
-    metrics.engine_info.labels(engine.provider, engine.precision, str(engine.threads)).set(1)
-    metrics.provider_mismatch.set(engine.provider != engine.wanted_provider)
+    pipeline = make_pipeline(settings, engine, metrics, loads)
+    maker = ModelMaker(settings, pipeline, image_memory(settings, metrics), metrics)
+    models = Catalog(maker.serve(engine))
+    health = Health(pipeline, lambda: models.default.detector, settings.ready_window_s)
     if not engine.on_cpu:
         watch_gpus(metrics.registry)
     if not metrics.shared:
-        metrics.ready.set_function(lambda: float(detector.unready_reason() is None))
+        metrics.ready.set_function(lambda: float(health.unready_reason() is None))
     return Running(
         settings=settings,
         metrics=metrics,
-        detector=detector,
-        defaults=default_options(settings, contract),
-        model=ModelRef(name=contract.name, version=contract.version, provider=engine.provider),
-        engine=engine,
+        models=models,
+        pipeline=pipeline,
+        health=health,
         keys=keys,
         bodies=BodyMemory(settings.max_buffered_bytes),
         unread=AnswerMemory(settings.max_buffered_bytes // 4),

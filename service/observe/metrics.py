@@ -30,6 +30,8 @@ BATCH_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
 
 # How the gauges of several live processes become one. Queues add up. One process that is not ready,
 # or runs on another provider than the device setting aims at, is enough for the server's value.
+# Labels of every metric that is about a model.
+OF_MODEL: Final = ("model", "version")
 Combined = Literal["livesum", "livemin", "livemax"]
 
 
@@ -68,10 +70,15 @@ class Metrics:
             "yolox_requests_in_flight", "Requests with images that are being answered.", "livesum"
         )
         self.stage_duration = self._histogram(
-            "yolox_stage_duration_seconds", "Time an image spends in a stage.", SECONDS, ("stage",)
+            "yolox_stage_duration_seconds",
+            "Time an image spends in a stage.",
+            SECONDS,
+            ("stage", *OF_MODEL),
         )
-        self.images = self._counter("yolox_images", "Images, by outcome.", ("outcome",))
-        self.detections = self._counter("yolox_detections", "Boxes returned.", ("class_name",))
+        self.images = self._counter("yolox_images", "Images, by outcome.", ("outcome", *OF_MODEL))
+        self.detections = self._counter(
+            "yolox_detections", "Boxes returned.", ("class_name", *OF_MODEL)
+        )
         self.rejections = self._counter(
             "yolox_rejections",
             "Requests refused, and images refused or dropped individually, by reason.",
@@ -85,32 +92,35 @@ class Metrics:
         self.queue_capacity = self._gauge(
             "yolox_queue_capacity_images", "Places in the queue.", "livesum"
         )
-        self.batch_size = self._histogram("yolox_batch_size", "Images in a batch.", BATCH_SIZES, ())
+        self.batch_size = self._histogram(
+            "yolox_batch_size", "Images in a batch.", BATCH_SIZES, OF_MODEL
+        )
         self.batch_capacity = self._gauge(
-            "yolox_batch_capacity_images", "Maximum images in a batch.", "livemax"
+            "yolox_batch_capacity_images", "Maximum images in a batch.", "livemax", OF_MODEL
         )
         self.engine_busy = self._counter(
-            "yolox_engine_busy_seconds", "Time that engine instances spent in batches.", ()
+            "yolox_engine_busy_seconds", "Time that engine instances spent in batches.", OF_MODEL
         )
         self.engine_instances = self._gauge(
             "yolox_engine_instances", "Batches that can run at once.", "livesum"
         )
         self.model_info = self._gauge(
             "yolox_model_info",
-            "The model that is served, and the provider it really runs on.",
+            "A model that is loaded, and the provider it really runs on.",
             "livemax",
-            ("name", "version", "provider"),
+            (*OF_MODEL, "provider"),
         )
         self.engine_info = self._gauge(
             "yolox_engine_info",
             "The engine that runs the model, its number format, and the CPU threads of a call.",
             "livemax",
-            ("provider", "precision", "threads"),
+            (*OF_MODEL, "provider", "precision", "threads"),
         )
         self.provider_mismatch = self._gauge(
             "yolox_provider_mismatch",
             "1 if the model runs on another provider than the device setting aims at, else 0.",
             "livemax",
+            OF_MODEL,
         )
 
     def _define_server(self) -> None:

@@ -255,7 +255,7 @@ def run(
     app.beside = partial(_other_ports, app, settings, ports)
     server = DrainingServer(
         uvicorn_config(app, settings, app),
-        app.running.detector.drain,
+        app.running.pipeline.drain,
         settings.drain_grace_s,
         shared,
         started,

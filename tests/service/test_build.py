@@ -15,7 +15,6 @@ from service.build import (
     engine_instances,
     letterbox_mode,
     load_engine,
-    make_detector,
     spans_of_engine,
     threads_of_engine,
     warm_the_rest,
@@ -28,11 +27,11 @@ from service.engine.base import CPU, CUDA, TENSORRT
 from service.engine.onnx_cpu import OnnxCpuEngine
 from service.engine.onnx_gpu import OnnxGpuEngine
 from service.errors import StartupError
-from service.observe.metrics import Metrics
 from service.pipeline.stages import ImageSource
 from service.settings import Settings
 from support.engines import CONTRACT, CpuEngine, FakeEngine
 from support.model_files import dynamic_model, loaded, model_file
+from support.models import OneModel
 from support.pictures import plain
 from support.runtimes import PretendingRuntime, SilentlyFallingRuntime, use_runtime
 
@@ -255,11 +254,11 @@ def test_a_gpu_is_told_what_the_settings_say(
 
 def test_an_image_waits_for_company_as_long_as_set() -> None:
     async def main() -> None:
-        detector = make_detector(Settings(max_batch_delay_ms=50), FakeEngine(), Metrics())
-        await detector.start()
-        deadline = time.monotonic() + 9
-        (image,) = await detector.detect_all([ImageSource(plain())], DetectionOptions(), deadline)
+        server = OneModel(Settings(max_batch_delay_ms=50), FakeEngine())
+        await server.start()
+        deadline, detect_all = time.monotonic() + 9, server.detector.detect_all
+        (image,) = await detect_all([ImageSource(plain())], DetectionOptions(), deadline)
         assert image.seconds.queue >= 0.05
-        await detector.stop()
+        await server.stop()
 
     asyncio.run(main())

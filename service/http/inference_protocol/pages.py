@@ -15,7 +15,7 @@ from service.http.inference_protocol.calls.metadata import (
     model_metadata,
     server_metadata,
 )
-from service.http.inference_protocol.calls.served import Served, pick
+from service.http.inference_protocol.calls.served import find, unready_reason, versions_of
 from service.http.inference_protocol.described import TAG, VERSION, errors, unready
 from service.http.openapi.problems import success
 from service.http.problems import PROTOCOL
@@ -102,33 +102,37 @@ class ProtocolPages:
 
     async def ready(self) -> Ready:
         """An inference has succeeded lately, and the server is not shutting down."""
-        reason = self._running.detector.unready_reason()
+        reason = self._running.health.unready_reason()
         if reason is not None:
             raise NotReadyError(reason, retry_after_s=1)
         return Ready(ready=True)
 
     async def model(self, name: str) -> ModelMetadata:
         """A model's versions, its input and its outputs."""
-        return model_metadata(pick(self._running, name, None))
+        return await self._metadata(name)
 
     async def model_version(self, name: str, version: str) -> ModelMetadata:
         """The same of one version."""
-        return model_metadata(pick(self._running, name, version))
+        return await self._metadata(name, version)
 
     async def model_ready(self, name: str) -> ModelReady:
         """A call of this model would be answered now."""
-        return _ready(pick(self._running, name, None))
+        return await self._readiness(name)
 
     async def version_ready(self, name: str, version: str) -> ModelReady:
         """A call of this version would be answered now."""
-        return _ready(pick(self._running, name, version))
+        return await self._readiness(name, version)
 
+    async def _metadata(self, name: str, version: str | None = None) -> ModelMetadata:
+        model = await find(self._running, name, version)
+        return model_metadata(model, versions_of(self._running, name))
 
-def _ready(model: Served) -> ModelReady:
-    reason = model.detector.unready_reason()
-    if reason is not None:
-        raise NotReadyError(reason, retry_after_s=1)
-    return ModelReady(name=model.name, ready=True)
+    async def _readiness(self, name: str, version: str | None = None) -> ModelReady:
+        model = await find(self._running, name, version)
+        reason = unready_reason(self._running, model)
+        if reason is not None:
+            raise NotReadyError(reason, retry_after_s=1)
+        return ModelReady(name=model.name, ready=True)
 
 
 def _health(path: str, endpoint: Callable[..., Any], operation: str) -> APIRoute:

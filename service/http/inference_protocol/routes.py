@@ -5,18 +5,19 @@ from typing import Final
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from service.http.access.note import NOTE, Note, model_label
+from service.http.access.note import NOTE, Note
 from service.http.bodies.memory import BodyLease
 from service.http.bodies.whole import read_whole
 from service.http.deadline import Deadline
 from service.http.exchange import INFER, MODELS, KeyedRoute
 from service.http.inference_protocol.calls.inference import infer, limits_of
-from service.http.inference_protocol.calls.served import Served, pick
+from service.http.inference_protocol.calls.served import find
 from service.http.inference_protocol.described import TAG, VERSION, infer_answers, infer_body
 from service.http.inference_protocol.json_answer import InferenceResponse, answer
 from service.http.inference_protocol.json_call import HttpCall, read_call
 from service.http.openapi.detection import EXAMPLE_IMAGE
 from service.http.running import Running
+from service.models.served import ServedModel
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 
@@ -80,13 +81,13 @@ class InferEndpoint:
 
     async def answer(self, request: Request, name: str, version: str | None = None) -> Response:
         """The answer to a request for this model."""
-        model = pick(self._running, name, version)
         note: Note = request.scope[NOTE]
-        note["model"] = model_label(*model.id)
         settings = self._running.settings
         with BodyLease(self._running.bodies) as lease:
             async with Deadline(settings.request_timeout_ms / 1000, None) as deadline:
-                with model.detector.arrive():
+                model = await find(self._running, name, version)
+                note["model"] = model.label
+                with self._running.pipeline.arrive():
                     body = await read_whole(request, lease, settings.max_body_bytes)
                     sent = read_call(body, request.headers.get(HEADER_LENGTH), self._limits)
                 deadline.set(sent.call.query.timeout_ms)
@@ -95,7 +96,7 @@ class InferEndpoint:
 
 
 async def _answer(
-    model: Served, sent: HttpCall, deadline: Deadline, lease: BodyLease, note: Note
+    model: ServedModel, sent: HttpCall, deadline: Deadline, lease: BodyLease, note: Note
 ) -> Response:
     found = await infer(model, sent.call, deadline.at, lease, note)
-    return answer(model.id, sent.call.id, found, sent.binary)
+    return answer((model.name, model.version), sent.call.id, found, sent.binary)

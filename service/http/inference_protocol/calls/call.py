@@ -18,6 +18,8 @@ BINARY_OUTPUT: Final = "binary_data_output"
 TIMEOUT_US: Final = "timeout"
 NOT_HERE: Final = {
     "format": "answers are tensors; `format` is an option of /detect alone",
+    "model": "the call names the model",
+    "version": "the call names the version",
     "priority": "all requests have the same priority here",
     "sequence_id": "requests do not depend on each other here",
     "sequence_start": "requests do not depend on each other here",

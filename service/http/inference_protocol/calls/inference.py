@@ -8,10 +8,10 @@ from service.http.access.note import Note
 from service.http.bodies.memory import BodyLease
 from service.http.inference_protocol.calls.call import Call
 from service.http.inference_protocol.calls.outputs import Found, tensors
-from service.http.inference_protocol.calls.served import Served
 from service.http.inference_protocol.calls.tensors import Tensor
 from service.http.options import RequestLimits
 from service.http.running import Running
+from service.models.served import ServedModel
 from service.pipeline.stages import DetectedImage
 
 # The rows of each image, the tensor of all, and its form as bytes.
@@ -23,13 +23,13 @@ def limits_of(running: Running) -> RequestLimits:
     """The limits of a call, which are those of `/detect`."""
     return RequestLimits(
         images=running.settings.max_images_per_request,
-        detections=running.defaults.max_detections,
+        detections=running.settings.max_detections,
         timeout_ms=running.settings.request_timeout_ms,
     )
 
 
 async def infer(
-    model: Served, call: Call, deadline: float, lease: BodyLease, note: Note
+    model: ServedModel, call: Call, deadline: float, lease: BodyLease, note: Note
 ) -> list[Tensor]:
     """Detect in the images of a call.
 
@@ -46,7 +46,7 @@ async def infer(
     note["images"] = len(call.sources)
     if call.wants_rows:
         _hold_rows(model, call, lease)
-    names = model.detector.contract.class_names
+    names = model.class_names
     options = call.query.resolve(model.defaults, names)
     outcomes = await model.detector.detect_all(
         call.sources, options, deadline, keep_rows=call.wants_rows
@@ -56,7 +56,7 @@ async def infer(
     return tensors(Found(found, names, call.query.layout()), call.outputs)
 
 
-def _hold_rows(model: Served, call: Call, lease: BodyLease) -> None:
+def _hold_rows(model: ServedModel, call: Call, lease: BodyLease) -> None:
     """Hold the memory that the raw rows may take.
 
     Raises:
@@ -78,7 +78,7 @@ def _all_found(outcomes: Sequence[DetectedImage | ServiceError]) -> list[Detecte
     """The images, if all could be used: tensors have no place for the error of one of them.
 
     Raises:
-        ServiceError: One could not be used. Of several, that with the highest status is told.
+        ServiceError: One could not be used. The worst of several is told: the one with the highest status.
     """
     errors = [(at, each) for at, each in enumerate(outcomes) if isinstance(each, ServiceError)]
     if errors:

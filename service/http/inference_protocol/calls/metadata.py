@@ -1,5 +1,6 @@
 """The server and its models as the protocol describes them."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from pydantic import BaseModel, Field
@@ -8,8 +9,8 @@ from service import __version__
 from service.engine.base import OPENVINO
 from service.http.inference_protocol.calls.images import IMAGE
 from service.http.inference_protocol.calls.outputs import OUTPUTS
-from service.http.inference_protocol.calls.served import Served
 from service.http.inference_protocol.calls.tensors import Datatype
+from service.models.served import ServedModel
 
 SERVER_NAME: Final = "yolox-serve"
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "parameters")
@@ -46,16 +47,21 @@ def server_metadata() -> ServerMetadata:
     return ServerMetadata(name=SERVER_NAME, version=__version__, extensions=[*EXTENSIONS])
 
 
-def model_metadata(model: Served) -> ModelMetadata:
-    """A model."""
-    project = "openvino" if model.provider == OPENVINO else "onnxruntime"
+def model_metadata(model: ServedModel, versions: Sequence[str]) -> ModelMetadata:
+    """A model.
+
+    Args:
+        model: The model.
+        versions: The versions of it that a call may name.
+    """
+    project = "openvino" if model.ref.provider == OPENVINO else "onnxruntime"
     outputs = [
         TensorMetadata(name=name, datatype=output.datatype, shape=[*output.shape])
         for name, output in OUTPUTS.items()
     ]
     return ModelMetadata(
         name=model.name,
-        versions=[*model.versions],
+        versions=[*versions],
         platform=f"{project}_onnx",
         # Pixels are taken as well, but an input can be described once only.
         inputs=[TensorMetadata(name=IMAGE, datatype="BYTES", shape=[-1])],

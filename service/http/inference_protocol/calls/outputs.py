@@ -18,7 +18,7 @@ NO_CLASS: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found in the N images of a request.
+    """The detections in the N images of a request.
 
     Attributes:
         images: The images.

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from service.errors import ForbiddenError, MalformedRequestError
 from service.http.inference_protocol.calls.call import refuse_unknown
-from service.http.inference_protocol.calls.served import listing, pick
+from service.http.inference_protocol.calls.served import find
 from service.http.running import Running
 
 
@@ -54,7 +54,7 @@ class Repository:
         """Every version of every model."""
         entries = [
             IndexEntry(name=each.name, version=each.version, state=each.state, reason=each.reason)
-            for each in listing(self._running)
+            for each in self._running.models.listing()
         ]
         return [entry for entry in entries if entry.state == "READY" or not only_ready]
 
@@ -66,7 +66,7 @@ class Repository:
             MalformedRequestError: A parameter is unknown, or the model cannot be loaded.
         """
         refuse_unknown(parameters, (), "load")
-        pick(self._running, name, None)
+        await find(self._running, name, None)
 
     async def unload(self, name: str, parameters: Mapping[str, object]) -> None:
         """Unload a model.
@@ -76,5 +76,5 @@ class Repository:
             MalformedRequestError: A parameter is unknown, or the model must stay.
         """
         refuse_unknown(parameters, ("unload_dependents",), "unload")
-        pick(self._running, name, None)
+        await find(self._running, name, None)
         raise MalformedRequestError("the one model of this server stays loaded")

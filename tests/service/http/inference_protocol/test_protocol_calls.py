@@ -351,11 +351,11 @@ def test_questions_about_server_and_model_are_answered(shared: TestClient) -> No
 
 def test_a_draining_server_is_unready_and_refuses_calls(shared: TestClient) -> None:
     with serving() as client:
-        client.app.running.detector.drain()  # type: ignore[attr-defined]
+        client.app.running.pipeline.drain()  # type: ignore[attr-defined]
         for path in ("/v2/health/ready", "/v2/models/fake/ready"):
             response = client.get(path)
             assert "shutting down" in error(response, 503)
-        client.app.running.detector.refuse_new()  # type: ignore[attr-defined]
+        client.app.running.pipeline.refuse_new()  # type: ignore[attr-defined]
         response = client.post(INFER, json=files(plain()))
         assert "shutting down" in error(response, 503)
         assert response.headers["retry-after"] == "1"

@@ -53,7 +53,7 @@ def an_input(kind: Any = triton, *, binary: bool = True) -> Any:
 
 
 def expected(running: Server) -> list[dict[str, Any]]:
-    """What `/detect` finds."""
+    """The detections of `/detect`."""
     response = running.client.post("/detect", params=FEW, content=FILE, headers=key())
     (found,) = boxes(response)
     assert 0 < len(found) <= 5
