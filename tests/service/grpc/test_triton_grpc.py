@@ -31,7 +31,7 @@ from support.client import boxes
 from support.model_files import dynamic_model
 from support.pictures import encode, photo_like
 from support.protocol_calls import DEFAULT, prefixed
-from support.servers import Server, failed_start, server
+from support.servers import Server, server
 
 KEY = {"x-api-key": "s3cret"}
 REPOSITORY = {"authorization": "Bearer other"}
@@ -329,9 +329,8 @@ def test_workers_share_the_port(model: Path) -> None:
         for _ in range(6):
             with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
                 assert client.infer("tiny", [an_input()]).as_numpy("boxes").shape[0] == 1
-        code, told = failed_start("--model", str(model), "--grpc-port", str(port))
-        assert code == 1
-        assert f"{port}: Address already in use" in told
+        with pytest.raises(StartupError, match=f"{port}: Address already in use"):
+            grpc_port_module.check_grpc_port(Settings(grpc_port=port))
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,8 @@ def _all_found(outcomes: Sequence[DetectedImage | ServiceError]) -> list[Detecte
     """The images, if all could be used: tensors have no place for the error of one of them.
 
     Raises:
-        ServiceError: One could not be used. The worst of several is told: the one with the highest status.
+        ServiceError: One could not be used. The worst of several is told: the one with the highest
+            status.
     """
     errors = [(at, each) for at, each in enumerate(outcomes) if isinstance(each, ServiceError)]
     if errors:
