@@ -3,8 +3,8 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from service.engine.choose import EngineOptions, open_engine
 from service.errors import StartupError
 from service.imaging.draw import DrawingPool
 from service.imaging.memory import ImageMemory
+from service.models.repository import MODEL_FILE, ModelFile, scan
 from service.models.served import ModelRef, ServedModel, model_label
 from service.observe.metrics import Metrics
 from service.observe.model_metrics import ModelMetrics
@@ -50,13 +51,17 @@ TURNS_FILE: Final = "decoding-turn"
 log = structlog.get_logger(__name__)
 
 
-def load_engine(settings: Settings) -> LoadableEngine:
-    """Load the model that the settings name, else the embedded one, and see it run once.
+def load_engine(settings: Settings, path: Path | None = None) -> LoadableEngine:
+    """Load a model, and see it run once.
+
+    Args:
+        settings: All of them.
+        path: The model file (None: the one that the settings name, else the embedded one).
 
     Raises:
         StartupError: There is no such file, it cannot be served, or not on the device asked for.
     """
-    path = settings.model or DEFAULT_MODEL
+    path = path or settings.model or DEFAULT_MODEL
     shares = CpuShares(
         threads_of_engine(settings), cpu_instances(settings), spans_of_engine(settings)
     )
@@ -95,23 +100,10 @@ def first_size(contract: ModelContract, mode: LetterboxMode, *, on_cpu: bool) ->
     return sizes[0]
 
 
-@asynccontextmanager
-async def warming_the_rest(settings: Settings, engine: Engine) -> AsyncIterator[None]:
-    """Warm the input sizes beside the whole one while requests are served, then stop doing so."""
-    if not isinstance(engine, LoadableEngine):
-        yield
-        return
-    task = asyncio.create_task(warm_the_rest(settings, engine))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def warm_the_rest(settings: Settings, engine: LoadableEngine) -> None:
+async def warm_the_rest(settings: Settings, engine: Engine) -> None:
     """Run the other input sizes once, where that makes later calls quicker."""
+    if not isinstance(engine, LoadableEngine):
+        return
     sizes = engine.cold_sizes(likely_sizes(engine.contract, letterbox_mode(settings, engine))[1:])
     told = time.monotonic()
     for done, size in enumerate(sizes):
@@ -142,6 +134,9 @@ def spans_of_engine(settings: Settings) -> list[int]:
     if settings.engine_threads is not None:
         return [1]
     spans = [max(1, usable_cpus() // threads_of_engine(settings))]
+    if settings.models is not None:
+        # Of many models, each has two copies of its weights at most.
+        return sorted({1, *spans})
     while spans[0] > 1:
         spans.insert(0, max(1, spans[0] // SPAN_STEP))
     return spans
@@ -202,6 +197,59 @@ def make_pipeline(
     )
     threads = settings.decode_threads or cpus_of_process(settings.workers)
     return SharedPipeline(BatchedPipeline(batcher, threads), batcher, admission, drawing)
+
+
+def first_file(settings: Settings, seen: Mapping[str, Sequence[str]] | None = None) -> ModelFile:
+    """The file of the model that is loaded first, and answers requests which name none.
+
+    Args:
+        settings: All of them.
+        seen: The versions of each model that the other processes of the server have seen.
+
+    Raises:
+        StartupError: The repository holds no model, or not the one that is to be the default.
+    """
+    if settings.models is None or (settings.model is not None and settings.default_model is None):
+        return ModelFile(settings.model or DEFAULT_MODEL)
+    found = scan(settings.models)
+    if not found:
+        raise StartupError(f"{settings.models} holds no model; put one at NAME/1/{MODEL_FILE}")
+    name = settings.default_model or next(iter(found))
+    if name not in found:
+        raise StartupError(
+            f"there is no model {name!r} in {settings.models}; there are {', '.join(found)}"
+        )
+    versions = [each for each in found[name].files if each in (seen or {}).get(name, [each])]
+    asked = found[name].traffic
+    weighted = [each for each in versions if each in asked.versions]
+    others = [each for each in versions if each != asked.shadow]
+    return found[name].files[(weighted or others or versions)[-1]]
+
+
+def load_first(
+    settings: Settings, seen: Mapping[str, Sequence[str]] | None = None
+) -> tuple[ModelFile, LoadableEngine]:
+    """Load the default model: of a repository its newest version that can be served.
+
+    Raises:
+        StartupError: None can; the error is the newest version's.
+    """
+    file = first_file(settings, seen)
+    older = [] if file.name is None or settings.models is None else _older(settings.models, file)
+    try:
+        return file, load_engine(settings, file.path)
+    except StartupError as error:
+        for each in older:
+            log.error("a model cannot be served", file=str(file.path), cause=str(error))  # noqa: TRY400
+            with suppress(StartupError):
+                return each, load_engine(settings, each.path)
+        raise
+
+
+def _older(folder: Path, file: ModelFile) -> list[ModelFile]:
+    """The versions before one, newest first."""
+    files = scan(folder)[file.name or ""].files
+    return [files[each] for each in reversed(files) if int(each) < int(file.version or 0)]
 
 
 def image_memory(settings: Settings, metrics: Metrics) -> ImageMemory:

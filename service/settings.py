@@ -56,6 +56,28 @@ class Settings(BaseSettings):
         None,
         description="ONNX file with a contract (unset or empty: the built-in barcode detector)",
     )
+    models: GivenPath = Field(
+        None,
+        description="Folder of models, `NAME/VERSION/model.onnx`; beside `model` if both are set",
+    )
+    default_model: str | None = Field(
+        None,
+        description="Model that answers requests which name none "
+        "(unset: that of `model`, else the first by name)",
+    )
+    max_loaded_models: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Maximum models in memory; what was used least recently is unloaded, and "
+        "loaded again on demand (unset: no limit)",
+    )
+    model_poll_s: float = Field(
+        0,
+        ge=0,
+        le=86_400,
+        description="Time between two looks for new model files, in s (0: only at SIGHUP)",
+    )
     device: Device = Field(
         "auto",
         description="Where to run; `auto` takes a GPU, else the engine that it measures as quicker",

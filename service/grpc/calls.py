@@ -67,8 +67,8 @@ class InferenceService:
     async def model_ready(self, receive: Receive, _: Context, __: Note) -> pb.ModelReadyResponse:
         """Whether a call of a model would be answered now."""
         asked = parsed(pb.ModelReadyRequest, await receive())
-        model = await find(self._running, asked.name, asked.version)
-        return pb.ModelReadyResponse(ready=unready_reason(self._running, model) is None)
+        reason = unready_reason(self._running, asked.name, asked.version)
+        return pb.ModelReadyResponse(ready=reason is None)
 
     async def server(self, receive: Receive, _: Context, __: Note) -> pb.ServerMetadataResponse:
         """The server's name, version and extensions."""

@@ -13,7 +13,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Scope
 
 from service import __version__
-from service.build import load_engine, warming_the_rest
+from service.build import load_first
 from service.engine.base import Engine
 from service.errors import ServiceError, StartupError
 from service.http.access.clients import Clients
@@ -37,6 +37,7 @@ from service.http.page.static import ABOUT
 from service.http.pages import Pages
 from service.http.problems import answer_error
 from service.http.running import Running, assemble
+from service.models.repository import ModelFile
 from service.observe.metrics import Metrics
 from service.queue.cpu_sharing import WorkerLoads
 from service.settings import Settings
@@ -54,6 +55,7 @@ def create_app(
     metrics: Metrics | None = None,
     loads: WorkerLoads | None = None,
     keys: ApiKeys | None = None,
+    file: ModelFile | None = None,
 ) -> "Application":
     """Build the application; it starts and stops with its lifespan.
 
@@ -64,6 +66,7 @@ def create_app(
         metrics: Where to count; by default metrics of this process alone.
         loads: The load of every worker, if the server has several.
         keys: The API keys; by default those that the settings name.
+        file: Where the engine's model lies, if it is from a file.
 
     Raises:
         StartupError: The engine cannot be loaded, or the file of the API keys not read.
@@ -71,8 +74,9 @@ def create_app(
     settings = settings or Settings()
     metrics = Metrics() if metrics is None else metrics
     keys = ApiKeys.of(settings) if keys is None else keys
-    engine = load_engine(settings) if engine is None else engine
-    return Application(assemble(settings, metrics, engine, loads, keys))
+    if engine is None:
+        file, engine = load_first(settings)
+    return Application(assemble(settings, metrics, engine, loads, keys, file))
 
 
 class Application(FastAPI):
@@ -155,10 +159,10 @@ class Application(FastAPI):
         return self.exchange.refusing(error)
 
     def reload(self) -> None:
-        """Read again what may change while the server runs: the file of the API keys."""
+        """Read again what may change while the server runs: the models, and the API keys."""
+        self.running.following.refresh_soon()
         keys = self.running.keys
         if keys.file is None:
-            log.info("nothing to read again: SIGHUP concerns only api_key_file, which is unset")
             return
         try:
             keys.reload()
@@ -205,7 +209,6 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
     await running.start()
     async with (
         _counted_as_serving(running),
-        warming_the_rest(running.settings, running.models.default.engine),
         app.beside(),
     ):
         yield

@@ -69,7 +69,9 @@ class ListedModel(BaseModel):
     version: str
     state: State = Field(description="Whether it answers requests now; UNAVAILABLE: see `reason`")
     reason: str
-    default: bool = Field(description="Whether requests get it that name no model and no version")
+    default: bool = Field(description="Whether requests that name no model go to this model")
+    share: float = Field(description="Part of the model's requests without a version that it gets")
+    shadow: bool = Field(description="Whether it sees images only so that answers are compared")
 
 
 class ModelList(BaseModel):

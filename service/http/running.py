@@ -1,13 +1,18 @@
 """The parts that answer requests, all built once, before the first request."""
 
 from dataclasses import dataclass
+from functools import partial
 
-from service.build import ModelMaker, image_memory, make_pipeline
+from service.build import ModelMaker, image_memory, load_engine, make_pipeline, warm_the_rest
 from service.engine.base import Engine
 from service.http.access.keys import ApiKeys
 from service.http.bodies.memory import BodyMemory
 from service.http.sending import AnswerMemory
-from service.models.catalog import Catalog
+from service.models.changing import Models
+from service.models.following import Following
+from service.models.repository import ModelFile
+from service.models.shared_state import StateFile
+from service.models.stock import Stock
 from service.observe.gpus import watch_gpus
 from service.observe.metrics import Metrics
 from service.pipeline.health import Health
@@ -26,6 +31,7 @@ class Running:
         models: The models by name and version.
         pipeline: The queue and the threads that all models share.
         health: Whether the server should get new work.
+        following: Has the models follow their files.
         keys: The API keys, one of which some routes require.
         bodies: The memory of all request bodies.
         unread: The memory of all long answers that wait for their clients.
@@ -33,9 +39,10 @@ class Running:
 
     settings: Settings
     metrics: Metrics
-    models: Catalog
+    models: Models
     pipeline: SharedPipeline
     health: Health
+    following: Following
     keys: ApiKeys
     bodies: BodyMemory
     unread: AnswerMemory
@@ -50,10 +57,14 @@ class Running:
         """Start all threads, and try one inference before anyone can call the server ready."""
         self.pipeline.start()
         await self.health.start()
+        self.models.warm_default()
+        self.following.start()
 
     async def stop(self) -> None:
         """Finish accepted work, then end every task and thread."""
         self.health.stop()
+        await self.following.stop()
+        await self.models.stop()
         await self.pipeline.stop()
 
 
@@ -63,6 +74,7 @@ def assemble(
     engine: Engine,
     loads: WorkerLoads | None,
     keys: ApiKeys,
+    file: ModelFile | None = None,
 ) -> Running:
     """Everything around a loaded engine; it still has to be started.
 
@@ -72,11 +84,24 @@ def assemble(
         engine: The engine that runs the default model.
         loads: The load of every worker, if the server has several.
         keys: The API keys.
+        file: The default model's file; None for an engine that has none.
     """
     pipeline = make_pipeline(settings, engine, metrics, loads)
     maker = ModelMaker(settings, pipeline, image_memory(settings, metrics), metrics)
-    models = Catalog(maker.serve(engine))
+    stock = Stock(
+        partial(load_engine, settings),
+        maker.serve,
+        pipeline,
+        metrics,
+        partial(warm_the_rest, settings),
+        settings.max_loaded_models,
+    )
+    first = maker.serve(engine, *((file.name, file.version) if file else ()))
+    stock.admit_first(first, file)
+    shared = None if metrics.folder is None else StateFile(metrics.folder)
+    models = Models(stock, first, settings.models if file else None, shared)
     health = Health(pipeline, lambda: models.default.detector, settings.ready_window_s)
+    following = Following(models, settings.model_poll_s, is_shared=shared is not None)
     if not engine.on_cpu:
         watch_gpus(metrics.registry)
     if not metrics.shared:
@@ -87,6 +112,7 @@ def assemble(
         models=models,
         pipeline=pipeline,
         health=health,
+        following=following,
         keys=keys,
         bodies=BodyMemory(settings.max_buffered_bytes),
         unread=AnswerMemory(settings.max_buffered_bytes // 4),

@@ -15,6 +15,7 @@ from prometheus_client import (
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from service.observe.loaded_models import LoadedModels
 from service.observe.process_group import ProcessGroupCollector
 
 M = TypeVar("M", bound=MetricWrapperBase)
@@ -51,12 +52,14 @@ class Metrics:
         self._own = self.registry if folder is None else None
         self._define_requests()
         self._define_engine()
+        self._define_models()
         self._define_server()
         PlatformCollector(registry=self.registry)
         if folder is None:
             ProcessCollector(registry=self.registry)
         else:
-            MultiProcessCollector(self.registry, str(folder))  # type: ignore[no-untyped-call]
+            values = MultiProcessCollector(None, str(folder))  # type: ignore[no-untyped-call]
+            self.registry.register(LoadedModels(values))
             self.registry.register(ProcessGroupCollector(folder))
 
     def _define_requests(self) -> None:
@@ -123,6 +126,43 @@ class Metrics:
             OF_MODEL,
         )
 
+    def _define_models(self) -> None:
+        self.model_loads = self._counter(
+            "yolox_model_loads", "Loads of a model, by outcome.", ("outcome", *OF_MODEL)
+        )
+        self.shadow_images = self._counter(
+            "yolox_shadow_images",
+            "Images that a shadow version was to see, by outcome.",
+            ("outcome", *OF_MODEL),
+        )
+        self.shadow_boxes = self._counter(
+            "yolox_shadow_boxes",
+            "Boxes of a shadow version and of the serving one, by how they compare.",
+            ("outcome", *OF_MODEL),
+        )
+        self.shadow_duration = self._histogram(
+            "yolox_shadow_duration_seconds",
+            "Time of a compared image without waiting, in the serving version and in the shadow.",
+            SECONDS,
+            ("of", *OF_MODEL),
+        )
+
+    def forget_model(self, model: str, version: str) -> None:
+        """Drop every series of a version that is no longer loaded.
+
+        Processes that share their metrics say so, and no process tells the series then.
+        """
+        for metric in self._of_models():
+            if self.shared and isinstance(metric, Gauge):
+                _zero(metric, model, version)
+            elif not self.shared:
+                metric.remove_by_labels({"model": model, "version": version})
+            metric.labels.cache_clear()  # type: ignore[attr-defined]
+
+    def _of_models(self) -> list[MetricWrapperBase]:
+        metrics = [each for each in vars(self).values() if isinstance(each, MetricWrapperBase)]
+        return [each for each in metrics if set(OF_MODEL) <= set(each._labelnames)]  # noqa: SLF001
+
     def _define_server(self) -> None:
         self.connections = self._gauge("yolox_connections", "Open connections.", "livesum")
         self.connections_dropped = self._counter(
@@ -158,3 +198,11 @@ def _quick(metric: M) -> M:
     """Cache the labelled children: they are few and permanent, and every request looks them up."""
     metric.labels = cache(metric.labels)  # type: ignore[method-assign]
     return metric
+
+
+def _zero(gauge: Gauge, model: str, version: str) -> None:
+    """Set every series of a version to 0: a file of values that processes share only grows."""
+    for family in gauge.collect():
+        for sample in family.samples:
+            if (sample.labels["model"], sample.labels["version"]) == (model, version):
+                gauge.labels(**sample.labels).set(0)

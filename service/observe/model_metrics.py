@@ -55,3 +55,15 @@ class ModelMetrics:
             counter = self._metrics.detections.labels(class_name, *self._of)
             self._detections[class_name] = counter
         counter.inc(boxes)
+
+    def shadow_image(self, outcome: str) -> None:
+        """Count an image that this version was to see as a shadow."""
+        self._metrics.shadow_images.labels(outcome, *self._of).inc()
+
+    def shadow_boxes(self, outcome: str, boxes: int) -> None:
+        """Count boxes of this version as a shadow, and of the serving one, by how they compare."""
+        self._metrics.shadow_boxes.labels(outcome, *self._of).inc(boxes)
+
+    def shadow_duration(self, of: str, seconds: float) -> None:
+        """Note the time of a compared image in the serving version or in this one."""
+        self._metrics.shadow_duration.labels(of, *self._of).observe(seconds)

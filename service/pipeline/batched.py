@@ -81,7 +81,7 @@ class NetworkRunner:
         chooses = not any(item.work.needs_all_rows for item in items)
         if chooses and isinstance(engine, ChoosingEngine):
             return engine.infer_candidates(tensors, [item.work.threshold for item in items])
-        return [ImageRows(raw) for raw in engine.infer(tensors, width)]
+        return [ImageRows(raw) for raw in engine.infer(tensors, items[0].model.span(width))]
 
 
 async def _timed(pool: ThreadPool, work: Callable[[], T]) -> tuple[T, float]:

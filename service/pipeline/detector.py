@@ -60,7 +60,7 @@ class Detector:
     ) -> None:
         self.contract: ModelContract = model.stages.contract
         self.on_found: Callable[[ImageTask, DetectedImage], None] | None = None
-        self._model = model
+        self.model = model
         self._pipeline = pipeline
         self._metrics = metrics
         self._grey_file = _grey_image(self.contract)
@@ -69,16 +69,16 @@ class Detector:
     @property
     def last_success(self) -> float | None:
         """`time.monotonic()` when a batch last succeeded, or None."""
-        return self._model.queued.last_success
+        return self.model.queued.last_success
 
     @property
     def is_failing(self) -> bool:
         """Whether the last batch or the last probe failed."""
-        return self._is_broken or self._model.queued.failures_in_a_row > 0
+        return self._is_broken or self.model.queued.failures_in_a_row > 0
 
     def broken_reason(self) -> str | None:
         """Why the model should get no new work, or None."""
-        failed = self._model.queued.failures_in_a_row
+        failed = self.model.queued.failures_in_a_row
         if failed >= FAILURES_UNTIL_UNREADY:
             return f"the last {failed} batches failed"
         if self._is_broken:
@@ -180,7 +180,7 @@ class Detector:
         try:
             if before is not None:
                 await before()
-            result = await self._pipeline.run.detect(permit, Job(self._model, task), deadline)
+            result = await self._pipeline.run.detect(permit, Job(self.model, task), deadline)
             self._count(result.detections, result.seconds)
             if self.on_found is not None:
                 self.on_found(task, result)
@@ -219,7 +219,7 @@ class Detector:
         task = ImageTask(self._grey_file, DetectionOptions())
         try:
             with self._pipeline.admit_image() as permit:
-                await self._pipeline.run.detect(permit, Job(self._model, task), deadline)
+                await self._pipeline.run.detect(permit, Job(self.model, task), deadline)
         except ServiceError as error:
             self._is_broken = isinstance(error, NotFiniteError)
             log.warning("probe failed", detail=error.detail)

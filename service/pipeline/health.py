@@ -66,14 +66,15 @@ class Health:
                     await suspicion.wait()
             is_suspect = suspicion.is_set()
             suspicion.clear()
-            detector = self._watched()
-            last = detector.last_success
-            stale = last is None or time.monotonic() - last > period
-            if stale or is_suspect or detector.is_failing:
-                # A model that is replaced meanwhile must not be kept by this task.
-                del detector
+            if is_suspect or self._is_in_doubt(period):
                 await self._probe()
                 await asyncio.sleep(min(period, PROBE_PAUSE_S))
+
+    def _is_in_doubt(self, period: float) -> bool:
+        # No local of the task above: it would keep a model that is replaced meanwhile.
+        detector = self._watched()
+        last = detector.last_success
+        return last is None or time.monotonic() - last > period or detector.is_failing
 
     async def _probe(self) -> None:
         deadline = time.monotonic() + self._ready_window_s

@@ -24,6 +24,13 @@ class RunnableModel:
     stages: Stages
     queued: QueuedModel
 
+    def span(self, width: int) -> int:
+        """The span of a call in a number of slots: that of all, or one where the engine has none.
+
+        Engines of different kinds have different spans.
+        """
+        return width if width == 1 or width in self.engine.spans else 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job(Generic[Work]):

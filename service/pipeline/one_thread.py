@@ -64,7 +64,7 @@ def _run(model: RunnableModel, task: ImageTask, width: int) -> DetectedImage | E
     except Exception as error:  # noqa: BLE001 - the image's fault, not the model's
         return error
     decoded = time.monotonic()
-    (raw,) = model.engine.infer([prepared.tensor], width)
+    (raw,) = model.engine.infer([prepared.tensor], model.span(width))
     inferred = time.monotonic()
     seconds = StageSeconds(decode=decoded - began, inference=inferred - decoded)
     try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from service.build import (
     engine_instances,
@@ -18,7 +19,6 @@ from service.build import (
     spans_of_engine,
     threads_of_engine,
     warm_the_rest,
-    warming_the_rest,
 )
 from service.core.contract import ModelContract
 from service.core.letterbox import fit_to_model, likely_sizes, promised_sizes
@@ -27,6 +27,7 @@ from service.engine.base import CPU, CUDA, TENSORRT
 from service.engine.onnx_cpu import OnnxCpuEngine
 from service.engine.onnx_gpu import OnnxGpuEngine
 from service.errors import StartupError
+from service.http.app import create_app
 from service.pipeline.stages import ImageSource
 from service.settings import Settings
 from support.engines import CONTRACT, CpuEngine, FakeEngine
@@ -142,12 +143,10 @@ def test_a_size_that_cannot_be_warmed_ends_the_warming_and_not_the_server(
     settings = Settings(model=dynamic_model(tmp_path), letterbox="rectangle")
     engine = ColdEngine(loaded(dynamic_model(tmp_path)).contract, fails=True)
 
-    async def serve() -> None:
-        async with warming_the_rest(settings, engine):
-            while len(engine.warmed) < 1:
-                await asyncio.sleep(0)
-
-    asyncio.run(serve())
+    with TestClient(create_app(settings, engine)) as client:
+        while len(engine.warmed) < 1:
+            time.sleep(0.01)
+        assert client.get("/health/live").status_code == 200
     asyncio.run(warm_the_rest(settings, engine))
     assert "an input size cannot be warmed" in capsys.readouterr().err
 

@@ -35,7 +35,7 @@ class OneModel:
     @property
     def queued(self) -> QueuedModel:
         """The model as the queue sees it."""
-        return self.detector._model.queued
+        return self.detector.model.queued
 
     async def start(self) -> None:
         self.pipeline.start()

@@ -8,6 +8,7 @@ from service.errors import (
     ForbiddenError,
     MalformedRequestError,
     MethodNotAllowedError,
+    ModelInUseError,
     NotFoundError,
     NotReadyError,
     ServiceError,
@@ -34,6 +35,10 @@ EXAMPLES: Final[dict[int, tuple[str, ServiceError]]] = {
     ),
     404: ("There is no such model or path", NotFoundError("there is no model 'yolo'")),
     405: ("This path takes other methods", MethodNotAllowedError("this path takes POST")),
+    409: (
+        "The model answers requests that name none",
+        ModelInUseError("to unload it, start the server with another default_model"),
+    ),
     413: ("Body, images or pixels over the limit", TooLargeError("a request is too large")),
     500: ("A fault of the server's", ServiceError("an unexpected error")),
     503: (

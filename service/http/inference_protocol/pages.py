@@ -117,22 +117,21 @@ class ProtocolPages:
 
     async def model_ready(self, name: str) -> ModelReady:
         """A call of this model would be answered now."""
-        return await self._readiness(name)
+        return self._readiness(name)
 
     async def version_ready(self, name: str, version: str) -> ModelReady:
         """A call of this version would be answered now."""
-        return await self._readiness(name, version)
+        return self._readiness(name, version)
 
     async def _metadata(self, name: str, version: str | None = None) -> ModelMetadata:
         model = await find(self._running, name, version)
         return model_metadata(model, versions_of(self._running, name))
 
-    async def _readiness(self, name: str, version: str | None = None) -> ModelReady:
-        model = await find(self._running, name, version)
-        reason = unready_reason(self._running, model)
+    def _readiness(self, name: str, version: str | None = None) -> ModelReady:
+        reason = unready_reason(self._running, name, version)
         if reason is not None:
             raise NotReadyError(reason, retry_after_s=1)
-        return ModelReady(name=model.name, ready=True)
+        return ModelReady(name=name, ready=True)
 
 
 def _health(path: str, endpoint: Callable[..., Any], operation: str) -> APIRoute:

@@ -99,4 +99,4 @@ class RepositoryPages:
 
 
 def _of_repository() -> dict[int | str, dict[str, Any]]:
-    return success("Done") | errors(400, 401, 403, 413, 503)
+    return success("Done") | errors(400, 401, 403, 409, 413, 503)

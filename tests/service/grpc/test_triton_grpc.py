@@ -278,7 +278,7 @@ def test_the_repository(client: Any) -> None:
         ("tiny", "1", "READY")
     ]
     client.load_model("tiny", headers=REPOSITORY)
-    with pytest.raises(InferenceServerException, match="stays loaded"):
+    with pytest.raises(InferenceServerException, match="name no model"):
         client.unload_model("tiny", headers=REPOSITORY)
     with pytest.raises(InferenceServerException, match="API-Key"):
         client.load_model("tiny", headers=KEY)

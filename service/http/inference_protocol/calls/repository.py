@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, Field
 
-from service.errors import ForbiddenError, MalformedRequestError
+from service.errors import ForbiddenError
 from service.http.inference_protocol.calls.call import refuse_unknown
-from service.http.inference_protocol.calls.served import find
 from service.http.running import Running
 
 
@@ -62,19 +61,20 @@ class Repository:
         """Load a model, or look for new versions of it.
 
         Raises:
-            NotFoundError: There is no such model.
-            MalformedRequestError: A parameter is unknown, or the model cannot be loaded.
+            ModelNotFoundError: There is no such model.
+            ModelLoadError: Its newest version cannot be served; an older one serves on.
+            MalformedRequestError: A parameter is unknown.
         """
         refuse_unknown(parameters, (), "load")
-        await find(self._running, name, None)
+        await self._running.models.load(name)
 
     async def unload(self, name: str, parameters: Mapping[str, object]) -> None:
         """Unload a model.
 
         Raises:
-            NotFoundError: There is no such model.
-            MalformedRequestError: A parameter is unknown, or the model must stay.
+            ModelNotFoundError: There is no such model.
+            ModelInUseError: It answers the requests that name no model.
+            MalformedRequestError: A parameter is unknown.
         """
         refuse_unknown(parameters, ("unload_dependents",), "unload")
-        await find(self._running, name, None)
-        raise MalformedRequestError("the one model of this server stays loaded")
+        await self._running.models.unload(name)

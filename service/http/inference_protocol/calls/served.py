@@ -1,5 +1,6 @@
 """The models that calls name."""
 
+from service.errors import ModelLoadError
 from service.http.running import Running
 from service.models.served import ServedModel
 
@@ -14,6 +15,7 @@ async def find(running: Running, name: str, version: str | None) -> ServedModel:
 
     Raises:
         ModelNotFoundError: There is none.
+        ModelLoadError: There is, and it cannot be loaded.
     """
     return await running.models.get(name, version or None)
 
@@ -23,6 +25,14 @@ def versions_of(running: Running, name: str) -> list[str]:
     return [state.version for state in running.models.listing() if state.name == name]
 
 
-def unready_reason(running: Running, model: ServedModel) -> str | None:
-    """Why a call of this model would not be answered now, or None."""
+def unready_reason(running: Running, name: str, version: str | None) -> str | None:
+    """Why a call of this model would not be answered at once, or None.
+
+    Raises:
+        ModelNotFoundError: There is no such model.
+    """
+    try:
+        model = running.models.pick(name, version or None)
+    except ModelLoadError as error:
+        return error.detail
     return running.health.unready_reason() or model.detector.broken_reason()

@@ -435,7 +435,7 @@ def test_the_repository_has_a_key_of_its_own() -> None:
             client.post(f"{models}/fake/load", json={"parameters": {"config": "{}"}}), 400
         )
         assert error(client.post(f"{models}/none/load"), 404)
-        assert "stays loaded" in error(client.post(f"{models}/fake/unload"), 400)
+        assert "name no model" in error(client.post(f"{models}/fake/unload"), 409)
 
 
 def test_an_engine_that_leaves_out_rows_gives_all_where_they_are_asked_for() -> None:

@@ -1,7 +1,9 @@
 """NVIDIA's client of the protocol, with a real server."""
 
 import asyncio
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from support.client import boxes
 from support.model_files import dynamic_model
 from support.pictures import encode, photo_like
 from support.protocol_calls import DEFAULT
+from support.repositories import write_garbage, write_version
 from support.servers import Server
 
 KEY = {"X-API-Key": "s3cret"}
@@ -154,10 +157,40 @@ def test_the_repository(client: Any) -> None:
     index = client.get_model_repository_index(headers=dict(REPOSITORY))
     assert index == [{"name": "tiny", "version": "1", "state": "READY", "reason": ""}]
     client.load_model("tiny", headers=dict(REPOSITORY))
-    with pytest.raises(InferenceServerException, match="stays loaded"):
+    with pytest.raises(InferenceServerException, match="name no model"):
         client.unload_model("tiny", headers=dict(REPOSITORY))
     with pytest.raises(InferenceServerException, match="API-Key"):
         client.load_model("tiny", headers=key())
+
+
+def test_models_of_a_repository_are_loaded_and_unloaded(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        write_version(tmp_path, "first", version)
+    write_version(tmp_path, "second", "7", logit=4.0)
+    running = Server("--models", str(tmp_path), "--repository-key", "other")
+    try:
+        with triton.InferenceServerClient(running.url.removeprefix("http://")) as client:
+            while not client.is_model_ready("second"):
+                time.sleep(0.05)
+            assert client.get_model_metadata("first")["versions"] == ["1", "2"]
+            assert client.infer("second", [an_input()]).get_response()["model_version"] == "7"
+            assert client.infer("first", [an_input()]).get_response()["model_version"] == "2"
+            client.unload_model("second", headers=dict(REPOSITORY))
+            assert not client.is_model_ready("second")
+            with pytest.raises(InferenceServerException, match="unloaded"):
+                client.infer("second", [an_input()])
+            index = client.get_model_repository_index(headers=dict(REPOSITORY))
+            assert index[-1] == {
+                "name": "second", "version": "7", "state": "UNAVAILABLE", "reason": "unloaded",
+            }  # fmt: skip
+            client.load_model("second", headers=dict(REPOSITORY))
+            assert client.is_model_ready("second", "7")
+            write_garbage(tmp_path, "second", "8")
+            with pytest.raises(InferenceServerException, match="8"):
+                client.load_model("second", headers=dict(REPOSITORY))
+            assert client.infer("second", [an_input()]).get_response()["model_version"] == "7"
+    finally:
+        running.close()
 
 
 def test_the_client_for_asyncio(running: Server) -> None:
