@@ -133,9 +133,8 @@ def test_every_answer_has_its_headers_and_every_error_is_a_problem(document: Any
 
 def test_the_errors_of_detection_are_all_there(document: Any) -> None:
     known = {str(kind.status) for kind in subclasses(ServiceError)} | {"500"}
-    # Calls that change models may meet 409. Nobody reads the answer to a client that left; the
-    # others are about what no HTTP client sends, and about the questions that browsers ask before a
-    # request.
+    # Nobody reads the answer to a client that left, and 409 is about calls that change models; the
+    # others are about what no HTTP client sends, and what browsers ask before a request.
     others = {"403", "409", "499", "501", "505"}
     assert set(operations(document)["detect"]["responses"]) == (known - others) | {"200"}
 
