@@ -4,8 +4,9 @@
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
 # make walk    list the files that a request goes through, in order
 # make test-more   run the tests that take long: browser, balancers, the API as generated tools see it
+# make docs    build the documentation as a site in build/site, and check its links
 # make openapi   write docs/openapi.json anew, after a change of routes, options or answers
-# make check   check format, lint, types and import contracts, and run the tests, as CI does
+# make check   check format, lint, types and import contracts, build the documentation and run the tests, as CI does
 # make qa-short   the same trials as make qa, in about a minute
 # make qa      the trials: hostile input, slow clients, kills, rolling restarts, soak (ten minutes; a table)
 # make fix     let the tools fix what they can
@@ -38,7 +39,7 @@ PROMETHEUS := $(VENV)/prometheus/usr/bin/promtool
 CHROMIUM := $(VENV)/chromium/usr/lib/chromium/chromium-headless-shell
 BALANCERS := $(VENV)/balancers/usr/sbin/haproxy
 
-.PHONY: serve test test-more train-demo walk openapi qa qa-short check lint fix clean
+.PHONY: serve test test-more train-demo walk openapi docs qa qa-short check lint fix clean
 .NOTPARALLEL:
 
 serve: $(SERVE_STAMP)
@@ -70,13 +71,16 @@ openapi: $(DEV_STAMP)
 	YOLOX_DEVICE=cpu $(BIN)/python -m service.http.openapi > docs/openapi.json.new
 	mv docs/openapi.json.new docs/openapi.json
 
+docs: $(DEV_STAMP)
+	$(BIN)/python docs/site/build.py
+
 qa: $(DEV_STAMP) $(BALANCERS)
 	$(BIN)/python -m benchmarks.qa
 
 qa-short: $(DEV_STAMP) $(BALANCERS)
 	$(BIN)/python -m benchmarks.qa --short
 
-check: lint test
+check: lint docs test
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ COPY pyproject.toml constraints.txt docker/requirements.py ./
 RUN python requirements.py train fetch evaluate cpu > requirements.txt \
  && pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt \
       ${EXTRA_INDEX_URL:+--extra-index-url "${EXTRA_INDEX_URL}"} -r requirements.txt
-COPY README.md LICENSE ./
+COPY hatch_build.py README.md LICENSE ./
 COPY service service
 COPY model_export model_export
 RUN pip install --no-deps --target /opt/app .

@@ -16,7 +16,7 @@ COPY pyproject.toml constraints.txt docker/requirements.py docker/trim.py ./
 RUN python requirements.py "${FLAVOUR}" > requirements.txt \
  && pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt -r requirements.txt \
  && python trim.py /opt/venv/lib/python3*/site-packages
-COPY README.md LICENSE ./
+COPY hatch_build.py README.md LICENSE ./
 COPY service service
 COPY model_export model_export
 RUN pip install --no-deps --target /opt/app .
