@@ -27,22 +27,10 @@ SITE = BUILD / "site"
 DIAGRAMS = BUILD / "diagrams"
 
 # Where pages are; other folders may hold virtual environments and the Markdown of packages.
-PATTERNS = (
-    "*.md",
-    *(
-        f"{folder}/**/*.md"
-        for folder in (
-            "benchmarks",
-            "deploy",
-            "docker",
-            "docs",
-            "examples",
-            "model_export",
-            "service",
-        )
-    ),
-)
+FOLDERS = "benchmarks deploy docker docs examples model_export service tests"
+PATTERNS = ("*.md", *(f"{folder}/**/*.md" for folder in FOLDERS.split()))
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")
+FOLDER_LINK = re.compile(r"\[([^\[\]]*)\]\((?!\w+:)([^)#\s]+/)\)")
 MERMAID = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # An entry of the navigation: a title with a page, or with entries below it.
@@ -76,8 +64,9 @@ def gather() -> None:
             page = PAGES / path.relative_to(ROOT)
             page.parent.mkdir(parents=True, exist_ok=True)
             text = path.read_text(encoding="utf-8")
-            page.write_text(MERMAID.sub(partial(picture, page), text), "utf-8")
             copy_linked(path, text)
+            text = MERMAID.sub(partial(picture, page), text)
+            page.write_text(FOLDER_LINK.sub(partial(link_of_folder, path), text), "utf-8")
 
 
 def copy_linked(path: Path, text: str) -> None:
@@ -90,6 +79,13 @@ def copy_linked(path: Path, text: str) -> None:
             shutil.copy(file, copy)
 
 
+def link_of_folder(path: Path, link: re.Match[str]) -> str:
+    """A page's link to a folder: it leads to the README there, or becomes plain text."""
+    text, folder = link.groups()
+    has_readme = (path.parent / unquote(folder) / "README.md").is_file()
+    return f"[{text}]({folder}README.md)" if has_readme else text
+
+
 def picture(page: Path, fence: re.Match[str]) -> str:
     """Draw a Mermaid diagram beside its page; gives the Markdown that shows it."""
     diagram = fence[1]
@@ -99,7 +95,7 @@ def picture(page: Path, fence: re.Match[str]) -> str:
         DIAGRAMS.mkdir(parents=True, exist_ok=True)
         mermaidx.render(diagram).save(str(drawn))
     shutil.copy(drawn, page.parent / name)
-    return f"![Diagram]({name})"
+    return f'![Diagram]({name}){{ style="max-height: 40rem" }}'
 
 
 def existing(entries: list[Entry]) -> Iterator[Entry]:
