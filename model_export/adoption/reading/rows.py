@@ -180,7 +180,20 @@ def row_readings(
             for each, distance in distances.items()
             if math.isfinite(distance) and distance <= nearest + AS_NEAR
         ]
-    return found
+    return _without_scores_as_boxes(found, tables)
+
+
+def _without_scores_as_boxes(
+    readings: list[RowReading], tables: Sequence[Floats]
+) -> list[RowReading]:
+    """Leave out raw boxes whose values are all of 0 to 1, as scores are, if there are others."""
+    others = [each for each in readings if not (each.is_raw and _are_scores(each, tables))]
+    return others or readings
+
+
+def _are_scores(reading: RowReading, tables: Sequence[Floats]) -> bool:
+    boxes = [table[:, reading.columns("box")] for table in tables]
+    return all(bool(((each >= 0) & (each <= 1)).all()) for each in boxes)
 
 
 def _without_raw_if_decoded(
