@@ -219,6 +219,7 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
 async def _counted_as_serving(running: Running) -> AsyncIterator[None]:
     metrics = running.metrics
     metrics.workers.set(1)
+    metrics.workers_wanted.set(running.settings.workers)
     metrics.worker_starts.inc()
     report = asyncio.create_task(_report_readiness(running)) if metrics.shared else None
     yield

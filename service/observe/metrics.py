@@ -15,6 +15,7 @@ from prometheus_client import (
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from service.observe.container import ContainerCollector
 from service.observe.loaded_models import LoadedModels
 from service.observe.process_group import ProcessGroupCollector
 
@@ -55,6 +56,7 @@ class Metrics:
         self._define_models()
         self._define_server()
         PlatformCollector(registry=self.registry)
+        self.registry.register(ContainerCollector())
         if folder is None:
             ProcessCollector(registry=self.registry)
         else:
@@ -174,6 +176,9 @@ class Metrics:
             "yolox_ready", "1 while every process takes new work, else 0.", "livemin"
         )
         self.workers = self._gauge("yolox_workers", "Processes that serve.", "livesum")
+        self.workers_wanted = self._gauge(
+            "yolox_workers_wanted", "Processes that should serve: the setting.", "livemax"
+        )
         self.worker_starts = self._counter(
             "yolox_worker_starts", "Processes that began to serve, replacements included.", ()
         )
