@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from service.observe.light_structlog import load_structlog
 from service.process.hangup import hold_hangups
 
 
@@ -12,6 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "serve" in given[:1]:
         # From the first moment on, a hangup waits for a server that runs. The imports take seconds.
         hold_hangups()
+        load_structlog()
     from service.console import run  # noqa: PLC0415
     from yolox_serve.app import console_app  # noqa: PLC0415
 
