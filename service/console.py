@@ -39,7 +39,9 @@ def command_app(name: str, help_text: str | None = None) -> App:
         help=help_text,
         help_format="markdown",
         version=service.__version__,
-        default_parameter=Parameter(negative_iterable=(), show_default=_shown_default),
+        default_parameter=Parameter(
+            negative_iterable=(), show_default=_shown_default, allow_repeating=True
+        ),
         group_arguments=Group("Arguments", sort_key=-1),
         group_parameters=Group("Options", sort_key=0),
         suppress_keyboard_interrupt=False,

@@ -97,7 +97,7 @@ def parsed_by(parser: Callable[[str], object], metavar: str) -> Parameter:
     """An argument of one word that the parser turns into its value."""
 
     def convert(_: object, tokens: Sequence[Token]) -> object:
-        return parser(tokens[0].value)
+        return parser(tokens[-1].value)
 
     return Parameter(converter=convert, metavar=metavar, n_tokens=1)
 
