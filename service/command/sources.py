@@ -17,7 +17,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from service.settings import Settings, unknown_variables
+from service.settings import Settings
+from service.variables import unknown_variables
 
 ENV_FILE: Final = Path(".env")
 
