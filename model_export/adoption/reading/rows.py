@@ -186,9 +186,12 @@ def row_readings(
 def _without_scores_as_boxes(
     readings: list[RowReading], tables: Sequence[Floats]
 ) -> list[RowReading]:
-    """Leave out raw boxes whose values are all of 0 to 1, as scores are, if there are others."""
-    others = [each for each in readings if not (each.is_raw and _are_scores(each, tables))]
-    return others or readings
+    """Leave out unusual orders whose raw boxes are all of 0 to 1, as scores are."""
+    return [
+        each
+        for each in readings
+        if each.order == USUAL_ORDER or not (each.is_raw and _are_scores(each, tables))
+    ] or readings
 
 
 def _are_scores(reading: RowReading, tables: Sequence[Floats]) -> bool:
