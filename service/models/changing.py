@@ -118,6 +118,13 @@ class Models(Catalog):
                 if turn is not None:
                     turn.__exit__(None, None, None)
 
+    async def load_on_demand(self, key: Key, *, by_version: bool) -> LoadedModel:
+        """The same as the catalog's; the other processes learn which file it was."""
+        loaded = await super().load_on_demand(key, by_version=by_version)
+        if self._shared is not None:
+            await self.refresh()
+        return loaded
+
     def _note_calls(self, load: str | None, unload: str | None) -> None:
         if self._shared is not None:
             self.unloaded = set(self._shared.read().unloaded)
