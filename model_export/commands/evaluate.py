@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from model_export.commands.argument_types import fraction, gaussian_width, positive, size
-from model_export.data.class_names import read_class_names
+from model_export.commands.weights_kind import kind_of_weights, names_of_weights
 from model_export.errors import ModelExportError
 from model_export.measure.published_options import MEASURING
 from model_export.model.variants import HEAD_KINDS, VARIANTS, plain_variant, usual_size
@@ -111,16 +111,15 @@ def _detector(arguments: argparse.Namespace) -> Iterator["Detector"]:
 def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
     from model_export.measure.local_detector import checkpoint_detector  # noqa: PLC0415
 
-    if arguments.variant is None:
-        raise ModelExportError("--weights needs --variant, the network that the weights belong to")
-    side = usual_size(arguments.variant)
+    kind = kind_of_weights(arguments.weights, arguments.variant, arguments.head)
+    side = usual_size(kind.variant)
     height, width = arguments.size or (side, side)
     try:
         contract = ModelContract(
-            name=arguments.variant,
+            name=kind.variant,
             version="0",
             input=InputSpec("images", height, width, dynamic_size=True),
-            class_names=read_class_names(arguments.names),
+            class_names=names_of_weights(arguments.names, kind),
             box_coding=arguments.box_coding,
         )
     except ContractError as error:
@@ -128,8 +127,8 @@ def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
     options = DetectionOptions(**_options(arguments))
     return checkpoint_detector(
         arguments.weights,
-        arguments.variant,
-        arguments.head,
+        kind.variant,
+        kind.head,
         contract,
         options,
         arguments.letterbox,
@@ -138,12 +137,16 @@ def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
 
 def _add_weights_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--variant", type=plain_variant, choices=VARIANTS, help="the network of the weights"
+        "--variant",
+        type=plain_variant,
+        choices=VARIANTS,
+        help="the network (default: found out from the weights)",
     )
+    group.add_argument("--head", choices=HEAD_KINDS, help="(default: found out from the weights)")
     group.add_argument(
-        "--head", choices=HEAD_KINDS, default="decoupled", help="(default: decoupled)"
+        "--names",
+        help="`coco`, or a file of one name per line (default: COCO's if there are 80 classes)",
     )
-    group.add_argument("--names", default="coco", help="`coco`, or a file of one name per line")
     group.add_argument(
         "--size", type=size, metavar="N|HxW", help="height and width (default: the variant's)"
     )

@@ -16,7 +16,7 @@ from model_export.commands.contract_arguments import (
     provenance,
     recommended,
 )
-from model_export.data.class_names import COCO_CLASS_NAMES, read_class_names
+from model_export.commands.weights_kind import kind_of_weights, names_of_weights
 from model_export.errors import ModelExportError
 from model_export.model.variants import HEAD_KINDS, VARIANTS, plain_variant, usual_size
 from service.core.contract import (
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.output.is_dir():
         raise ModelExportError(f"cannot write {arguments.output}: it is a folder")
-    kind = _kind(arguments)
+    kind = kind_of_weights(arguments.weights, arguments.variant, arguments.head)
     contract = _contract(arguments, kind)
     model = build(kind.variant, contract.num_classes, kind.head)
     ignored = load_weights(model, arguments.weights)
@@ -89,23 +89,6 @@ def run(arguments: argparse.Namespace) -> None:
     sys.stderr.writelines(f"{difference}\n" for difference in differences)
     _warn_of_pixels(arguments.output, contract)
     sys.stdout.write(f"{arguments.output}\n")
-
-
-def _kind(arguments: argparse.Namespace) -> "Kind":
-    """The variant, head and classes of the weights; stated ones come first."""
-    from model_export.model.checkpoint import Kind, identify, read_state_dict, shapes_of  # noqa: PLC0415
-
-    if not arguments.weights.is_file():
-        raise ModelExportError(f"cannot read {arguments.weights}: there is no such file")
-    found = identify(shapes_of(read_state_dict(arguments.weights)))
-    if found is None and arguments.variant is None:
-        raise ModelExportError(
-            f"{arguments.weights} holds the weights of no model that is known here; if they are "
-            "those of one, say which with --variant, to see how they differ"
-        )
-    known = found or Kind(arguments.variant, "decoupled", 0)
-    variant = arguments.variant or known.variant
-    return Kind(variant, arguments.head or known.head, known.num_classes)
 
 
 def _warn_of_pixels(path: Path, contract: ModelContract) -> None:
@@ -166,19 +149,6 @@ def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _class_names(arguments: argparse.Namespace, kind: "Kind") -> tuple[str, ...]:
-    """The stated names; COCO's for weights of 80 classes, which is told."""
-    if arguments.names:
-        return read_class_names(arguments.names)
-    if kind.num_classes == len(COCO_CLASS_NAMES):
-        sys.stderr.write(f"the class names are taken to be COCO's {kind.num_classes}\n")
-        return COCO_CLASS_NAMES
-    raise ModelExportError(
-        f"the weights have {kind.num_classes or 'an unknown number of'} classes; add --names with "
-        "a file of one name per line"
-    )
-
-
 def _contract(arguments: argparse.Namespace, kind: "Kind") -> ModelContract:
     side = usual_size(kind.variant)
     height, width = arguments.size or (side, side)
@@ -195,7 +165,7 @@ def _contract(arguments: argparse.Namespace, kind: "Kind") -> ModelContract:
                 layout=LAYOUTS[arguments.input],
                 dtype=arguments.input,
             ),
-            class_names=_class_names(arguments, kind),
+            class_names=names_of_weights(arguments.names, kind),
             box_coding=arguments.box_coding,
             recommended=recommended(arguments),
             provenance=provenance(arguments),

@@ -15,6 +15,7 @@ from prometheus_client import (
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from service.observe.container import ContainerCollector
 from service.observe.loaded_models import LoadedModels
 from service.observe.process_group import ProcessGroupCollector
 
@@ -55,6 +56,7 @@ class Metrics:
         self._define_models()
         self._define_server()
         PlatformCollector(registry=self.registry)
+        self.registry.register(ContainerCollector())
         if folder is None:
             ProcessCollector(registry=self.registry)
         else:
@@ -70,7 +72,7 @@ class Metrics:
             "yolox_request_duration_seconds", "Time to answer a request.", SECONDS, ("endpoint",)
         )
         self.requests_in_flight = self._gauge(
-            "yolox_requests_in_flight", "Requests to /detect that are being answered.", "livesum"
+            "yolox_requests_in_flight", "Requests with images that are being answered.", "livesum"
         )
         self.stage_duration = self._histogram(
             "yolox_stage_duration_seconds",
@@ -174,6 +176,9 @@ class Metrics:
             "yolox_ready", "1 while every process takes new work, else 0.", "livemin"
         )
         self.workers = self._gauge("yolox_workers", "Processes that serve.", "livesum")
+        self.workers_wanted = self._gauge(
+            "yolox_workers_wanted", "Processes that should serve: the setting.", "livemax"
+        )
         self.worker_starts = self._counter(
             "yolox_worker_starts", "Processes that began to serve, replacements included.", ()
         )
