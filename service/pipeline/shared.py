@@ -1,4 +1,4 @@
-"""What all models share: admission, the queue and its threads, and the threads that draw."""
+"""The parts that all models share: admission, the queue and its threads, threads that draw."""
 
 import asyncio
 from dataclasses import replace
