@@ -18,6 +18,7 @@ RUN python requirements.py train fetch evaluate cpu > requirements.txt \
 COPY README.md LICENSE ./
 COPY service service
 COPY model_export model_export
+COPY yolox_client yolox_client
 RUN pip install --no-deps --target /opt/app .
 
 FROM ${PYTHON_IMAGE} AS model_export

@@ -19,6 +19,7 @@ RUN python requirements.py "${FLAVOUR}" > requirements.txt \
 COPY README.md LICENSE ./
 COPY service service
 COPY model_export model_export
+COPY yolox_client yolox_client
 RUN pip install --no-deps --target /opt/app .
 
 FROM build AS fetch-build
