@@ -27,8 +27,9 @@ MAX_FAILED_PROBES = 6
 UNIX_PEER = "unix"
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+")
 
-# Compose files and the commands of `model_export` read these from the same environment.
+# Compose files and other commands read these from the same environment.
 OTHER_VARIABLES = {
+    "YOLOX_CONFIG",
     "YOLOX_CPUS",
     "YOLOX_DATA",
     "YOLOX_EXPORT_MEMORY",
@@ -44,9 +45,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="YOLOX_",
         frozen=True,
-        cli_kebab_case=True,
-        cli_hide_none_type=True,
-        cli_prog_name="python -m service",
         # Containers mount secrets there: the file YOLOX_API_KEY holds the key.
         secrets_dir="/run/secrets" if Path("/run/secrets").is_dir() else None,
     )

@@ -193,8 +193,19 @@ def parsed(reply: Reply, read: Callable[[Any], T]) -> T:
         ) from error
 
 
+def results_in(body: Mapping[str, Any]) -> list[ImageResult]:
+    """The results in the JSON of an answer of `POST /detect`.
+
+    Raises:
+        LookupError, TypeError, ValueError: It is not one.
+    """
+    fields = body["model"]
+    model = ModelRef(str(fields["name"]), str(fields["version"]), str(fields["provider"]))
+    return [image_result(item, model, body["timing_ms"]) for item in body["results"]]
+
+
 def _results(reply: Reply, files: Sequence[ImageFile]) -> list[ImageResult]:
-    results = parsed(reply, _read_results)
+    results = parsed(reply, results_in)
     if len(results) != len(files):
         raise UnexpectedAnswerError(
             f"the server gave {len(results)} results for {len(files)} images"
@@ -203,12 +214,6 @@ def _results(reply: Reply, files: Sequence[ImageFile]) -> list[ImageResult]:
     return [
         replace(result, filename=file.filename) for result, file in zip(results, files, strict=True)
     ]
-
-
-def _read_results(body: Mapping[str, Any]) -> list[ImageResult]:
-    fields = body["model"]
-    model = ModelRef(str(fields["name"]), str(fields["version"]), str(fields["provider"]))
-    return [image_result(item, model, body["timing_ms"]) for item in body["results"]]
 
 
 def _concerns_images(problem: ProblemError) -> bool:

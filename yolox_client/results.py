@@ -1,4 +1,4 @@
-"""What was found in an image, and its way into other tools."""
+"""The detections of an image, and their way into other tools."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +56,7 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """What was found in one image, or why it could not be used.
+    """The detections of one image, or the reason why it could not be used.
 
     Attributes:
         filename: Name of the image, if it had one.
@@ -158,4 +158,5 @@ def _detection(found: Mapping[str, Any]) -> Detection:
         objectness=float(found["objectness"]),
         class_id=int(found["class_id"]),
         class_name=str(found["class_name"]),
+        track_id=found.get("track_id"),
     )
