@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yolox_client.coco import coco_dataset
 from yolox_client.errors import ProblemError, YoloxClientError, problem_of
+from yolox_client.label_studio import prediction
 from yolox_client.yolo import yolo_lines
 
 if TYPE_CHECKING:
@@ -106,6 +107,17 @@ class ImageResult:
             scores: Whether a line ends with the score; training data has none.
         """
         return yolo_lines(self.raise_for_error(), scores=scores)
+
+    def to_label_studio(
+        self, *, from_name: str = "label", to_name: str = "image"
+    ) -> dict[str, Any]:
+        """A prediction of Label Studio.
+
+        Args:
+            from_name: Name of the `RectangleLabels` tag in the labelling interface.
+            to_name: Name of its `Image` tag.
+        """
+        return prediction(self.raise_for_error(), from_name, to_name)
 
     def to_supervision(self) -> "supervision.Detections":
         """The detections as `supervision` has them; needs that package."""

@@ -70,7 +70,7 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class OutputChoice:
-    """What is written where."""
+    """The output, and its format."""
 
     format: Annotated[
         Format | None,

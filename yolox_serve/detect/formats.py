@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, Protocol, TextIO
 from urllib.parse import quote
 
-from yolox_client import Detection, ImageResult, coco
+from yolox_client import coco
+from yolox_client.label_studio import prediction
 from yolox_client.yolo import yolo_lines
 from yolox_serve.detect.records import Record, as_fields, as_line
 
@@ -170,34 +171,6 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _task(record: Record) -> dict[str, Any]:
-    regions = [_region(found, record.result) for found in record.result.detections]
-    scores = [found.score for found in record.result.detections]
-    prediction = {
-        "model_version": "yolox-serve",
-        "score": sum(scores) / len(scores) if scores else 0.0,
-        "result": regions,
-    }
+    predicted = prediction(record.result, "label", "image")
     address = f"/data/local-files/?d={quote(record.picture_name)}"
-    return {"data": {"image": address}, "predictions": [prediction]}
-
-
-def _region(found: Detection, image: ImageResult) -> dict[str, Any]:
-    x1, y1, x2, y2 = found.box
-    value = {
-        "x": 100 * x1 / image.width,
-        "y": 100 * y1 / image.height,
-        "width": 100 * (x2 - x1) / image.width,
-        "height": 100 * (y2 - y1) / image.height,
-        "rotation": 0,
-        "rectanglelabels": [found.class_name],
-    }
-    return {
-        "type": "rectanglelabels",
-        "from_name": "label",
-        "to_name": "image",
-        "original_width": image.width,
-        "original_height": image.height,
-        "image_rotation": 0,
-        "value": value,
-        "score": found.score,
-    }
+    return {"data": {"image": address}, "predictions": [predicted]}
