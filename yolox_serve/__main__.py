@@ -12,6 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "serve" in given[:1]:
         # From the first moment on, a hangup waits for a server that runs. The imports take seconds.
         hold_hangups()
+        import service.observe.light_structlog  # noqa: F401, PLC0415
     from service.console import run  # noqa: PLC0415
     from yolox_serve.app import console_app  # noqa: PLC0415
 

@@ -1,16 +1,21 @@
 """Arguments for training samples, shared by several commands."""
 
-import argparse
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Final
 
+from cyclopts import Group, Parameter
+
+from model_export.commands.argument_types import Natural, given_options
 from model_export.errors import ModelExportError
 from model_export.model.variants import Variant
 from model_export.samples.settings import Augmentation, augmentation_for
 from model_export.training.config import DrawnBarcodes
 
-# Argument to field of `Augmentation`.
+AUGMENTATION: Final = Group("Augmentation (unset: the variant's)", sort_key=20)
+SHARE: Final = Parameter(metavar="P")
+# Option to field of `Augmentation`.
 FIELDS: Final = {
     "mosaic": "mosaic_probability",
     "mixup": "mixup_probability",
@@ -23,63 +28,75 @@ FIELDS: Final = {
 }
 
 
-def add_augmentation_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the augmentation; the namespace lacks arguments that are not given."""
-    group = parser.add_argument_group(
-        "augmentation (default: the variant's)", argument_default=argparse.SUPPRESS
-    )
-    group.add_argument("--mosaic", type=float, metavar="P", help="share of mosaics, 0 to 1")
-    group.add_argument(
-        "--mixup",
-        type=float,
-        metavar="P",
-        help="share of mosaics with MixUp; not for drawn pictures",
-    )
-    group.add_argument(
-        "--affine",
-        type=float,
-        metavar="P",
-        help="share of other samples with the affine transform of mosaics",
-    )
-    group.add_argument(
-        "--rotation",
-        type=float,
-        metavar="DEG",
-        help="maximum rotation of mosaics and --affine samples, in degrees",
-    )
-    group.add_argument(
-        "--scale",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="minimum and maximum scale of mosaics and --affine samples",
-    )
-    group.add_argument("--flip", type=float, metavar="P", help="share mirrored left to right")
-    group.add_argument("--hsv", type=float, metavar="P", help="share whose colour is changed")
+@Parameter(name="*", group=AUGMENTATION)
+@dataclass(frozen=True)
+class AugmentationOptions:
+    """The options of augmentation that are given; the others are None."""
+
+    mosaic: Annotated[float | None, SHARE, Parameter(help="Share of mosaics, 0 to 1")] = None
+    mixup: Annotated[
+        float | None,
+        SHARE,
+        Parameter(help="Share of mosaics with MixUp; not for drawn pictures"),
+    ] = None
+    affine: Annotated[
+        float | None,
+        SHARE,
+        Parameter(help="Share of other samples with the affine transform of mosaics"),
+    ] = None
+    rotation: Annotated[
+        float | None,
+        Parameter(
+            metavar="DEG",
+            help="Maximum rotation of mosaics and --affine samples, in degrees",
+        ),
+    ] = None
+    scale: Annotated[
+        tuple[float, float] | None,
+        Parameter(
+            metavar="LOW HIGH",
+            help="Minimum and maximum scale of mosaics and --affine samples",
+        ),
+    ] = None
+    flip: Annotated[float | None, SHARE, Parameter(help="Share mirrored left to right")] = None
+    hsv: Annotated[float | None, SHARE, Parameter(help="Share whose colour is changed")] = None
 
 
-def augmentation(given: Mapping[str, Any], variant: Variant) -> Augmentation:
+@Parameter(name="*", group=AUGMENTATION)
+@dataclass(frozen=True)
+class TrainingAugmentationOptions(AugmentationOptions):
+    """Those of a training, whose sizes vary too."""
+
+    multiscale: Annotated[
+        Natural | None,
+        Parameter(help="Training sizes vary by up to N times 32 pixels; 0 for one size (unset: 5)"),
+    ] = None
+
+
+def augmentation(
+    given: AugmentationOptions, data: Sequence[Path | DrawnBarcodes], variant: Variant
+) -> Augmentation:
     """The variant's settings, overridden by the given ones.
 
     Raises:
         ModelExportError: A setting is invalid or would have no effect.
     """
-    changes = {FIELDS[name]: given[name] for name in FIELDS if name in given}
-    if "scale" in changes:
-        changes["scale"] = tuple(changes["scale"])
+    changes = {FIELDS[name]: value for name, value in given_options(given).items()}
     settings = replace(augmentation_for(variant), **changes)
-    _check_effect(given, settings)
+    _check_effect(given, data, settings)
     return settings
 
 
-def _check_effect(given: Mapping[str, Any], settings: Augmentation) -> None:
+def _check_effect(
+    given: AugmentationOptions, data: Sequence[Path | DrawnBarcodes], settings: Augmentation
+) -> None:
     mosaics = settings.mosaic_probability > 0
-    if given.get("mixup") and not mosaics:
+    if given.mixup and not mosaics:
         raise ModelExportError("--mixup does nothing without mosaics: see --mosaic")
-    if given.get("mixup") and any(isinstance(each, DrawnBarcodes) for each in given["data"]):
+    if given.mixup and any(isinstance(each, DrawnBarcodes) for each in data):
         raise ModelExportError(
             "--mixup needs pictures known to contain boxes; drawn pictures may have none"
         )
-    for name in ("rotation", "scale"):
-        if given.get(name) and not mosaics and not settings.affine_probability:
+    for name, value in (("rotation", given.rotation), ("scale", given.scale)):
+        if value and not mosaics and not settings.affine_probability:
             raise ModelExportError(f"--{name} does nothing without --mosaic or --affine above 0")

@@ -90,9 +90,9 @@ def _metavar(plain: object) -> str:
 
 
 def _text(_: object, tokens: Sequence[Token]) -> str:
-    return tokens[0].value
+    return tokens[-1].value
 
 
 def _path(_: object, tokens: Sequence[Token]) -> Path | None:
     """A path; an empty one is unset, not the current folder."""
-    return Path(tokens[0].value) if tokens[0].value else None
+    return Path(tokens[-1].value) if tokens[-1].value else None
