@@ -5,6 +5,7 @@ import functools
 import http.server
 import io
 import json
+import re
 import runpy
 import shutil
 import subprocess
@@ -69,6 +70,20 @@ def test_every_example_is_listed_and_tested() -> None:
         if path.suffix != ".pyc" and path.is_file():
             assert f"clients/{path.name}" in listed
             assert f'"{path.name}"' in tested
+
+
+def test_the_programs_of_the_documentation_run(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / "clients.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    for block in blocks:
+        exec(block.replace("http://127.0.0.1:8000", url), {"__name__": "__main__"})  # noqa: S102
+    printed = capsys.readouterr().out.splitlines()
+    assert len(blocks) == 2
+    assert printed[0].split()[0] in NAMES
+    assert any(line.startswith("street.jpg ") for line in printed)
 
 
 def test_photo(
