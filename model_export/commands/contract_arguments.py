@@ -11,7 +11,7 @@ from service.core.contract import ColorOrder, NmsMethod, Provenance, Recommended
 if TYPE_CHECKING:
     from model_export.graphs.pixel_values import PixelValues
 
-THRESHOLDS: Final = Group("Thresholds to recommend (none: the service's apply)", sort_key=50)
+THRESHOLDS: Final = Group("Thresholds to recommend", sort_key=50)
 PROVENANCE: Final = Group("Provenance, as free text", sort_key=51)
 LeastSide = Annotated[
     int | None,
@@ -26,7 +26,7 @@ Channels = tuple[float, float, float]
 @Parameter(name="*", group=THRESHOLDS)
 @dataclass(frozen=True)
 class RecommendedOptions:
-    """The thresholds that a model may recommend."""
+    """The thresholds that a model may recommend; those that are None are not stated."""
 
     confidence: Annotated[
         float | None, Parameter(metavar="P", help="Minimum confidence, 0 to 1")

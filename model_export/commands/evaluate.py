@@ -20,7 +20,7 @@ from model_export.commands.argument_types import (
     given_options,
 )
 from model_export.commands.reporting import command
-from model_export.data.class_names import read_class_names
+from model_export.commands.weights_kind import kind_of_weights, names_of_weights
 from model_export.errors import ModelExportError
 from model_export.measure.published_options import MEASURING
 from model_export.model.variants import HeadKind, usual_size
@@ -97,9 +97,18 @@ class OptionsToMeasure:
 class WeightsOptions:
     """The network that the weights belong to."""
 
-    variant: Annotated[Network | None, Parameter(help="The network of the weights")] = None
-    head: Annotated[HeadKind, Parameter(help="Its head")] = "decoupled"
-    names: Annotated[str, Parameter(help="`coco`, or a file of one name per line")] = "coco"
+    variant: Annotated[
+        Network | None, Parameter(help="The network (unset: found out from the weights)")
+    ] = None
+    head: Annotated[
+        HeadKind | None, Parameter(help="Its head (unset: found out from the weights)")
+    ] = None
+    names: Annotated[
+        str | None,
+        Parameter(
+            help="`coco`, or a file of one name per line (unset: COCO's if there are 80 classes)"
+        ),
+    ] = None
     size: Annotated[
         Size | None, Parameter(help="Height and width in pixels (unset: the variant's)")
     ] = None
@@ -198,23 +207,21 @@ def _checkpoint_detector(
 ) -> "Detector":
     from model_export.measure.local_detector import checkpoint_detector  # noqa: PLC0415
 
-    variant = network.variant
-    if variant is None:
-        raise ModelExportError("--weights needs --variant, the network that the weights belong to")
-    side = usual_size(variant)
+    kind = kind_of_weights(weights, network.variant, network.head)
+    side = usual_size(kind.variant)
     height, width = network.size or (side, side)
     try:
         contract = ModelContract(
-            name=variant,
+            name=kind.variant,
             version="0",
             input=InputSpec("images", height, width, dynamic_size=True),
-            class_names=read_class_names(network.names),
+            class_names=names_of_weights(network.names, kind),
             box_coding=network.box_coding,
         )
     except ContractError as error:
         raise ModelExportError(str(error)) from error
     return checkpoint_detector(
-        weights, variant, network.head, contract, options.for_detector(), letterbox
+        weights, kind.variant, kind.head, contract, options.for_detector(), letterbox
     )
 
 

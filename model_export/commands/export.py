@@ -17,7 +17,7 @@ from model_export.commands.contract_arguments import (
     pixel_values,
 )
 from model_export.commands.reporting import command
-from model_export.data.class_names import COCO_CLASS_NAMES, read_class_names
+from model_export.commands.weights_kind import kind_of_weights, names_of_weights
 from model_export.errors import ModelExportError, UsageError
 from model_export.model.variants import HeadKind, usual_size
 from service.core.contract import (
@@ -125,6 +125,8 @@ def run(
     of three, at the default size and at another. Quantise the file with care: plain static
     quantisation to 8 bits took YOLOX-nano from an AP of 0.299 to 0.184.
 
+    For thresholds that are not given the service's apply.
+
     Example: `yolox-serve export --weights yolox_nano.pth --output model.onnx`
     """
     if graph.half and graph.compact:
@@ -136,7 +138,7 @@ def run(
 
     if output.is_dir():
         raise ModelExportError(f"cannot write {output}: it is a folder")
-    kind = _kind(weights, model)
+    kind = kind_of_weights(weights, model.variant, model.head)
     contract = _contract(_Given(weights, model, graph, recommended, provenance), kind)
     network = build(kind.variant, contract.num_classes, kind.head)
     ignored = load_weights(network, weights)
@@ -155,22 +157,6 @@ def run(
     sys.stdout.write(f"{output}\n")
 
 
-def _kind(weights: Path, given: ModelOptions) -> "Kind":
-    """The variant, head and classes of the weights; stated ones come first."""
-    from model_export.model.checkpoint import Kind, identify, read_state_dict, shapes_of  # noqa: PLC0415
-
-    if not weights.is_file():
-        raise ModelExportError(f"cannot read {weights}: there is no such file")
-    found = identify(shapes_of(read_state_dict(weights)))
-    if found is None and given.variant is None:
-        raise ModelExportError(
-            f"{weights} holds the weights of no model that is known here; if they are "
-            "those of one, say which with --variant, to see how they differ"
-        )
-    known = found or Kind(given.variant or "nano", "decoupled", 0)
-    return Kind(given.variant or known.variant, given.head or known.head, known.num_classes)
-
-
 def _warn_of_pixels(path: Path, contract: ModelContract) -> None:
     """Weights that find objects on grey were most probably trained with other pixel values."""
     from model_export.adoption.trust import objects_on_grey  # noqa: PLC0415
@@ -182,19 +168,6 @@ def _warn_of_pixels(path: Path, contract: ModelContract) -> None:
             "whose pixel values are wrong; if it was trained with YOLOX 0.1.0 or --legacy, export "
             "it with --preprocessing legacy, else with --color, --value-range, --mean and --std\n"
         )
-
-
-def _class_names(stated: str | None, kind: "Kind") -> tuple[str, ...]:
-    """The stated names; COCO's for weights of 80 classes, which is told."""
-    if stated:
-        return read_class_names(stated)
-    if kind.num_classes == len(COCO_CLASS_NAMES):
-        sys.stderr.write(f"the class names are taken to be COCO's {kind.num_classes}\n")
-        return COCO_CLASS_NAMES
-    raise ModelExportError(
-        f"the weights have {kind.num_classes or 'an unknown number of'} classes; add --names with "
-        "a file of one name per line"
-    )
 
 
 def _contract(given: _Given, kind: "Kind") -> ModelContract:
@@ -214,7 +187,7 @@ def _contract(given: _Given, kind: "Kind") -> ModelContract:
                 layout=LAYOUTS[graph.input],
                 dtype=graph.input,
             ),
-            class_names=_class_names(model.names, kind),
+            class_names=names_of_weights(model.names, kind),
             box_coding=model.box_coding,
             recommended=given.recommended.contract_part(),
             provenance=given.provenance.contract_part(),

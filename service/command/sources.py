@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic_settings import (
     DotEnvSettingsSource,
@@ -16,7 +17,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from service.settings import Settings, unknown_variables
+from service.settings import Settings
+from service.variables import unknown_variables
 
 ENV_FILE: Final = Path(".env")
 
@@ -81,16 +83,13 @@ def unknown_names() -> dict[str, str | None]:
     Returns:
         For each the closest name of a setting, or None if none is close.
     """
-    return unknown_variables([*os.environ, *_env_file_source().env_vars])
-
-
-def _env_file_source() -> DotEnvSettingsSource:
-    return DotEnvSettingsSource(Settings, env_file=ENV_FILE, env_file_encoding="utf-8")
+    return unknown_variables([*os.environ, *dotenv_values(ENV_FILE)])
 
 
 def _env_file_values() -> dict[str, Any]:
     """Settings of the file; it may be that of compose, whose other variables are left out."""
-    return {n: value for n, value in _env_file_source()().items() if n in Settings.model_fields}
+    found = DotEnvSettingsSource(Settings, env_file=ENV_FILE, env_file_encoding="utf-8")()
+    return {name: value for name, value in found.items() if name in Settings.model_fields}
 
 
 def _toml_values(path: Path) -> dict[str, Any]:

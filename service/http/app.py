@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Scope
 
 from service import __version__
-from service.build import load_engine, warming_the_rest
+from service.build import load_first
 from service.engine.base import Engine
 from service.errors import ServiceError, StartupError
 from service.http.access.clients import Clients
@@ -26,6 +26,7 @@ from service.http.page.static import ABOUT
 from service.http.pages import Pages
 from service.http.problems import answer_error
 from service.http.running import Running, assemble
+from service.models.repository import ModelFile
 from service.observe.metrics import Metrics
 from service.queue.cpu_sharing import WorkerLoads
 from service.settings import Settings
@@ -43,6 +44,7 @@ def create_app(
     metrics: Metrics | None = None,
     loads: WorkerLoads | None = None,
     keys: ApiKeys | None = None,
+    file: ModelFile | None = None,
 ) -> "Application":
     """Build the application; it starts and stops with its lifespan.
 
@@ -53,6 +55,7 @@ def create_app(
         metrics: Where to count; by default metrics of this process alone.
         loads: The load of every worker, if the server has several.
         keys: The API keys; by default those that the settings name.
+        file: Where the engine's model lies, if it is from a file.
 
     Raises:
         StartupError: The engine cannot be loaded, or the file of the API keys not read.
@@ -60,8 +63,9 @@ def create_app(
     settings = settings or Settings()
     metrics = Metrics() if metrics is None else metrics
     keys = ApiKeys.of(settings) if keys is None else keys
-    engine = load_engine(settings) if engine is None else engine
-    return Application(assemble(settings, metrics, engine, loads, keys))
+    if engine is None:
+        file, engine = load_first(settings)
+    return Application(assemble(settings, metrics, engine, loads, keys, file))
 
 
 class Application(FastAPI):
@@ -115,7 +119,9 @@ class Application(FastAPI):
         """The OpenAPI document of this server, with its own limits."""
         if self.openapi_schema is None:
             running = self.running
-            self.openapi_schema = finish(super().openapi(), running.settings, running.defaults)
+            self.openapi_schema = finish(
+                super().openapi(), running.settings, running.models.default.defaults
+            )
         return self.openapi_schema
 
     def refusing(self, scope: Scope) -> ASGIApp | None:
@@ -126,7 +132,7 @@ class Application(FastAPI):
         """
         if (scope["path"], scope["method"]) != (DETECT, "POST") or self._is_extended():
             return None
-        refusal = self.running.detector.refusal()
+        refusal = self.running.pipeline.refusal()
         return None if refusal is None else self.exchange.refusing(refusal, self._detect_route)
 
     def rejecting(self, error: ServiceError) -> ASGIApp:
@@ -134,10 +140,10 @@ class Application(FastAPI):
         return self.exchange.refusing(error)
 
     def reload(self) -> None:
-        """Read again what may change while the server runs: the file of the API keys."""
+        """Read again what may change while the server runs: the models, and the API keys."""
+        self.running.following.refresh_soon()
         keys = self.running.keys
         if keys.file is None:
-            log.info("nothing to read again: SIGHUP concerns only api_key_file, which is unset")
             return
         try:
             keys.reload()
@@ -173,11 +179,10 @@ async def _answer_outside(_: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: Application) -> AsyncIterator[None]:
-    await app.running.detector.start()
     running = app.running
+    await running.start()
     async with (
         _counted_as_serving(running),
-        warming_the_rest(running.settings, running.engine),
         app.beside(),
     ):
         yield
@@ -188,6 +193,7 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
 async def _counted_as_serving(running: Running) -> AsyncIterator[None]:
     metrics = running.metrics
     metrics.workers.set(1)
+    metrics.workers_wanted.set(running.settings.workers)
     metrics.worker_starts.inc()
     report = asyncio.create_task(_report_readiness(running)) if metrics.shared else None
     yield
@@ -198,7 +204,7 @@ async def _counted_as_serving(running: Running) -> AsyncIterator[None]:
 async def _report_readiness(running: Running) -> None:
     """Write it down for the other processes, which cannot ask this one when they are scraped."""
     while True:
-        running.metrics.ready.set(float(running.detector.unready_reason() is None))
+        running.metrics.ready.set(float(running.health.unready_reason() is None))
         await asyncio.sleep(READINESS_REPORT_S)
 
 
@@ -206,7 +212,7 @@ async def _stopped(running: Running) -> bool:
     """Finish accepted work; False if an engine hangs, for nothing can end its thread."""
     try:
         async with asyncio.timeout(min(STOP_TIMEOUT_S, running.settings.shutdown_timeout_s)):
-            await running.detector.stop()
+            await running.stop()
     except TimeoutError:
         log.error("the engine did not stop in time; what it was running is lost")  # noqa: TRY400
         return False

@@ -19,7 +19,7 @@ from service.errors import (
     TooLargeError,
 )
 from service.http.accept import wanted_picture
-from service.http.access.note import NOTE, Note, model_label
+from service.http.access.note import NOTE, Note
 from service.http.answers import DetectResponse, answer_drawn, answer_found
 from service.http.bodies.coding import decompressed, is_compressed
 from service.http.bodies.json_form import read_json
@@ -54,7 +54,6 @@ class DetectRoute(KeyedRoute):
             DETECT,
             self._endpoint.detect,
             running.keys,
-            {"model": model_label(running.model.name, running.model.version)},
             methods=["POST"],
             response_model=DetectResponse | CocoResponse,
             responses=detect_answers(),
@@ -80,11 +79,10 @@ class Endpoint:
 
     def __init__(self, running: Running) -> None:
         self._running = running
-        self._detector = running.detector
         self._settings = running.settings
         self._limits = RequestLimits(
             images=running.settings.max_images_per_request,
-            detections=running.defaults.max_detections,
+            detections=running.settings.max_detections,
             timeout_ms=running.settings.request_timeout_ms,
         )
         self._memory = BodyMemory(running.settings.max_buffered_bytes)
@@ -101,7 +99,7 @@ class Endpoint:
         picture = wanted_picture(request.headers.get("accept", ""))
         with BodyLease(self._memory) as lease:
             async with Deadline(limit_s, query.timeout_ms) as deadline:
-                with self._detector.arrive():
+                with self._running.pipeline.arrive():
                     sources, options = await self._read(request, query, lease)
                 if options is not query:
                     deadline.set(options.timeout_ms)
@@ -161,8 +159,10 @@ class Endpoint:
         if picture is not None and len(sources) > 1:
             raise NotAcceptableError("a picture can show one image; ask for application/json")
         note["images"] = len(sources)
-        detector, options, layout = self._detector, self._running.defaults, PLAIN
-        names = detector.contract.class_names
+        model = await self._running.models.get(query.model, query.version)
+        note["model"] = model.label
+        detector, options, layout = model.detector, model.defaults, PLAIN
+        names = model.class_names
         if query.model_fields_set:
             options, layout = query.resolve(options, names), query.layout()
         if picture is not None:
@@ -173,9 +173,7 @@ class Endpoint:
             deadline.leave_to_images()
         outcomes = await detector.detect_all(sources, options, deadline.at)
         note["detections"] = sum(map(_boxes, outcomes))
-        answer = answer_found(
-            self._running.model, names, sources, outcomes, deadline.elapsed_s(), layout
-        )
+        answer = answer_found(model.ref, names, sources, outcomes, deadline.elapsed_s(), layout)
         if len(outcomes) > 1:
             self._count_refused(outcomes)
         return answer

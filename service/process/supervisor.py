@@ -79,7 +79,7 @@ class Supervisor:
     def __init__(self, settings: Settings, ports: Ports, folder: Path) -> None:
         self._places = range(settings.workers)
         self._drain_grace_s = settings.drain_grace_s
-        self._settings_json = _as_json(settings)
+        self._settings_json = settings_as_json(settings)
         self._ports = ports
         self._folder = folder
         WorkerLoads.create(folder / LOADS_FILE, settings.workers)
@@ -234,7 +234,7 @@ class Supervisor:
         write_process_ids(self._folder, processes)
 
 
-def _as_json(settings: Settings) -> bytes:
+def settings_as_json(settings: Settings) -> bytes:
     """Every setting, with its secrets, so that workers agree even after a file has changed."""
     return json.dumps(settings.model_dump(), default=_plain).encode()
 

@@ -69,7 +69,7 @@ class Question:
         values: The pixel values to choose from.
         photos: The user's photos, (h, w, 3) uint8 BGR.
         forms: The forms of boxes to choose from.
-        tolerates_grey: Accept a reading even if it finds objects on plain grey.
+        tolerates_grey: If every reading finds objects on plain grey, accept one all the same.
     """
 
     class_names: tuple[str, ...]
@@ -142,7 +142,10 @@ class Trial:
         key = hashlib.sha256(tensor.tobytes()).digest()
         if key not in self._outputs:
             self._outputs[key] = self.network.run_tensor(tensor)
-            self.progress(f"tried {len(self._outputs)} inputs of {self.size[0]}x{self.size[1]}")
+            self.progress(
+                f"trying pixel values and forms of boxes at {self.size[0]}x{self.size[1]}, run "
+                f"{len(self._outputs)}"
+            )
         return self._outputs[key]
 
 
@@ -166,7 +169,9 @@ def choose_reading(
     trial = Trial(network, question, progress)
     first = first_pictures(trial.size, question.class_names)
     candidates = _readable(trial, arrangements, first[0])
-    calm = [each for each in candidates if each.grey <= MAX_ON_GREY or question.tolerates_grey]
+    calm = [each for each in candidates if each.grey <= MAX_ON_GREY]
+    if not calm and question.tolerates_grey:
+        calm = candidates
     if not calm:
         raise ModelExportError(_on_grey(candidates, question))
     photos = photo_pictures(question.photos, trial.size)
@@ -264,7 +269,10 @@ def _stated(tried: Sequence[Candidate], question: Question) -> Candidate:
 
 def _on_grey(candidates: Sequence[Candidate], question: Question) -> str:
     if not candidates:
-        return "the rows are not those of a YOLOX: no reading puts boxes about their own cells"
+        return (
+            "the model is no YOLOX: no reading puts boxes about their own cells, so they are "
+            "distances or offsets from anchors, as in FCOS, NanoDet or YOLOv5"
+        )
     seen = _seen(sorted(candidates, key=lambda each: each.grey), question)
     return (
         "every reading finds objects on plain grey, so none of them makes sense: "

@@ -107,6 +107,9 @@ def _show_defaults(
         **asdict(defaults),
         "timeout_ms": settings.request_timeout_ms,
         "classes": [],
+        # An option without a value counts as absent.
+        "model": "",
+        "version": "",
         "format": "json",
         "boxes": "xyxy",
         "normalized": False,

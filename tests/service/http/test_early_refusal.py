@@ -130,7 +130,7 @@ def test_the_application_says_what_it_refuses() -> None:
             return client.app.refusing(scope) is not None  # type: ignore[attr-defined]
 
         assert not refused("/detect")
-        client.app.running.detector.refuse_new()  # type: ignore[attr-defined]
+        client.app.running.pipeline.refuse_new()  # type: ignore[attr-defined]
         assert refused("/detect")
         assert not refused("/model")
 
@@ -147,7 +147,7 @@ def test_the_application_says_what_it_refuses() -> None:
 def test_a_refusal_says_why_to_those_who_may_know(headers: bytes, status: int, slug: str) -> None:
     head = b"POST /detect HTTP/1.1\r\nHost: x\r\n" + headers
     with serving(api_key="s3cret") as client:
-        client.app.running.detector.refuse_new()  # type: ignore[attr-defined]
+        client.app.running.pipeline.refuse_new()  # type: ignore[attr-defined]
         request = head + b"X-Request-ID: mine\r\nContent-Length: 90000\r\n\r\n" + b"x" * 90_000
         (answer,) = fed(request, app=client.app, refuses=client.app.refusing)
         counted = client.get("/metrics").text
