@@ -20,6 +20,8 @@ class Options(TypedDict, total=False):
         max_detections: Maximum number of boxes in an image.
         classes: Only these classes, by name or id.
         timeout_ms: Deadline of the request on the server, in milliseconds.
+        model: Name of the model, where the server has several.
+        version: Version of the model.
     """
 
     confidence: float
@@ -31,6 +33,8 @@ class Options(TypedDict, total=False):
     max_detections: int
     classes: Iterable[str | int]
     timeout_ms: int
+    model: str
+    version: str
 
 
 def as_query(options: Mapping[str, object]) -> list[tuple[str, str]]:

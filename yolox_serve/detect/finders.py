@@ -1,20 +1,21 @@
 """Where objects are found: by a model in this process, or by a server."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from starlette.datastructures import ImmutableMultiDict
 
-from service.build import default_options, load_engine, make_detector, warming_the_rest
+from service.build import ModelMaker, image_memory, load_first, make_pipeline, warm_the_rest
 from service.core.suppress import DetectionOptions
 from service.errors import ServiceError
-from service.http.answers import ModelRef, answer_found
+from service.http.answers import answer_found
 from service.http.options import read_options
+from service.models.served import ServedModel
 from service.observe.metrics import Metrics
-from service.pipeline.detector import Detector
 from service.pipeline.stages import ImageSource
 from service.settings import Settings
 from yolox_client import ImageResult
@@ -49,16 +50,14 @@ class LocalFinder:
     """Runs the server's own pipeline in this process.
 
     Args:
-        detector: A detector that has been started.
-        model: The model as answers name it.
+        model: The model, whose pipeline has been started.
         options: Thresholds, suppression and classes.
     """
 
     batch = 1
 
-    def __init__(self, detector: Detector, model: ModelRef, options: DetectionOptions) -> None:
-        self.class_names = detector.contract.class_names
-        self._detector = detector
+    def __init__(self, model: ServedModel, options: DetectionOptions) -> None:
+        self.class_names = model.class_names
         self._model = model
         self._options = options
 
@@ -66,7 +65,7 @@ class LocalFinder:
         """The result of each image file, as the server would answer it."""
         deadline = time.monotonic() + IMAGE_S
         sources = [ImageSource(image) for image in images]
-        outcomes = await self._detector.detect_all(sources, self._options, deadline)
+        outcomes = await self._model.detector.detect_all(sources, self._options, deadline)
         results: list[ImageResult] = []
         for source, outcome in zip(sources, outcomes, strict=True):
             if isinstance(outcome, ServiceError):
@@ -74,7 +73,7 @@ class LocalFinder:
                 problem = problem_of(described, outcome.status)
                 results.append(ImageResult(None, 0, 0, error=problem))
             else:
-                answer = answer_found(self._model, self.class_names, [source], [outcome], 0.0)
+                answer = answer_found(self._model.ref, self.class_names, [source], [outcome], 0.0)
                 results += results_in(json.loads(bytes(answer.body)))
         return results
 
@@ -115,17 +114,21 @@ async def local_finder(settings: Settings, options: Options) -> AsyncIterator[Lo
         ServiceError: An option does not fit the model.
     """
     asked = read_options(ImmutableMultiDict(as_query(options)))
-    engine = load_engine(settings)
-    contract = engine.contract
-    resolved = asked.resolve(default_options(settings, contract), contract.class_names)
-    detector = make_detector(settings, engine, Metrics())
-    model = ModelRef(name=contract.name, version=contract.version, provider=engine.provider)
-    await detector.start()
+    file, engine = load_first(settings)
+    metrics = Metrics()
+    pipeline = make_pipeline(settings, engine, metrics)
+    maker = ModelMaker(settings, pipeline, image_memory(settings, metrics), metrics)
+    model = maker.serve(engine, file.name, file.version)
+    options_here = asked.resolve(model.defaults, model.class_names)
+    pipeline.start()
+    warming = asyncio.create_task(warm_the_rest(settings, engine))
     try:
-        async with warming_the_rest(settings, engine):
-            yield LocalFinder(detector, model, resolved)
+        yield LocalFinder(model, options_here)
     finally:
-        await detector.stop()
+        warming.cancel()
+        with suppress(asyncio.CancelledError):
+            await warming
+        await pipeline.stop()
 
 
 @asynccontextmanager
