@@ -176,6 +176,18 @@ def test_a_server_that_is_not_there_ends_the_run(
     assert "no answer from http://127.0.0.1:9" in err
 
 
+def test_without_httpx2_a_server_cannot_be_asked(
+    detect: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("yolox_client.async_client", "yolox_client.client", "yolox_client.wire"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    assert detect(photos)[0] == 0
+    code, _, err = detect(photos, "--server", "http://127.0.0.1:9")
+    assert code == 1
+    assert "pip install 'yolox-serve[detect]'" in err
+
+
 def test_json_is_as_in_the_servers_answers(detect: Command, photos: Path) -> None:
     _, out, _ = detect(photos, "--format", "json")
     by_line = lines(detect(photos)[1])
@@ -273,13 +285,13 @@ def test_pictures_are_saved_with_boxes(detect: Command, photos: Path) -> None:
         assert (np.asarray(before) != np.asarray(after)).any()
 
 
-def test_a_run_that_broke_off_goes_on(detect: Command, photos: Path) -> None:
+def test_a_run_that_broke_off_goes_on(detect: Command, photos: Path, model: Path) -> None:
     detect(photos, "--output", "whole.jsonl")
     whole = Path("whole.jsonl").read_text()
     unfinished = Path("out.jsonl.unfinished.jsonl")
     detect("photos", "--output", "out.jsonl")
     assert not unfinished.exists()
-    job = {"format": "jsonl", "every": 1, "server": None, "model": "", "options": {}}
+    job = {"format": "jsonl", "every": 1, "server": None, "model": str(model), "options": {}}
     first, second, _ = whole.splitlines()
     marked = json.loads(first) | {"width": 999}
     torn = second[:40]
@@ -342,10 +354,10 @@ def test_frames_become_pictures_and_a_video(detect: Command, video: Path) -> Non
     assert json.loads(out)["images"][1]["file_name"] == "clip_000003.jpg"
 
 
-def test_a_video_goes_on_where_it_broke_off(detect: Command, video: Path) -> None:
+def test_a_video_goes_on_where_it_broke_off(detect: Command, video: Path, model: Path) -> None:
     detect("clip.avi", "--output", "whole.jsonl")
     whole = Path("whole.jsonl").read_text()
-    job = {"format": "jsonl", "every": 1, "server": None, "model": "", "options": {}}
+    job = {"format": "jsonl", "every": 1, "server": None, "model": str(model), "options": {}}
     begun = "\n".join([json.dumps(job), *whole.splitlines()[:4], ""])
     Path("out.jsonl.unfinished.jsonl").write_text(begun)
     assert detect("clip.avi", "--output", "out.jsonl", "--resume")[0] == 0

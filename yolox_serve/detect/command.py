@@ -157,12 +157,15 @@ def detect(
     try:
         _check_words(source)
         sources = find_sources(source, sys.stdin)
-        job = _job(sources, where, out, video, _options(options))
         settings = _settings(where)
+        job = _job(sources, where, out, video, _described(where, settings, options))
         return asyncio.run(_run(job, settings, where, _options(options)))
     except (SourceError, WrongSettingError, ValueError) as error:
         print_error(str(error))
         return WRONG_USAGE
+    except ModuleNotFoundError as error:
+        print_error(f"this needs the extra detect: pip install 'yolox-serve[detect]' ({error})")
+        return FAILED
     except (StartupError, ServiceError, YoloxClientError, OSError) as error:
         return _failed(error)
 
@@ -223,6 +226,12 @@ def _settings(where: ModelChoice) -> Settings:
     return read_settings({name: value for name, value in asked.items() if value is not None})
 
 
+def _described(where: ModelChoice, settings: Settings, options: FindingChoice) -> dict[str, object]:
+    """Whatever decides which boxes are found; a resumed run must have the same."""
+    model = None if where.server else str(settings.model or "")
+    return {"server": where.server, "model": model, "options": dict(_options(options))}
+
+
 def _options(options: FindingChoice) -> Options:
     """The options that are given."""
     given = {name: value for name, value in vars(options).items() if value is not None}
@@ -236,7 +245,7 @@ def _job(
     where: ModelChoice,
     out: OutputChoice,
     video: VideoChoice,
-    options: Options,
+    described: dict[str, object],
 ) -> Job:
     """The job that the command line describes.
 
@@ -247,7 +256,6 @@ def _job(
     _check_output(sources, out, form)
     _check_video(sources, out, video)
     usual = REMOTE_CONCURRENCY if where.server else 2 * usable_cpus()
-    described = {"server": where.server, "model": str(where.model or ""), "options": dict(options)}
     return Job(
         sources,
         form,

@@ -59,7 +59,7 @@ class Job:
     save_video: Path | None
     concurrency: int
     coding: FrameCoding
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
 
 
 class Run:
