@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.core.decode import Detections
-from service.imaging.colors import class_color, oklab, palette, text_color
-from service.imaging.draw import LabelStyle, draw_detections
-from service.imaging.labels import LabelPlaces
+from service.imaging.draw import draw_detections
+from yolox_client.drawing.boxes import LabelStyle
+from yolox_client.drawing.colors import class_color, oklab, palette, text_color
+from yolox_client.drawing.labels import LabelPlaces
 
 STOP_SIGN, CLOCK = 11, 74
 NAMES = tuple(f"class {number}" for number in range(80))
