@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, TypedDict
 
 ScoreBy = Literal["objectness", "joint"]
+Preset = Literal["article", "yolox"]
 NmsMethod = Literal["soft-mean", "soft-gaussian", "soft-linear", "hard", "none"]
 
 
@@ -11,6 +12,8 @@ class Options(TypedDict, total=False):
     """The options of `POST /detect`; an absent one takes the server's default.
 
     Attributes:
+        preset: Thresholds and suppression of the article or of YOLOX's own tools, in place of the
+            server's; other options still count.
         confidence: Minimum score to report, 0 to 1.
         score_by: Score by objectness alone, or times the class probability.
         nms: How overlapping boxes are pruned.
@@ -24,6 +27,7 @@ class Options(TypedDict, total=False):
         version: Version of the model.
     """
 
+    preset: Preset
     confidence: float
     score_by: ScoreBy
     nms: NmsMethod

@@ -33,6 +33,7 @@ class Detection:
         box: Its box.
         score: Its confidence, after suppression.
         objectness: Probability that there is any object.
+        class_score: Probability of the class, if there is an object.
         class_id: Position of the class in the model's list.
         class_name: Name of the class.
         track_id: The object's number through a video, if it was tracked.
@@ -41,6 +42,7 @@ class Detection:
     box: Box
     score: float
     objectness: float
+    class_score: float
     class_id: int
     class_name: str
     track_id: int | None = None
@@ -168,6 +170,7 @@ def _detection(found: Mapping[str, Any]) -> Detection:
         box=Box(float(box["x1"]), float(box["y1"]), float(box["x2"]), float(box["y2"])),
         score=float(found["score"]),
         objectness=float(found["objectness"]),
+        class_score=float(found["class_score"]),
         class_id=int(found["class_id"]),
         class_name=str(found["class_name"]),
         track_id=found.get("track_id"),

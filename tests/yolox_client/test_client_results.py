@@ -11,8 +11,8 @@ from model_export.data.class_names import COCO_CLASS_NAMES
 from support.pictures import encode, photo_like
 from yolox_client import Box, Detection, ImageResult, coco, coco_dataset
 
-CAT = Detection(Box(1.0, 2.0, 11.0, 22.0), 0.9, 0.95, 0, "cat")
-OWL = Detection(Box(0.0, 0.0, 40.0, 30.0), 0.5, 0.6, 2, "owl")
+CAT = Detection(Box(1.0, 2.0, 11.0, 22.0), 0.9, 0.95, 0.97, 0, "cat")
+OWL = Detection(Box(0.0, 0.0, 40.0, 30.0), 0.5, 0.6, 0.8, 2, "owl")
 RESULT = ImageResult("a.jpg", 40, 30, (CAT, OWL))
 EMPTY = ImageResult("b.jpg", 10, 10)
 RGB = photo_like(40, 30)
@@ -43,7 +43,7 @@ def test_cocos_names_have_cocos_own_ids() -> None:
         "toothbrush": 90,
     }
     assert {name: coco.IDS[name] for name in known} == known
-    brush = Detection(Box(0, 0, 1, 1), 0.5, 0.5, 79, "toothbrush")
+    brush = Detection(Box(0, 0, 1, 1), 0.5, 0.5, 0.9, 79, "toothbrush")
     dataset = ImageResult("a.jpg", 4, 4, (brush,)).to_coco(coco.NAMES)
     assert dataset["annotations"][0]["category_id"] == 90
     assert dataset["categories"][-1] == {"id": 90, "name": "toothbrush"}

@@ -21,6 +21,7 @@ CAT = {
     "box": {"x1": 1, "y1": 2, "x2": 11, "y2": 22},
     "score": 0.9,
     "objectness": 0.95,
+    "class_score": 0.99,
     "class_id": 0,
     "class_name": "cat",
 }

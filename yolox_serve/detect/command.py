@@ -22,7 +22,7 @@ from service.errors import ServiceError, StartupError
 from service.observe.logs import configure_logs
 from service.settings import Device, Settings
 from yolox_client import YoloxClientError
-from yolox_client.options import NmsMethod, Options, ScoreBy
+from yolox_client.options import NmsMethod, Options, Preset, ScoreBy
 from yolox_serve.detect.finders import Finder, local_finder, remote_finder
 from yolox_serve.detect.formats import Format
 from yolox_serve.detect.run import Job, Run
@@ -114,6 +114,10 @@ class VideoChoice:
 class FindingChoice:
     """The options of detection."""
 
+    preset: Annotated[
+        Preset | None,
+        Parameter(group=FINDING, help="Thresholds of the article, or of YOLOX's own tools"),
+    ] = None
     confidence: Annotated[
         float | None, Parameter(group=FINDING, help="Minimum score to report, 0 to 1")
     ] = None

@@ -15,7 +15,8 @@ from yolox_serve.detect.records import Record, as_fields, as_line
 Format = Literal["json", "jsonl", "csv", "coco", "yolo", "labelstudio"]
 
 CSV_COLUMNS: Final = (
-    "filename frame time_s width height class_id class_name score objectness x1 y1 x2 y2 track_id"
+    "filename frame time_s width height class_id class_name score objectness class_score "
+    "x1 y1 x2 y2 track_id"
 ).split()
 
 

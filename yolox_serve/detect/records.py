@@ -79,6 +79,7 @@ def _detection(found: Detection) -> dict[str, Any]:
         "box": found.box._asdict(),
         "score": found.score,
         "objectness": found.objectness,
+        "class_score": found.class_score,
         "class_id": found.class_id,
         "class_name": found.class_name,
     } | track

@@ -23,7 +23,7 @@ def found(*boxes: tuple[float, float, float, float], class_ids: Any = None) -> D
     count = len(boxes)
     scores = np.linspace(0.9, 0.5, count, dtype=np.float32)
     ids = np.arange(count) if class_ids is None else np.array(class_ids)
-    return Detections(np.array(boxes, np.float32).reshape(-1, 4), scores, scores, ids)
+    return Detections(np.array(boxes, np.float32).reshape(-1, 4), scores, scores, ids, scores)
 
 
 def drawn(
