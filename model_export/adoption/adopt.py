@@ -167,7 +167,7 @@ def adopt(
 
 
 def _carried(model: onnx.ModelProto) -> Recommended | None:
-    """What the contract of a file recommends; None if the file has no contract."""
+    """The recommendation in the contract of a file; None if it has no contract."""
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in metadata:
         return None
