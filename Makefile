@@ -1,16 +1,19 @@
+# make         show this help
 # make serve   start the server          MODEL=path-or-name PORT=8000 HOST=127.0.0.1 DEVICE=auto|cpu|openvino|cuda|tensorrt
-#              (no MODEL: the barcode detector that comes with the package)
+#              (no MODEL: the barcode detector that comes with the package; BASE_URL=... is a mirror
+#              from which a model that is named is fetched)
 # make test    run the tests
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
 # make walk    list the files that a request goes through, in order
 # make test-more   run the tests that take long: browser, balancers, the API as generated tools see it
+# make docs    build the documentation as a site in build/site, and check its links
 # make openapi   write docs/openapi.json anew, after a change of routes, options or answers
 # make kubernetes-rules   write the PrometheusRule of deploy/kubernetes anew, after a change of a rule
 # make image   build the service's image, labelled   FLAVOUR=cpu|gpu IMAGE=registry/name:tag (pushed) PLATFORMS=linux/amd64,linux/arm64
 # make lock    write docker/locks anew: the files that the images install, by hash, after a change of a dependency
 # make pin-images   write the digests of the images from registries into the Dockerfiles and docker-compose.yml
 # make sbom    write runs/sbom/*.cdx.json: what the images install, in CycloneDX
-# make check   check format, lint, types and import contracts, and run the tests, as CI does
+# make check   check format, lint, types and import contracts, build the documentation and run the tests, as CI does
 # make qa-short   the same trials as make qa, in about a minute
 # make qa      the trials: hostile input, slow clients, kills, rolling restarts, soak (ten minutes; a table)
 # make fix     let the tools fix what they can
@@ -22,6 +25,7 @@ MODEL ?=
 HOST =
 PORT ?=
 DEVICE ?=
+BASE_URL ?=
 EXTRA ?=
 TORCH := 2.13.0
 
@@ -47,14 +51,18 @@ FLAVOUR ?= cpu
 KUBECTL := $(VENV)/kubernetes/kubectl
 BALANCERS := $(VENV)/balancers/usr/sbin/haproxy
 
-.PHONY: serve test test-more train-demo walk openapi kubernetes-rules image lock pin-images sbom qa qa-short check lint fix clean
+.DEFAULT_GOAL := help
+.PHONY: help serve test test-more train-demo walk openapi docs kubernetes-rules image lock pin-images sbom qa qa-short check lint fix clean
 .NOTPARALLEL:
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 serve: $(SERVE_STAMP)
 	@model="$(MODEL)"; \
 	case "$$model" in \
 	  ''|*.onnx|*/*) ;; \
-	  *) model=$$($(SERVE_VENV)/bin/python -m model_export fetch "$$model") || exit 1;; \
+	  *) model=$$($(SERVE_VENV)/bin/python -m model_export fetch "$$model" $(if $(BASE_URL),--base-url "$(BASE_URL)")) || exit 1;; \
 	esac; \
 	exec $(SERVE_VENV)/bin/python -m service $${model:+--model "$$model"} $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DEVICE),--device $(DEVICE)) $(EXTRA)
 
@@ -78,6 +86,9 @@ walk: $(DEV_STAMP)
 openapi: $(DEV_STAMP)
 	YOLOX_DEVICE=cpu $(BIN)/python -m service.http.openapi > docs/openapi.json.new
 	mv docs/openapi.json.new docs/openapi.json
+
+docs: $(DEV_STAMP)
+	$(BIN)/python docs/site/build.py
 
 kubernetes-rules: $(DEV_STAMP)
 	$(BIN)/python deploy/kubernetes/prometheus_rule.py
@@ -116,7 +127,7 @@ qa: $(DEV_STAMP) $(BALANCERS)
 qa-short: $(DEV_STAMP) $(BALANCERS)
 	$(BIN)/python -m benchmarks.qa --short
 
-check: lint test
+check: lint docs test
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
@@ -137,13 +148,16 @@ clean:
 	$(PYTHON) -m venv $(dir $(@D))
 
 $(SERVE_STAMP): pyproject.toml constraints.txt | $(SERVE_VENV)/bin/python
-	$(SERVE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(RUNTIME),fetch]'
+	@echo "Installing the server into $(SERVE_VENV), once; that takes a minute or two." >&2
+	$(SERVE_VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$(RUNTIME),fetch]'
 	@touch $@
 
 # The CPU build of torch: by its local build tag, else by uv's index of it, else the plain build.
+# Most package indexes lack the tag, which is no error; any other is shown.
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)+cpu' 2>/dev/null \
-	  || { $(BIN)/python -m pip install --quiet uv \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)+cpu' 2>$(VENV)/torch.log \
+	  || { { grep -q 'No matching distribution' $(VENV)/torch.log || cat $(VENV)/torch.log >&2; } \
+	       && $(BIN)/python -m pip install --quiet uv \
 	       && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu 'torch==$(TORCH)'; } \
 	  || $(BIN)/python -m pip install 'torch==$(TORCH)'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,fetch,evaluate,train,dev]'
