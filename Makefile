@@ -6,13 +6,14 @@
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
 # make walk    list the files that a request goes through, in order
 # make test-more   run the tests that take long: browser, balancers, the API as generated tools see it
+# make docs    build the documentation as a site in build/site, and check its links
 # make openapi   write docs/openapi.json anew, after a change of routes, options or answers
 # make kubernetes-rules   write the PrometheusRule of deploy/kubernetes anew, after a change of a rule
 # make image   build the service's image, labelled   FLAVOUR=cpu|gpu IMAGE=registry/name:tag (pushed) PLATFORMS=linux/amd64,linux/arm64
 # make lock    write docker/locks anew: the files that the images install, by hash, after a change of a dependency
 # make pin-images   write the digests of the images from registries into the Dockerfiles and docker-compose.yml
 # make sbom    write runs/sbom/*.cdx.json: what the images install, in CycloneDX
-# make check   check format, lint, types and import contracts, and run the tests, as CI does
+# make check   check format, lint, types and import contracts, build the documentation and run the tests, as CI does
 # make qa-short   the same trials as make qa, in about a minute
 # make qa      the trials: hostile input, slow clients, kills, rolling restarts, soak (ten minutes; a table)
 # make fix     let the tools fix what they can
@@ -51,7 +52,7 @@ KUBECTL := $(VENV)/kubernetes/kubectl
 BALANCERS := $(VENV)/balancers/usr/sbin/haproxy
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-more train-demo walk openapi kubernetes-rules image lock pin-images sbom qa qa-short check lint fix clean
+.PHONY: help serve test test-more train-demo walk openapi docs kubernetes-rules image lock pin-images sbom qa qa-short check lint fix clean
 .NOTPARALLEL:
 
 help:
@@ -85,6 +86,9 @@ walk: $(DEV_STAMP)
 openapi: $(DEV_STAMP)
 	YOLOX_DEVICE=cpu $(BIN)/python -m service.http.openapi > docs/openapi.json.new
 	mv docs/openapi.json.new docs/openapi.json
+
+docs: $(DEV_STAMP)
+	$(BIN)/python docs/site/build.py
 
 kubernetes-rules: $(DEV_STAMP)
 	$(BIN)/python deploy/kubernetes/prometheus_rule.py
@@ -123,7 +127,7 @@ qa: $(DEV_STAMP) $(BALANCERS)
 qa-short: $(DEV_STAMP) $(BALANCERS)
 	$(BIN)/python -m benchmarks.qa --short
 
-check: lint test
+check: lint docs test
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .

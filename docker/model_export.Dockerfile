@@ -20,7 +20,7 @@ RUN if [ -z "${EXTRA_INDEX_URL}" ]; then \
       && pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt \
            --extra-index-url "${EXTRA_INDEX_URL}" -r requirements.txt; \
     fi
-COPY README.md LICENSE ./
+COPY hatch_build.py README.md LICENSE ./
 COPY service service
 COPY model_export model_export
 COPY yolox_client yolox_client

@@ -16,7 +16,7 @@ RUN python -m venv --without-pip /opt/venv
 COPY docker/locks/${FLAVOUR}.txt docker/locks/fetch.txt docker/trim.py ./
 RUN pip --python /opt/venv/bin/python install --only-binary :all: --no-deps --require-hashes -r "${FLAVOUR}.txt" \
  && python trim.py /opt/venv/lib/python3*/site-packages
-COPY pyproject.toml README.md LICENSE ./
+COPY hatch_build.py pyproject.toml README.md LICENSE ./
 COPY service service
 COPY model_export model_export
 COPY yolox_client yolox_client

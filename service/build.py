@@ -135,7 +135,7 @@ def spans_of_engine(settings: Settings) -> list[int]:
         return [1]
     spans = [max(1, usable_cpus() // threads_of_engine(settings))]
     if settings.models is not None:
-        # Of many models, each has two copies of its weights at most.
+        # Each of many models has two copies of its weights at most.
         return sorted({1, *spans})
     while spans[0] > 1:
         spans.insert(0, max(1, spans[0] // SPAN_STEP))

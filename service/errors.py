@@ -60,6 +60,14 @@ class OriginRefusedError(ServiceError):
     slug = "origin-refused"
 
 
+class ForbiddenError(ServiceError):
+    """The server's settings do not allow this to anybody."""
+
+    status = 403
+    title = "Not allowed"
+    slug = "forbidden"
+
+
 class NotAcceptableError(ServiceError):
     """The client asked for a picture where the server can only answer with JSON."""
 

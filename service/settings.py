@@ -134,6 +134,13 @@ class Settings(BaseSettings):
         le=65535,
         description="Port of `host` that alone answers /metrics (unset: the server's own port)",
     )
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of `host` for the Open Inference Protocol over gRPC, with the extra "
+        "`grpc` (unset: none)",
+    )
     api_key: SecretStr | None = Field(
         None,
         min_length=1,
@@ -143,6 +150,12 @@ class Settings(BaseSettings):
     api_key_file: GivenPath = Field(
         None,
         description="File with API keys, one a line or separated by commas; SIGHUP reads it again",
+    )
+    repository_key: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="Keys, separated by commas, one of which the calls below /v2/repository "
+        "require (unset: these calls are refused)",
     )
     cors_origins: str | None = Field(
         None,
@@ -247,7 +260,7 @@ class Settings(BaseSettings):
         25, gt=0, description="Maximum wait for accepted requests at shutdown, in s"
     )
 
-    @field_validator("api_key")
+    @field_validator("api_key", "repository_key")
     @classmethod
     def _a_header_can_carry_them(cls, keys: SecretStr | None) -> SecretStr | None:
         if keys is not None:
@@ -284,6 +297,10 @@ class Settings(BaseSettings):
     def _ports_differ(self) -> Self:
         if self.metrics_port and self.metrics_port == self.port and self.unix_socket is None:
             raise ValueError("metrics_port must not be the port; unset it to have both on one")
+        if self.grpc_port and self.grpc_port in (self.port, self.metrics_port):
+            raise ValueError("grpc_port must be a port of its own")
+        if self.grpc_port == 0 and self.workers > 1:
+            raise ValueError("grpc_port must be a number, as workers share the port")
         return self
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.peers.contenders import one_per_cpu, peers
-from model_export.commands.argument_types import natural, positive
+from model_export.commands.arguments.argument_types import natural, positive
 from service.build import DEFAULT_MODEL
 from service.cpus import usable_cpus
 

@@ -80,8 +80,8 @@ def quantisation_note(
     sign = "" if kept == total else "warning: "
     note = (
         f"{sign}the model computes with 8-bit integers: on {pictures}, it finds {kept} of the "
-        f"{total} boxes of {float_path.name}, and {others} others; {MEASURED}, so measure both with "
-        "`python -m model_export evaluate`"
+        f"{total} boxes of {float_path.name}, and {others} others; {MEASURED}, so "
+        "measure both with `python -m model_export evaluate`"
     )
     return (note,)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import Group, Parameter
 
-from model_export.commands.argument_types import SWITCH, Size, Strides
-from model_export.commands.contract_arguments import (
+from model_export.commands.arguments.argument_types import SWITCH, Size, Strides
+from model_export.commands.arguments.contract_arguments import (
     LeastSide,
     PixelOptions,
     ProvenanceOptions,
@@ -40,7 +40,11 @@ class TrialOptions:
         ),
     ] = ()
     picture: Annotated[
-        Path | None, Parameter(metavar="FILE", help="Write the tried picture with its boxes")
+        Path | None,
+        Parameter(
+            metavar="FILE",
+            help="Write the first photo, or else the drawn objects, with the boxes that are found",
+        ),
     ] = None
     float_model: Annotated[
         Path | None,
@@ -142,8 +146,8 @@ def run(  # noqa: PLR0913 - each argument is one of the command line
     output = output or Path("models") / f"{name}.onnx"
     adoption = adopt(file, output, _request(given, name), show_progress())
     sys.stderr.writelines(f"{note}\n" for note in adoption.notes)
-    if trial.picture:
-        _write_picture(adoption.contract, output, trial.photos, trial.picture)
+    if trial.picture or trial.photos:
+        _show_found(adoption.contract, output, trial)
     sys.stdout.write(f"{output}\n")
 
 
@@ -173,11 +177,14 @@ def _request(given: _Given, name: str) -> "AdoptRequest":
     )
 
 
-def _write_picture(
-    contract: ModelContract, model: Path, photos: tuple[Path, ...], picture: Path
-) -> None:
-    """Draw what the adopted file finds on the first photo, or on the drawn objects."""
-    from model_export.adoption.show import show_found  # noqa: PLC0415
+def _show_found(contract: ModelContract, model: Path, trial: TrialOptions) -> None:
+    """Tell what the adopted file finds on each photo, and draw it on the first picture."""
+    from model_export.adoption.show import found_in_words, show_found  # noqa: PLC0415
     from model_export.data.image_files import read_image  # noqa: PLC0415
 
-    show_found(contract, model, read_image(photos[0]) if photos else None, picture)
+    target = trial.picture
+    for path in trial.photos or (None,):
+        found = show_found(contract, model, read_image(path) if path else None, target)
+        told = found_in_words(found, contract)
+        sys.stderr.write(f"found on {path or 'the drawn objects'}: {told}\n")
+        target = None

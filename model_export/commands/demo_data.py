@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
-from model_export.commands.argument_types import Natural, parsed_by, whole
+from model_export.commands.arguments.argument_types import Natural, parsed_by, whole
 from model_export.commands.reporting import command
 
 # In pixels; shapes are not recognizable on smaller pictures.

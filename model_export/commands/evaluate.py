@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Group, Parameter
 
-from model_export.commands.argument_types import (
+from model_export.commands.arguments.argument_types import (
     Fraction,
     Network,
     Positive,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from cyclopts import Group, Parameter
 
 from model_export.checksum import short_sha256
-from model_export.commands.argument_types import SWITCH, Network, Size
-from model_export.commands.contract_arguments import (
+from model_export.commands.arguments.argument_types import SWITCH, Network, Size
+from model_export.commands.arguments.contract_arguments import (
     LeastSide,
     PixelOptions,
     ProvenanceOptions,

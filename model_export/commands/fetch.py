@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from model_export.commands.argument_types import one_of
+from model_export.commands.arguments.argument_types import one_of
 from model_export.commands.reporting import command
 
 Released = Literal["nano", "tiny", "s"]

@@ -7,11 +7,17 @@ from typing import Annotated, Final
 
 from cyclopts import Group, Parameter
 
-from model_export.commands.argument_types import SWITCH, Natural, Network, Positive, TrainingSize
+from model_export.commands.arguments.argument_types import (
+    SWITCH,
+    Natural,
+    Network,
+    Positive,
+    TrainingSize,
+)
+from model_export.commands.arguments.sample_arguments import AugmentationOptions, augmentation
 from model_export.commands.data_sets.arguments import DrawableDataOptions, data_source
 from model_export.commands.data_sets.training_data import read_training_data
 from model_export.commands.reporting import command
-from model_export.commands.sample_arguments import AugmentationOptions, augmentation
 from model_export.errors import ModelExportError
 from model_export.model.variants import usual_size
 from model_export.samples.batch_plan import SampleSpec

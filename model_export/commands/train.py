@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from cyclopts import Group, Parameter
 
-from model_export.commands.argument_types import (
+from model_export.commands.arguments.argument_types import (
     AbsolutePath,
     Natural,
     Network,
@@ -20,6 +20,10 @@ from model_export.commands.argument_types import (
     check_exactly_one,
     given_options,
 )
+from model_export.commands.arguments.sample_arguments import (
+    TrainingAugmentationOptions,
+    augmentation,
+)
 from model_export.commands.data_sets.arguments import (
     DrawableDataOptions,
     ValidationOptions,
@@ -27,7 +31,6 @@ from model_export.commands.data_sets.arguments import (
 )
 from model_export.commands.data_sets.training_data import read_training_data
 from model_export.commands.reporting import command
-from model_export.commands.sample_arguments import TrainingAugmentationOptions, augmentation
 from model_export.errors import InterruptedRunError, ModelExportError
 from model_export.loss.presets import PresetName
 from model_export.model.variants import HeadKind, usual_size

@@ -9,6 +9,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Scope
 
 from service import __version__
@@ -20,7 +21,17 @@ from service.http.access.keys import ApiKeys
 from service.http.access.origins import Origins
 from service.http.connection.crowd import Crowd
 from service.http.detect import DetectRoute
-from service.http.exchange import DETECT, NO_SNIFFING, Exchange, new_request_id
+from service.http.exchange import (
+    DETECT,
+    NO_SNIFFING,
+    Exchange,
+    KeyedRoute,
+    is_detection,
+    new_request_id,
+)
+from service.http.inference_protocol.pages import ProtocolPages
+from service.http.inference_protocol.repository_pages import RepositoryPages
+from service.http.inference_protocol.routes import inference_routes
 from service.http.openapi.document import DESCRIPTION, LICENSE, SERVERS, TAGS, finish
 from service.http.page.static import ABOUT
 from service.http.pages import Pages
@@ -89,6 +100,7 @@ class Application(FastAPI):
         self.exchange = exchange_of(running)
         self.beside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
         self._detect_route = DetectRoute(running)
+        self._inference_routes = inference_routes(running)
         super().__init__(
             title="yolox-serve",
             summary="Object detection with YOLOX.",
@@ -103,7 +115,13 @@ class Application(FastAPI):
             redirect_slashes=False,
             # OpenTelemetry's: it would look at every request whether somebody listens.
             telemetry={"tracing": False, "metrics": False, "logs": False},
-            routes=[self._detect_route, *Pages(running).routes()],
+            routes=[
+                self._detect_route,
+                *self._inference_routes,
+                *Pages(running).routes(),
+                *ProtocolPages(running).routes(),
+                *RepositoryPages(running).routes(),
+            ],
             # Errors go on to the exchange, which answers them all; but for those of middleware that
             # a user adds, which lies outside of it.
             exception_handlers={
@@ -130,10 +148,11 @@ class Application(FastAPI):
         It waits for nothing, and answers as the whole application would, for which it stands in
         only while nobody has added middleware or error handlers.
         """
-        if (scope["path"], scope["method"]) != (DETECT, "POST") or self._is_extended():
+        if scope["method"] != "POST" or not is_detection(scope["path"]) or self._is_extended():
             return None
         refusal = self.running.pipeline.refusal()
-        return None if refusal is None else self.exchange.refusing(refusal, self._detect_route)
+        route = None if refusal is None else self._route(scope)
+        return None if refusal is None or route is None else self.exchange.refusing(refusal, route)
 
     def rejecting(self, error: ServiceError) -> ASGIApp:
         """An application that answers bytes which are no HTTP request; it waits for nothing."""
@@ -152,6 +171,13 @@ class Application(FastAPI):
         else:
             log.info("the API keys were read again", file=str(keys.file), keys=len(keys.valid))
 
+    def _route(self, scope: Scope) -> KeyedRoute | None:
+        """The route of a request that sends images."""
+        if scope["path"] == DETECT:
+            return self._detect_route
+        routes = self._inference_routes
+        return next((route for route in routes if route.matches(scope)[0] is Match.FULL), None)
+
     def _is_extended(self) -> bool:
         return (len(self.user_middleware), len(self.exception_handlers)) != self._own
 
@@ -168,10 +194,10 @@ async def _raise(_: Request, error: Exception) -> Response:
     raise error
 
 
-async def _answer_outside(_: Request, error: Exception) -> Response:
+async def _answer_outside(request: Request, error: Exception) -> Response:
     request_id = new_request_id()
     log.error("middleware failed", request_id=request_id, exc_info=error)
-    answer = answer_error(error, request_id)
+    answer = answer_error(error, request_id, request.url.path)
     answer.headers["X-Request-ID"] = request_id
     answer.raw_headers.append(NO_SNIFFING)
     return answer

@@ -149,7 +149,8 @@ class Pages:
     async def model(self, model: NameQuery = None, version: VersionQuery = None) -> ModelInfo:
         """A model's contract, where it runs, the limits and the default options."""
         settings = self._running.settings
-        served = await self._running.models.get(model or None, version or None)
+        models = self._running.models
+        served = await models.get(model or None, version or models.main_version(model))
         defaults = asdict(served.defaults)
         return ModelInfo(
             contract=served.detector.contract,

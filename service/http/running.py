@@ -6,6 +6,8 @@ from functools import partial
 from service.build import ModelMaker, image_memory, load_engine, make_pipeline, warm_the_rest
 from service.engine.base import Engine
 from service.http.access.keys import ApiKeys
+from service.http.bodies.memory import BodyMemory
+from service.http.sending import AnswerMemory
 from service.models.changing import Models
 from service.models.following import Following
 from service.models.repository import ModelFile
@@ -31,6 +33,8 @@ class Running:
         health: Whether the server should get new work.
         following: Has the models follow their files.
         keys: The API keys, one of which some routes require.
+        bodies: The memory of all request bodies.
+        unread: The memory of all long answers that wait for their clients.
     """
 
     settings: Settings
@@ -40,6 +44,8 @@ class Running:
     health: Health
     following: Following
     keys: ApiKeys
+    bodies: BodyMemory
+    unread: AnswerMemory
 
     def dead_reason(self) -> str | None:
         """Why only a new process would help, or None."""
@@ -100,4 +106,14 @@ def assemble(
         watch_gpus(metrics.registry)
     if not metrics.shared:
         metrics.ready.set_function(lambda: float(health.unready_reason() is None))
-    return Running(settings, metrics, models, pipeline, health, following, keys)
+    return Running(
+        settings=settings,
+        metrics=metrics,
+        models=models,
+        pipeline=pipeline,
+        health=health,
+        following=following,
+        keys=keys,
+        bodies=BodyMemory(settings.max_buffered_bytes),
+        unread=AnswerMemory(settings.max_buffered_bytes // 4),
+    )

@@ -49,7 +49,7 @@ def read_image(
     max_pixels: int,
     *,
     fit: tuple[int, int] | None = None,
-    memory: ImageMemory | None = None,
+    memory: ImageMemory | HeldMemory | None = None,
 ) -> Photo:
     """Decode one image the way a viewer would show it.
 
@@ -63,7 +63,8 @@ def read_image(
         fit: (height, width) in pixels that the image will be fitted into. A JPEG with at least four
             times these sides is decoded smaller, but not below twice these sides. By default every
             image is decoded at its full size, and `memory` has room for drawing on it.
-        memory: Where decoding takes its memory from, unless the image is small.
+        memory: Where decoding takes its memory from, unless the image is small; or what is held
+            for it already.
 
     Returns:
         The image.
@@ -74,22 +75,23 @@ def read_image(
         InvalidImageError: The image is damaged, would take too long to decode, or is of a variety
             that is not read; the error names it.
         MalformedRequestError: There are no bytes.
-        BusyError: Other images take all of the memory for too long.
+        MemoryShortError: Other images take all of the memory at the moment.
     """
     if not content:
         raise MalformedRequestError("the image is empty")
     kind = identify(content)
     with _as_service_errors(kind, max_pixels), OPENERS[kind](content) as file:
         width, height = file.decoded_size
-        if width * height > max_pixels:
-            raise TooLargeError(
-                f"the image is {width} x {height} pixels, and the limit is {max_pixels} pixels"
-            )
+        refuse_too_many_pixels(width, height, max_pixels)
         file.refuse_slow()
         if memory is None or width * height <= SMALL_PIXELS:
             return _decode(file, fit)
         drawn = DRAWN_BYTES * width * height if fit is None else 0
-        taken = memory.take(max(drawn, file.peak_bytes(fit)))
+        taken = (
+            memory
+            if isinstance(memory, HeldMemory)
+            else memory.take(max(drawn, file.peak_bytes(fit)))
+        )
         try:
             photo = _decode(file, fit)
         except BaseException:
@@ -97,6 +99,18 @@ def read_image(
             raise
         taken.shrink(max(photo.pixels.nbytes, drawn))
         return replace(photo, memory=taken)
+
+
+def refuse_too_many_pixels(width: int, height: int, max_pixels: int) -> None:
+    """See that an image of this size, in pixels, is within the limit.
+
+    Raises:
+        TooLargeError: It has more pixels.
+    """
+    if width * height > max_pixels:
+        raise TooLargeError(
+            f"the image is {width} x {height} pixels, and the limit is {max_pixels} pixels"
+        )
 
 
 def _decode(file: ImageFile, fit: Size | None) -> Photo:

@@ -72,7 +72,7 @@ class Metrics:
             "yolox_request_duration_seconds", "Time to answer a request.", SECONDS, ("endpoint",)
         )
         self.requests_in_flight = self._gauge(
-            "yolox_requests_in_flight", "Requests to /detect that are being answered.", "livesum"
+            "yolox_requests_in_flight", "Requests with images that are being answered.", "livesum"
         )
         self.stage_duration = self._histogram(
             "yolox_stage_duration_seconds",

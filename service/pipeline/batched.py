@@ -78,7 +78,8 @@ class NetworkRunner:
         """
         tensors = [item.work.tensor for item in items]
         engine = items[0].model.engine
-        if isinstance(engine, ChoosingEngine):
+        chooses = not any(item.work.needs_all_rows for item in items)
+        if chooses and isinstance(engine, ChoosingEngine):
             return engine.infer_candidates(tensors, [item.work.threshold for item in items])
         return [ImageRows(raw) for raw in engine.infer(tensors, items[0].model.span(width))]
 

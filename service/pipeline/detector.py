@@ -31,6 +31,7 @@ from service.pipeline.stages import (
     DetectedImage,
     ImageSource,
     ImageTask,
+    Source,
     StageSeconds,
 )
 from service.queue.admission import Permit
@@ -86,9 +87,11 @@ class Detector:
 
     async def detect_all(
         self,
-        sources: Sequence[ImageSource],
+        sources: Sequence[Source],
         options: DetectionOptions,
         deadline: float,
+        *,
+        keep_rows: bool = False,
     ) -> list[DetectedImage | ServiceError]:
         """Detect in several images at once; a bad image does not affect the others.
 
@@ -97,11 +100,12 @@ class Detector:
             options: Thresholds, suppression and classes.
             deadline: `time.monotonic()` at which an image that is not done is given up. The caller
                 is to cut the work on a single image short by itself.
+            keep_rows: Whether results are to hold the network's raw output.
 
         Returns:
             For each image, in order, what was found, or why it could not be used.
         """
-        tasks = [ImageTask(source, options) for source in sources]
+        tasks = [ImageTask(source, options, keep_rows=keep_rows) for source in sources]
         # All at once, before other requests take the room that was kept while these were read.
         permits = [self._admit() for _ in tasks]
         if len(tasks) == 1:
@@ -176,7 +180,7 @@ class Detector:
         try:
             if before is not None:
                 await before()
-            result = await self._pipeline.run.detect(permit, Job(self.model, task), deadline)
+            result = await self._pipeline.detect(permit, Job(self.model, task), deadline)
             self._count(result.detections, result.seconds)
             if self.on_found is not None:
                 self.on_found(task, result)
@@ -215,7 +219,7 @@ class Detector:
         task = ImageTask(self._grey_file, DetectionOptions())
         try:
             with self._pipeline.admit_image() as permit:
-                await self._pipeline.run.detect(permit, Job(self.model, task), deadline)
+                await self._pipeline.detect(permit, Job(self.model, task), deadline)
         except ServiceError as error:
             self._is_broken = isinstance(error, NotFiniteError)
             log.warning("probe failed", detail=error.detail)

@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -31,6 +32,7 @@ from service.models.shared_state import StateFile
 from service.observe.metrics import Metrics
 from service.process.acceptor import Acceptor
 from service.process.closing_port import HANDSHAKE_S, begin_no_connections
+from service.process.grpc_port import check_grpc_port, grpc_port
 from service.process.hangup import reload_at_hangup
 from service.process.metrics_port import metrics_port
 from service.process.open_files import allowed_connections
@@ -187,6 +189,8 @@ def serve(
     try:
         check_uvicorn()
         keys = ApiKeys.of(settings)
+        if ports is None:
+            check_grpc_port(settings)
         with bind_ports(settings) if ports is None else ports as bound:
             loads = None if shared is None else shared.loads
             file, engine = _load(settings, shared)
@@ -253,8 +257,7 @@ def run(
             log.info("the server listens", url=ports.shown)
         on_started()
 
-    if ports.metrics:
-        app.beside = partial(metrics_port, app, ports.metrics)
+    app.beside = partial(_other_ports, app, settings, ports)
     server = DrainingServer(
         uvicorn_config(app, settings, app),
         app.running.pipeline.drain,
@@ -273,6 +276,17 @@ def run(
         logging.shutdown()
         os._exit(int(app.hung))
     return 0
+
+
+@asynccontextmanager
+async def _other_ports(app: Application, settings: Settings, ports: Ports) -> AsyncIterator[None]:
+    """The ports beside that of HTTP, from the application's start to its end."""
+    async with AsyncExitStack() as stack:
+        if ports.metrics:
+            await stack.enter_async_context(metrics_port(app, ports.metrics))
+        if settings.grpc_port is not None:
+            await stack.enter_async_context(grpc_port(app))
+        yield
 
 
 def _end_before_started(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's

@@ -69,8 +69,7 @@ def test_the_chart_scales_by_cpu_as_the_component_does() -> None:
 
 
 def test_models_from_an_image_are_mounted_as_in_the_component() -> None:
-    values = ("--set", "models.image=yolox-models", "--set", "models.path=/models/model.onnx")
-    installed = by_name(helm(CHART, *values))
+    installed = by_name(helm(CHART, "--set", "models.image=yolox-models"))
     assert installed == by_name(composed(["components/models-image"]))
 
 

@@ -17,7 +17,7 @@ from support.pictures import plain
 from support.project import ROOT
 from support.servers import Server
 
-BUILT_FROM = [".gitignore", "LICENSE", "README.md", "pyproject.toml"]
+BUILT_FROM = [".gitignore", "LICENSE", "README.md", "hatch_build.py", "pyproject.toml"]
 
 FAKE_PYTHON = """#!/bin/sh
 echo "$@" >> "{log}"
@@ -149,6 +149,14 @@ def test_a_wheel_carries_the_files_of_the_page_and_of_the_documentation(installe
         assert len(files) >= 4
 
 
+def test_a_wheel_shows_the_readme_and_where_the_project_is(installed: Path) -> None:
+    (metadata,) = installed.glob("*.dist-info/METADATA")
+    head, _, readme = metadata.read_text(encoding="utf-8").partition("\n\n")
+    assert "\nDescription-Content-Type: text/markdown" in head
+    assert "\nProject-URL: " in head
+    assert readme.startswith("# yolox-serve\n")
+
+
 def test_an_installed_wheel_serves_the_embedded_model(
     installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,9 +196,11 @@ def test_the_console_command_is_not_misled_by_a_service_of_the_user(
         assert process.stderr
         served = 0
         for line in process.stderr:
-            served += "worker serves" in line
             assert "file of the user" not in line
-            if served == 2:
-                process.terminate()
+            if "worker serves" in line:
+                served += 1
+                # A second signal would kill them.
+                if served == 2:
+                    process.terminate()
         assert served == 2
     assert process.returncode == 0

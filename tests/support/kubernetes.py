@@ -4,8 +4,10 @@ import json
 import os
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 import jsonschema
@@ -93,14 +95,22 @@ def _deployment_of(predictor: Manifest, pod: Manifest) -> Manifest:
 
 
 def _core_faults(manifest: Manifest, version: str) -> list[str]:
-    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="it brings the schemas")
+    library = _kubernetes_validate()
     try:
-        kubernetes_validate.validate(manifest, version, strict=True)
-    except kubernetes_validate.ValidationError as error:
+        library.validate(manifest, version, strict=True)
+    except library.ValidationError as error:
         return [error.message]
-    except kubernetes_validate.SchemaNotFoundError as error:
-        return [str(error)]
+    except library.SchemaNotFoundError as error:
+        return [error.message]
     return []
+
+
+@cache
+def _kubernetes_validate() -> ModuleType:
+    """The library, made to read each of its large schemas once."""
+    library: ModuleType = pytest.importorskip("kubernetes_validate", reason="it has the schemas")
+    library.utils.schema_contents = cache(library.utils.schema_contents)
+    return library
 
 
 def quantity(text: str) -> float:

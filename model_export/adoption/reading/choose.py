@@ -92,7 +92,9 @@ class Candidate:
         values: How pixels are made.
         rows: How rows are read.
         grey: The largest joint score on grey.
-        sense: The sum of what is found; see `Found`.
+        sense: The sum of what is found, by which readings are ranked; see `Found`.
+        on_drawn: The part of that sum that drawn pictures have.
+        on_photos: The sum of what is found on photos.
         found: The boxes on each picture.
     """
 
@@ -100,6 +102,8 @@ class Candidate:
     rows: RowReading
     grey: float
     sense: float = 0.0
+    on_drawn: float = 0.0
+    on_photos: float = 0.0
     found: tuple[Detections, ...] = ()
 
     def line(self, class_names: Sequence[str]) -> str:
@@ -226,8 +230,16 @@ def _readable(
 def _ranked(
     trial: Trial, candidates: Sequence[Candidate], pictures: Sequence[TrialPicture]
 ) -> list[Candidate]:
-    """The candidates with what they find, the best first; equals stay in order."""
+    """The candidates with what they find, the best first; equals stay in order.
+
+    What is on a photo is not known, so that photos count only if no reading finds drawn objects.
+    """
     judged = [_judged(trial, candidate, pictures) for candidate in candidates]
+    knows = knows_drawn(trial.question.class_names)
+    if not knows or max(each.on_drawn for each in judged) < MIN_SENSE:
+        judged = [replace(each, sense=each.on_drawn + each.on_photos) for each in judged]
+    else:
+        judged = [replace(each, sense=each.on_drawn) for each in judged]
     return sorted(judged, key=lambda candidate: -candidate.sense)
 
 
@@ -237,9 +249,15 @@ def _judged(trial: Trial, candidate: Candidate, pictures: Sequence[TrialPicture]
     for picture in pictures:
         table = candidate.rows.arrangement.table(trial.run(picture.image, candidate.values))
         found.append(find(candidate.rows, table, picture, expects_drawn=expects_drawn))
-    sense = candidate.sense + sum(each.sense for each in found)
-    objects = (*candidate.found, *(each.objects for each in found))
-    return replace(candidate, sense=sense, found=objects)
+    senses: dict[bool, float] = {False: 0.0, True: 0.0}
+    for picture, each in zip(pictures, found, strict=True):
+        senses[picture.photo is not None] += each.sense
+    return replace(
+        candidate,
+        on_drawn=candidate.on_drawn + senses[False],
+        on_photos=candidate.on_photos + senses[True],
+        found=(*candidate.found, *(each.objects for each in found)),
+    )
 
 
 def _the_one(judged: Sequence[Candidate], question: Question) -> Candidate:

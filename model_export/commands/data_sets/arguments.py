@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from cyclopts import Group, Parameter
 
-from model_export.commands.argument_types import (
+from model_export.commands.arguments.argument_types import (
     AbsolutePath,
     Natural,
     absolute,

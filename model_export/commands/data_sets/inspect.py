@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from cyclopts import Group, Parameter
 
-from model_export.commands.argument_types import Natural, Network, TrainingSize, parsed_by
+from model_export.commands.arguments.argument_types import Natural, Network, TrainingSize, parsed_by
 from model_export.commands.data_sets.arguments import (
     DataOptions,
     ValidationOptions,

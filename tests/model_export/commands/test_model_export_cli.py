@@ -11,7 +11,7 @@ import pytest
 
 from model_export import __main__ as cli
 from model_export.commands import adopt
-from model_export.commands.contract_arguments import pixel_values
+from model_export.commands.arguments.contract_arguments import pixel_values
 from model_export.errors import ModelExportError
 from model_export.graphs.pixel_values import LEGACY, PixelValues
 from service.core.contract import ModelContract

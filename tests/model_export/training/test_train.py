@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from model_export.__main__ import main
-from model_export.commands.sample_arguments import AugmentationOptions, augmentation
+from model_export.commands.arguments.sample_arguments import AugmentationOptions, augmentation
 from model_export.data.sources import DataSource
 from model_export.drawing.demo_data import barcodes, shapes, write_demo_data
 from model_export.measure.coco import Metrics

@@ -37,8 +37,8 @@ YOLOX_API_KEY_FILE: /run/yolox/api-keys
 {{- if .Values.gpu.enabled }}
 YOLOX_DEVICE: cuda
 {{- end }}
-{{- with .Values.models.path }}
-YOLOX_MODEL: {{ . | quote }}
+{{- if .Values.models.image }}
+YOLOX_MODELS: /models
 {{- end }}
 {{- range $name, $value := .Values.settings }}
 {{ $name }}: {{ $value | toJson | trimAll "\"" | quote }}
