@@ -96,6 +96,8 @@ def test_sources_of_every_kind(detect: Command, photos: Path) -> None:
         code, out, _ = detect(*words, stdin=stdin)
         assert (code, names(out)) == (0, ["photos/a.png", "photos/b.png"]), words
     assert len(names(detect("photos/**/*.png")[1])) == 3
+    assert names(detect(photos / "a.png", photos / "more")[1]) == ["a.png", "more/c.png"]
+    assert names(detect(photos / "more" / "c.png")[1]) == ["c.png"]
 
 
 @pytest.mark.parametrize(

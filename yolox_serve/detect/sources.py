@@ -1,7 +1,8 @@
 """From the words of the command line to images and videos."""
 
 import glob
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -59,8 +60,9 @@ class Sources:
 def find_sources(words: Sequence[str], standard_input: Iterable[str]) -> Sources:
     """The images and videos that words name.
 
-    Images of a single folder are named by their path in it, all others by the path as it is given.
-    Each file counts once.
+    Images of a single folder are named by their path in it, and files with absolute paths by their
+    path in the folder that holds them all; others are named as they are given. Each file counts
+    once.
 
     Args:
         words: Files, folders, patterns, numbers of cameras, addresses of streams, and `-`.
@@ -75,11 +77,11 @@ def find_sources(words: Sequence[str], standard_input: Iterable[str]) -> Sources
         for word in words
         for name in (filter(None, listed) if word == STANDARD_INPUT else [word])
     ]
-    root = Path(names[0]) if len(names) == 1 and Path(names[0]).is_dir() else None
     videos = [_stream(name) for name in names if _is_stream(name)]
     files = dict.fromkeys(
         path for name in names if not _is_stream(name) for path in _files_of(name)
     )
+    root = Path(names[0]) if len(names) == 1 and Path(names[0]).is_dir() else _root_of(files)
     stills = [Still(path, _name(path, root)) for path in files if not _is_video(path)]
     found = [Video(str(path), _name(path, root), live=False) for path in files if _is_video(path)]
     if not stills and not found and not videos:
@@ -133,6 +135,13 @@ def _is_known(path: Path) -> bool:
 
 def _is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _root_of(files: Collection[Path]) -> Path | None:
+    """The folder that holds all files, if their paths are absolute."""
+    if not files or not all(path.is_absolute() for path in files):
+        return None
+    return Path(os.path.commonpath([path.parent for path in files]))
 
 
 def _name(path: Path, root: Path | None) -> str:
