@@ -49,7 +49,7 @@ class MemoryShortError(BusyError):
     """The memory for decoding is taken at the moment: wait for it elsewhere, and decode then.
 
     Args:
-        memory: What to wait for.
+        memory: The memory to wait for.
         count: The bytes that the image needs.
     """
 

@@ -97,7 +97,7 @@ class ImageTask:
         options: Thresholds, suppression and classes.
         keep_pixels: Whether the result is to hold the decoded image.
         keep_rows: Whether the result is to hold every raw row of the network's output.
-        memory: What is held already to decode it.
+        memory: The memory that is held already to decode it.
     """
 
     source: Source
