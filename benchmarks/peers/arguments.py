@@ -195,7 +195,7 @@ def _counts(text: str) -> tuple[int, ...]:
     try:
         return tuple(positive(part) for part in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text} is not N or N,N,...") from error
+        raise argparse.ArgumentTypeError(f"{text} is not N or N,N,...: {error}") from error
 
 
 def _seconds(text: str) -> float:

@@ -109,7 +109,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what a wheel brings, built from a copy whose embedded model is a stand-in."""
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "checkout"
-    for package in ("service", "model_export", "yolox_serve"):
+    for package in ("service", "model_export", "yolox_client", "yolox_serve"):
         ignored = shutil.ignore_patterns("__pycache__", "*.onnx")
         shutil.copytree(ROOT / package, copy / package, ignore=ignored)
     for name in BUILT_FROM:

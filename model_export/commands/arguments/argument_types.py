@@ -1,5 +1,6 @@
 """Types of arguments, and the parsers of their texts."""
 
+import argparse
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
 SWITCH: Final = Parameter(negative=(), show_default=False)
 
 
+class WrongValueError(argparse.ArgumentTypeError, ValueError):
+    """A text is not what an argument takes; argparse, which benchmarks use, shows the message."""
+
+
 def positive(text: str) -> int:
     """A whole number above 0."""
     number = whole(text)
     if number < 1:
-        raise ValueError(f"{text} is not positive")
+        raise WrongValueError(f"{text} is not positive")
     return number
 
 
@@ -33,7 +38,7 @@ def natural(text: str) -> int:
     """A whole number from 0."""
     number = whole(text)
     if number < 0:
-        raise ValueError(f"{text} is negative")
+        raise WrongValueError(f"{text} is negative")
     return number
 
 
@@ -41,7 +46,7 @@ def fraction(text: str) -> float:
     """A number within 0 and 1."""
     number = real(text)
     if not 0 <= number <= 1:
-        raise ValueError(f"{text} is not within 0 and 1")
+        raise WrongValueError(f"{text} is not within 0 and 1")
     return number
 
 
@@ -49,7 +54,7 @@ def gaussian_width(text: str) -> float:
     """A sigma that the service accepts."""
     number = real(text)
     if not MIN_SIGMA <= number <= MAX_SIGMA:
-        raise ValueError(f"{text} is not within {MIN_SIGMA:g} and {MAX_SIGMA:g}")
+        raise WrongValueError(f"{text} is not within {MIN_SIGMA:g} and {MAX_SIGMA:g}")
     return number
 
 
@@ -70,7 +75,7 @@ def size(text: str) -> tuple[int, int]:
         sides = [int(side) for side in text.lower().split("x")]
         height, width = sides * 2 if len(sides) == 1 else sides
     except ValueError as error:
-        raise ValueError(f"{text} is not N or HxW, such as 320x416") from error
+        raise WrongValueError(f"{text} is not N or HxW, such as 320x416") from error
     return height, width
 
 
@@ -79,9 +84,9 @@ def strides(text: str) -> tuple[int, ...]:
     try:
         steps = tuple(int(step) for step in text.split(","))
     except ValueError as error:
-        raise ValueError(f"{text} is not a list such as 8,16,32") from error
+        raise WrongValueError(f"{text} is not a list such as 8,16,32") from error
     if steps[0] < 1 or list(steps) != sorted(set(steps)):
-        raise ValueError(f"{text} must ascend from 1 or more, such as 8,16,32")
+        raise WrongValueError(f"{text} must ascend from 1 or more, such as 8,16,32")
     return steps
 
 
@@ -89,7 +94,7 @@ def training_size(text: str) -> tuple[int, int]:
     """A size whose sides are positive multiples of 32."""
     height, width = size(text)
     if min(height, width) < 1 or height % SIZE_STEP or width % SIZE_STEP:
-        raise ValueError(f"{text} has sides that are not multiples of {SIZE_STEP}")
+        raise WrongValueError(f"{text} has sides that are not multiples of {SIZE_STEP}")
     return height, width
 
 
@@ -122,7 +127,7 @@ def one_of(networks: object) -> Parameter:
     def parse(text: str) -> str:
         name = plain_variant(text)
         if name not in names:
-            raise ValueError(f"{text} is none of {', '.join(names)}")
+            raise WrongValueError(f"{text} is none of {', '.join(names)}")
         return name
 
     return parsed_by(parse, "NAME")
@@ -150,7 +155,7 @@ def whole(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise ValueError(f"{text} is not a whole number") from error
+        raise WrongValueError(f"{text} is not a whole number") from error
 
 
 def real(text: str) -> float:
@@ -158,7 +163,7 @@ def real(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise ValueError(f"{text} is not a number") from error
+        raise WrongValueError(f"{text} is not a number") from error
 
 
 Positive = Annotated[int, parsed_by(positive, "N")]

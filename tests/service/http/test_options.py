@@ -69,6 +69,9 @@ CASES: list[tuple[dict[str, Any], list[float]]] = [
     ({"iou": 0.7}, [BETTER, WORSE]),
     ({"class_agnostic": False}, [BETTER, WORSE]),
     ({"max_detections": 1}, [BETTER]),
+    ({"preset": "article"}, [BETTER, decayed(WORSE, WORSE)]),
+    ({"preset": "yolox"}, [BETTER * CLASS]),
+    ({"preset": "yolox", "nms": "none", "score_by": "objectness"}, [BETTER, WORSE]),
 ]
 ANSWERS = pytest.mark.parametrize(
     ("options", "scores"), CASES, ids=[str(options) for options, _ in CASES]
