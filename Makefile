@@ -13,7 +13,7 @@
 # make lock    write docker/locks anew: the files that the images install, by hash, after a change of a dependency
 # make pin-images   write the digests of the images from registries into the Dockerfiles and docker-compose.yml
 # make sbom    write runs/sbom/*.cdx.json: what the images install, in CycloneDX
-# make check   check format, lint, types and import contracts, build the documentation and run the tests, as CI does
+# make check   all that CI runs: format, lint, types, import contracts, documentation, all tests, the short trials
 # make qa-short   the same trials as make qa, in about a minute
 # make qa      the trials: hostile input, slow clients, kills, rolling restarts, soak (ten minutes; a table)
 # make fix     let the tools fix what they can
@@ -127,7 +127,7 @@ qa: $(DEV_STAMP) $(BALANCERS)
 qa-short: $(DEV_STAMP) $(BALANCERS)
 	$(BIN)/python -m benchmarks.qa --short
 
-check: lint docs test
+check: lint docs test test-more qa-short
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
