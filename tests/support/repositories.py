@@ -7,12 +7,14 @@ import numpy as np
 from onnx import numpy_helper
 
 from model_export.graphs.onnx_file import save_with_contract
-from service.core.contract import InputSpec, ModelContract
+from service.core.contract import InputSpec, ModelContract, Recommended
 from support.model_files import NAMES
 from support.onnx_models import tiny_yolox_model
 
 # Brightness of a picture on which every version finds boxes.
 WHITE = 250
+# A model that recommends no thresholds of its own.
+SERVICE_DEFAULTS = Recommended()
 
 
 def write_version(
@@ -22,12 +24,13 @@ def write_version(
     *,
     logit: float = -5.0,
     names: tuple[str, ...] = NAMES,
+    recommended: Recommended = SERVICE_DEFAULTS,
     broken: bool = False,
 ) -> Path:
     """Write `folder/name/version/model.onnx`; `logit` shifts every objectness, so the answer."""
     path = folder / name / version / "model.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_model(path, logit=logit, names=names, broken=broken)
+    write_model(path, logit=logit, names=names, recommended=recommended, broken=broken)
     return path
 
 
@@ -36,6 +39,7 @@ def write_model(
     *,
     logit: float = -5.0,
     names: tuple[str, ...] = NAMES,
+    recommended: Recommended = SERVICE_DEFAULTS,
     broken: bool = False,
     contract_version: str = "1",
 ) -> None:
@@ -48,7 +52,8 @@ def write_model(
                 tensor.CopyFrom(numpy_helper.from_array(bias, "bias"))
     spec = InputSpec("images", 64, 64, layout="NCHW", dtype="float32")
     aside = path.with_suffix(".part")
-    save_with_contract(model, ModelContract("tiny", contract_version, spec, names), aside)
+    contract = ModelContract("tiny", contract_version, spec, names, recommended=recommended)
+    save_with_contract(model, contract, aside)
     aside.replace(path)
 
 

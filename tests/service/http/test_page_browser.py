@@ -14,17 +14,21 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from service.core.contract import Recommended
 from service.core.decode import Detections
 from service.core.suppress import DetectionOptions, suppress
 from service.http.page.static import ABOUT
 from support.browser import HAND_OVER, chromium, page_of
+from support.model_files import NAMES
 from support.project import ROOT
+from support.repositories import write_version
 from support.servers import Server
 
 pytestmark = pytest.mark.heavy
 
 PHOTO = ROOT / "examples" / "parcel.jpg"
 KEY = "correct-horse"
+SHAPES = ("circle", "square", "star")
 BOUND = ("--max-body-bytes", "1000000")
 
 
@@ -80,6 +84,98 @@ def answered(server: Server, query: str = "") -> list[dict[str, Any]]:
     answer = server.client.post(f"/detect{query}", content=PHOTO.read_bytes(), headers=headers)
     detections: list[dict[str, Any]] = answer.json()["results"][0]["detections"]
     return detections
+
+
+@pytest.fixture(name="several", scope="module")
+def _several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of two models with classes of their own; `shapes` has two versions."""
+    folder = tmp_path_factory.mktemp("models")
+    write_version(folder, "colours", "1")
+    write_version(folder, "shapes", "4", names=SHAPES, logit=-6.0)
+    write_version(folder, "shapes", "5", names=SHAPES, recommended=Recommended(confidence=0.9))
+    (folder / "shapes" / "traffic.json").write_text('{"versions": {"4": 1, "5": 3}}')
+    server = Server("--models", str(folder), "--default-model", "shapes")
+    yield server
+    server.close()
+
+
+def test_a_model_and_a_version_are_chosen_where_there_are_several(
+    browser: Browser, several: Server
+) -> None:
+    with page_of(browser, several.url) as page:
+        choice = page.get_by_role("combobox", name="Model", exact=True)
+        expect(choice).to_have_value("shapes, version 5")
+        assert choice.get_by_role("option").all_inner_texts() == [
+            "colours, version 1",
+            "shapes, version 4",
+            "shapes, version 5",
+        ]
+        expect(page.locator("#confidence-value")).to_have_text("0.90")
+        expect(page.locator("#classes .name")).to_have_text(list(SHAPES))
+        opened(page)
+        assert shown_model(page) == {"name": "shapes", "version": "5"}
+        choice.focus()
+        page.keyboard.press("Home")
+        expect(page.get_by_role("status")).to_contain_text("blue")
+        expect(page.locator("#classes .name")).to_have_text(list(NAMES))
+        expect(page.locator("#confidence-value")).to_have_text("0.50")
+        assert shown_model(page) == {"name": "colours", "version": "1"}
+        expect(rows(page)).to_have_count(len(answered(several, "?model=colours")))
+
+
+def test_the_chosen_model_is_in_every_request_and_in_the_commands(
+    browser: Browser, several: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "parcel.jpg").write_bytes(PHOTO.read_bytes())
+    with page_of(browser, several.url) as page:
+        opened(page)
+        with page.expect_response("**/detect?model=shapes&version=4"):
+            page.get_by_label("Model", exact=True).select_option("shapes, version 4")
+        expect(page.locator("#source")).to_have_text("as the server answered")
+        with page.expect_response("**/detect?model=shapes&version=4&confidence=0.01&nms=none**"):
+            page.get_by_label("Confidence").focus()
+        page.get_by_label("Confidence").fill("0.3")
+        address = f"{several.url}/detect?model=shapes&version=4&confidence=0.3"
+        expect(page.locator("#python")).to_contain_text(f'"{address}"')
+        command = str(page.locator("#curl").text_content())
+        assert run_shell(command, tmp_path) == answered(several, address.partition("/detect")[2])
+
+
+def test_a_model_that_went_away_is_told_and_the_one_before_serves_on(
+    browser: Browser, several: Server
+) -> None:
+    with page_of(browser, several.url) as page:
+        opened(page)
+        page.route("**/model?model=colours**", lambda route: route.fulfill(status=404, body="{}"))
+        choice = page.get_by_label("Model", exact=True)
+        choice.select_option("colours, version 1")
+        expect(page.locator("#problem")).to_contain_text("404")
+        expect(choice).to_have_value("shapes, version 5")
+        expect(page.locator("#classes .name")).to_have_text(list(SHAPES))
+
+
+def test_one_model_leaves_nothing_to_choose(page: Page) -> None:
+    expect(page.locator("#model")).to_contain_text("barcodes, version")
+    expect(page.locator("#model-choice")).to_be_hidden()
+    assert "model=" not in str(page.locator("#curl").text_content())
+
+
+def test_each_box_is_listed_with_its_parts_of_the_score(
+    page: Page, servers: tuple[Server, Server]
+) -> None:
+    opened(page)
+    best = answered(servers[0])[0]
+    expect(page.locator("#boxes thead th")).to_have_text(
+        ["Class", "Score", "Objectness", "Class score", "x1", "y1", "x2", "y2"]
+    )
+    parts = [f"{best[name]:.3f}" for name in ("score", "objectness", "class_score")]
+    assert rows(page).first.locator("td").all_inner_texts()[:3] == parts
+
+
+def shown_model(page: Page) -> dict[str, str]:
+    """The model that made the answer on the page."""
+    model = json.loads(str(page.locator("#json").text_content()))["model"]
+    return {name: model[name] for name in ("name", "version")}
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])

@@ -18,9 +18,15 @@ export function setKey(value, keep) {
   if (keep) sessionStorage.setItem(STORED_KEY, value);
 }
 
-/** The answer of `GET /model`. */
-export async function getModel() {
-  return (await send("model")).json();
+/** The answer of `GET /model` about the default model, or about the `model` and `version` that are named. */
+export async function getModel(named) {
+  const query = new URLSearchParams(named).toString();
+  return (await send(query ? `model?${query}` : "model")).json();
+}
+
+/** The answer of `GET /models`. */
+export async function getModels() {
+  return (await send("models")).json();
 }
 
 /** The colours of the classes. */

@@ -8,21 +8,33 @@ const $ = (id) => document.getElementById(id);
 
 export class Controls {
   #model;
+  #named;
+  #colors;
   #changed;
 
   /**
-   * @param model the answer of `GET /model`
    * @param colors a CSS colour for each class id
    * @param changed called with true while a slider moves, and with false when a value is settled
    */
-  constructor(model, colors, changed) {
-    this.#model = model;
+  constructor(colors, changed) {
+    this.#colors = colors;
     this.#changed = changed;
-    this.#listClasses(colors);
-    this.reset();
     $("settings").addEventListener("input", (event) => this.#input(event));
     $("settings").addEventListener("change", (event) => this.#settled(event));
     $("settings").addEventListener("submit", (event) => event.preventDefault());
+  }
+
+  /**
+   * Take the classes and the defaults of a model.
+   *
+   * @param model the answer of `GET /model`
+   * @param named the `model` and `version` that requests name, if any
+   */
+  use(model, named) {
+    this.#model = model;
+    this.#named = named;
+    this.#listClasses();
+    this.reset();
   }
 
   /** Back to the options that the server uses for a request without any. */
@@ -58,13 +70,19 @@ export class Controls {
 
   /** The query of a request with these options; what the server does anyway is left out. */
   query(options = this.options()) {
-    const query = new URLSearchParams();
+    const query = new URLSearchParams(this.#named);
     for (const name of [...NAMED, "max_detections"]) {
       if (options[name] !== this.#model.defaults[name]) query.set(name, options[name]);
     }
     if (options.classes) query.set("classes", [...options.classes].map((id) => this.#nameOf(id)).join());
     const text = query.toString().replaceAll("%2C", ",");
     return text && `?${text}`;
+  }
+
+  /** The query of a request for all boxes before suppression whose score is at least `confidence`. */
+  candidatesQuery(confidence) {
+    const { score_by } = this.options();
+    return `?${new URLSearchParams({ ...this.#named, confidence, nms: "none", score_by })}`;
   }
 
   /** Say beside each class how many boxes of it are shown. */
@@ -82,9 +100,10 @@ export class Controls {
     return name.includes(",") || name !== name.trim() ? id : name;
   }
 
-  #listClasses(colors) {
+  #listClasses() {
     const names = this.#model.contract.class_names;
-    $("classes").replaceChildren(...names.map((name, id) => classItem(name, id, colors[id % colors.length])));
+    $("classes").replaceChildren(...names.map((name, id) => classItem(name, id, this.#colors[id % this.#colors.length])));
+    $("class-filter").value = "";
     $("class-filter").hidden = names.length <= MANY_CLASSES;
   }
 

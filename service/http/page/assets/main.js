@@ -4,6 +4,7 @@ import { detect, drawn, getColors, getModel } from "./api.js";
 import { LiveFeed } from "./camera.js";
 import { Controls } from "./controls.js";
 import { askForKey } from "./key.js";
+import { ModelChoice } from "./models.js";
 import { describe, Overlay } from "./overlay.js";
 import { Results } from "./results.js";
 import { suppress } from "./suppress.js";
@@ -22,9 +23,10 @@ const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
 class Page {
   #model; #colors; #controls; #overlay; #results;
+  #choice = new ModelChoice(() => this.#guarded(() => this.#changeModel()));
   #feed = new LiveFeed();
   #photo = null;
-  #candidates = null; // of this photo and this kind of score: a promise of an answer to nms=none
+  #candidates = null; // of this photo and this query: a promise of an answer to nms=none
   #request = null;
   #turn = 0; // counts changes, so that no late answer hides a newer one
   #needsKey = false;
@@ -36,23 +38,47 @@ class Page {
     this.#colors = await getColors();
     this.#results = new Results((index) => this.#overlay.point(index));
     this.#overlay = new Overlay($("stage"), this.#colors);
+    this.#controls = new Controls(this.#colors, (moving) => this.#settingsChanged(moving));
     await this.#guarded(() => this.#load());
   }
 
-  /** Ask for the model, which needs the API key; the first answer fills the form. */
+  /** Ask for the models, which needs the API key; the first answer fills the form. */
   async #load() {
-    const isFirst = !this.#model;
-    this.#model = await getModel();
-    if (isFirst) this.#introduce();
+    const isAnother = await this.#choice.load();
+    if (isAnother || !this.#model) await this.#useModel();
   }
 
-  #introduce() {
+  async #useModel() {
+    const { named, inWords } = this.#choice;
+    const model = await getModel(named);
+    if (inWords !== this.#choice.inWords) return false; // the user has gone on to another
+    this.#choice.keep();
+    this.#model = model;
+    this.#controls.use(model, named);
+    this.#introduce(inWords);
+    return true;
+  }
+
+  async #changeModel() {
+    this.#request?.abort();
+    this.#turn++;
+    if (this.#photo) $("source").textContent = "waiting for the model…";
+    try {
+      if (!(await this.#useModel())) return;
+    } catch (error) {
+      this.#choice.undo();
+      if (this.#photo) $("source").textContent = "no answer";
+      throw error;
+    }
+    this.#announce(`${this.#choice.inWords}. ${this.#model.contract.class_names.length} classes.`);
+    if (this.#photo && !this.#feed.running) await this.#askServer();
+  }
+
+  #introduce(inWords) {
     const { contract, provider } = this.#model;
-    $("model").textContent = `${contract.name}, version ${contract.version}, on ${provider}`;
-    this.#controls = new Controls(this.#model, this.#colors, (moving) => this.#settingsChanged(moving));
+    const served = `${contract.name}, version ${contract.version}`;
+    $("model").textContent = this.#choice.isOpen ? `on ${provider}` : `${inWords || served}, on ${provider}`;
     $("settings").classList.add("ready");
-    $("settings").addEventListener("pointerenter", () => this.#fetchCandidates());
-    $("settings").addEventListener("focusin", () => this.#fetchCandidates());
     const known = contract.class_names.find((name) => name in EXAMPLES);
     document.querySelector("[data-act=example]").hidden = known === undefined;
     this.#example = EXAMPLES[known];
@@ -60,6 +86,8 @@ class Page {
   }
 
   #bind() {
+    $("settings").addEventListener("pointerenter", () => this.#fetchCandidates());
+    $("settings").addEventListener("focusin", () => this.#fetchCandidates());
     const acts = {
       choose: () => $("file").click(),
       camera: () => (this.#feed.running ? this.#stopCamera() : this.#startCamera("")),
@@ -161,16 +189,15 @@ class Page {
     this.#show(suppress(detections, options), { width, height }, source);
   }
 
-  /** All boxes of the photo before suppression, fetched once for each way to score. */
+  /** All boxes of the photo before suppression, fetched once for each model and way to score. */
   #fetchCandidates() {
     if (!this.#photo || this.#feed.running) return null;
     const photo = this.#photo;
-    const { score_by } = this.#controls.options();
-    if (this.#candidates?.score_by !== score_by || this.#candidates.photo !== photo) {
-      const query = `?confidence=${MIN_CONFIDENCE}&nms=none&score_by=${score_by}`;
+    const query = this.#controls.candidatesQuery(MIN_CONFIDENCE);
+    if (this.#candidates?.query !== query || this.#candidates.photo !== photo) {
       const answer = detect(photo, query);
       answer.catch(() => { this.#candidates = null; }); // the request that waits for it says why
-      this.#candidates = { photo, score_by, answer };
+      this.#candidates = { photo, query, answer };
     }
     return this.#candidates.answer;
   }

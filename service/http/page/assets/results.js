@@ -87,7 +87,8 @@ function row(found, index, color) {
   const swatch = Object.assign(document.createElement("span"), { className: "swatch" });
   swatch.style.setProperty("--color", color);
   head.append(swatch, found.class_name);
-  const cells = [found.score.toFixed(3), ...[x1, y1, x2, y2].map((value) => value.toFixed(1))];
+  const scores = [found.score, found.objectness, found.class_score].map((value) => value.toFixed(3));
+  const cells = [...scores, ...[x1, y1, x2, y2].map((value) => value.toFixed(1))];
   made.append(head, ...cells.map((textContent) => Object.assign(document.createElement("td"), { textContent })));
   return made;
 }
