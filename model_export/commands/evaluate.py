@@ -13,7 +13,7 @@ from model_export.commands.argument_types import fraction, gaussian_width, posit
 from model_export.data.class_names import read_class_names
 from model_export.errors import ModelExportError
 from model_export.measure.published_options import MEASURING
-from model_export.model.variants import HEAD_KINDS, VARIANTS, plain_variant, usual_size
+from model_export.model.variants import HEAD_KINDS, VARIANTS, Variant, plain_variant, usual_size
 from service.core.contract import (
     BoxCoding,
     ContractError,
@@ -110,45 +110,73 @@ def _detector(arguments: argparse.Namespace) -> Iterator["Detector"]:
 
 def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
     from model_export.measure.local_detector import checkpoint_detector  # noqa: PLC0415
+    from model_export.model.about import kind_of, read_about  # noqa: PLC0415
 
-    if arguments.variant is None:
-        raise ModelExportError("--weights needs --variant, the network that the weights belong to")
-    side = usual_size(arguments.variant)
-    height, width = arguments.size or (side, side)
-    try:
-        contract = ModelContract(
-            name=arguments.variant,
-            version="0",
-            input=InputSpec("images", height, width, dynamic_size=True),
-            class_names=read_class_names(arguments.names),
-            box_coding=arguments.box_coding,
-        )
-    except ContractError as error:
-        raise ModelExportError(str(error)) from error
+    about = read_about(arguments.weights)
+    variant, head = arguments.variant, arguments.head
+    if variant is None:
+        kind = kind_of(arguments.weights, about)
+        if kind is None:
+            raise ModelExportError(
+                f"{arguments.weights} does not say which network it belongs to: add --variant"
+            )
+        variant, head = kind.variant, head or kind.head
+    contract = _checkpoint_contract(arguments, variant, about.contract if about else None)
     options = DetectionOptions(**_options(arguments))
     return checkpoint_detector(
         arguments.weights,
-        arguments.variant,
-        arguments.head,
+        variant,
+        head or (about.head if about else "decoupled"),
         contract,
         options,
         arguments.letterbox,
     )
 
 
+def _checkpoint_contract(
+    arguments: argparse.Namespace, variant: Variant, known: ModelContract | None
+) -> ModelContract:
+    """The contract of a checkpoint; what is not stated is as the checkpoint says."""
+    side = usual_size(variant)
+    usual = (known.input.height, known.input.width) if known else (side, side)
+    height, width = arguments.size or usual
+    names = known.class_names if known and not arguments.names else None
+    try:
+        return ModelContract(
+            name=variant,
+            version="0",
+            input=InputSpec("images", height, width, dynamic_size=True),
+            class_names=names or read_class_names(arguments.names or "coco"),
+            box_coding=arguments.box_coding or (known.box_coding if known else "yolox"),
+        )
+    except ContractError as error:
+        raise ModelExportError(str(error)) from error
+
+
 def _add_weights_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--variant", type=plain_variant, choices=VARIANTS, help="the network of the weights"
+        "--variant",
+        type=plain_variant,
+        choices=VARIANTS,
+        help="the network of the weights (default: found out, like what follows)",
     )
     group.add_argument(
-        "--head", choices=HEAD_KINDS, default="decoupled", help="(default: decoupled)"
-    )
-    group.add_argument("--names", default="coco", help="`coco`, or a file of one name per line")
-    group.add_argument(
-        "--size", type=size, metavar="N|HxW", help="height and width (default: the variant's)"
+        "--head", choices=HEAD_KINDS, help="(default: the checkpoint's, or decoupled)"
     )
     group.add_argument(
-        "--box-coding", choices=get_args(BoxCoding), default="yolox", help="(default: yolox)"
+        "--names",
+        help="`coco`, or a file of one name per line (default: the checkpoint's, or coco)",
+    )
+    group.add_argument(
+        "--size",
+        type=size,
+        metavar="N|HxW",
+        help="height and width (default: the checkpoint's, or the variant's)",
+    )
+    group.add_argument(
+        "--box-coding",
+        choices=get_args(BoxCoding),
+        help="(default: the checkpoint's, or yolox)",
     )
 
 

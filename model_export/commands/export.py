@@ -2,8 +2,9 @@
 
 import argparse
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
 from model_export.checksum import short_sha256
 from model_export.commands.argument_types import size
@@ -26,11 +27,15 @@ from service.core.contract import (
     InputSpec,
     Layout,
     ModelContract,
+    Provenance,
+    Recommended,
 )
 
 if TYPE_CHECKING:
+    from model_export.model.about import About
     from model_export.model.checkpoint import Kind
 
+Advice = TypeVar("Advice", Recommended, Provenance)
 LAYOUTS: Final[dict[InputDtype, Layout]] = {"uint8": "NHWC", "float32": "NCHW"}
 
 
@@ -48,14 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=VARIANTS,
         help="the network (default: found out from the weights)",
     )
-    parser.add_argument(
-        "--weights",
-        required=True,
-        type=Path,
-        metavar="FILE",
-        help="a .pth checkpoint, .npz or .safetensors",
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--weights", type=Path, metavar="FILE", help="a .pth checkpoint, .npz or .safetensors"
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="file to write")
+    what.add_argument(
+        "--run", type=Path, metavar="DIR", dest="run_folder", help="a run's folder: its best.pth"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="file to write (default: model.onnx of --run)"
+    )
     _add_model_arguments(parser.add_argument_group("the model"))
     _add_graph_arguments(parser.add_argument_group("the graph"))
     add_recommended_arguments(parser)
@@ -66,13 +73,16 @@ def run(arguments: argparse.Namespace) -> None:
     """Export, report how far onnxruntime and torch differ, and print the file's path."""
     # Only here, so that `--help` and the other commands do not wait for torch.
     from model_export.exporting.export import export  # noqa: PLC0415
+    from model_export.model.about import read_about  # noqa: PLC0415
     from model_export.model.checkpoint import load_weights  # noqa: PLC0415
     from model_export.model.yolox import build  # noqa: PLC0415
 
+    _resolve_run(arguments)
     if arguments.output.is_dir():
         raise ModelExportError(f"cannot write {arguments.output}: it is a folder")
-    kind = _kind(arguments)
-    contract = _contract(arguments, kind)
+    about = read_about(arguments.weights)
+    kind = _kind(arguments, about)
+    contract = _contract(arguments, kind, about)
     model = build(kind.variant, contract.num_classes, kind.head)
     ignored = load_weights(model, arguments.weights)
     if ignored:
@@ -91,13 +101,24 @@ def run(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{arguments.output}\n")
 
 
-def _kind(arguments: argparse.Namespace) -> "Kind":
-    """The variant, head and classes of the weights; stated ones come first."""
-    from model_export.model.checkpoint import Kind, identify, read_state_dict, shapes_of  # noqa: PLC0415
+def _resolve_run(arguments: argparse.Namespace) -> None:
+    """Turn --run into the files that it stands for."""
+    folder: Path | None = arguments.run_folder
+    if folder:
+        arguments.weights = folder / "best.pth"
+        if not arguments.weights.is_file():
+            raise ModelExportError(f"{folder} has no best.pth: no epoch has been measured yet")
+        arguments.output = arguments.output or folder / "model.onnx"
+    if arguments.output is None:
+        raise ModelExportError("--weights needs --output, the file to write")
 
-    if not arguments.weights.is_file():
-        raise ModelExportError(f"cannot read {arguments.weights}: there is no such file")
-    found = identify(shapes_of(read_state_dict(arguments.weights)))
+
+def _kind(arguments: argparse.Namespace, about: "About | None") -> "Kind":
+    """The variant, head and classes of the weights; stated ones come first."""
+    from model_export.model.about import kind_of  # noqa: PLC0415
+    from model_export.model.checkpoint import Kind  # noqa: PLC0415
+
+    found = kind_of(arguments.weights, about)
     if found is None and arguments.variant is None:
         raise ModelExportError(
             f"{arguments.weights} holds the weights of no model that is known here; if they are "
@@ -124,14 +145,15 @@ def _warn_of_pixels(path: Path, contract: ModelContract) -> None:
 def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--names",
-        help="`coco`, or a file of one name per line (default: COCO's if there are 80 classes)",
+        help="`coco`, or a file of one name per line (default: the checkpoint's, or COCO's if "
+        "there are 80 classes)",
     )
     group.add_argument("--head", choices=HEAD_KINDS, help="(default: found out from the weights)")
     group.add_argument(
         "--box-coding",
         choices=get_args(BoxCoding),
-        default="yolox",
-        help="coding of the raw boxes that the model was trained with (default: yolox)",
+        help="coding of the raw boxes that the model was trained with (default: the checkpoint's, "
+        "or yolox)",
     )
     add_pixel_arguments(group, "yolox")
     group.add_argument("--name", help="the model's name (default: yolox-VARIANT)")
@@ -145,10 +167,13 @@ def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
         "--size",
         type=size,
         metavar="N|HxW",
-        help="default height and width in pixels (default: 416 for pico to tiny, else 640)",
+        help="default height and width in pixels (default: the checkpoint's, or 416 for pico to "
+        "tiny, else 640)",
     )
     group.add_argument(
-        "--fixed-size", action="store_true", help="accept --size only, not every multiple of 32"
+        "--fixed-size",
+        action="store_true",
+        help="accept --size only, not every multiple of 32",
     )
     add_least_side_argument(group)
     group.add_argument(
@@ -166,10 +191,14 @@ def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _class_names(arguments: argparse.Namespace, kind: "Kind") -> tuple[str, ...]:
-    """The stated names; COCO's for weights of 80 classes, which is told."""
+def _class_names(
+    arguments: argparse.Namespace, kind: "Kind", known: ModelContract | None
+) -> tuple[str, ...]:
+    """The stated names, or the checkpoint's; COCO's for weights of 80 classes, which is told."""
     if arguments.names:
         return read_class_names(arguments.names)
+    if known:
+        return known.class_names
     if kind.num_classes == len(COCO_CLASS_NAMES):
         sys.stderr.write(f"the class names are taken to be COCO's {kind.num_classes}\n")
         return COCO_CLASS_NAMES
@@ -179,26 +208,40 @@ def _class_names(arguments: argparse.Namespace, kind: "Kind") -> tuple[str, ...]
     )
 
 
-def _contract(arguments: argparse.Namespace, kind: "Kind") -> ModelContract:
-    side = usual_size(kind.variant)
-    height, width = arguments.size or (side, side)
+def _contract(arguments: argparse.Namespace, kind: "Kind", about: "About | None") -> ModelContract:
+    """The contract of the file; what is not stated is as the checkpoint says."""
+    known = about.contract if about else None
     try:
         return ModelContract(
-            name=arguments.name or f"yolox-{kind.variant}",
+            name=arguments.name or (known.name if known else f"yolox-{kind.variant}"),
             version=arguments.model_version or short_sha256(arguments.weights),
-            input=InputSpec(
-                name="images",
-                height=height,
-                width=width,
-                dynamic_size=not arguments.fixed_size,
-                least_side=arguments.least_side,
-                layout=LAYOUTS[arguments.input],
-                dtype=arguments.input,
-            ),
-            class_names=_class_names(arguments, kind),
-            box_coding=arguments.box_coding,
-            recommended=recommended(arguments),
-            provenance=provenance(arguments),
+            input=_input(arguments, kind, known),
+            class_names=_class_names(arguments, kind, known),
+            box_coding=arguments.box_coding or (known.box_coding if known else "yolox"),
+            recommended=_overridden(known.recommended if known else None, recommended(arguments)),
+            provenance=_overridden(known.provenance if known else None, provenance(arguments)),
         )
     except ContractError as error:
         raise ModelExportError(f"the model contract is invalid: {error}") from error
+
+
+def _input(arguments: argparse.Namespace, kind: "Kind", known: ModelContract | None) -> InputSpec:
+    side = usual_size(kind.variant)
+    usual = InputSpec("images", side, side, dynamic_size=True)
+    spec = known.input if known else usual
+    height, width = arguments.size or (spec.height, spec.width)
+    return replace(
+        spec,
+        height=height,
+        width=width,
+        dynamic_size=spec.dynamic_size and not arguments.fixed_size,
+        least_side=arguments.least_side or spec.least_side,
+        layout=LAYOUTS[arguments.input],
+        dtype=arguments.input,
+    )
+
+
+def _overridden(known: Advice | None, given: Advice) -> Advice:
+    """What is known, replaced by what is given."""
+    stated = {name: value for name, value in asdict(given).items() if value not in (None, "")}
+    return replace(known or given, **stated)

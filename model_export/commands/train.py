@@ -100,9 +100,14 @@ def run(arguments: argparse.Namespace) -> None:
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the model", argument_default=argparse.SUPPRESS)
     group.add_argument(
-        "--variant", type=plain_variant, choices=VARIANTS, help="the network (default: nano)"
+        "--variant",
+        type=plain_variant,
+        choices=VARIANTS,
+        help="the network (default: that of --weights, or nano)",
     )
-    group.add_argument("--head", choices=HEAD_KINDS, help="its head (default: decoupled)")
+    group.add_argument(
+        "--head", choices=HEAD_KINDS, help="its head (default: that of --weights, or decoupled)"
+    )
     group.add_argument(
         "--weights",
         type=absolute,
@@ -113,7 +118,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--size",
         type=training_size,
         metavar="N|HxW",
-        help="height and width in pixels (default: the variant's)",
+        help="height and width in pixels (default: as in --weights, or the variant's)",
     )
     group.add_argument(
         "--fixed-size",
@@ -132,7 +137,9 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="class loss weight; raise it if objects are easier to find than classify (default: 1)",
     )
     group.add_argument(
-        "--box-coding", choices=get_args(BoxCoding), help="coding of the raw boxes (default: yolox)"
+        "--box-coding",
+        choices=get_args(BoxCoding),
+        help="coding of the raw boxes (default: that of --weights, or yolox)",
     )
     group.add_argument(
         "--center-radius",
@@ -247,9 +254,26 @@ def _resumed(given: Mapping[str, Any], folder: "RunFolder") -> TrainingConfig:
     return TrainingConfig.from_json(folder.read_config())
 
 
+def _like_the_weights(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The given arguments; what they leave open is as the checkpoint to start from says."""
+    from model_export.model.about import kind_of, read_about  # noqa: PLC0415
+
+    weights: Path | None = given.get("weights")
+    if weights is None:
+        return given
+    about = read_about(weights)
+    kind = None if "variant" in given and about is None else kind_of(weights, about)
+    known: dict[str, Any] = {"variant": kind.variant, "head": kind.head} if kind else {}
+    if about:
+        size = about.contract.input
+        known |= {"box_coding": about.contract.box_coding, "size": (size.height, size.width)}
+    return known | dict(given)
+
+
 def _configured(given: Mapping[str, Any]) -> TrainingConfig:
     """The configuration of a new run."""
     data, validation = data_sources(given)
+    given = _like_the_weights(given)
     variant = given.get("variant", "nano")
     side = usual_size(variant)
     height, width = given.get("size", (side, side))

@@ -1,0 +1,100 @@
+"""What a checkpoint says about itself, so that no command has to be told."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from model_export.errors import ModelExportError
+from model_export.model.checkpoint import Kind, identify, read_state_dict, shapes_of
+from model_export.model.variants import HeadKind, Variant
+from service.core.contract import METADATA_KEY, ContractError, ModelContract
+
+# The entry of a checkpoint; a JSON text, which torch loads with `weights_only`.
+KEY: Final = "about"
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """The network that weights belong to.
+
+    Attributes:
+        variant: Its variant.
+        head: Its head.
+        contract: Class names, size, box coding and recommended thresholds.
+        metrics: COCO metrics on the validation data, 0 to 1; empty if they were not measured.
+    """
+
+    variant: Variant
+    head: HeadKind
+    contract: ModelContract
+    metrics: Mapping[str, float | None]
+
+    def to_json(self) -> str:
+        """This as a JSON object."""
+        fields = {
+            "variant": self.variant,
+            "head": self.head,
+            "contract": self.contract.to_metadata()[METADATA_KEY],
+            "metrics": dict(self.metrics),
+        }
+        return json.dumps(fields, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: The text is something else.
+        """
+        fields = _FIELDS.validate_json(text)
+        return cls(
+            variant=_VARIANT.validate_python(fields["variant"]),
+            head=_HEAD.validate_python(fields["head"]),
+            contract=ModelContract.from_metadata({METADATA_KEY: str(fields["contract"])}),
+            metrics=_METRICS.validate_python(fields["metrics"]),
+        )
+
+
+def read_about(path: Path) -> About | None:
+    """What a checkpoint says about itself; None if it says nothing, as released files do.
+
+    Raises:
+        ModelExportError: It says something that this release does not understand.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # noqa: BLE001 - other kinds of file; whoever reads the weights says what is wrong
+        return None
+    text = content.get(KEY) if isinstance(content, dict) else None
+    if not isinstance(text, str):
+        return None
+    try:
+        return About.from_json(text)
+    except (ContractError, ValidationError, KeyError) as error:
+        raise ModelExportError(
+            f"{path} describes its network in a way that this release does not know: {error}"
+        ) from error
+
+
+def kind_of(path: Path, about: About | None) -> Kind | None:
+    """The network of a file's weights: as the file says, or found out from their shapes.
+
+    Raises:
+        ModelExportError: There is no such file, or it holds no weights.
+    """
+    if about:
+        return Kind(about.variant, about.head, about.contract.num_classes)
+    if not path.is_file():
+        raise ModelExportError(f"cannot read {path}: there is no such file")
+    return identify(shapes_of(read_state_dict(path)))
+
+
+_FIELDS: Final = TypeAdapter(dict[str, Any])
+_VARIANT: Final[TypeAdapter[Variant]] = TypeAdapter(Variant)
+_HEAD: Final[TypeAdapter[HeadKind]] = TypeAdapter(HeadKind)
+_METRICS: Final = TypeAdapter(dict[str, float | None])
