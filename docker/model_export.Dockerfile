@@ -3,7 +3,7 @@
 #   docker build -f docker/model_export.Dockerfile -t yolox-export .
 # torch's usual Linux wheels contain CUDA. For a CPU build, name the package index that has the
 # CPU wheels of torch with --build-arg EXTRA_INDEX_URL=... (docker/README.md).
-# A digest pins the base for good: --build-arg PYTHON_IMAGE=python:3.13-slim-trixie@sha256:...
+# `make pin-images` adds the digest of the base.
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
@@ -11,11 +11,16 @@ ARG EXTRA_INDEX_URL=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
-COPY pyproject.toml constraints.txt docker/requirements.py ./
-RUN python requirements.py train fetch evaluate cpu > requirements.txt \
- && pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt \
-      ${EXTRA_INDEX_URL:+--extra-index-url "${EXTRA_INDEX_URL}"} -r requirements.txt
-COPY README.md LICENSE ./
+COPY pyproject.toml constraints.txt docker/requirements.py docker/locks/model_export.txt ./
+# Another index has other files of torch than those whose hashes are locked; the versions stay pinned.
+RUN if [ -z "${EXTRA_INDEX_URL}" ]; then \
+      pip --python /opt/venv/bin/python install --only-binary :all: --no-deps --require-hashes -r model_export.txt; \
+    else \
+      python requirements.py train fetch evaluate cpu > requirements.txt \
+      && pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt \
+           --extra-index-url "${EXTRA_INDEX_URL}" -r requirements.txt; \
+    fi
+COPY hatch_build.py README.md LICENSE ./
 COPY service service
 COPY model_export model_export
 RUN pip install --no-deps --target /opt/app .

@@ -2,7 +2,7 @@
 #   docker build -f docker/service.Dockerfile -t yolox-serve:cpu .
 #   docker build -f docker/service.Dockerfile -t yolox-serve:gpu --build-arg FLAVOUR=gpu .
 # --target fetch builds the image that fetches and adopts models, without a server.
-# A digest pins the base for good: --build-arg PYTHON_IMAGE=python:3.13-slim-trixie@sha256:...
+# `make pin-images` adds the digest of the base; `make image` fills in the labels.
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
@@ -12,18 +12,17 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
 # The dependencies have a layer of their own, which stays cached when the source changes.
-COPY pyproject.toml constraints.txt docker/requirements.py docker/trim.py ./
-RUN python requirements.py "${FLAVOUR}" > requirements.txt \
- && pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt -r requirements.txt \
+# pip installs the files whose hashes are locked, and no others.
+COPY docker/locks/${FLAVOUR}.txt docker/locks/fetch.txt docker/trim.py ./
+RUN pip --python /opt/venv/bin/python install --only-binary :all: --no-deps --require-hashes -r "${FLAVOUR}.txt" \
  && python trim.py /opt/venv/lib/python3*/site-packages
-COPY README.md LICENSE ./
+COPY hatch_build.py pyproject.toml README.md LICENSE ./
 COPY service service
 COPY model_export model_export
 RUN pip install --no-deps --target /opt/app .
 
 FROM build AS fetch-build
-RUN python requirements.py fetch > requirements.txt \
- && pip --python /opt/venv/bin/python install --only-binary :all: -c constraints.txt -r requirements.txt
+RUN pip --python /opt/venv/bin/python install --only-binary :all: --no-deps --require-hashes -r fetch.txt
 
 FROM ${PYTHON_IMAGE} AS runtime
 # pip compiled every module, so Python need not write bytecode.

@@ -3,8 +3,9 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,14 +20,20 @@ from service.engine.choose import EngineOptions, open_engine
 from service.errors import StartupError
 from service.imaging.draw import DrawingPool
 from service.imaging.memory import ImageMemory
+from service.models.repository import MODEL_FILE, ModelFile, scan
+from service.models.served import ModelRef, ServedModel, model_label
 from service.observe.metrics import Metrics
+from service.observe.model_metrics import ModelMetrics
 from service.pipeline.batched import BatchedPipeline, NetworkRunner
 from service.pipeline.detector import Detector
+from service.pipeline.jobs import RunnableModel
 from service.pipeline.one_thread import OneThreadPipeline, OneThreadRunner
+from service.pipeline.shared import SharedPipeline
 from service.pipeline.stages import Stages
 from service.queue.admission import Admission
 from service.queue.batcher import Batcher
 from service.queue.cpu_sharing import WorkerLoads
+from service.queue.runner import QueuedModel
 from service.queue.slots import EngineSlots
 from service.settings import Settings
 
@@ -44,13 +51,17 @@ TURNS_FILE: Final = "decoding-turn"
 log = structlog.get_logger(__name__)
 
 
-def load_engine(settings: Settings) -> LoadableEngine:
-    """Load the model that the settings name, else the embedded one, and see it run once.
+def load_engine(settings: Settings, path: Path | None = None) -> LoadableEngine:
+    """Load a model, and see it run once.
+
+    Args:
+        settings: All of them.
+        path: The model file (None: the one that the settings name, else the embedded one).
 
     Raises:
         StartupError: There is no such file, it cannot be served, or not on the device asked for.
     """
-    path = settings.model or DEFAULT_MODEL
+    path = path or settings.model or DEFAULT_MODEL
     shares = CpuShares(
         threads_of_engine(settings), cpu_instances(settings), spans_of_engine(settings)
     )
@@ -89,23 +100,10 @@ def first_size(contract: ModelContract, mode: LetterboxMode, *, on_cpu: bool) ->
     return sizes[0]
 
 
-@asynccontextmanager
-async def warming_the_rest(settings: Settings, engine: Engine) -> AsyncIterator[None]:
-    """Warm the input sizes beside the whole one while requests are served, then stop doing so."""
-    if not isinstance(engine, LoadableEngine):
-        yield
-        return
-    task = asyncio.create_task(warm_the_rest(settings, engine))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def warm_the_rest(settings: Settings, engine: LoadableEngine) -> None:
+async def warm_the_rest(settings: Settings, engine: Engine) -> None:
     """Run the other input sizes once, where that makes later calls quicker."""
+    if not isinstance(engine, LoadableEngine):
+        return
     sizes = engine.cold_sizes(likely_sizes(engine.contract, letterbox_mode(settings, engine))[1:])
     told = time.monotonic()
     for done, size in enumerate(sizes):
@@ -136,6 +134,9 @@ def spans_of_engine(settings: Settings) -> list[int]:
     if settings.engine_threads is not None:
         return [1]
     spans = [max(1, usable_cpus() // threads_of_engine(settings))]
+    if settings.models is not None:
+        # Of many models, each has two copies of its weights at most.
+        return sorted({1, *spans})
     while spans[0] > 1:
         spans.insert(0, max(1, spans[0] // SPAN_STEP))
     return spans
@@ -167,40 +168,142 @@ def on_one_thread(settings: Settings, engine: Engine) -> bool:
     return alone and settings.decode_threads is None and threads_of_engine(settings) == 1
 
 
-def make_detector(
+def make_pipeline(
     settings: Settings, engine: Engine, metrics: Metrics, loads: WorkerLoads | None = None
-) -> Detector:
-    """Everything from the bytes of an image to its boxes, ready to be started.
+) -> SharedPipeline:
+    """The queue and the threads that all models share, ready to be started.
 
     Args:
         settings: All of them.
-        engine: The engine.
+        engine: That of the first model; the others must run on the same device.
         metrics: Where to count.
         loads: The processes of the server, if it has several.
     """
-    mode, instances = letterbox_mode(settings, engine), engine_instances(settings, engine)
-    turns = None if metrics.folder is None else metrics.folder / TURNS_FILE
-    memory = ImageMemory(settings.max_decode_bytes, settings.workers, turns)
-    stages = Stages(engine.contract, mode, settings.max_image_pixels, memory)
+    instances = engine_instances(settings, engine)
     # Processes share CPUs, so there is nothing to borrow where a GPU computes.
     slots = EngineSlots(instances, engine.spans, loads if engine.on_cpu else None)
     admission = Admission(settings.max_queue_images, metrics)
-    drawing, window = DrawingPool(cpus_of_process(settings.workers)), settings.ready_window_s
+    drawing = DrawingPool(cpus_of_process(settings.workers))
     if on_one_thread(settings, engine):
-        runner = OneThreadRunner(engine, stages)
+        runner = OneThreadRunner()
         single = Batcher(runner, metrics, slots=slots, admission=admission, prefetch=instances)
-        pipeline = OneThreadPipeline(single)
-        return Detector(engine.contract, pipeline, single, admission, metrics, drawing, window)
+        return SharedPipeline(OneThreadPipeline(single), single, admission, drawing)
     batcher = Batcher(
-        NetworkRunner(engine),
+        NetworkRunner(),
         metrics,
         slots=slots,
         admission=admission,
         max_batch_delay_s=settings.max_batch_delay_ms / 1000,
     )
     threads = settings.decode_threads or cpus_of_process(settings.workers)
-    batched = BatchedPipeline(batcher, stages, threads)
-    return Detector(engine.contract, batched, batcher, admission, metrics, drawing, window)
+    return SharedPipeline(BatchedPipeline(batcher, threads), batcher, admission, drawing)
+
+
+def first_file(settings: Settings, seen: Mapping[str, Sequence[str]] | None = None) -> ModelFile:
+    """The file of the model that is loaded first, and answers requests which name none.
+
+    Args:
+        settings: All of them.
+        seen: The versions of each model that the other processes of the server have seen.
+
+    Raises:
+        StartupError: The repository holds no model, or not the one that is to be the default.
+    """
+    if settings.models is None or (settings.model is not None and settings.default_model is None):
+        return ModelFile(settings.model or DEFAULT_MODEL)
+    found = scan(settings.models)
+    if not found:
+        raise StartupError(f"{settings.models} holds no model; put one at NAME/1/{MODEL_FILE}")
+    name = settings.default_model or next(iter(found))
+    if name not in found:
+        raise StartupError(
+            f"there is no model {name!r} in {settings.models}; there are {', '.join(found)}"
+        )
+    versions = [each for each in found[name].files if each in (seen or {}).get(name, [each])]
+    asked = found[name].traffic
+    weighted = [each for each in versions if each in asked.versions]
+    others = [each for each in versions if each != asked.shadow]
+    return found[name].files[(weighted or others or versions)[-1]]
+
+
+def load_first(
+    settings: Settings, seen: Mapping[str, Sequence[str]] | None = None
+) -> tuple[ModelFile, LoadableEngine]:
+    """Load the default model: of a repository its newest version that can be served.
+
+    Raises:
+        StartupError: None can; the error is the newest version's.
+    """
+    file = first_file(settings, seen)
+    older = [] if file.name is None or settings.models is None else _older(settings.models, file)
+    try:
+        return file, load_engine(settings, file.path)
+    except StartupError as error:
+        for each in older:
+            log.error("a model cannot be served", file=str(file.path), cause=str(error))  # noqa: TRY400
+            with suppress(StartupError):
+                return each, load_engine(settings, each.path)
+        raise
+
+
+def _older(folder: Path, file: ModelFile) -> list[ModelFile]:
+    """The versions before one, newest first."""
+    files = scan(folder)[file.name or ""].files
+    return [files[each] for each in reversed(files) if int(each) < int(file.version or 0)]
+
+
+def image_memory(settings: Settings, metrics: Metrics) -> ImageMemory:
+    """The one bound on the memory of pixels, for all models and processes."""
+    turns = None if metrics.folder is None else metrics.folder / TURNS_FILE
+    return ImageMemory(settings.max_decode_bytes, settings.workers, turns)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMaker:
+    """Makes a loaded engine a model that answers requests.
+
+    Attributes:
+        settings: All of them.
+        pipeline: The pipeline of all models.
+        memory: Where images take their memory from.
+        metrics: Where to count.
+    """
+
+    settings: Settings
+    pipeline: SharedPipeline
+    memory: ImageMemory
+    metrics: Metrics
+
+    def serve(
+        self, engine: Engine, name: str | None = None, version: str | None = None
+    ) -> ServedModel:
+        """All that answers a request for a model.
+
+        Args:
+            engine: The loaded engine.
+            name: The name that requests use (None: the contract's).
+            version: Likewise.
+        """
+        settings, contract = self.settings, engine.contract
+        name, version = name or contract.name, version or contract.version
+        mode = letterbox_mode(settings, engine)
+        counts = ModelMetrics(self.metrics, name, version)
+        counts.describe(engine.provider, engine.precision, engine.threads, engine.max_batch)
+        counts.note_mismatch(is_mismatch=engine.provider != engine.wanted_provider)
+        model = RunnableModel(
+            engine,
+            Stages(contract, mode, settings.max_image_pixels, self.memory),
+            QueuedModel(engine.max_batch, counts),
+        )
+        return ServedModel(
+            name=name,
+            version=version,
+            engine=engine,
+            detector=Detector(model, self.pipeline, counts),
+            defaults=default_options(settings, contract),
+            ref=ModelRef(name=name, version=version, provider=engine.provider),
+            label=model_label(name, version),
+        )
 
 
 def default_options(settings: Settings, contract: ModelContract) -> DetectionOptions:

@@ -12,7 +12,8 @@ from service.errors import StartupError
 from service.observe.logs import configure_logs
 from service.process.shared_folder import remove_left_folders
 from service.process.supervisor import supervise
-from service.settings import Settings, unknown_variables
+from service.settings import Settings
+from service.variables import unknown_variables
 
 log = structlog.get_logger(__name__)
 

@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
-OWN_CGROUPS: Final = Path("/proc/self/cgroup")
+from service.cgroups import CGROUP_ROOT, OWN_CGROUPS, limiting_groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,35 +70,12 @@ def _affinity() -> int:
 
 
 def _quotas(root: Path, own_cgroups: Path) -> Iterator[tuple[float, Path]]:
-    """Every CPU quota of this process's groups and of their parents, with its file.
-
-    Inside a container the kernel may name groups as the host sees them. Those are not there, and
-    the container's own group is the mounted root.
-    """
-    for mount, own in _hierarchies(root, own_cgroups):
-        for group in (own, *own.parents):
-            for read, name in ((_quota_v2, "cpu.max"), (_quota_v1, "cpu.cfs_quota_us")):
-                file = mount / group / name
-                quota = read(file)
-                if quota is not None:
-                    yield quota, file
-
-
-def _hierarchies(root: Path, own_cgroups: Path) -> Iterator[tuple[Path, Path]]:
-    """Where each hierarchy that can limit CPUs is mounted, and this process's group in it."""
-    try:
-        lines = own_cgroups.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        lines = []
-    for line in [*lines, "0::/", "1:cpu:/"]:
-        number, _, rest = line.partition(":")
-        controllers, _, group = rest.partition(":")
-        # A group outside of the container's own would begin with "/..".
-        own = Path(*(part for part in group.split("/") if part not in {"", ".."}))
-        if number == "0" and not controllers:
-            yield from ((mount, own) for mount in (root, root / "unified"))
-        elif "cpu" in controllers.split(","):
-            yield from ((root / name, own) for name in ("cpu", controllers))
+    """Every CPU quota of this process's groups and of their parents, with its file."""
+    for group in limiting_groups("cpu", root, own_cgroups):
+        for read, name in ((_quota_v2, "cpu.max"), (_quota_v1, "cpu.cfs_quota_us")):
+            quota = read(group / name)
+            if quota is not None:
+                yield quota, group / name
 
 
 def _quota_v2(file: Path) -> float | None:

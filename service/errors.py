@@ -60,6 +60,14 @@ class OriginRefusedError(ServiceError):
     slug = "origin-refused"
 
 
+class ForbiddenError(ServiceError):
+    """The server's settings do not allow this to anybody."""
+
+    status = 403
+    title = "Not allowed"
+    slug = "forbidden"
+
+
 class NotAcceptableError(ServiceError):
     """The client asked for a picture where the server can only answer with JSON."""
 
@@ -159,6 +167,29 @@ class NotFoundError(ServiceError):
     status = 404
     title = "Not found"
     slug = "not-found"
+
+
+class ModelNotFoundError(NotFoundError):
+    """There is no model of this name, or no such version of it."""
+
+    title = "Model not found"
+    slug = "model-not-found"
+
+
+class ModelLoadError(ServiceError):
+    """The model exists, and is not loaded: its file cannot be served, or a call unloaded it."""
+
+    status = 503
+    title = "Model not available"
+    slug = "model-not-available"
+
+
+class ModelInUseError(ServiceError):
+    """The model cannot be unloaded, for requests that name none need it."""
+
+    status = 409
+    title = "Model in use"
+    slug = "model-in-use"
 
 
 class MethodNotAllowedError(ServiceError):

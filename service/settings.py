@@ -1,8 +1,6 @@
 """The server's settings: one documented line each, for flag, environment variable and help."""
 
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -27,16 +25,6 @@ MAX_FAILED_PROBES = 6
 UNIX_PEER = "unix"
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+")
 
-# Compose files and the commands of `model_export` read these from the same environment.
-OTHER_VARIABLES = {
-    "YOLOX_CPUS",
-    "YOLOX_DATA",
-    "YOLOX_EXPORT_MEMORY",
-    "YOLOX_MEMORY",
-    "YOLOX_MODEL_NAME",
-    "YOLOX_RELEASE_URL",
-}
-
 
 class Settings(BaseSettings):
     """Every setting; `--max-body-bytes` is `YOLOX_MAX_BODY_BYTES` in the environment."""
@@ -55,6 +43,28 @@ class Settings(BaseSettings):
     model: GivenPath = Field(
         None,
         description="ONNX file with a contract (unset or empty: the built-in barcode detector)",
+    )
+    models: GivenPath = Field(
+        None,
+        description="Folder of models, `NAME/VERSION/model.onnx`; beside `model` if both are set",
+    )
+    default_model: str | None = Field(
+        None,
+        description="Model that answers requests which name none "
+        "(unset: that of `model`, else the first by name)",
+    )
+    max_loaded_models: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Maximum models in memory; what was used least recently is unloaded, and "
+        "loaded again on demand (unset: no limit)",
+    )
+    model_poll_s: float = Field(
+        0,
+        ge=0,
+        le=86_400,
+        description="Time between two looks for new model files, in s (0: only at SIGHUP)",
     )
     device: Device = Field(
         "auto",
@@ -127,6 +137,13 @@ class Settings(BaseSettings):
         le=65535,
         description="Port of `host` that alone answers /metrics (unset: the server's own port)",
     )
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of `host` for the Open Inference Protocol over gRPC, with the extra "
+        "`grpc` (unset: none)",
+    )
     api_key: SecretStr | None = Field(
         None,
         min_length=1,
@@ -136,6 +153,12 @@ class Settings(BaseSettings):
     api_key_file: GivenPath = Field(
         None,
         description="File with API keys, one a line or separated by commas; SIGHUP reads it again",
+    )
+    repository_key: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="Keys, separated by commas, one of which the calls below /v2/repository "
+        "require (unset: these calls are refused)",
     )
     cors_origins: str | None = Field(
         None,
@@ -240,7 +263,7 @@ class Settings(BaseSettings):
         25, gt=0, description="Maximum wait for accepted requests at shutdown, in s"
     )
 
-    @field_validator("api_key")
+    @field_validator("api_key", "repository_key")
     @classmethod
     def _a_header_can_carry_them(cls, keys: SecretStr | None) -> SecretStr | None:
         if keys is not None:
@@ -277,6 +300,10 @@ class Settings(BaseSettings):
     def _ports_differ(self) -> Self:
         if self.metrics_port and self.metrics_port == self.port and self.unix_socket is None:
             raise ValueError("metrics_port must not be the port; unset it to have both on one")
+        if self.grpc_port and self.grpc_port in (self.port, self.metrics_port):
+            raise ValueError("grpc_port must be a port of its own")
+        if self.grpc_port == 0 and self.workers > 1:
+            raise ValueError("grpc_port must be a number, as workers share the port")
         return self
 
 
@@ -297,23 +324,3 @@ def split_keys(text: str) -> tuple[str, ...]:
             "keys must not be empty, and must have no white space and no control characters"
         )
     return keys
-
-
-def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
-    """Variables that look like a setting and are none, each with the setting that was meant.
-
-    Args:
-        environment: Names of environment variables.
-
-    Returns:
-        For each such name the closest name of a setting, or None if none is close.
-    """
-    prefix, known = "YOLOX_", [name.upper() for name in Settings.model_fields]
-    found = [name for name in environment if name.upper().startswith(prefix)]
-    meant: dict[str, str | None] = {}
-    for name in found:
-        own = name.upper().removeprefix(prefix)
-        if own not in known and name not in OTHER_VARIABLES:
-            close = get_close_matches(own, known, 1)
-            meant[name] = prefix + close[0] if close else None
-    return meant

@@ -1,14 +1,14 @@
 """Verify a third-party YOLOX file and add the contract that it lacks."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import onnx
 
-from model_export.adoption.quantised import quantisation_note
-from model_export.adoption.read_graph import Facts, ReadGraph, read_graph
+from model_export.adoption.quantised import quantisation_note, read_as_float
+from model_export.adoption.read_graph import Facts, ReadGraph
 from model_export.adoption.reading.choose import Progress
 from model_export.adoption.reading.drawn import Pixels
 from model_export.adoption.reading.evidence import OPTIONS, holds
@@ -36,9 +36,13 @@ from service.core.contract import (
 from service.core.decode import anchor_grid, decode_candidates
 from service.core.suppress import suppress
 
-# The thresholds by which public tools show the boxes of released YOLOX models.
+# The thresholds by which YOLOX's own demo shows boxes: tools/demo.py suppresses across classes.
 USUAL_THRESHOLDS: Final = Recommended(
     confidence=0.3, score_by="joint", nms="hard", iou=0.45, class_agnostic=True
+)
+USUAL_NOTE: Final = (
+    "recommends what YOLOX's own tools show boxes by: joint scores from 0.3, hard suppression of "
+    "all classes together at an IoU of 0.45; --score-by and --nms state others"
 )
 
 
@@ -59,7 +63,8 @@ class AdoptRequest:
         pixel_values: The values that the network takes; None finds them out by trying.
         photos: Photos to try the model on, (h, w, 3) uint8 BGR, besides drawn pictures.
         float_model: The file that an 8-bit model was made from, to compare its boxes.
-        recommended: Thresholds to prefer over the service's defaults.
+        recommended: Thresholds to prefer over the service's defaults; those left at None are taken
+            from a contract that is replaced, else they are the usual ones of YOLOX.
         provenance: The model's origin.
         fixed_size: Leave the graph's height and width as they are, and promise no others.
         keep_graph: Leave the input's type and the operators as they are, as far as that goes.
@@ -134,10 +139,11 @@ def adopt(
         raise ModelExportError(f"{output} exists; add --force to replace it")
     version = request.version or short_sha256(source)
     model = read_onnx(source)
-    has_contract = any(entry.key == METADATA_KEY for entry in model.metadata_props)
-    if has_contract and not request.force:
+    carried = _carried(model)
+    if carried is not None and not request.force:
         raise ModelExportError(f"{source} already carries a contract; add --force to replace it")
-    read = read_graph(model, request.facts, progress)
+    request, advice = _with_usual_thresholds(request, carried)
+    read = read_as_float(model, request.facts, progress)
     _check_activation(read, request)
     values = read.reading.values
     in_contract = request.keep_graph and not values.is_normalised
@@ -160,7 +166,38 @@ def adopt(
         save_with_contract(quick.model, contract, output)
     except OSError as error:
         raise ModelExportError(f"cannot write {output}: {error}") from error
-    return Adoption(contract, (*read.notes, *proven.notes, *quick.notes, *cost))
+    return Adoption(contract, (*read.notes, *proven.notes, *quick.notes, *advice, *cost))
+
+
+def _carried(model: onnx.ModelProto) -> Recommended | None:
+    """What the contract of a file recommends; None if the file has no contract."""
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in metadata:
+        return None
+    try:
+        return ModelContract.from_metadata(metadata).recommended
+    except ContractError:
+        return Recommended()
+
+
+def _with_usual_thresholds(
+    request: AdoptRequest, carried: Recommended | None
+) -> tuple[AdoptRequest, tuple[str, ...]]:
+    """The request with every threshold, and a note if nobody stated any.
+
+    The article's box coding comes with the article's thresholds, which are the service's own.
+    """
+    usual = USUAL_THRESHOLDS if request.box_coding == "yolox" else Recommended()
+    sources = [request.recommended, carried or Recommended()]
+    chosen = usual
+    for source in reversed(sources):
+        chosen = replace(chosen, **_stated_fields(source))
+    notes = (USUAL_NOTE,) if chosen == usual == USUAL_THRESHOLDS else ()
+    return replace(request, recommended=chosen), notes
+
+
+def _stated_fields(thresholds: Recommended) -> dict[str, Any]:
+    return {name: value for name, value in asdict(thresholds).items() if value is not None}
 
 
 def _with_plain_pixels(read: ReadGraph) -> onnx.ModelProto:

@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from model_export.adoption.reading.rows import USUAL_ORDER, RowReading, grid_of
+from model_export.adoption.reading.rows import USUAL_ORDER, X_FIRST, RowReading, grid_of
 from model_export.adoption.reading.tables import Part
 from model_export.graphs.edit import copy_without_shapes, drop_unused
 from service.core.contract import ScoreActivation
@@ -145,16 +145,19 @@ class _Rows:
         box = self._block(rows, self.reading.columns("box"))
         if self.reading.is_raw:
             return box
+        if self.reading.has_y_first:
+            box = self._columns(box, np.array(X_FIRST))
         if self.reading.unit == "image":
             height, width = self.size
             box = self._by("Mul", box, np.array([width, height, width, height]))
         first, second = (self._columns(box, np.array(pair)) for pair in (XY, WH))
         grid = grid_of(self.reading, self.size)
         strides = grid.strides[np.newaxis, :, np.newaxis]
-        if self.reading.form == "xyxy":
+        form = self.reading.corners_or_center
+        if form == "xyxy":
             first, second = self._add("Add", [first, second]), self._add("Sub", [second, first])
             first = self._by("Mul", first, np.array(0.5))
-        elif self.reading.form == "xywh":
+        elif form == "xywh":
             first = self._add("Add", [first, self._by("Mul", second, np.array(0.5))])
         if self.reading.unit != "cells":
             first, second = (self._by("Div", each, strides) for each in (first, second))

@@ -11,11 +11,16 @@ from model_export.adoption.read_graph import Facts, ReadGraph, read_graph
 from model_export.adoption.reading.choose import Progress
 from model_export.adoption.reading.evidence import SAME, overlaps
 from model_export.adoption.source_file import read_onnx
+from model_export.errors import ModelExportError
 from model_export.graphs.prepare import is_quantised
 from service.core.decode import Detections
 
 MEASURED: Final = (
     "plain static quantisation took YOLOX-nano from an AP of 0.299 to 0.184 on COCO photos"
+)
+RUINED: Final = (
+    f"The model computes with 8-bit integers, which may have ruined it ({MEASURED}); adopt the "
+    "float file that it was made from"
 )
 UNKNOWN: Final = (
     "warning: the model computes with 8-bit integers, and nothing says what that costs "
@@ -23,6 +28,20 @@ UNKNOWN: Final = (
     "; add --float-model with the file that it was made from to compare their boxes, and measure "
     "both with `python -m model_export evaluate`"
 )
+
+
+def read_as_float(model: onnx.ModelProto, facts: Facts, progress: Progress) -> ReadGraph:
+    """Find out how a graph is used; if it is an 8-bit one that makes no sense, say why that may be.
+
+    Raises:
+        ModelExportError: It is no YOLOX, or cannot be told how it is used.
+    """
+    try:
+        return read_graph(model, facts, progress)
+    except ModelExportError as error:
+        if is_quantised(model):
+            raise ModelExportError(f"{error}. {RUINED}") from error
+        raise
 
 
 def quantisation_note(
@@ -58,10 +77,11 @@ def quantisation_note(
     kept = sum(_matched(expected, found) for expected, found in pairs)
     others = sum(len(found) for _, found in pairs) - kept
     pictures = f"{len(pairs)} picture{'s' if len(pairs) > 1 else ''}"
+    sign = "" if kept == total else "warning: "
     note = (
-        f"the model computes with 8-bit integers: on {pictures}, it finds {kept} of the {total} "
-        f"boxes of {float_path.name}, and {others} others; {MEASURED}, so measure both with "
-        "`python -m model_export evaluate`"
+        f"{sign}the model computes with 8-bit integers: on {pictures}, it finds {kept} of the "
+        f"{total} boxes of {float_path.name}, and {others} others; {MEASURED}, so "
+        "measure both with `python -m model_export evaluate`"
     )
     return (note,)
 

@@ -9,7 +9,7 @@ import onnx
 from model_export.adoption.contract_form import is_in_contract_form
 from model_export.adoption.reading.choose import Candidate
 from model_export.adoption.reading.evidence import probabilities
-from model_export.adoption.reading.pictures import first_pictures, grey_picture
+from model_export.adoption.reading.pictures import first_pictures
 from model_export.adoption.reading.rows import Form, RowReading, grid_of, row_readings
 from model_export.adoption.reading.tables import Arrangement, Floats, parts_of
 from model_export.adoption.reading.trial_network import Outputs, TrialNetwork, open_trial
@@ -26,6 +26,7 @@ def at_raw_rows(
     network: TrialNetwork,
     reading: Candidate,
     class_names: Sequence[str],
+    rank: int,
 ) -> tuple[onnx.ModelProto, RowReading, tuple[str, ...]]:
     """Cut a graph where it has raw rows, before it rearranges or decodes them, if it has.
 
@@ -34,15 +35,15 @@ def at_raw_rows(
         network: The same graph, loaded.
         reading: How its outputs are read.
         class_names: One name for each class.
+        rank: The number of axes of its first output.
 
     Returns:
         The graph, cut or as it is; how the rows of its output are read; and a note if it is cut.
     """
     size = (network.height, network.width)
     rows = reading.rows
-    only = rows.arrangement.groups[0][0].output
     cells = len(grid_of(rows, size).strides)
-    if is_in_contract_form(rows, network.run(grey_picture(size), reading.values)[only].ndim):
+    if is_in_contract_form(rows, rank):
         return model, rows, ()
     names = inner_tables(model, network.image, size, (cells, rows.arrangement.channels))
     if not names:

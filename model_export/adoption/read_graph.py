@@ -1,32 +1,34 @@
 """From a third-party graph to the same network with a contract's input and output."""
 
-import ast
-import json
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NoReturn
 
 import onnx
 
+from model_export.adoption.class_names import class_counts, counted, known_names, names_by_number
 from model_export.adoption.contract_form import (
     activation_of,
     in_contract_form,
     is_in_contract_form,
 )
-from model_export.adoption.other_detectors import other_detector, shapes_in_words, suppression
 from model_export.adoption.raw_rows import at_raw_rows
 from model_export.adoption.reading.choose import (
     USUAL_VALUES,
     Candidate,
     Progress,
     Question,
-    choose_reading,
 )
 from model_export.adoption.reading.drawn import Pixels
+from model_export.adoption.reading.other_detectors import (
+    other_detector,
+    shapes_in_words,
+    suppression,
+)
 from model_export.adoption.reading.pictures import grey_picture
 from model_export.adoption.reading.rows import FORMS, Form, RowReading
+from model_export.adoption.reading.smaller import read_rows
 from model_export.adoption.reading.tables import (
     KNOWN_STRIDES,
-    Arrangement,
     arrangements,
 )
 from model_export.adoption.reading.trial_network import Outputs, TrialNetwork, open_trial
@@ -107,18 +109,12 @@ def read_graph(model: onnx.ModelProto, facts: Facts, progress: Progress) -> Read
     Raises:
         ModelExportError: It is no YOLOX, or cannot be told how it is used.
     """
-    model, notes = _runnable(model)
-    size = network_size(model, facts)
-    network = open_trial(model.SerializeToString(), size)
-    if facts.size is None and None in (network.image.height, network.image.width):
-        notes += (f"the usual size is taken to be {size[0]}x{size[1]}; --size states another",)
-    shapes = _shapes(network.run(grey_picture(size), PixelValues()))
-    class_names, told = _class_names(model, shapes, size, facts)
-    notes += told
-    found = arrangements(shapes, size, len(class_names), facts.strides)
+    outputs = _outputs_of(model, facts)
+    network, class_names, notes = outputs.network, outputs.class_names, outputs.notes
+    size = (network.height, network.width)
+    found = arrangements(outputs.shapes, size, len(class_names), facts.strides)
     if not found:
-        model, network, found, cut = _inside(model, network, shapes, len(class_names), facts)
-        notes += cut
+        _refuse(outputs, facts)
     question = Question(
         class_names,
         _values(network, facts),
@@ -126,16 +122,62 @@ def read_graph(model: onnx.ModelProto, facts: Facts, progress: Progress) -> Read
         _forms(facts),
         facts.tolerates_grey,
     )
-    reading = choose_reading(network, found, question, progress)
+    reading = read_rows(outputs.model, network, found, question, progress)
     notes += (f"{reading.line(class_names)}; {reading.rows}",)
-    model, rows, cut = at_raw_rows(model, network, reading, class_names)
+    ranks = {name: len(shape) for name, shape in outputs.shapes.items()}
+    first = ranks[reading.rows.arrangement.groups[0][0].output]
+    model, rows, cut = at_raw_rows(outputs.model, network, reading, class_names, first)
     reading = replace(reading, rows=rows)
-    ranks = {name: len(shape) for name, shape in _shapes_of(model, size).items()}
     only = rows.arrangement.groups[0][0].output
+    # A graph is cut only where its rows have three axes.
+    ranks.setdefault(only, 3)
     plain = is_in_contract_form(rows, ranks[only])
     rewritten = in_contract_form(model, rows, ranks, size, network.image.batch)
     notes += cut if plain else (*cut, "the output is rewritten into raw rows (N, A, 5 + C)")
     return ReadGraph(rewritten, reading, class_names, size, _binds(rows), notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outputs:
+    """A graph that runs, with the shapes of its outputs for one image and the names of classes."""
+
+    model: onnx.ModelProto
+    network: TrialNetwork
+    shapes: dict[str, tuple[int, ...]]
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def _outputs_of(model: onnx.ModelProto, facts: Facts) -> _Outputs:
+    """Make a graph run, cut suppression off, and find its classes.
+
+    Raises:
+        ModelExportError: It does not run, or its classes have no names.
+    """
+    model, notes = _runnable(model)
+    size = network_size(model, facts)
+    network, shapes = _opened(model, size)
+    if facts.size is None and None in (network.image.height, network.image.width):
+        notes += (f"the usual size is taken to be {size[0]}x{size[1]}; --size states another",)
+    known, told = known_names(model, facts.class_names)
+    count = None if known is None else len(known)
+    if not arrangements(shapes, size, count, facts.strides):
+        model, cut = _before_suppression(model, network, count, facts)
+        if cut:
+            network, shapes = _opened(model, size)
+            notes += cut
+    if known is None:
+        known, taken = names_by_number(shapes, size, facts.strides)
+        told = (taken,) if taken else ()
+    return _Outputs(model, network, shapes, known, (*notes, *told))
+
+
+def _opened(
+    model: onnx.ModelProto, size: tuple[int, int]
+) -> tuple[TrialNetwork, dict[str, tuple[int, ...]]]:
+    """A graph, loaded, and the shapes of its outputs for one image of this size."""
+    network = open_trial(model.SerializeToString(), size)
+    return network, _shapes(network.run(grey_picture(size), PixelValues()))
 
 
 def _binds(rows: RowReading) -> bool:
@@ -190,54 +232,6 @@ def _usual_side(model: onnx.ModelProto) -> int:
     return 640
 
 
-def _class_names(
-    model: onnx.ModelProto,
-    shapes: dict[str, tuple[int, ...]],
-    size: tuple[int, int],
-    facts: Facts,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names, and where they come from if the user gave none."""
-    if facts.class_names is not None:
-        return facts.class_names, ()
-    named = names_in_file(model)
-    if named:
-        return named, (f"{len(named)} class names are taken from the file",)
-    coco = len(COCO_CLASS_NAMES)
-    if arrangements(shapes, size, coco, facts.strides) or _counts(shapes, size, facts) == []:
-        return COCO_CLASS_NAMES, (f"the class names are taken to be COCO's {coco}",)
-    counts = _counts(shapes, size, facts)
-    other = other_detector(shapes, size, coco)
-    if other:
-        raise ModelExportError(
-            f"the model is no YOLOX: {other}. If it is one of {counts[0]} classes, name them with "
-            "--names"
-        )
-    raise ModelExportError(
-        f"the model has {counts[0]} classes, and not COCO's {coco}; add --names with a file of one "
-        "name per line"
-    )
-
-
-def _counts(shapes: dict[str, tuple[int, ...]], size: tuple[int, int], facts: Facts) -> list[int]:
-    found = arrangements(shapes, size, None, facts.strides)
-    return [each.channels - 5 for each in found]
-
-
-def names_in_file(model: onnx.ModelProto) -> tuple[str, ...] | None:
-    """Class names in a file's metadata, as several exporters write them."""
-    for entry in model.metadata_props:
-        if entry.key.lower() in ("names", "class_names", "classes", "labels"):
-            for parse in (json.loads, ast.literal_eval):
-                try:
-                    content = parse(entry.value)
-                except (ValueError, SyntaxError):
-                    continue
-                each = content.values() if isinstance(content, dict) else content
-                if isinstance(content, dict | list | tuple) and content:
-                    return tuple(str(name) for name in each)
-    return None
-
-
 def _values(network: TrialNetwork, facts: Facts) -> tuple[PixelValues, ...]:
     if facts.values is not None:
         return (facts.values,)
@@ -250,36 +244,39 @@ def _forms(facts: Facts) -> tuple[Form, ...]:
     return FORMS if facts.box_coding == "yolox" else ((facts.box_coding, "cells"),)
 
 
-def _inside(
-    model: onnx.ModelProto,
-    network: TrialNetwork,
-    shapes: dict[str, tuple[int, ...]],
-    num_classes: int,
-    facts: Facts,
-) -> tuple[onnx.ModelProto, TrialNetwork, list[Arrangement], tuple[str, ...]]:
-    """The rows inside a graph that ends in suppression; other graphs are refused by name."""
-    size = (network.height, network.width)
+def _before_suppression(
+    model: onnx.ModelProto, network: TrialNetwork, num_classes: int | None, facts: Facts
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """A graph that ends in suppression, cut where it has the rows of all cells.
+
+    Raises:
+        ModelExportError: It has them nowhere in one tensor.
+    """
     ending = suppression(model)
-    known = f"the outputs are {shapes_in_words(shapes)}"
     if ending is None:
-        other = other_detector(shapes, size, num_classes)
-        if other:
-            raise ModelExportError(f"the model is no YOLOX: {other}. {known}")
-        raise ModelExportError(_misfit(shapes, size, num_classes, facts))
+        return model, ()
     names = _tables_inside(model, network, num_classes, facts)
     if not names:
         raise ModelExportError(
-            f"the model ends in suppression ({ending}), and the rows before it are not in the "
-            f"graph as one tensor; export it without suppression, or cut it before: {known}"
+            f"the model gives finished boxes, after suppression ({ending}), and the graph has no "
+            "tensor with the rows of all cells before it, of 4 box values, objectness and "
+            f"{num_classes or len(COCO_CLASS_NAMES)} classes; export it without suppression, or "
+            "name its classes with --names if they are others"
         )
-    cut = with_outputs(model, names)
-    reopened = open_trial(cut.SerializeToString(), size)
-    inner = _shapes(reopened.run(grey_picture(size), PixelValues()))
-    found = [
-        each for each in arrangements(inner, size, num_classes, facts.strides) if each.is_joined
-    ]
     note = f"suppression at the end ({ending}) is cut off: the server does it"
-    return cut, reopened, found, (note,)
+    return with_outputs(model, names), (note,)
+
+
+def _refuse(outputs: _Outputs, facts: Facts) -> NoReturn:
+    """Say what outputs without a YOLOX's rows belong to."""
+    size = (outputs.network.height, outputs.network.width)
+    names = len(outputs.class_names)
+    other = other_detector(outputs.shapes, size, names)
+    if other:
+        raise ModelExportError(
+            f"the model is no YOLOX: {other}; its outputs are {shapes_in_words(outputs.shapes)}"
+        )
+    raise ModelExportError(_misfit(outputs.shapes, size, names, facts))
 
 
 def _misfit(
@@ -288,12 +285,13 @@ def _misfit(
     num_classes: int,
     facts: Facts,
 ) -> str:
-    counts = _counts(shapes, size, facts)
+    counts = class_counts(shapes, size, facts.strides)
     known = f"the outputs are {shapes_in_words(shapes)}"
     if counts:
         return (
-            f"each row has {5 + counts[0]} values, which is {counts[0]} classes after 4 box values "
-            f"and objectness, but there are {num_classes} class names; is --names right? {known}"
+            f"each row has {5 + counts[0]} values, which is {counted(counts[0])} after 4 box "
+            f"values and objectness, but there are {num_classes} class names; is --names right? "
+            f"{known}"
         )
     cells = sum((size[0] // stride) * (size[1] // stride) for stride in KNOWN_STRIDES[0])
     return (
@@ -303,22 +301,17 @@ def _misfit(
 
 
 def _tables_inside(
-    model: onnx.ModelProto, network: TrialNetwork, num_classes: int, facts: Facts
+    model: onnx.ModelProto, network: TrialNetwork, num_classes: int | None, facts: Facts
 ) -> list[str]:
     size = (network.height, network.width)
-    names: list[str] = []
+    columns = 5 + (num_classes or len(COCO_CLASS_NAMES))
     for strides in (facts.strides,) if facts.strides else KNOWN_STRIDES:
         cells = sum((size[0] // stride) * (size[1] // stride) for stride in strides)
-        names += inner_tables(model, network.image, size, (cells, 5 + num_classes))
+        names = inner_tables(model, network.image, size, (cells, columns))
         if names:
-            break
-    return names
+            return names
+    return []
 
 
 def _shapes(outputs: Outputs) -> dict[str, tuple[int, ...]]:
     return {name: value.shape for name, value in outputs.items()}
-
-
-def _shapes_of(model: onnx.ModelProto, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    network = open_trial(model.SerializeToString(), size)
-    return _shapes(network.run(grey_picture(size), PixelValues()))

@@ -25,6 +25,8 @@ LINE_COLOR: Final = (255, 0, 60)
 PATIENCE_S: Final = 2.0
 # Then a line in this time.
 LINE_EVERY_S: Final = 5.0
+# Objects of a photo that are listed.
+MOST_TOLD: Final = 10
 
 
 def show_progress() -> Callable[[str], None]:
@@ -40,15 +42,15 @@ def show_progress() -> Callable[[str], None]:
 
 
 def show_found(
-    contract: ModelContract, model: Path, photo: Pixels | None, target: Path
+    contract: ModelContract, model: Path, photo: Pixels | None, target: Path | None
 ) -> Detections:
-    """Run an adopted file on a photo, and write the photo with the boxes drawn on it.
+    """Run an adopted file on a photo, and write the photo with the boxes drawn on it if asked.
 
     Args:
         contract: The file's contract.
         model: The file.
         photo: (h, w, 3) uint8 BGR; None takes the drawn objects.
-        target: The picture to write; its name says the format.
+        target: The picture to write, if any; its name says the format.
 
     Returns:
         The boxes, in pixels of the photo.
@@ -65,11 +67,22 @@ def show_found(
     tensor = np.repeat(values.of(image[np.newaxis], network.image), spec.batch or 1, axis=0)
     (rows,) = network.session.run(None, {spec.name: tensor})
     found = find_objects(rows[0], letterbox, contract, OPTIONS)
+    if target is None:
+        return found
     try:
         _drawn(photo, found, contract).save(target)
     except (OSError, ValueError) as error:
         raise ModelExportError(f"cannot write {target}: {error}") from error
     return found
+
+
+def found_in_words(found: Detections, contract: ModelContract) -> str:
+    """`dog 0.86, car 0.80`, the best ten."""
+    told = [
+        f"{contract.class_names[number]} {score:.2f}"
+        for score, number in zip(found.scores.tolist(), found.class_ids.tolist(), strict=True)
+    ]
+    return ", ".join(told[:MOST_TOLD]) or "nothing"
 
 
 def _drawn(photo: Pixels, found: Detections, contract: ModelContract) -> Image.Image:

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from model_export.graphs.pixel_values import PixelValues
 
 
-def add_recommended_arguments(parser: argparse.ArgumentParser) -> None:
+def add_recommended_arguments(
+    parser: argparse.ArgumentParser, default: str = "none; the service's apply"
+) -> None:
     """Describe the thresholds that a model may recommend."""
-    group = parser.add_argument_group(
-        "thresholds to recommend (default: none; the service's apply)"
-    )
+    group = parser.add_argument_group(f"thresholds to recommend (default: {default})")
     group.add_argument("--confidence", type=float, metavar="P", help="minimum confidence, 0 to 1")
     group.add_argument(
         "--score-by", choices=get_args(ScoreBy), help="the score that confidence applies to"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from model_export.commands.argument_types import fraction, gaussian_width, positive, size
-from model_export.data.class_names import read_class_names
+from model_export.commands.weights_kind import kind_of_weights, names_of_weights
 from model_export.errors import ModelExportError
 from model_export.measure.published_options import MEASURING
-from model_export.model.variants import HEAD_KINDS, VARIANTS, Variant, plain_variant, usual_size
+from model_export.model.variants import HEAD_KINDS, VARIANTS, plain_variant, usual_size
 from service.core.contract import (
     BoxCoding,
     ContractError,
@@ -28,6 +28,7 @@ from service.core.suppress import DetectionOptions
 if TYPE_CHECKING:
     from model_export.measure.coco import Metrics
     from model_export.measure.evaluate import Detector
+    from model_export.model.checkpoint import Kind
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,23 +111,16 @@ def _detector(arguments: argparse.Namespace) -> Iterator["Detector"]:
 
 def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
     from model_export.measure.local_detector import checkpoint_detector  # noqa: PLC0415
-    from model_export.model.about import kind_of, read_about  # noqa: PLC0415
+    from model_export.model.about import read_about  # noqa: PLC0415
 
+    kind = kind_of_weights(arguments.weights, arguments.variant, arguments.head)
     about = read_about(arguments.weights)
-    variant, head = arguments.variant, arguments.head
-    if variant is None:
-        kind = kind_of(arguments.weights, about)
-        if kind is None:
-            raise ModelExportError(
-                f"{arguments.weights} does not say which network it belongs to: add --variant"
-            )
-        variant, head = kind.variant, head or kind.head
-    contract = _checkpoint_contract(arguments, variant, about.contract if about else None)
+    contract = _checkpoint_contract(arguments, kind, about.contract if about else None)
     options = DetectionOptions(**_options(arguments))
     return checkpoint_detector(
         arguments.weights,
-        variant,
-        head or (about.head if about else "decoupled"),
+        kind.variant,
+        kind.head,
         contract,
         options,
         arguments.letterbox,
@@ -134,19 +128,18 @@ def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
 
 
 def _checkpoint_contract(
-    arguments: argparse.Namespace, variant: Variant, known: ModelContract | None
+    arguments: argparse.Namespace, kind: "Kind", known: ModelContract | None
 ) -> ModelContract:
     """The contract of a checkpoint; what is not stated is as the checkpoint says."""
-    side = usual_size(variant)
+    side = usual_size(kind.variant)
     usual = (known.input.height, known.input.width) if known else (side, side)
     height, width = arguments.size or usual
-    names = known.class_names if known and not arguments.names else None
     try:
         return ModelContract(
-            name=variant,
+            name=kind.variant,
             version="0",
             input=InputSpec("images", height, width, dynamic_size=True),
-            class_names=names or read_class_names(arguments.names or "coco"),
+            class_names=names_of_weights(arguments.names, kind, known),
             box_coding=arguments.box_coding or (known.box_coding if known else "yolox"),
         )
     except ContractError as error:

@@ -17,7 +17,7 @@ from model_export.commands.contract_arguments import (
     provenance,
     recommended,
 )
-from model_export.data.class_names import COCO_CLASS_NAMES, read_class_names
+from model_export.commands.weights_kind import kind_of_weights, names_of_weights
 from model_export.errors import ModelExportError
 from model_export.model.variants import HEAD_KINDS, VARIANTS, plain_variant, usual_size
 from service.core.contract import (
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output.is_dir():
         raise ModelExportError(f"cannot write {arguments.output}: it is a folder")
     about = read_about(arguments.weights)
-    kind = _kind(arguments, about)
+    kind = kind_of_weights(arguments.weights, arguments.variant, arguments.head)
     contract = _contract(arguments, kind, about)
     model = build(kind.variant, contract.num_classes, kind.head)
     ignored = load_weights(model, arguments.weights)
@@ -111,22 +111,6 @@ def _resolve_run(arguments: argparse.Namespace) -> None:
         arguments.output = arguments.output or folder / "model.onnx"
     if arguments.output is None:
         raise ModelExportError("--weights needs --output, the file to write")
-
-
-def _kind(arguments: argparse.Namespace, about: "About | None") -> "Kind":
-    """The variant, head and classes of the weights; stated ones come first."""
-    from model_export.model.about import kind_of  # noqa: PLC0415
-    from model_export.model.checkpoint import Kind  # noqa: PLC0415
-
-    found = kind_of(arguments.weights, about)
-    if found is None and arguments.variant is None:
-        raise ModelExportError(
-            f"{arguments.weights} holds the weights of no model that is known here; if they are "
-            "those of one, say which with --variant, to see how they differ"
-        )
-    known = found or Kind(arguments.variant, "decoupled", 0)
-    variant = arguments.variant or known.variant
-    return Kind(variant, arguments.head or known.head, known.num_classes)
 
 
 def _warn_of_pixels(path: Path, contract: ModelContract) -> None:
@@ -191,23 +175,6 @@ def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _class_names(
-    arguments: argparse.Namespace, kind: "Kind", known: ModelContract | None
-) -> tuple[str, ...]:
-    """The stated names, or the checkpoint's; COCO's for weights of 80 classes, which is told."""
-    if arguments.names:
-        return read_class_names(arguments.names)
-    if known:
-        return known.class_names
-    if kind.num_classes == len(COCO_CLASS_NAMES):
-        sys.stderr.write(f"the class names are taken to be COCO's {kind.num_classes}\n")
-        return COCO_CLASS_NAMES
-    raise ModelExportError(
-        f"the weights have {kind.num_classes or 'an unknown number of'} classes; add --names with "
-        "a file of one name per line"
-    )
-
-
 def _contract(arguments: argparse.Namespace, kind: "Kind", about: "About | None") -> ModelContract:
     """The contract of the file; what is not stated is as the checkpoint says."""
     known = about.contract if about else None
@@ -216,7 +183,7 @@ def _contract(arguments: argparse.Namespace, kind: "Kind", about: "About | None"
             name=arguments.name or (known.name if known else f"yolox-{kind.variant}"),
             version=arguments.model_version or short_sha256(arguments.weights),
             input=_input(arguments, kind, known),
-            class_names=_class_names(arguments, kind, known),
+            class_names=names_of_weights(arguments.names, kind, known),
             box_coding=arguments.box_coding or (known.box_coding if known else "yolox"),
             recommended=_overridden(known.recommended if known else None, recommended(arguments)),
             provenance=_overridden(known.provenance if known else None, provenance(arguments)),

@@ -22,6 +22,7 @@ from model_export.commands.data_sets.arguments import (
 )
 from model_export.commands.data_sets.training_data import read_training_data
 from model_export.commands.sample_arguments import add_augmentation_arguments, augmentation
+from model_export.commands.weights_kind import kind_of_weights
 from model_export.errors import InterruptedRunError, ModelExportError
 from model_export.loss.presets import PRESET_NAMES
 from model_export.model.variants import HEAD_KINDS, VARIANTS, plain_variant, usual_size
@@ -256,14 +257,14 @@ def _resumed(given: Mapping[str, Any], folder: "RunFolder") -> TrainingConfig:
 
 def _like_the_weights(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """The given arguments; what they leave open is as the checkpoint to start from says."""
-    from model_export.model.about import kind_of, read_about  # noqa: PLC0415
+    from model_export.model.about import read_about  # noqa: PLC0415
 
     weights: Path | None = given.get("weights")
     if weights is None:
         return given
+    kind = kind_of_weights(weights, given.get("variant"), given.get("head"))
     about = read_about(weights)
-    kind = None if "variant" in given and about is None else kind_of(weights, about)
-    known: dict[str, Any] = {"variant": kind.variant, "head": kind.head} if kind else {}
+    known: dict[str, Any] = {"variant": kind.variant, "head": kind.head}
     if about:
         size = about.contract.input
         known |= {"box_coding": about.contract.box_coding, "size": (size.height, size.width)}

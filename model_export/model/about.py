@@ -10,7 +10,6 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from model_export.errors import ModelExportError
-from model_export.model.checkpoint import Kind, identify, read_state_dict, shapes_of
 from model_export.model.variants import HeadKind, Variant
 from service.core.contract import METADATA_KEY, ContractError, ModelContract
 
@@ -79,19 +78,6 @@ def read_about(path: Path) -> About | None:
         raise ModelExportError(
             f"{path} describes its network in a way that this release does not know: {error}"
         ) from error
-
-
-def kind_of(path: Path, about: About | None) -> Kind | None:
-    """The network of a file's weights: as the file says, or found out from their shapes.
-
-    Raises:
-        ModelExportError: There is no such file, or it holds no weights.
-    """
-    if about:
-        return Kind(about.variant, about.head, about.contract.num_classes)
-    if not path.is_file():
-        raise ModelExportError(f"cannot read {path}: there is no such file")
-    return identify(shapes_of(read_state_dict(path)))
 
 
 _FIELDS: Final = TypeAdapter(dict[str, Any])

@@ -17,8 +17,9 @@ from model_export.model.yolox import build
 Shapes = dict[str, tuple[int, ...]]
 # Where checkpoints keep their state_dict, averaged weights first.
 HOLDERS: Final = ("ema", "ema_state_dict", "model", "state_dict", "model_state_dict", "module")
-# Wrappers such as DistributedDataParallel put it before each name.
-WRAPPER: Final = "module."
+# Tensors that every head has; what is before them in a name, such as `module.` or `_orig_mod.`, was
+# put there by the tool that trained.
+LANDMARKS: Final = ("head.stems.0.conv.weight", "head.obj_preds.0.weight", "head.preds.0.weight")
 COUNTER: Final = ".num_batches_tracked"
 
 
@@ -49,8 +50,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     A `.npz` archive holds one array per name, and a `.safetensors` file one tensor. Any other file
     is read as a PyTorch checkpoint: a state_dict, or a dictionary that has one under a usual name,
-    such as `model` in the YOLOX release's; averaged weights (`ema`) come first. The prefix
-    `module.` of several training tools is removed.
+    such as `model` in the YOLOX release's; averaged weights (`ema`) come first. Prefixes of
+    training tools, such as `module.`, `model.` or `_orig_mod.`, are removed.
 
     Raises:
         ModelExportError: The file cannot be read, or does not contain a state_dict.
@@ -85,9 +86,16 @@ def _state_dict(content: object) -> dict[str, Tensor]:
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    while all(name.startswith(WRAPPER) for name in state):
-        state = {name.removeprefix(WRAPPER): value for name, value in state.items()}
-    return state
+    """Remove what training tools put before names; of several copies, averaged weights are kept."""
+    found = {
+        name.removesuffix(landmark)
+        for name in state
+        for landmark in LANDMARKS
+        if name.endswith(landmark)
+    }
+    prefix = min(found, key=lambda each: ("ema" not in each, each), default="")
+    inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return {k: v for k, v in state.items() if not k.startswith(prefix)} | inner
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> Shapes:

@@ -4,9 +4,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
 from model_export.files import write_atomically
@@ -16,7 +19,7 @@ from model_export.measure.thresholds import Thresholds
 from model_export.report.events import EpochEnded
 from model_export.report.plots import plot_ap, plot_losses, plot_precision_recall
 from model_export.report.quality_plots import plot_confidence, plot_confusion
-from model_export.report.run_page import write_run_page
+from model_export.report.run_page import RunContent, write_run_page
 
 # The names of the losses in metrics.csv and metrics.json, in the order of `LossValues`.
 LOSS_COLUMNS: Final = (
@@ -34,12 +37,14 @@ class Best:
         metrics: Their metrics on the validation data.
         thresholds: The options that they detect best with, if that was measured.
         class_names: Class id to name.
+        sheets: Title to picture, (h, w, 3) uint8 BGR: what the page shows of the training data.
     """
 
     epoch: int
     metrics: Metrics
     thresholds: Thresholds | None = None
     class_names: Sequence[str] = ()
+    sheets: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +166,8 @@ class RunFolder:
         counts = confusion(thresholds.found, thresholds.images, len(names))
         plot_confidence(thresholds, self.path / "confidence.png")
         plot_confusion(counts, names, self.path / "confusion.png")
-        write_run_page(self.path / "report.html", best.metrics, thresholds, names)
+        content = RunContent(best.metrics, thresholds, names, best.sheets)
+        write_run_page(self.path / "report.html", content)
 
 
 @contextmanager

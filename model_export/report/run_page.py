@@ -1,6 +1,7 @@
 """report.html: a whole run on one page, which needs no other file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -41,21 +42,35 @@ PLOTS: Final = {
 }
 
 
-def write_run_page(
-    path: Path, metrics: Metrics, thresholds: Thresholds, class_names: Sequence[str]
-) -> None:
+@dataclass(frozen=True, slots=True)
+class RunContent:
+    """The content of the page, besides the plots.
+
+    Attributes:
+        metrics: COCO metrics of the best weights.
+        thresholds: The options that measured best, and what they find.
+        class_names: Class id to name.
+        sheets: Title to picture of the training data, (h, w, 3) uint8 BGR.
+    """
+
+    metrics: Metrics
+    thresholds: Thresholds
+    class_names: Sequence[str]
+    sheets: Mapping[str, NDArray[np.uint8]]
+
+
+def write_run_page(path: Path, content: RunContent) -> None:
     """Write the page; the plots are taken from beside it.
 
     Args:
         path: The file.
-        metrics: COCO metrics of the best weights.
-        thresholds: The options that measured best, and what they find.
-        class_names: Class id to name.
+        content: What it shows.
 
     Raises:
         ModelExportError: A validation image cannot be read.
         OSError: A file cannot be read or written.
     """
+    metrics, thresholds, class_names = content.metrics, content.thresholds, content.class_names
     page = Page(f"Training {path.parent.name}")
     page.paragraph(metrics.summary())
     page.table([("metric", "value"), *((n, _cell(metrics.overall[n])) for n in METRIC_NAMES)])
@@ -67,6 +82,9 @@ def write_run_page(
     page.heading("Validation pictures: the truth at the left, the prediction at the right")
     page.picture(jpeg(_side_by_side(thresholds, class_names)), "jpeg", "truth and prediction")
     _add_faults(page, thresholds, class_names)
+    for title, pixels in content.sheets.items():
+        page.heading(title)
+        page.picture(jpeg(pixels), "jpeg", title)
     write_atomically(page.content(), path)
 
 

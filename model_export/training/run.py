@@ -1,9 +1,12 @@
 """A whole run: from annotated images to an exported model."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from model_export.checksum import short_sha256
@@ -22,11 +25,13 @@ from model_export.model.batch_norm_statistics import STATISTICS_IMAGES, restore_
 from model_export.model.checkpoint import load_weights
 from model_export.model.pretrained import initialise
 from model_export.model.yolox import YOLOX, build
+from model_export.report.assignment import assignment_sheet, samples_sheet
 from model_export.report.events import EpochEnded, Watcher, Watchers
 from model_export.report.metrics_csv import MetricsCsv
 from model_export.report.progress import ProgressBar
 from model_export.report.run_folder import Best, RunFolder
 from model_export.report.tensorboard import TensorBoardWriter
+from model_export.samples.loader import training_batches
 from model_export.training.config import DrawnBarcodes, Machine, TrainingConfig
 from model_export.training.job import Job
 from model_export.training.loop import train
@@ -88,7 +93,7 @@ class TrainingRun:
         finally:
             watcher.ended()
         if self.team.leads:
-            self._finish(metrics_csv.epochs, validation, measured)
+            self._finish(metrics_csv.epochs, validation, measured, job)
         return complete
 
     def _inspect(self, data: TrainingData, measured: ValidationData) -> None:
@@ -135,7 +140,11 @@ class TrainingRun:
         return model
 
     def _finish(
-        self, epochs: Sequence[EpochEnded], validation: Validation, measured: ValidationData
+        self,
+        epochs: Sequence[EpochEnded],
+        validation: Validation,
+        measured: ValidationData,
+        job: Job,
     ) -> None:
         """Measure the best weights so far as they are in the file, and export them."""
         folder, config = self.folder, self.config
@@ -147,7 +156,7 @@ class TrainingRun:
         metrics = validation.measure(model.to(self.team.device))
         names = validation.contract.class_names
         thresholds = best_thresholds(model, validation.contract, measured.checked.images)
-        best = Best(best_epoch(folder.last), metrics, thresholds, names)
+        best = Best(best_epoch(folder.last), metrics, thresholds, names, _sheets(job, model))
         folder.finish(epochs, best, config.epochs - config.closing_epochs)
         known = replace(
             validation.contract,
@@ -166,3 +175,16 @@ class TrainingRun:
             dataset="barcodes" if isinstance(source, DrawnBarcodes) else source.name,
             metrics=f"{metrics.summary()} on {self.config.validation.name}",
         )
+
+
+def _sheets(job: Job, model: YOLOX) -> dict[str, NDArray[np.uint8]]:
+    """Pictures of the first training batch, for the report."""
+    config, names = job.config, job.data.class_names
+    plan = job.plan(Team(torch.device("cpu")))
+    with contextlib.closing(training_batches(job.samples(), plan)) as batches:
+        batch = next(batches)
+    assigned = assignment_sheet(model, batch, names, config.box_coding, config.center_radius)
+    return {
+        "The first training batch": samples_sheet(batch, names),
+        "The cells that SimOTA assigns to these objects, by the best weights": assigned,
+    }

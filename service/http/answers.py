@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from service.core.decode import Detections
 from service.errors import ServiceError
 from service.http.formats import PLAIN, Layout, as_coco, as_yolo, named_boxes
+from service.models.served import ModelRef
 from service.pipeline.stages import DetectedImage, ImageSource, StageSeconds
 
 STAGES: Final = tuple(field.name for field in dataclasses.fields(StageSeconds))
@@ -73,14 +74,6 @@ class ImageResult(BaseModel):
     height: int | None
     detections: list[Detection]
     error: ImageError | None
-
-
-class ModelRef(BaseModel):
-    """The model that answered, and the execution provider that it really runs on."""
-
-    name: str
-    version: str
-    provider: str
 
 
 class TimingMs(BaseModel):

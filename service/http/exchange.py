@@ -22,13 +22,18 @@ from service.http.access.clients import Clients
 from service.http.access.keys import ApiKeys
 from service.http.access.note import NOTE, Note
 from service.http.access.origins import Origins
-from service.http.problems import EXPECTED_ERRORS, answer_error, as_service_error
+from service.http.problems import EXPECTED_ERRORS, PROTOCOL, answer_error, as_service_error
 from service.observe.metrics import Metrics
 from service.settings import UNIX_PEER
 
 DETECT: Final = "/detect"
+MODELS: Final = f"{PROTOCOL}/models/"
+INFER: Final = "/infer"
 PREFLIGHT: Final = "preflight"
-QUIET_ENDPOINTS: Final = ("/metrics", "/health/live", "/health/ready")
+QUIET_ENDPOINTS: Final = (
+    *("/metrics", "/health/live", "/health/ready"),
+    *(f"{PROTOCOL}/health/live", f"{PROTOCOL}/health/ready"),
+)
 SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 # The documentation shows that either header will do; `KeyedRoute` reads them.
 KEY_HEADERS: Final = (
@@ -76,7 +81,7 @@ class Exchange:
 
     async def answer(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have one request handled; count it, and answer in the place of a handler that raises."""
-        request_id, started = _request_id(scope["headers"]), time.perf_counter()
+        request_id, started = request_id_of(scope["headers"]), time.perf_counter()
         note: Note = {"bytes": 0}
         scope[NOTE] = note
         status = 0
@@ -92,7 +97,7 @@ class Exchange:
         reply: Send = send_marked
         if self._origins is not None:
             handle, reply = _across_origins(self._origins, handle, scope, send_marked)
-        in_flight = int(scope["path"] == DETECT)
+        in_flight = int(is_detection(scope["path"]))
         self._metrics.requests_in_flight.inc(in_flight)
         try:
             await handle(scope, receive, reply)
@@ -101,7 +106,7 @@ class Exchange:
             if status or not isinstance(error, EXPECTED_ERRORS):
                 log.exception("unexpected error", request_id=request_id)
             if not status:
-                await answer_error(error, request_id)(scope, receive, reply)
+                await answer_error(error, request_id, scope["path"])(scope, receive, reply)
         finally:
             self._metrics.requests_in_flight.dec(in_flight)
             seconds = time.perf_counter() - started
@@ -128,7 +133,7 @@ class Exchange:
         endpoint = _endpoint(scope)
         self._metrics.requests.labels(endpoint, str(status)).inc()
         self._metrics.request_duration.labels(endpoint).observe(seconds)
-        if problem is not None and (endpoint, scope["method"]) == (DETECT, "POST"):
+        if problem is not None and scope["method"] == "POST" and is_detection(endpoint):
             self._metrics.rejections.labels(problem).inc()
 
     def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
@@ -198,6 +203,11 @@ class KeyedRoute(APIRoute):
         await super().handle(scope, receive, send)
 
 
+def is_detection(path: str) -> bool:
+    """Whether a request of this path, or of a route with it, sends images to be looked at."""
+    return path == DETECT or (path.startswith(MODELS) and path.endswith(INFER))
+
+
 def new_request_id() -> str:
     """An id that no other request has."""
     # To ask the system for random bytes that nobody can guess would give up the GIL.
@@ -230,7 +240,7 @@ def _peer(scope: Scope) -> str:
     return peer[0] if peer else UNIX_PEER
 
 
-def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The client's id, if it is harmless, else a new one."""
     for name, value in headers:
         if name == b"x-request-id" and SAFE_REQUEST_ID.fullmatch(value):

@@ -93,6 +93,12 @@ class CocoResponse(BaseModel):
 
 def laid_out(found: DetectedImage, layout: Layout) -> NDArray[np.float64]:
     """The boxes of an image in the form that is asked for: (N, 4), rounded."""
+    boxes = in_form(found, layout)
+    return np.round(boxes, FRACTION_DIGITS if layout.normalized else PIXEL_DIGITS)
+
+
+def in_form(found: DetectedImage, layout: Layout) -> NDArray[np.float64]:
+    """The boxes of an image in the form that is asked for: (N, 4), with all their digits."""
     boxes: NDArray[np.float64] = found.detections.boxes_xyxy.astype(np.float64)
     if layout.boxes != "xyxy":
         sizes = boxes[:, 2:] - boxes[:, :2]
@@ -100,7 +106,7 @@ def laid_out(found: DetectedImage, layout: Layout) -> NDArray[np.float64]:
         boxes = np.hstack([anchors, sizes])
     if layout.normalized:
         boxes = boxes / np.tile([found.width, found.height], 2)
-    return np.round(boxes, FRACTION_DIGITS if layout.normalized else PIXEL_DIGITS)
+    return boxes
 
 
 def named_boxes(found: DetectedImage, layout: Layout) -> list[dict[str, float]]:

@@ -18,6 +18,9 @@ from service.http.problems import describe_errors
 
 # Options that do not change what is found.
 OF_ANSWER: Final = {"format", "boxes", "normalized"}
+# Options that say which model is to look.
+OF_MODEL: Final = {"model", "version"}
+NOT_OF_DETECTION: Final = OF_ANSWER | OF_MODEL | {"classes", "timeout_ms"}
 # Many clients write the name of a list so: classes[]=cat, classes[0]=cat.
 LIST_NAME: Final = re.compile(r"classes\[\d*\]")
 
@@ -79,13 +82,18 @@ class DetectQuery(BaseModel):
         None, description="Boxes in `json` as fractions of the image's sides, not in pixels"
     )
 
+    model: str | None = Field(None, description="Name of the model (absent: the default model)")
+    version: str | None = Field(
+        None, description="Version of the model (absent: the one that is served by default)"
+    )
+
     def resolve(self, defaults: DetectionOptions, class_names: tuple[str, ...]) -> DetectionOptions:
         """Lay these options over the server's defaults.
 
         Raises:
             InvalidOptionError: A class is unknown.
         """
-        asked = self.model_dump(exclude_none=True, exclude=OF_ANSWER | {"classes", "timeout_ms"})
+        asked = self.model_dump(exclude_none=True, exclude=NOT_OF_DETECTION)
         if self.classes is not None:
             asked["class_ids"] = _class_ids(set(self.classes), class_names)
         return dataclasses.replace(defaults, **asked)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from prometheus_client.exposition import choose_encoder
@@ -17,12 +17,17 @@ from service.http.openapi.problems import dead_problem, problems, success, unrea
 from service.http.options import DetectQuery
 from service.http.page.static import docs_routes, page_routes
 from service.http.running import Running
+from service.models.catalog import State
 
 # The format that Prometheus asks for, and the one for all others.
 METRICS: Final = {
     media_type: {"schema": {"type": "string"}}
     for media_type in ("text/plain", "application/openmetrics-text")
 }
+
+
+NameQuery = Annotated[str | None, Query(description="Name of the model (absent: the default's)")]
+VersionQuery = Annotated[str | None, Query(description="Its version (absent: the default one)")]
 
 
 class Limits(BaseModel):
@@ -57,6 +62,24 @@ class ModelInfo(BaseModel):
     )
 
 
+class ListedModel(BaseModel):
+    """One version of a model."""
+
+    name: str
+    version: str
+    state: State = Field(description="Whether it answers requests now; UNAVAILABLE: see `reason`")
+    reason: str
+    default: bool = Field(description="Whether requests that name no model go to this model")
+    share: float = Field(description="Part of the model's requests without a version that it gets")
+    shadow: bool = Field(description="Whether it sees images only so that answers are compared")
+
+
+class ModelList(BaseModel):
+    """The answer of `GET /models`."""
+
+    models: list[ListedModel]
+
+
 class Health(BaseModel):
     """The answer of a healthy `/health` endpoint."""
 
@@ -89,8 +112,16 @@ class Pages:
                 "/model",
                 self.model,
                 self._running.keys,
-                responses=success("The model and the server") | problems(401),
+                responses=success("The model and the server") | problems(401, 422, 503),
                 operation_id="get_model",
+                tags=["server"],
+            ),
+            KeyedRoute(
+                "/models",
+                self.models,
+                self._running.keys,
+                responses=success("All models") | problems(401),
+                operation_id="list_models",
                 tags=["server"],
             ),
             *_health(
@@ -110,17 +141,23 @@ class Pages:
             *self._start_page(),
         ]
 
-    async def model(self) -> ModelInfo:
-        """The model's contract, where it runs, the limits and the default options."""
-        running, settings = self._running, self._running.settings
-        defaults = asdict(running.defaults)
+    async def models(self) -> ModelList:
+        """Every version of every model, and whether it answers requests now."""
+        listed = [ListedModel(**asdict(state)) for state in self._running.models.listing()]
+        return ModelList(models=listed)
+
+    async def model(self, model: NameQuery = None, version: VersionQuery = None) -> ModelInfo:
+        """A model's contract, where it runs, the limits and the default options."""
+        settings = self._running.settings
+        served = await self._running.models.get(model or None, version or None)
+        defaults = asdict(served.defaults)
         return ModelInfo(
-            contract=running.detector.contract,
-            provider=running.model.provider,
+            contract=served.detector.contract,
+            provider=served.engine.provider,
             engine=EngineInfo(
-                provider=running.engine.provider,
-                precision=running.engine.precision,
-                threads=running.engine.threads,
+                provider=served.engine.provider,
+                precision=served.engine.precision,
+                threads=served.engine.threads,
             ),
             device=settings.device,
             limits=Limits(**{name: getattr(settings, name) for name in Limits.model_fields}),
@@ -138,7 +175,7 @@ class Pages:
 
     async def ready(self) -> Health:
         """An inference has succeeded lately, and the server is not shutting down."""
-        reason = self._running.detector.unready_reason()
+        reason = self._running.health.unready_reason()
         if reason is not None:
             raise NotReadyError(reason, retry_after_s=1)
         return Health(status="ready")

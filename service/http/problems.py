@@ -1,4 +1,4 @@
-"""The one error handler: any exception becomes an RFC 9457 problem document."""
+"""The one error handler: any exception becomes an answer in the form that its path promises."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -20,6 +20,10 @@ from service.errors import (
 
 # Whatever else is raised is a bug.
 EXPECTED_ERRORS: Final = (ServiceError, RequestValidationError, HTTPException, ClientDisconnect)
+# Below this path errors have the form of the Open Inference Protocol.
+PROTOCOL: Final = "/v2"
+# The protocol knows no other status for what is wrong with a request's content.
+AS_MALFORMED: Final = (415, 422)
 OF_FRAMEWORK: Final = {404: NotFoundError, 405: MethodNotAllowedError}
 
 
@@ -31,6 +35,12 @@ class Problem(BaseModel):
     status: int
     detail: str
     request_id: str
+
+
+class ProtocolError(BaseModel):
+    """An error of the Open Inference Protocol."""
+
+    error: str
 
 
 def as_service_error(error: Exception) -> ServiceError:
@@ -49,9 +59,17 @@ def as_service_error(error: Exception) -> ServiceError:
             return ServiceError("an unexpected error; the server's log has it by this request_id")
 
 
-def answer_error(error: Exception, request_id: str) -> Response:
-    """The answer to a request that failed with this exception."""
+def answer_error(error: Exception, request_id: str, path: str = "") -> Response:
+    """The answer to a request that failed with this exception.
+
+    Args:
+        error: The exception.
+        request_id: The request's id.
+        path: The request's path.
+    """
     problem = as_service_error(error)
+    if path == PROTOCOL or path.startswith(f"{PROTOCOL}/"):
+        return _protocol_error(problem, _headers(error))
     # Nothing here can be of another type, and validation would take longer than all the rest.
     document = Problem.model_construct(
         type=f"urn:problem-type:yolox-serve:{problem.slug}",
@@ -63,10 +81,25 @@ def answer_error(error: Exception, request_id: str) -> Response:
     return Response(
         document.model_dump_json(),
         status_code=problem.status,
-        # The framework's errors bring headers as well: a 405 says which methods are allowed.
-        headers=dict(getattr(error, "headers", None) or {}),
+        headers=_headers(error),
         media_type="application/problem+json",
     )
+
+
+def protocol_status(problem: ServiceError) -> int:
+    """The status of an error in the Open Inference Protocol."""
+    return 400 if problem.status in AS_MALFORMED else problem.status
+
+
+def _protocol_error(problem: ServiceError, headers: dict[str, str]) -> Response:
+    content = ProtocolError(error=problem.detail).model_dump_json()
+    status = protocol_status(problem)
+    return Response(content, status, headers, media_type="application/json")
+
+
+def _headers(error: Exception) -> dict[str, str]:
+    """The headers of an error; the framework's has some as well: a 405 says what is allowed."""
+    return dict(getattr(error, "headers", None) or {})
 
 
 def _detail(error: HTTPException) -> str:
@@ -85,4 +118,4 @@ def _detail(error: HTTPException) -> str:
 
 def describe_errors(errors: Sequence[Any]) -> str:
     """Pydantic's findings in one sentence."""
-    return "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in errors)
+    return "; ".join(": ".join(map(str, (*item["loc"][-1:], item["msg"]))) for item in errors)

@@ -35,6 +35,15 @@ def give_back_large_blocks() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, KEPT_FREE)
 
 
+def give_back_free_heap() -> None:
+    """Give the system what is free inside the heaps too, once something large has been freed.
+
+    That takes some milliseconds. C libraries other than glibc are left alone.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class ImageMemory:
     """The memory that the images of this process may take. Safe on any thread.
 

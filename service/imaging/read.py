@@ -81,10 +81,7 @@ def read_image(
     kind = identify(content)
     with _as_service_errors(kind, max_pixels), OPENERS[kind](content) as file:
         width, height = file.decoded_size
-        if width * height > max_pixels:
-            raise TooLargeError(
-                f"the image is {width} x {height} pixels, and the limit is {max_pixels} pixels"
-            )
+        refuse_too_many_pixels(width, height, max_pixels)
         file.refuse_slow()
         if memory is None or width * height <= SMALL_PIXELS:
             return _decode(file, fit)
@@ -97,6 +94,18 @@ def read_image(
             raise
         taken.shrink(max(photo.pixels.nbytes, drawn))
         return replace(photo, memory=taken)
+
+
+def refuse_too_many_pixels(width: int, height: int, max_pixels: int) -> None:
+    """See that an image of this size, in pixels, is within the limit.
+
+    Raises:
+        TooLargeError: It has more pixels.
+    """
+    if width * height > max_pixels:
+        raise TooLargeError(
+            f"the image is {width} x {height} pixels, and the limit is {max_pixels} pixels"
+        )
 
 
 def _decode(file: ImageFile, fit: Size | None) -> Photo:

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from service.pipeline.jobs import Job
 from service.pipeline.stages import DetectedImage, ImageTask
 from service.queue.admission import Permit
 
@@ -12,7 +13,7 @@ class Pipeline(Protocol):
     def start(self) -> None:
         """Start the pipeline's own threads; the batcher is started apart."""
 
-    async def detect(self, permit: Permit, task: ImageTask, deadline: float) -> DetectedImage:
+    async def detect(self, permit: Permit, job: Job[ImageTask], deadline: float) -> DetectedImage:
         """Take an image that has its permit through all stages.
 
         Raises:

@@ -2,20 +2,20 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from service.engine.base import ChoosingEngine, Engine, ImageRows
+from service.engine.base import ChoosingEngine, ImageRows
+from service.pipeline.jobs import Job
 from service.pipeline.stages import (
     DetectedImage,
     ImageTask,
     PreparedImage,
-    Stages,
     StageSeconds,
 )
 from service.queue.admission import Permit
 from service.queue.batcher import Batcher
+from service.queue.runner import QueuedModel
 from service.queue.threads import ThreadPool
 
 T = TypeVar("T")
@@ -28,15 +28,11 @@ class BatchedPipeline:
 
     Args:
         batcher: Runs prepared images by a `NetworkRunner`.
-        stages: The stages beside the model.
         threads: Threads that decode, and threads that find the boxes.
     """
 
-    def __init__(
-        self, batcher: Batcher[PreparedImage, ImageRows], stages: Stages, threads: int
-    ) -> None:
+    def __init__(self, batcher: Batcher[Job[PreparedImage], ImageRows], threads: int) -> None:
         self._batcher = batcher
-        self._stages = stages
         # Separate pools, so that an image that is nearly done never waits behind new ones.
         self._decoding = ThreadPool(threads, "decode")
         self._postprocessing = ThreadPool(threads, "postprocess")
@@ -46,13 +42,14 @@ class BatchedPipeline:
         self._decoding.start()
         self._postprocessing.start()
 
-    async def detect(self, permit: Permit, task: ImageTask, deadline: float) -> DetectedImage:
+    async def detect(self, permit: Permit, job: Job[ImageTask], deadline: float) -> DetectedImage:
         """Decode the image, wait for a batch and its rows, and find the boxes in them."""
-        seconds, prepare = StageSeconds(), partial(self._stages.prepare, task)
+        seconds, task, stages = StageSeconds(), job.work, job.model.stages
+        prepare = partial(stages.prepare, task)
         prepared, seconds.decode = await _timed(self._decoding, prepare)
-        outcome = await self._batcher.run(permit, prepared, deadline)
+        outcome = await self._batcher.run(permit, Job(job.model, prepared), deadline)
         seconds.queue, seconds.inference = outcome.queue_s, outcome.run_s
-        find = partial(self._stages.postprocess, task, prepared, outcome.result, seconds)
+        find = partial(stages.postprocess, task, prepared, outcome.result, seconds)
         detected, seconds.postprocess = await _timed(self._postprocessing, find)
         return detected
 
@@ -62,31 +59,29 @@ class BatchedPipeline:
         self._postprocessing.stop()
 
 
-@dataclass(frozen=True, slots=True)
 class NetworkRunner:
-    """Runs prepared images of one shape together."""
+    """Runs prepared images of one model and one shape together."""
 
-    engine: Engine
+    def model_of(self, item: Job[PreparedImage]) -> QueuedModel:
+        """The model that the image was prepared for."""
+        return item.model.queued
 
-    @property
-    def max_batch(self) -> int:
-        """The engine's."""
-        return self.engine.max_batch
+    def fit_together(self, first: Job[PreparedImage], second: Job[PreparedImage]) -> bool:
+        """Whether two network inputs have the same shape, and are for the same model."""
+        return first.model is second.model and first.work.tensor.shape == second.work.tensor.shape
 
-    def fit_together(self, first: PreparedImage, second: PreparedImage) -> bool:
-        """Whether two network inputs have the same shape."""
-        return first.tensor.shape == second.tensor.shape
-
-    def run(self, items: Sequence[PreparedImage], width: int) -> list[ImageRows]:
+    def run(self, items: Sequence[Job[PreparedImage]], width: int) -> list[ImageRows]:
         """The rows of each image.
 
         Raises:
             Exception: The engine's.
         """
-        tensors = [item.tensor for item in items]
-        if isinstance(self.engine, ChoosingEngine):
-            return self.engine.infer_candidates(tensors, [item.threshold for item in items])
-        return [ImageRows(raw) for raw in self.engine.infer(tensors, width)]
+        tensors = [item.work.tensor for item in items]
+        engine = items[0].model.engine
+        chooses = not any(item.work.needs_all_rows for item in items)
+        if chooses and isinstance(engine, ChoosingEngine):
+            return engine.infer_candidates(tensors, [item.work.threshold for item in items])
+        return [ImageRows(raw) for raw in engine.infer(tensors, items[0].model.span(width))]
 
 
 async def _timed(pool: ThreadPool, work: Callable[[], T]) -> tuple[T, float]:

@@ -1,12 +1,12 @@
-"""The pipeline as HTTP uses it: detections, annotated pictures, and whether all is well."""
+"""One model as the protocols use it: detections, annotated pictures, and whether all is well."""
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
@@ -22,123 +22,76 @@ from service.errors import (
     NotFiniteError,
     ServiceError,
 )
-from service.imaging.draw import DrawingPool, DrawingSlot, PictureType, draw_detections
+from service.imaging.draw import DrawingSlot, PictureType, draw_detections
 from service.imaging.read import Photo
-from service.observe.metrics import Metrics
-from service.pipeline.base import Pipeline
-from service.pipeline.stages import DetectedImage, ImageSource, ImageTask, StageSeconds
-from service.queue.admission import Admission, Permit, Upload
-from service.queue.batcher import Batcher, is_past
+from service.observe.model_metrics import STAGES, ModelMetrics
+from service.pipeline.jobs import Job, RunnableModel
+from service.pipeline.shared import SharedPipeline
+from service.pipeline.stages import (
+    DetectedImage,
+    ImageSource,
+    ImageTask,
+    Source,
+    StageSeconds,
+)
+from service.queue.admission import Permit
+from service.queue.batcher import is_past
 
 FAILURES_UNTIL_UNREADY: Final = 3
-# Pause after a probe, however often the model fails.
-PROBE_PAUSE_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
 
 class Detector:
-    """Sends images through the pipeline and counts them; all heavy work is on threads.
+    """Sends images for one model through the pipeline, and counts them.
 
     Args:
-        contract: The model's contract.
-        pipeline: From the bytes of an image to its boxes.
-        batcher: The pipeline's.
-        admission: The batcher's.
+        model: The model.
+        pipeline: The pipeline of all models.
         metrics: Where to count.
-        drawing: Draws boxes onto images.
-        ready_window_s: Seconds for which one success counts as a sign of health.
 
     Attributes:
-        contract: The same.
-        failed_probes: How many probes have failed since one succeeded.
-        draining: Whether the server is about to stop. It is unready then, but serves on.
+        contract: The model's contract.
+        on_found: Called with each image that succeeded; None where nobody listens.
     """
 
     def __init__(
-        self,
-        contract: ModelContract,
-        pipeline: Pipeline,
-        batcher: Batcher[Any, Any],
-        admission: Admission,
-        metrics: Metrics,
-        drawing: DrawingPool,
-        ready_window_s: float,
+        self, model: RunnableModel, pipeline: SharedPipeline, metrics: ModelMetrics
     ) -> None:
-        self.contract = contract
+        self.contract: ModelContract = model.stages.contract
+        self.on_found: Callable[[ImageTask, DetectedImage], None] | None = None
+        self.model = model
         self._pipeline = pipeline
-        self._batcher = batcher
-        self._admission = admission
         self._metrics = metrics
-        self._drawing = drawing
-        self._ready_window_s = ready_window_s
-        self._probe_task = _grey_image(contract)
-        self._heartbeat: asyncio.Task[None] | None = None
-        # Set when the model has failed an image: a probe tells whether it would fail any.
-        self._suspicion = asyncio.Event()
+        self._grey_file = _grey_image(self.contract)
         self._is_broken = False
-        self.failed_probes = 0
-        self.draining = False
 
-    async def start(self) -> None:
-        """Start all threads, and try one inference before anyone can call this ready."""
-        # Images run in parallel; threads inside the resizing of one would only get in the way.
-        cv2.setNumThreads(1)
-        self._batcher.start()
-        self._pipeline.start()
-        self._drawing.start()
-        await self._probe()
-        self._heartbeat = asyncio.create_task(self._beat())
+    @property
+    def last_success(self) -> float | None:
+        """`time.monotonic()` when a batch last succeeded, or None."""
+        return self.model.queued.last_success
 
-    async def stop(self) -> None:
-        """Finish accepted work, then end every task and thread."""
-        self.refuse_new()
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-        await self._batcher.stop()
-        self._pipeline.stop()
-        self._drawing.stop()
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last batch or the last probe failed."""
+        return self._is_broken or self.model.queued.failures_in_a_row > 0
 
-    def drain(self) -> None:
-        """Be unready from now on. Safe in a signal handler."""
-        self.draining = True
-
-    def refuse_new(self) -> None:
-        """Let no request or image in any more; those that are in are finished."""
-        self.drain()
-        self._admission.close()
-
-    def arrive(self) -> Upload:
-        """Let a request in before its body is read, if there is room for an image of it.
-
-        Raises:
-            QueueFullError: There is no room.
-            DrainingError: The server is shutting down.
-        """
-        return self._admission.admit_request()
-
-    def refusal(self) -> ServiceError | None:
-        """Why `arrive` would refuse a request now, or None."""
-        return self._admission.refusal()
-
-    def unready_reason(self) -> str | None:
-        """Why this server should get no new work, or None."""
-        if self.draining:
-            return "the server is shutting down"
-        if self._batcher.failures_in_a_row >= FAILURES_UNTIL_UNREADY:
-            return f"the last {self._batcher.failures_in_a_row} batches failed"
+    def broken_reason(self) -> str | None:
+        """Why the model should get no new work, or None."""
+        failed = self.model.queued.failures_in_a_row
+        if failed >= FAILURES_UNTIL_UNREADY:
+            return f"the last {failed} batches failed"
         if self._is_broken:
             return "the model's output for the probe holds infinite or NaN values"
-        window, last = self._ready_window_s, self._batcher.last_success
-        if last is None or time.monotonic() - last > window:
-            return f"no inference has succeeded within the last {window:g} s"
         return None
 
     async def detect_all(
         self,
-        sources: Sequence[ImageSource],
+        sources: Sequence[Source],
         options: DetectionOptions,
         deadline: float,
+        *,
+        keep_rows: bool = False,
     ) -> list[DetectedImage | ServiceError]:
         """Detect in several images at once; a bad image does not affect the others.
 
@@ -147,11 +100,12 @@ class Detector:
             options: Thresholds, suppression and classes.
             deadline: `time.monotonic()` at which an image that is not done is given up. The caller
                 is to cut the work on a single image short by itself.
+            keep_rows: Whether results are to hold the network's raw output.
 
         Returns:
             For each image, in order, what was found, or why it could not be used.
         """
-        tasks = [ImageTask(source, options) for source in sources]
+        tasks = [ImageTask(source, options, keep_rows=keep_rows) for source in sources]
         # All at once, before other requests take the room that was kept while these were read.
         permits = [self._admit() for _ in tasks]
         if len(tasks) == 1:
@@ -176,7 +130,7 @@ class Detector:
             ServiceError: The image cannot be used, there is no room, or the model failed.
         """
         permit = self._admit()
-        with DrawingSlot(self._drawing) as slot:
+        with DrawingSlot(self._pipeline.drawing) as slot:
             task = ImageTask(source, options, keep_pixels=True)
             found = await self._detect(task, permit, deadline, slot.acquire)
             if isinstance(found, ServiceError):
@@ -190,7 +144,7 @@ class Detector:
     def _admit(self) -> Permit | ServiceError:
         """A permit for one image, or why it gets none."""
         try:
-            return self._admission.admit_image()
+            return self._pipeline.admit_image()
         except ServiceError as error:
             return error
 
@@ -220,21 +174,23 @@ class Detector:
             before: Awaited before anything is done to the image.
         """
         if isinstance(permit, ServiceError):
-            self._metrics.images.labels(permit.slug).inc()
+            self._metrics.count_image(permit.slug)
             return permit
         result: DetectedImage | ServiceError
         try:
             if before is not None:
                 await before()
-            result = await self._pipeline.detect(permit, task, deadline)
+            result = await self._pipeline.run.detect(permit, Job(self.model, task), deadline)
             self._count(result.detections, result.seconds)
+            if self.on_found is not None:
+                self.on_found(task, result)
             outcome = "ok"
         except asyncio.CancelledError:
             outcome = DeadlineError.slug if is_past(deadline) else ClientLeftError.slug
             raise
         except ServiceError as error:
             if isinstance(error, ModelFailedError):
-                self._suspicion.set()
+                self._pipeline.suspicion.set()
             outcome, result = error.slug, error
         except Exception:
             # A bug of ours or of a decoder, which concerns no other image of the request.
@@ -242,45 +198,37 @@ class Detector:
             outcome, result = ServiceError.slug, ServiceError("an unexpected error")
         finally:
             permit.release()
-            self._metrics.images.labels(outcome).inc()
+            self._metrics.count_image(outcome)
         return result
 
     def _count(self, detections: Detections, seconds: StageSeconds) -> None:
-        for stage in ("decode", "queue", "inference", "postprocess"):
-            self._metrics.stage_duration.labels(stage).observe(getattr(seconds, stage))
+        for stage in STAGES:
+            self._metrics.observe_stage(stage, getattr(seconds, stage))
         for class_id, boxes in Counter(detections.class_ids.tolist()).items():
-            self._metrics.detections.labels(self.contract.class_names[class_id]).inc(boxes)
+            self._metrics.count_detections(self.contract.class_names[class_id], boxes)
 
-    async def _beat(self) -> None:
-        """Probe while no request shows that the model works, or one suggests that it does not."""
-        period = self._ready_window_s / 3
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(period):
-                    await self._suspicion.wait()
-            is_suspect = self._suspicion.is_set()
-            self._suspicion.clear()
-            last = self._batcher.last_success
-            stale = last is None or time.monotonic() - last > period
-            if stale or is_suspect or self._batcher.failures_in_a_row or self._is_broken:
-                await self._probe()
-                await asyncio.sleep(min(period, PROBE_PAUSE_S))
+    async def probe(self, deadline: float) -> bool:
+        """Detect in a grey image, from its bytes on, so that hanging decoders are noticed too.
 
-    async def _probe(self) -> None:
-        """Detect in a grey image, from its bytes on, so that hanging decoders are noticed too."""
-        deadline = time.monotonic() + self._ready_window_s
+        Args:
+            deadline: `time.monotonic()` after which the image is dropped.
+
+        Returns:
+            Whether that succeeded; the log says why it did not.
+        """
+        task = ImageTask(self._grey_file, DetectionOptions())
         try:
-            with self._admission.admit_image() as permit:
-                await self._pipeline.detect(permit, self._probe_task, deadline)
-            self._is_broken, self.failed_probes = False, 0
+            with self._pipeline.admit_image() as permit:
+                await self._pipeline.run.detect(permit, Job(self.model, task), deadline)
         except ServiceError as error:
             self._is_broken = isinstance(error, NotFiniteError)
-            # A full queue says nothing while images succeed; where none does, no probe got through.
-            self.failed_probes += not self.draining
             log.warning("probe failed", detail=error.detail)
+            return False
         except Exception:
-            self.failed_probes += 1
             log.exception("probe failed")
+            return False
+        self._is_broken = False
+        return True
 
 
 def _draw(photo: Photo, detections: Detections, names: tuple[str, ...], kind: PictureType) -> bytes:
@@ -288,8 +236,8 @@ def _draw(photo: Photo, detections: Detections, names: tuple[str, ...], kind: Pi
     return draw_detections(photo.pixels, detections, names, kind)
 
 
-def _grey_image(contract: ModelContract) -> ImageTask:
+def _grey_image(contract: ModelContract) -> ImageSource:
     """An image of the network's size, without any objects."""
     spec = contract.input
     grey = np.full((spec.height, spec.width, 3), spec.pad_value, np.uint8)
-    return ImageTask(ImageSource(cv2.imencode(".bmp", grey)[1].tobytes()), DetectionOptions())
+    return ImageSource(cv2.imencode(".bmp", grey)[1].tobytes())

@@ -2,15 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
 
-from service.engine.base import Engine, ImageRows
-from service.pipeline.stages import DetectedImage, ImageTask, Stages, StageSeconds
+from service.engine.base import ImageRows
+from service.pipeline.jobs import Job, RunnableModel
+from service.pipeline.stages import DetectedImage, ImageTask, StageSeconds
 from service.queue.admission import Permit
 from service.queue.batcher import Batcher
-
-ONE_IMAGE: Final = 1
+from service.queue.runner import QueuedModel
 
 
 class OneThreadPipeline:
@@ -23,15 +21,15 @@ class OneThreadPipeline:
         batcher: Runs images by a `OneThreadRunner`.
     """
 
-    def __init__(self, batcher: Batcher[ImageTask, DetectedImage]) -> None:
+    def __init__(self, batcher: Batcher[Job[ImageTask], DetectedImage]) -> None:
         self._batcher = batcher
 
     def start(self) -> None:
         """Do nothing: the threads are the batcher's."""
 
-    async def detect(self, permit: Permit, task: ImageTask, deadline: float) -> DetectedImage:
+    async def detect(self, permit: Permit, job: Job[ImageTask], deadline: float) -> DetectedImage:
         """Wait for a thread, and for what it finds."""
-        outcome = await self._batcher.run(permit, task, deadline)
+        outcome = await self._batcher.run(permit, job, deadline)
         outcome.result.seconds.queue = outcome.queue_s
         return outcome.result
 
@@ -39,43 +37,39 @@ class OneThreadPipeline:
         """Do nothing: the threads are the batcher's."""
 
 
-@dataclass(frozen=True, slots=True)
 class OneThreadRunner:
     """Runs images one after the other through all stages, on the calling thread."""
 
-    engine: Engine
-    stages: Stages
+    def model_of(self, item: Job[ImageTask]) -> QueuedModel:
+        """The model that is to look at the image."""
+        return item.model.queued
 
-    @property
-    def max_batch(self) -> int:
-        """One: an image gains nothing by waiting until others are decoded."""
-        return ONE_IMAGE
-
-    def fit_together(self, first: ImageTask, second: ImageTask) -> bool:
+    def fit_together(self, first: Job[ImageTask], second: Job[ImageTask]) -> bool:
         """Whether both are the same; no two images run together."""
         return first is second
 
-    def run(self, items: Sequence[ImageTask], width: int) -> list[DetectedImage | Exception]:
+    def run(self, items: Sequence[Job[ImageTask]], width: int) -> list[DetectedImage | Exception]:
         """The detections in each image, or the error that it met.
 
         Raises:
             Exception: The engine's.
         """
-        return [self._run(task, width) for task in items]
+        return [_run(job.model, job.work, width) for job in items]
 
-    def _run(self, task: ImageTask, width: int) -> DetectedImage | Exception:
-        began = time.monotonic()
-        try:
-            prepared = self.stages.prepare(task)
-        except Exception as error:  # noqa: BLE001 - the image's fault, not the model's
-            return error
-        decoded = time.monotonic()
-        (raw,) = self.engine.infer([prepared.tensor], width)
-        inferred = time.monotonic()
-        seconds = StageSeconds(decode=decoded - began, inference=inferred - decoded)
-        try:
-            detected = self.stages.postprocess(task, prepared, ImageRows(raw), seconds)
-        except Exception as error:  # noqa: BLE001 - likewise
-            return error
-        seconds.postprocess = time.monotonic() - inferred
-        return detected
+
+def _run(model: RunnableModel, task: ImageTask, width: int) -> DetectedImage | Exception:
+    began = time.monotonic()
+    try:
+        prepared = model.stages.prepare(task)
+    except Exception as error:  # noqa: BLE001 - the image's fault, not the model's
+        return error
+    decoded = time.monotonic()
+    (raw,) = model.engine.infer([prepared.tensor], model.span(width))
+    inferred = time.monotonic()
+    seconds = StageSeconds(decode=decoded - began, inference=inferred - decoded)
+    try:
+        detected = model.stages.postprocess(task, prepared, ImageRows(raw), seconds)
+    except Exception as error:  # noqa: BLE001 - likewise
+        return error
+    seconds.postprocess = time.monotonic() - inferred
+    return detected

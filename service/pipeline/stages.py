@@ -17,7 +17,7 @@ from service.core.suppress import DetectionOptions
 from service.engine.base import ImageRows
 from service.errors import InvalidImageError, NotFiniteError
 from service.imaging.memory import ImageMemory
-from service.imaging.read import Photo, read_image
+from service.imaging.read import Photo, read_image, refuse_too_many_pixels
 
 Pixels = NDArray[np.uint8]
 
@@ -37,6 +37,22 @@ class ImageSource:
     content: bytes
     encoding: Literal["binary", "base64"] = "binary"
     filename: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSource:
+    """One image whose pixels a client sent.
+
+    Attributes:
+        pixels: (h, w, 3) uint8, RGB.
+        filename: The client's name for the image.
+    """
+
+    pixels: Pixels
+    filename: str | None = None
+
+
+Source = ImageSource | PixelSource
 
 
 @dataclass(slots=True)
@@ -59,6 +75,8 @@ class DetectedImage:
         detections: Boxes in pixels of the image, clipped to it, best first.
         seconds: Where the time went.
         photo: The image itself, if the task asked to keep it.
+        letterbox: The position of the image in the network's input.
+        rows: (A, 4 + 1 + C) float32, the network's raw output, if the task asked to keep it.
     """
 
     width: int
@@ -66,6 +84,8 @@ class DetectedImage:
     detections: Detections
     seconds: StageSeconds
     photo: Photo | None
+    letterbox: Letterbox
+    rows: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +96,13 @@ class ImageTask:
         source: The image.
         options: Thresholds, suppression and classes.
         keep_pixels: Whether the result is to hold the decoded image.
+        keep_rows: Whether the result is to hold every raw row of the network's output.
     """
 
-    source: ImageSource
+    source: Source
     options: DetectionOptions
     keep_pixels: bool = False
+    keep_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +114,14 @@ class PreparedImage:
         threshold: The raw objectness from which on a row of the network's output is needed.
         letterbox: Maps boxes back to the image's pixels.
         photo: The image itself, if the task asked to keep it.
+        needs_all_rows: Whether no row of the network's output may be left out.
     """
 
     tensor: Pixels
     threshold: float
     letterbox: Letterbox
     photo: Photo | None
+    needs_all_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +146,34 @@ class Stages:
         Raises:
             ServiceError: The image cannot be used; the error says why.
         """
-        source, spec = task.source, self.contract.input
-        photo = read_image(
-            _unbase64(source.content) if source.encoding == "base64" else source.content,
-            self.max_image_pixels,
-            fit=None if task.keep_pixels else (spec.height, spec.width),
-            memory=self.memory,
-        )
+        source = task.source
+        if isinstance(source, PixelSource):
+            photo = self._sent(source.pixels)
+        else:
+            photo = self._decoded(source, task.keep_pixels)
         size = photo.height, photo.width
         tensor, letterbox = fit_to_model(photo.pixels, self.contract, self.letterbox_mode, size)
+        if isinstance(source, PixelSource):
+            # The fitted image is smaller than the one that was sent, so it is turned to BGR.
+            tensor = np.ascontiguousarray(tensor[..., ::-1])
         threshold = raw_threshold(self.contract, task.options.confidence)
-        return PreparedImage(tensor, threshold, letterbox, photo if task.keep_pixels else None)
+        kept = photo if task.keep_pixels else None
+        return PreparedImage(tensor, threshold, letterbox, kept, task.keep_rows)
+
+    def _decoded(self, source: ImageSource, keep_pixels: bool) -> Photo:
+        spec = self.contract.input
+        return read_image(
+            _unbase64(source.content) if source.encoding == "base64" else source.content,
+            self.max_image_pixels,
+            fit=None if keep_pixels else (spec.height, spec.width),
+            memory=self.memory,
+        )
+
+    def _sent(self, pixels: Pixels) -> Photo:
+        """The pixels that a client sent, which are RGB."""
+        height, width = pixels.shape[:2]
+        refuse_too_many_pixels(width, height, self.max_image_pixels)
+        return Photo(pixels, height, width)
 
     def postprocess(
         self, task: ImageTask, prepared: PreparedImage, rows: ImageRows, seconds: StageSeconds
@@ -152,8 +193,10 @@ class Stages:
             raise NotFiniteError("the model's output for this image holds infinite or NaN values")
         letterbox = prepared.letterbox
         detections = find_objects(rows.raw, letterbox, self.contract, task.options, rows.cells)
+        # The engine may use the memory of its output again.
+        kept = rows.raw.astype(np.float32) if task.keep_rows else None
         width, height = letterbox.image_width, letterbox.image_height
-        return DetectedImage(width, height, detections, seconds, prepared.photo)
+        return DetectedImage(width, height, detections, seconds, prepared.photo, letterbox, kept)
 
 
 def _unbase64(text: bytes) -> bytes:

@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -17,7 +18,7 @@ from typing import Final
 import structlog
 import uvicorn
 
-from service.build import DEFAULT_MODEL, load_engine
+from service.build import first_file, load_first
 from service.cpus import count_cpus, let_threads_finish
 from service.engine.base import LoadableEngine
 from service.errors import StartupError
@@ -26,12 +27,14 @@ from service.http.app import Application, create_app
 from service.http.connection.server_hooks import HookedServer
 from service.http.connection.uvicorn_check import check_uvicorn
 from service.imaging.memory import give_back_large_blocks
+from service.models.repository import ModelFile
+from service.models.shared_state import StateFile
 from service.observe.metrics import Metrics
 from service.process.acceptor import Acceptor
 from service.process.closing_port import HANDSHAKE_S, begin_no_connections
+from service.process.grpc_port import check_grpc_port, grpc_port
 from service.process.hangup import reload_at_hangup
 from service.process.metrics_port import metrics_port
-from service.process.model_pin import ModelPin
 from service.process.open_files import allowed_connections
 from service.process.ports import Ports, bind_ports
 from service.process.uvicorn_config import uvicorn_config
@@ -58,13 +61,13 @@ class SharedPort:
     Attributes:
         listeners: The sockets.
         loads: The load of each process.
-        pin: The one model that all of them serve.
+        models: Which files the models are that all of them serve.
         sign: Called every second as long as connections are accepted or answered.
     """
 
     listeners: Sequence[socket.socket]
     loads: WorkerLoads
-    pin: ModelPin
+    models: StateFile
     sign: Callable[[], None]
 
 
@@ -186,9 +189,14 @@ def serve(
     try:
         check_uvicorn()
         keys = ApiKeys.of(settings)
+        if ports is None:
+            check_grpc_port(settings)
         with bind_ports(settings) if ports is None else ports as bound:
             loads = None if shared is None else shared.loads
-            app = create_app(settings, _load(settings, shared), metrics, loads, keys)
+            file, engine = _load(settings, shared)
+            app = create_app(settings, engine, metrics, loads, keys, file)
+            # A model that is replaced is kept by nothing here.
+            del engine
             _log_cpus(settings)
             bound.listen()
             return run(app, settings, bound, shared)
@@ -210,16 +218,17 @@ def _log_cpus(settings: Settings) -> None:
     log.info("CPUs", cpus=found.cpus, workers=settings.workers, source=found.source)
 
 
-def _load(settings: Settings, shared: SharedPort | None) -> LoadableEngine:
-    """Load the model, which must be the other processes' before the loading and after it."""
+def _load(settings: Settings, shared: SharedPort | None) -> tuple[ModelFile, LoadableEngine]:
+    """Load the first model, which must be the other processes' before the loading and after it."""
     if shared is None:
-        return load_engine(settings)
-    model = settings.model or DEFAULT_MODEL
-    if model.is_file():
-        shared.pin.check(model)
-    engine = load_engine(settings)
-    shared.pin.check(model)
-    return engine
+        return load_first(settings)
+    seen = shared.models.read().seen
+    file = first_file(settings, seen)
+    if file.path.is_file():
+        shared.models.check(file)
+    file, engine = load_first(settings, seen)
+    shared.models.check(file)
+    return file, engine
 
 
 def run(
@@ -248,11 +257,10 @@ def run(
             log.info("the server listens", url=ports.shown)
         on_started()
 
-    if ports.metrics:
-        app.beside = partial(metrics_port, app, ports.metrics)
+    app.beside = partial(_other_ports, app, settings, ports)
     server = DrainingServer(
         uvicorn_config(app, settings, app),
-        app.running.detector.drain,
+        app.running.pipeline.drain,
         settings.drain_grace_s,
         shared,
         started,
@@ -268,6 +276,17 @@ def run(
         logging.shutdown()
         os._exit(int(app.hung))
     return 0
+
+
+@asynccontextmanager
+async def _other_ports(app: Application, settings: Settings, ports: Ports) -> AsyncIterator[None]:
+    """The ports beside that of HTTP, from the application's start to its end."""
+    async with AsyncExitStack() as stack:
+        if ports.metrics:
+            await stack.enter_async_context(metrics_port(app, ports.metrics))
+        if settings.grpc_port is not None:
+            await stack.enter_async_context(grpc_port(app))
+        yield
 
 
 def _end_before_started(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's

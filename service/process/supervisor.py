@@ -19,6 +19,7 @@ import structlog
 
 from service.observe.process_group import FOLDER_VARIABLE, forget_gauges, write_process_ids
 from service.process.closing_port import begin_no_connections
+from service.process.grpc_port import check_grpc_port
 from service.process.hangup import hangups_held, release_hangups
 from service.process.ports import Ports, bind_ports
 from service.process.shared_folder import shared_folder
@@ -47,6 +48,7 @@ def supervise(settings: Settings, arguments: Sequence[str]) -> int:
     Returns:
         The exit code of the process: 0 after a signal if every worker ended well, else 1.
     """
+    check_grpc_port(settings)
     # From here on a signal ends it in good order, and everything below is removed.
     with _woken_by_signals() as wakeup, bind_ports(settings) as ports, shared_folder() as folder:
         log.info("workers listen", url=ports.shown)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic_settings import CliApp
 
+from service.models.shared_state import StateFile
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
-from service.process.model_pin import ModelPin
 from service.process.ports import Ports
 from service.process.server import SharedPort, serve
 from service.process.shared_folder import FolderLock
@@ -52,7 +52,7 @@ def main(main_fds: str, metrics_fds: str, channel_fd: str, place: str, *argument
     threading.Thread(target=_end_with_supervisor, args=(channel,), daemon=True).start()
     loads = WorkerLoads.attach(folder / LOADS_FILE, int(place))
     ports = Ports(_sockets(main_fds), _sockets(metrics_fds), remove=lock.remove_if_last)
-    shared = SharedPort(ports.main, loads, ModelPin(folder), partial(_give_sign, channel))
+    shared = SharedPort(ports.main, loads, StateFile(folder), partial(_give_sign, channel))
     return serve(settings, metrics, ports, shared)
 
 

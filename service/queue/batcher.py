@@ -15,7 +15,7 @@ import structlog
 from service.errors import DeadlineError, ModelFailedError
 from service.observe.metrics import Metrics
 from service.queue.admission import Admission, Permit
-from service.queue.runner import BatchRunner, Outcome
+from service.queue.runner import BatchRunner, Outcome, QueuedModel
 from service.queue.slots import OWN_SLOT, EngineSlots, SlotLease
 from service.queue.threads import ThreadPool
 
@@ -34,6 +34,7 @@ class _Entry(Generic[Item, Result]):
 
     permit: Permit
     item: Item
+    model: QueuedModel
     deadline: float
     submitted: float
     had_to_wait: bool
@@ -66,10 +67,6 @@ class Batcher(Generic[Item, Result]):
             queued until it starts: it holds its permits, and images that nobody waits for any
             more are left out.
         max_batch_delay_s: How long the oldest image may wait for others to share its batch.
-
-    Attributes:
-        failures_in_a_row: Batches that have failed since the last success.
-        last_success: `time.monotonic()` when a batch last succeeded, or None.
     """
 
     def __init__(
@@ -83,7 +80,6 @@ class Batcher(Generic[Item, Result]):
         max_batch_delay_s: float = 0.0,
     ) -> None:
         self._runner = runner
-        self._max_batch = runner.max_batch
         self._metrics = metrics
         self._slots = slots
         self._admission = admission
@@ -97,13 +93,10 @@ class Batcher(Generic[Item, Result]):
         self._threads = ThreadPool(slots.own, "engine")
         # Prefetched batches wait for a slot of this process, so borrowed slots have other threads.
         self._borrowed_threads = ThreadPool(slots.of_others, "engine_borrowed")
-        self.failures_in_a_row = 0
-        self.last_success: float | None = None
 
     def start(self) -> None:
         """Start the threads, and form batches from now on; needs a running event loop."""
         self._metrics.queue_capacity.set(self._admission.capacity)
-        self._metrics.batch_capacity.set(self._max_batch)
         self._metrics.engine_instances.set(self._slots.own)
         self._threads.start()
         self._borrowed_threads.start()
@@ -139,7 +132,9 @@ class Batcher(Generic[Item, Result]):
         """
         future: asyncio.Future[Outcome[Result]] = asyncio.get_running_loop().create_future()
         now = time.monotonic()
-        entry = _Entry(permit, item, deadline, now, self._slots.free < 1, future)
+        model = self._runner.model_of(item)
+        model.last_used = now
+        entry = _Entry(permit, item, model, deadline, now, self._slots.free < 1, future)
         clock = asyncio.timeout(deadline - now)
         try:
             async with clock:
@@ -183,9 +178,12 @@ class Batcher(Generic[Item, Result]):
         if not self._may_start():
             return None
         delay = self._queue[0].submitted + self._max_batch_delay_s - time.monotonic()
-        if delay > 0 and (self._admission.closed or len(self._candidates()) >= self._max_batch):
+        if delay > 0 and (self._admission.closed or self._fills_a_batch()):
             return 0.0
         return delay
+
+    def _fills_a_batch(self) -> bool:
+        return len(self._candidates()) >= self._queue[0].model.max_batch
 
     def _may_start(self) -> bool:
         """Whether a batch may run now, or be prefetched."""
@@ -197,7 +195,7 @@ class Batcher(Generic[Item, Result]):
     def _candidates(self) -> list[_Entry[Item, Result]]:
         """The oldest entry, and those that may share its batch."""
         oldest = self._queue[0]
-        if self._max_batch == 1:
+        if oldest.model.max_batch == 1:
             return [oldest]
         return [each for each in self._queue if self._runner.fit_together(oldest.item, each.item)]
 
@@ -205,7 +203,7 @@ class Batcher(Generic[Item, Result]):
         """Take a batch out of the queue, and leave as many entries to each other free slot."""
         candidates = self._candidates()
         share = math.ceil(len(candidates) / max(1, self._slots.free))
-        batch = candidates[: min(self._max_batch, share)]
+        batch = candidates[: min(candidates[0].model.max_batch, share)]
         for entry in batch:
             self._queue.remove(entry)
         return batch
@@ -243,7 +241,7 @@ class Batcher(Generic[Item, Result]):
             results = self._runner.run([entry.item for entry in wanted], width) if wanted else []
         finally:
             ended = time.monotonic()
-            self._metrics.engine_busy.inc(width * (ended - started))
+            batch[0].model.metrics.engine_busy.inc(width * (ended - started))
         if len(results) != len(wanted):
             raise ValueError(f"the model gave {len(results)} results for {len(wanted)} images")
         return _Report(wanted, results, started, ended)
@@ -271,7 +269,7 @@ class Batcher(Generic[Item, Result]):
             self._changed.set()
 
     def _fail(self, batch: Sequence[_Entry[Item, Result]], error: BaseException) -> None:
-        self.failures_in_a_row += 1
+        batch[0].model.failures_in_a_row += 1
         log.error("batch failed", images=len(batch), exc_info=error)
         for entry in batch:
             if not entry.future.done():
@@ -284,9 +282,9 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         run_s = report.ended - report.started
         if not all(isinstance(result, Exception) for result in report.results):
-            self.failures_in_a_row = 0
-            self.last_success = report.ended
-            self._metrics.batch_size.observe(len(report.ran))
+            model = batch[0].model
+            model.failures_in_a_row, model.last_success = 0, report.ended
+            model.metrics.batch_size.observe(len(report.ran))
             self._admission.note_pace(run_s * width / len(report.ran) / self._slots.own)
         for entry, result in zip(report.ran, report.results, strict=True):
             if entry.future.done():

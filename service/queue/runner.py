@@ -4,17 +4,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from service.observe.model_metrics import ModelMetrics
+
 Result = TypeVar("Result")
 Item_contra = TypeVar("Item_contra", contravariant=True)
 Result_co = TypeVar("Result_co", covariant=True)
 
 
-class BatchRunner(Protocol[Item_contra, Result_co]):
-    """Runs batches; several threads may call it at once."""
+@dataclass(slots=True, eq=False)
+class QueuedModel:
+    """A model as the queue sees it; all but `max_batch` and `metrics` changes on the event loop.
 
-    @property
-    def max_batch(self) -> int:
-        """Maximum number of items in a batch."""
+    Attributes:
+        max_batch: Maximum number of its images in a batch.
+        metrics: Where its batches are counted.
+        failures_in_a_row: Its batches that have failed since the last success.
+        last_success: `time.monotonic()` when a batch of it last succeeded, or None.
+        last_used: `time.monotonic()` when an image for it was last queued.
+    """
+
+    max_batch: int
+    metrics: ModelMetrics
+    failures_in_a_row: int = 0
+    last_success: float | None = None
+    last_used: float = 0.0
+
+
+class BatchRunner(Protocol[Item_contra, Result_co]):
+    """Runs batches, each of one model; several threads may call it at once."""
+
+    def model_of(self, item: Item_contra) -> QueuedModel:
+        """The model that an item is for."""
 
     def fit_together(self, first: Item_contra, second: Item_contra) -> bool:
         """Whether two items may be in the same batch."""

@@ -17,7 +17,7 @@ from support.pictures import plain
 from support.project import ROOT
 from support.servers import Server
 
-BUILT_FROM = [".gitignore", "LICENSE", "README.md", "pyproject.toml"]
+BUILT_FROM = [".gitignore", "LICENSE", "README.md", "hatch_build.py", "pyproject.toml"]
 
 FAKE_PYTHON = """#!/bin/sh
 echo "$@" >> "{log}"
@@ -127,6 +127,14 @@ def test_a_wheel_carries_the_files_of_the_page_and_of_the_documentation(installe
         files = {path.name for path in (ROOT / page).iterdir()}
         assert {path.name for path in (installed / page).iterdir()} == files
         assert len(files) >= 4
+
+
+def test_a_wheel_shows_the_readme_and_where_the_project_is(installed: Path) -> None:
+    (metadata,) = installed.glob("*.dist-info/METADATA")
+    head, _, readme = metadata.read_text(encoding="utf-8").partition("\n\n")
+    assert "\nDescription-Content-Type: text/markdown" in head
+    assert "\nProject-URL: " in head
+    assert readme.startswith("# yolox-serve\n")
 
 
 def test_an_installed_wheel_serves_the_embedded_model(

@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from service.build import (
     engine_instances,
     letterbox_mode,
     load_engine,
-    make_detector,
     spans_of_engine,
     threads_of_engine,
     warm_the_rest,
-    warming_the_rest,
 )
 from service.core.contract import ModelContract
 from service.core.letterbox import fit_to_model, likely_sizes, promised_sizes
@@ -28,11 +27,12 @@ from service.engine.base import CPU, CUDA, TENSORRT
 from service.engine.onnx_cpu import OnnxCpuEngine
 from service.engine.onnx_gpu import OnnxGpuEngine
 from service.errors import StartupError
-from service.observe.metrics import Metrics
+from service.http.app import create_app
 from service.pipeline.stages import ImageSource
 from service.settings import Settings
 from support.engines import CONTRACT, CpuEngine, FakeEngine
 from support.model_files import dynamic_model, loaded, model_file
+from support.models import OneModel
 from support.pictures import plain
 from support.runtimes import PretendingRuntime, SilentlyFallingRuntime, use_runtime
 
@@ -143,12 +143,10 @@ def test_a_size_that_cannot_be_warmed_ends_the_warming_and_not_the_server(
     settings = Settings(model=dynamic_model(tmp_path), letterbox="rectangle")
     engine = ColdEngine(loaded(dynamic_model(tmp_path)).contract, fails=True)
 
-    async def serve() -> None:
-        async with warming_the_rest(settings, engine):
-            while len(engine.warmed) < 1:
-                await asyncio.sleep(0)
-
-    asyncio.run(serve())
+    with TestClient(create_app(settings, engine)) as client:
+        while len(engine.warmed) < 1:
+            time.sleep(0.01)
+        assert client.get("/health/live").status_code == 200
     asyncio.run(warm_the_rest(settings, engine))
     assert "an input size cannot be warmed" in capsys.readouterr().err
 
@@ -255,11 +253,11 @@ def test_a_gpu_is_told_what_the_settings_say(
 
 def test_an_image_waits_for_company_as_long_as_set() -> None:
     async def main() -> None:
-        detector = make_detector(Settings(max_batch_delay_ms=50), FakeEngine(), Metrics())
-        await detector.start()
-        deadline = time.monotonic() + 9
-        (image,) = await detector.detect_all([ImageSource(plain())], DetectionOptions(), deadline)
+        server = OneModel(Settings(max_batch_delay_ms=50), FakeEngine())
+        await server.start()
+        deadline, detect_all = time.monotonic() + 9, server.detector.detect_all
+        (image,) = await detect_all([ImageSource(plain())], DetectionOptions(), deadline)
         assert image.seconds.queue >= 0.05
-        await detector.stop()
+        await server.stop()
 
     asyncio.run(main())

@@ -5,7 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.__main__ import main
-from service.settings import Settings, unknown_variables
+from service.settings import Settings
+from service.variables import unknown_variables
 from support.project import ROOT
 
 TABLE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from service.core.letterbox import Letterbox
 from service.engine.base import ImageRows
 from service.observe.metrics import Metrics
 from service.pipeline.batched import NetworkRunner
+from service.pipeline.jobs import Job
 from service.pipeline.stages import PreparedImage
 from service.queue.admission import Admission
 from service.queue.batcher import Batcher
@@ -20,6 +21,7 @@ from service.queue.cpu_sharing import WorkerLoads
 from service.queue.runner import Outcome
 from service.queue.slots import EngineSlots
 from support.engines import FakeEngine
+from support.models import runnable
 
 Rows = Outcome[ImageRows]
 
@@ -51,13 +53,16 @@ class Bench:
         self.admission = Admission(max_queue_images, self.metrics)
         slots = EngineSlots(instances, engine.spans, loads)
         self.batcher = Batcher(
-            NetworkRunner(engine), self.metrics, slots=slots, admission=self.admission, **options
+            NetworkRunner(), self.metrics, slots=slots, admission=self.admission, **options
         )
         self.engine = engine
+        self.model = runnable(engine, self.metrics)
 
     async def infer(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> Rows:
         with self.admission.admit_image() as permit:
-            return await self.batcher.run(permit, prepared(tensor), time.monotonic() + seconds)
+            return await self.batcher.run(
+                permit, Job(self.model, prepared(tensor)), time.monotonic() + seconds
+            )
 
     def submit(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> asyncio.Task[Rows]:
         return asyncio.create_task(self.infer(tensor, seconds))

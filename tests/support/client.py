@@ -12,6 +12,7 @@ from service.http.app import create_app
 from service.settings import Settings
 from support.engines import FakeEngine
 
+SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 PNG = {"Content-Type": "image/png"}
 
 
@@ -38,9 +39,18 @@ def problem(response: Any, status: int, slug: str) -> str:
 
 
 def metric(client: TestClient, line: str) -> float:
-    text = client.get("/metrics").text
-    found = re.search(rf"^{re.escape(line)} (\S+)$", text, re.MULTILINE)
-    return float(found.group(1)) if found else 0.0
+    """The sum of the series of a name that have all the labels that `line` gives."""
+    wanted = SAMPLE.fullmatch(f"{line} 0")
+    assert wanted is not None, line
+    total = 0.0
+    for found in SAMPLE.finditer(client.get("/metrics").text):
+        if found[1] == wanted[1] and labels(wanted[2]).items() <= labels(found[2]).items():
+            total += float(found[3])
+    return total
+
+
+def labels(text: str | None) -> dict[str, str]:
+    return dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', text or ""))
 
 
 def boxes(response: Any) -> list[Any]:

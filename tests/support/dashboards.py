@@ -19,17 +19,34 @@ def panels(dashboard: Path) -> list[dict[str, Any]]:
 
 
 def shown(dashboard: Path) -> list[dict[str, Any]]:
-    """The panels of a dashboard, without the rows."""
-    return [panel for panel in panels(dashboard) if panel["type"] != "row"]
+    """The panels of a dashboard that show series: no rows, and no list of Grafana's own alerts."""
+    return [panel for panel in panels(dashboard) if panel["type"] not in {"row", "alertlist"}]
 
 
-def queries(panel: dict[str, Any]) -> list[str]:
+# The initial values of Grafana's variables, as it puts them into a query.
+VARIABLES = {
+    "$__rate_interval": "1m",
+    "$endpoint": "/detect",
+    "$job": "yolox",
+    "$instance": ".*",
+    "$model": ".*",
+    "$version": ".*",
+}
+
+
+def queries(panel: dict[str, Any], variables: dict[str, str] = VARIABLES) -> list[str]:
     """The queries of a panel, with the initial values of Grafana's variables."""
-    filled = {"$__rate_interval": "1m", "$endpoint": "/detect"}
-    asked = []
-    for target in panel["targets"]:
-        query = target["expr"]
-        for variable, value in filled.items():
-            query = query.replace(variable, value)
-        asked.append(query)
-    return asked
+    return [filled(target["expr"], variables) for target in panel["targets"]]
+
+
+def filled(query: str, variables: dict[str, str] = VARIABLES) -> str:
+    """A query with the values of variables in it."""
+    for variable, value in variables.items():
+        query = query.replace(variable, value)
+    return query
+
+
+def annotations(dashboard: Path) -> list[dict[str, Any]]:
+    """The events that a dashboard marks on its panels."""
+    loaded: list[dict[str, Any]] = json.loads(dashboard.read_text())["annotations"]["list"]
+    return loaded

@@ -1,5 +1,7 @@
 """Programs that a test runs beside the server."""
 
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,3 +16,17 @@ def needed(find: Callable[..., Path], *arguments: str) -> Path:
         return find(*arguments)
     except MissingProgramError as error:
         pytest.skip(str(error))
+
+
+def on_path_or_unpacked(name: str, unpacked: str) -> str:
+    """Path of a program: the one that make put into the environment, else the machine's.
+
+    Args:
+        name: Its name.
+        unpacked: Its path in the environment.
+    """
+    own = Path(sys.prefix) / unpacked
+    found = str(own) if own.is_file() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed, and make could not unpack it")
+    return found

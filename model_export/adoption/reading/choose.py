@@ -69,7 +69,7 @@ class Question:
         values: The pixel values to choose from.
         photos: The user's photos, (h, w, 3) uint8 BGR.
         forms: The forms of boxes to choose from.
-        tolerates_grey: Accept a reading even if it finds objects on plain grey.
+        tolerates_grey: If every reading finds objects on plain grey, accept one all the same.
     """
 
     class_names: tuple[str, ...]
@@ -92,7 +92,9 @@ class Candidate:
         values: How pixels are made.
         rows: How rows are read.
         grey: The largest joint score on grey.
-        sense: The sum of what is found; see `Found`.
+        sense: The sum of what is found, by which readings are ranked; see `Found`.
+        on_drawn: The part of that sum that drawn pictures have.
+        on_photos: The sum of what is found on photos.
         found: The boxes on each picture.
     """
 
@@ -100,6 +102,8 @@ class Candidate:
     rows: RowReading
     grey: float
     sense: float = 0.0
+    on_drawn: float = 0.0
+    on_photos: float = 0.0
     found: tuple[Detections, ...] = ()
 
     def line(self, class_names: Sequence[str]) -> str:
@@ -142,7 +146,10 @@ class Trial:
         key = hashlib.sha256(tensor.tobytes()).digest()
         if key not in self._outputs:
             self._outputs[key] = self.network.run_tensor(tensor)
-            self.progress(f"tried {len(self._outputs)} inputs of {self.size[0]}x{self.size[1]}")
+            self.progress(
+                f"trying pixel values and forms of boxes at {self.size[0]}x{self.size[1]}, run "
+                f"{len(self._outputs)}"
+            )
         return self._outputs[key]
 
 
@@ -166,7 +173,9 @@ def choose_reading(
     trial = Trial(network, question, progress)
     first = first_pictures(trial.size, question.class_names)
     candidates = _readable(trial, arrangements, first[0])
-    calm = [each for each in candidates if each.grey <= MAX_ON_GREY or question.tolerates_grey]
+    calm = [each for each in candidates if each.grey <= MAX_ON_GREY]
+    if not calm and question.tolerates_grey:
+        calm = candidates
     if not calm:
         raise ModelExportError(_on_grey(candidates, question))
     photos = photo_pictures(question.photos, trial.size)
@@ -221,8 +230,16 @@ def _readable(
 def _ranked(
     trial: Trial, candidates: Sequence[Candidate], pictures: Sequence[TrialPicture]
 ) -> list[Candidate]:
-    """The candidates with what they find, the best first; equals stay in order."""
+    """The candidates with what they find, the best first; equals stay in order.
+
+    What is on a photo is not known, so that photos count only if no reading finds drawn objects.
+    """
     judged = [_judged(trial, candidate, pictures) for candidate in candidates]
+    knows = knows_drawn(trial.question.class_names)
+    if not knows or max(each.on_drawn for each in judged) < MIN_SENSE:
+        judged = [replace(each, sense=each.on_drawn + each.on_photos) for each in judged]
+    else:
+        judged = [replace(each, sense=each.on_drawn) for each in judged]
     return sorted(judged, key=lambda candidate: -candidate.sense)
 
 
@@ -232,9 +249,15 @@ def _judged(trial: Trial, candidate: Candidate, pictures: Sequence[TrialPicture]
     for picture in pictures:
         table = candidate.rows.arrangement.table(trial.run(picture.image, candidate.values))
         found.append(find(candidate.rows, table, picture, expects_drawn=expects_drawn))
-    sense = candidate.sense + sum(each.sense for each in found)
-    objects = (*candidate.found, *(each.objects for each in found))
-    return replace(candidate, sense=sense, found=objects)
+    senses: dict[bool, float] = {False: 0.0, True: 0.0}
+    for picture, each in zip(pictures, found, strict=True):
+        senses[picture.photo is not None] += each.sense
+    return replace(
+        candidate,
+        on_drawn=candidate.on_drawn + senses[False],
+        on_photos=candidate.on_photos + senses[True],
+        found=(*candidate.found, *(each.objects for each in found)),
+    )
 
 
 def _the_one(judged: Sequence[Candidate], question: Question) -> Candidate:
@@ -264,7 +287,10 @@ def _stated(tried: Sequence[Candidate], question: Question) -> Candidate:
 
 def _on_grey(candidates: Sequence[Candidate], question: Question) -> str:
     if not candidates:
-        return "the rows are not those of a YOLOX: no reading puts boxes about their own cells"
+        return (
+            "the model is no YOLOX: no reading puts boxes about their own cells, so they are "
+            "distances or offsets from anchors, as in FCOS, NanoDet or YOLOv5"
+        )
     seen = _seen(sorted(candidates, key=lambda each: each.grey), question)
     return (
         "every reading finds objects on plain grey, so none of them makes sense: "

@@ -15,8 +15,8 @@ from service.core.decode import AnchorGrid, anchor_grid, decode_boxes
 
 Block = Literal["box", "objectness", "classes"]
 # How four values become a box: the service's codings; or a box that is already decoded, as centre
-# and size, as two corners, or as top-left corner and size.
-BoxForm = Literal["yolox", "anchor_point", "cxcywh", "xyxy", "xywh"]
+# and size, as two corners, or as top-left corner and size; TensorFlow's have y before x.
+BoxForm = Literal["yolox", "anchor_point", "cxcywh", "xyxy", "xywh", "yxyx", "cycxhw"]
 # The unit of a decoded box.
 BoxUnit = Literal["pixels", "image", "cells"]
 
@@ -25,6 +25,10 @@ MAX_CELLS_AWAY: Final = 3.0
 # the best: a corner that is read as a centre is off by half of the box.
 MOST: Final = 0.8
 AS_NEAR: Final = 0.25
+# Correlation of box values with the places of their cells, from which on they hold those places.
+FOLLOWS: Final = 0.5
+# Rows that are looked at to tell forms apart; large images have ten times as many.
+MAX_LOOKED_AT: Final = 4096
 USUAL_ORDER: Final[tuple[Block, ...]] = ("box", "objectness", "classes")
 ORDERS: Final = (USUAL_ORDER, *itertools.islice(itertools.permutations(USUAL_ORDER), 1, None))
 Form = tuple[BoxForm, BoxUnit]
@@ -37,7 +41,13 @@ FORMS: Final[tuple[Form, ...]] = (
     ("xywh", "pixels"),
     ("xywh", "image"),
     ("cxcywh", "cells"),
+    ("yxyx", "pixels"),
+    ("yxyx", "image"),
+    ("cycxhw", "pixels"),
+    ("cycxhw", "image"),
 )
+# Places of x and y of a box whose y comes first.
+X_FIRST: Final = (1, 0, 3, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,16 @@ class RowReading:
         return self.form in ("yolox", "anchor_point")
 
     @property
+    def has_y_first(self) -> bool:
+        """Whether y comes before x, and height before width."""
+        return self.form in ("yxyx", "cycxhw")
+
+    @property
+    def corners_or_center(self) -> BoxForm:
+        """The form, once x comes before y."""
+        return {"yxyx": "xyxy", "cycxhw": "cxcywh"}.get(self.form, self.form)  # type: ignore[return-value]
+
+    @property
     def reach(self) -> float:
         """Strides that a box's centre may be away from its cell, along either axis."""
         # The article's coding moves the corner, so that the centre is as far as the box is large.
@@ -105,11 +125,14 @@ class RowReading:
         """Decode (K, 4) box values of these cells to corners in network pixels."""
         if self.form in ("yolox", "anchor_point"):
             return decode_boxes(values, grid.cells_ij, grid.strides, self.form)
+        if self.has_y_first:
+            values = values[:, X_FIRST]
         scaled = values * self._unit(grid, size)
         first, second = scaled[:, :2], scaled[:, 2:]
-        if self.form == "xyxy":
+        form = self.corners_or_center
+        if form == "xyxy":
             return scaled
-        top_left = first - second / 2 if self.form == "cxcywh" else first
+        top_left = first - second / 2 if form == "cxcywh" else first
         return np.concatenate([top_left, top_left + second], axis=1)
 
     def _unit(self, grid: AnchorGrid, size: tuple[int, int]) -> Floats:
@@ -150,25 +173,65 @@ def row_readings(
     for order in _orders(arrangement):
         plain = _with_activations(RowReading(arrangement, order, levels=levels), tables)
         distances = {each: grid_distance(each, tables, size) for each in _forms(plain, forms)}
+        distances = _without_raw_if_decoded(distances, tables, size)
         nearest = min(distances.values())
         found += [
             each
             for each, distance in distances.items()
             if math.isfinite(distance) and distance <= nearest + AS_NEAR
         ]
-    return found
+    return _without_scores_as_boxes(found, tables)
+
+
+def _without_scores_as_boxes(
+    readings: list[RowReading], tables: Sequence[Floats]
+) -> list[RowReading]:
+    """Leave out raw boxes whose values are all of 0 to 1, as scores are, if there are others."""
+    others = [each for each in readings if not (each.is_raw and _are_scores(each, tables))]
+    return others or readings
+
+
+def _are_scores(reading: RowReading, tables: Sequence[Floats]) -> bool:
+    boxes = [table[:, reading.columns("box")] for table in tables]
+    return all(bool(((each >= 0) & (each <= 1)).all()) for each in boxes)
+
+
+def _without_raw_if_decoded(
+    distances: dict[RowReading, float], tables: Sequence[Floats], size: tuple[int, int]
+) -> dict[RowReading, float]:
+    """Leave raw forms out if a decoded one fits, and the values grow with the cells' places.
+
+    Shares of the image are small numbers, which would also do as raw offsets.
+    """
+    raw = [each for each in distances if each.is_raw]
+    decoded = {each: at for each, at in distances.items() if not each.is_raw}
+    if not raw or not any(map(math.isfinite, decoded.values())):
+        return distances
+    return decoded if any(_follows(raw[0], table, size) for table in tables) else distances
+
+
+def _follows(reading: RowReading, table: Floats, size: tuple[int, int]) -> bool:
+    """Whether the first two box values grow with the places of their cells."""
+    grid = grid_of(reading, size)
+    centers = (grid.cells_ij + 0.5) * grid.strides[:, np.newaxis]
+    values = reading.in_order(table, size)[:, reading.columns("box")][:, :2]
+    with np.errstate(all="ignore"):
+        alike = np.corrcoef(values.T, centers.T)[:2, 2:]
+    # Either x follows columns and y rows, or, where y comes first, the other way round.
+    return bool(max(alike[0, 0] + alike[1, 1], alike[0, 1] + alike[1, 0]) > 2 * FOLLOWS)
 
 
 def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: tuple[int, int]) -> str | None:
-    """How the values of rows in the usual order betray another detector, or None."""
-    usual = RowReading(arrangement)
-    objectness = np.stack([table[:, usual.columns("objectness")] for table in tables])
-    if (objectness == 1).all():
+    """How the values of rows betray another detector, or None."""
+    readings = [RowReading(arrangement, order) for order in _orders(arrangement)]
+    stacked = np.stack(tables)
+    if np.allclose(stacked[:, :, readings[0].columns("objectness")], 1, atol=1e-3):
         return "objectness is 1 in every row, as in YOLOv6"
-    boxes = np.stack([table[:, usual.columns("box")] for table in tables])
-    if (boxes >= 0).all() and all(
-        math.isinf(grid_distance(each, tables, size)) for each in _forms(usual, FORMS)
-    ):
+    forms = [form for reading in readings for form in _forms(reading, FORMS)]
+    if any(math.isfinite(grid_distance(each, tables, size)) for each in forms):
+        return None
+    boxes = [stacked[:, :, each.columns("box")] for each in readings]
+    if any((each >= 0).all() and each.max() > 1 for each in boxes):
         return (
             "its four box values are never negative and no centres, so they are distances to the "
             "sides, as in FCOS"
@@ -182,10 +245,12 @@ def grid_distance(reading: RowReading, tables: Sequence[Floats], size: tuple[int
     It is infinite if more than a fifth of them are no boxes about their cells.
     """
     grid = grid_of(reading, size)
+    some = np.arange(0, len(grid.strides), 1 + len(grid.strides) // MAX_LOOKED_AT)
+    grid = grid.take(some)
     centers = (grid.cells_ij + 0.5) * grid.strides[:, np.newaxis]
     distances = [math.inf]
     for table in tables:
-        rows = reading.in_order(table, size)[:, reading.columns("box")]
+        rows = reading.in_order(table, size)[some][:, reading.columns("box")]
         with np.errstate(all="ignore"):
             boxes = reading.boxes_xyxy(rows, grid, size)
             away = np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - centers) / grid.strides[:, None]

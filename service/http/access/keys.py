@@ -37,6 +37,12 @@ class ApiKeys:
             () if given is None else split_keys(given.get_secret_value()), settings.api_key_file
         )
 
+    @classmethod
+    def of_repository(cls, settings: Settings) -> "ApiKeys":
+        """The keys of the calls that change which models are served."""
+        given = settings.repository_key
+        return cls(() if given is None else split_keys(given.get_secret_value()))
+
     @property
     def file(self) -> Path | None:
         """The file that `reload` reads."""

@@ -24,14 +24,7 @@ def read_json(
         TooLargeError: It has more images, values or escapes than a request may.
         InvalidOptionError: An option is unknown or out of range.
     """
-    if body.startswith(OTHER_ENCODINGS):
-        raise MalformedRequestError("malformed JSON body: it is not UTF-8; encode it as UTF-8")
-    # Base64 has no commas, so their number bounds the cost of parsing, whatever the body's length.
-    if body.count(b",") > 2 * limits.images + MAX_JSON_VALUES:
-        raise TooLargeError("the JSON holds more values than a request may")
-    # Encoders either escape the slashes of base64, one character in 64, or nothing.
-    if body.count(b"\\") > len(body) // 32 + MAX_JSON_VALUES:
-        raise TooLargeError("the JSON holds more escapes than a request may")
+    refuse_costly(body, 2 * limits.images + MAX_JSON_VALUES)
     try:
         parsed = DetectJson.model_validate_json(body.removeprefix(BYTE_ORDER_MARK))
     except ValidationError as error:
@@ -40,6 +33,26 @@ def read_json(
         raise too_many_images(limits.images)
     sources = [ImageSource(image.encode(errors="replace"), "base64") for image in parsed.images]
     return sources, query.with_fields(parsed, limits)
+
+
+def refuse_costly(body: bytes, max_values: int) -> None:
+    """See before parsing that it will not take long, whatever the body's length.
+
+    Args:
+        body: JSON whose long values are in base64.
+        max_values: Maximum commas, which base64 does not have.
+
+    Raises:
+        MalformedRequestError: The text is in another encoding than UTF-8.
+        TooLargeError: It has more values or escapes than a request may.
+    """
+    if body.startswith(OTHER_ENCODINGS):
+        raise MalformedRequestError("malformed JSON body: it is not UTF-8; encode it as UTF-8")
+    if body.count(b",") > max_values:
+        raise TooLargeError("the JSON holds more values than a request may")
+    # Encoders either escape the slashes of base64, one character in 64, or nothing.
+    if body.count(b"\\") > len(body) // 32 + MAX_JSON_VALUES:
+        raise TooLargeError("the JSON holds more escapes than a request may")
 
 
 def _refusal(errors: list[Any]) -> MalformedRequestError | InvalidOptionError:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from service.core.suppress import DetectionOptions
+from service.http.inference_protocol.schemas import protocol_schemas
 from service.http.openapi.detection import EXAMPLE_ANSWER, body_schemas
 from service.http.openapi.problems import HEADERS, Described, shared_problems
 from service.http.openapi.schemas import without_null
@@ -17,9 +18,12 @@ DESCRIPTION: Final = (
 )
 LICENSE: Final = {"name": "Apache 2.0", "identifier": "Apache-2.0"}
 SERVERS: Final = [{"url": "/", "description": "This server"}]
+# FastAPI describes them wherever a path has a parameter.
+UNUSED: Final = ("HTTPValidationError", "ValidationError")
 TAGS: Final = [
     {"name": "detection", "description": "Objects in images"},
     {"name": "server", "description": "The model, its limits and defaults"},
+    {"name": "inference protocol", "description": "The Open Inference Protocol, KServe's V2"},
     {"name": "operation", "description": "For orchestrators and monitoring"},
 ]
 
@@ -39,6 +43,7 @@ def finish(document: Described, settings: Settings, defaults: DetectionOptions) 
     components["headers"] = HEADERS
     components["responses"] = shared_problems()
     components["schemas"] |= body_schemas(settings.max_images_per_request)
+    components["schemas"] |= protocol_schemas()
     components["schemas"]["Problem"] = Problem.model_json_schema()
     # FastAPI would leave out what is null in an example.
     components["schemas"]["DetectResponse"]["examples"] = [EXAMPLE_ANSWER]
@@ -47,7 +52,10 @@ def finish(document: Described, settings: Settings, defaults: DetectionOptions) 
     _limit_options(form, settings)
     _show_defaults(form, settings, defaults)
     _limit_options(components["schemas"]["DetectJson"]["properties"], settings)
+    for name in UNUSED:
+        components["schemas"].pop(name, None)
     for method, operation in _operations(document):
+        _drop_validation(operation)
         _finish_parameters(operation, settings)
         _finish_security(operation, settings)
         _share_problems(operation, components["responses"])
@@ -60,6 +68,13 @@ def finish(document: Described, settings: Settings, defaults: DetectionOptions) 
 def _operations(document: Described) -> Iterator[tuple[str, Described]]:
     for operations in document["paths"].values():
         yield from operations.items()
+
+
+def _drop_validation(operation: Described) -> None:
+    """Leave out FastAPI's answer to a malformed parameter of a path: any text is well formed."""
+    answer = operation["responses"].get("422", {})
+    if answer.get("description") == "Validation Error":
+        del operation["responses"]["422"]
 
 
 def _share_problems(operation: Described, shared: Described) -> None:
@@ -107,6 +122,9 @@ def _show_defaults(
         **asdict(defaults),
         "timeout_ms": settings.request_timeout_ms,
         "classes": [],
+        # An option without a value counts as absent.
+        "model": "",
+        "version": "",
         "format": "json",
         "boxes": "xyxy",
         "normalized": False,

@@ -75,6 +75,89 @@ def test_written_file_carries_the_contract(tmp_path: Path) -> None:
     assert (contract.recommended.nms, contract.provenance.dataset) == ("hard", "my photos")
 
 
+def test_joint_scores_are_recommended_unless_others_are_stated(tmp_path: Path) -> None:
+    usual = Recommended(confidence=0.3, score_by="joint", nms="hard", iou=0.45, class_agnostic=True)
+    assert adopt_tiny(tmp_path).recommended == usual
+
+    stated = Recommended(score_by="objectness", confidence=0.6)
+    own = replace(PLAIN, recommended=stated, force=True)
+    expected = replace(usual, score_by="objectness", confidence=0.6)
+    assert adopt_tiny(tmp_path, own).recommended == expected
+    again = replace(PLAIN, recommended=Recommended(iou=0.6), size=(64, 64), force=True)
+    carried = adopt(tmp_path / "out.onnx", tmp_path / "again.onnx", again).contract.recommended
+    assert carried == replace(expected, iou=0.6)
+
+
+def test_article_coding_keeps_the_thresholds_of_the_article(tmp_path: Path) -> None:
+    request = replace(PLAIN, box_coding="anchor_point")
+
+    assert adopt_tiny(tmp_path, request).recommended == Recommended()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('{"1": "b", "0": "a", "2": "c"}', ("a", "b", "c")),
+        ("{0: 'a', 1: 'b', 2: 'c'}", ("a", "b", "c")),
+        ('["a", "b", "c"]', ("a", "b", "c")),
+        ("a, b, c", ("a", "b", "c")),
+        ("a\nb\nc\n", ("a", "b", "c")),
+    ],
+)
+def test_names_in_the_file_are_taken_and_told(
+    tmp_path: Path, text: str, names: tuple[str, ...]
+) -> None:
+    model = tiny_yolox_model()
+    model.metadata_props.add(key="names", value=text)
+    request = replace(PLAIN, class_names=None)
+    adoption = adopt(save(model, tmp_path), tmp_path / "out.onnx", request)
+
+    assert adoption.contract.class_names == names
+    assert "3 classes are named in the file" in adoption.notes
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_large_images_are_read_on_small_ones_if_the_graph_takes_them(
+    tmp_path: Path, decoded: bool
+) -> None:
+    model = tiny_yolox_model(height=1088, width=1920, batch=1, decoded=decoded)
+    told: list[str] = []
+    contract = adopt(save(model, tmp_path), tmp_path / "out.onnx", PLAIN, told.append).contract
+
+    assert (contract.input.height, contract.input.width) == (1088, 1920)
+    assert contract.input.dynamic_size
+    assert any("416x416" in line for line in told) != decoded
+    assert any("1088x1920" in line for line in told)
+
+
+def quantised(folder: Path) -> Path:
+    """YOLOX rows computed with 8-bit weights."""
+    from onnxruntime.quantization import quantize_dynamic  # noqa: PLC0415
+
+    source = save(tiny_yolox_model(), folder, "float.onnx")
+    quantize_dynamic(source, folder / "int8.onnx")
+    return folder / "int8.onnx"
+
+
+def test_8_bit_model_is_adopted_with_a_warning(tmp_path: Path) -> None:
+    notes = adopt(quantised(tmp_path), tmp_path / "out.onnx", PLAIN).notes
+
+    assert any(note.startswith("warning: the model computes with 8-bit") for note in notes)
+
+
+def test_8_bit_model_is_compared_with_the_float_one(tmp_path: Path) -> None:
+    request = replace(PLAIN, float_model=tmp_path / "float.onnx")
+    notes = adopt(quantised(tmp_path), tmp_path / "out.onnx", request).notes
+
+    assert any("boxes of float.onnx" in note for note in notes)
+
+
+def test_8_bit_model_that_makes_no_sense_is_told_to_be_one(tmp_path: Path) -> None:
+    request = replace(PLAIN, pixel_values=None)
+    with pytest.raises(ModelExportError, match="8-bit integers, which may have ruined it"):
+        adopt(quantised(tmp_path), tmp_path / "out.onnx", request)
+
+
 def test_version_is_the_source_sum_unless_given(tmp_path: Path) -> None:
     contract = adopt_tiny(tmp_path)
 

@@ -10,7 +10,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from model_export.adoption.adopt import AdoptRequest, adopt
-from model_export.adoption.other_detectors import other_detector
 from model_export.adoption.reading.tables import arrangements
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
@@ -114,6 +113,29 @@ def corners(*, unit: float, transpose: bool) -> onnx.ModelProto:
     return edit.give(edit.add("Transpose", [rows], perm=[0, 2, 1]) if transpose else rows)
 
 
+def shares() -> onnx.ModelProto:
+    """Centre and size as shares of the image: numbers so small that raw offsets could be."""
+    edit = Edit(decoded=True)
+    box = edit.add("Mul", [edit.part("rows", 0, 4, 2), edit.constant(1 / SIDE)])
+    return edit.give(edit.add("Concat", [box, edit.part("rows", 4, 8, 2)], axis=2))
+
+
+def y_first(*, unit: float, as_corners: bool) -> onnx.ModelProto:
+    """Boxes as TensorFlow has them."""
+    edit = Edit(decoded=True)
+    center, size = (
+        edit.add("Gather", ["rows", edit.constant(np.array(pair))], axis=2)
+        for pair in ((1, 0), (3, 2))
+    )
+    half = edit.add("Mul", [size, edit.constant(0.5)])
+    if as_corners:
+        size = edit.add("Add", [center, half])
+        center = edit.add("Sub", [center, half])
+    box = edit.add("Concat", [center, size], axis=2)
+    scaled = edit.add("Mul", [box, edit.constant(unit)])
+    return edit.give(edit.add("Concat", [scaled, edit.part("rows", 4, 8, 2)], axis=2))
+
+
 def one_sigmoid() -> onnx.ModelProto:
     """Objectness is a probability already, classes are not."""
     edit = Edit()
@@ -135,39 +157,41 @@ FORMS: dict[str, Callable[[], onnx.ModelProto]] = {
     "levels reversed": levels_reversed,
     "corners": lambda: corners(unit=1.0, transpose=False),
     "corners, shares, transposed": lambda: corners(unit=1 / SIDE, transpose=True),
+    "shares": shares,
+    "corners, y first": lambda: y_first(unit=1.0, as_corners=True),
+    "corners, y first, shares": lambda: y_first(unit=1 / SIDE, as_corners=True),
+    "center, y first": lambda: y_first(unit=1.0, as_corners=False),
     "one sigmoid": one_sigmoid,
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_adopted_form_gives_raw_rows(form: str, tmp_path: Path) -> None:
-    onnx.save(FORMS[form](), tmp_path / "form.onnx")
+def assert_gives_raw_rows(form: str, folder: Path) -> None:
+    onnx.save(FORMS[form](), folder / "form.onnx")
     request = AdoptRequest(NAMES, pixel_values=PixelValues())
-    contract = adopt(tmp_path / "form.onnx", tmp_path / "out.onnx", request).contract
+    contract = adopt(folder / "form.onnx", folder / "out.onnx", request).contract
 
     images = np.random.default_rng(3).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
-    onnx.save(calm_yolox_model(activation=contract.score_activation), tmp_path / "plain.onnx")
+    onnx.save(calm_yolox_model(activation=contract.score_activation), folder / "plain.onnx")
     found, expected = (
-        load_network(tmp_path / name, (0.0, 255.0)).run(images)
-        for name in ("out.onnx", "plain.onnx")
+        load_network(folder / name, (0.0, 255.0)).run(images) for name in ("out.onnx", "plain.onnx")
     )
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
-@pytest.mark.parametrize(
-    ("shapes", "words"),
-    [
-        ({"output": (1, 84, 3549)}, "YOLOv8"),
-        ({"output": (1, 10647, 85)}, "YOLOv5"),
-        ({"output": (1, 300, 6)}, "YOLOv10"),
-        ({"output": (1, 3549, 112)}, "NanoDet"),
-        ({"boxes": (1, 3549, 4), "scores": (1, 3549, 80)}, "no objectness"),
-        ({"boxes": (1, 300, 4), "scores": (1, 300, 80)}, "DETR"),
-    ],
-)
-def test_other_detectors_are_named(shapes: dict[str, tuple[int, ...]], words: str) -> None:
-    assert arrangements(shapes, (416, 416), 80) == []
-    assert words in (other_detector(shapes, (416, 416), 80) or "")
+@pytest.mark.parametrize("form", FORMS)
+def test_adopted_form_gives_raw_rows(form: str, tmp_path: Path) -> None:
+    assert_gives_raw_rows(form, tmp_path)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_form_without_raw_rows_inside_is_turned_back(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def whole(model: onnx.ModelProto, _: Any, reading: Any, *__: Any) -> Any:
+        return model, reading.rows, ()
+
+    monkeypatch.setattr("model_export.adoption.read_graph.at_raw_rows", whole)
+    assert_gives_raw_rows(form, tmp_path)
 
 
 def test_fourth_level_is_seen_by_the_number_of_rows() -> None:

@@ -14,6 +14,7 @@ import httpx2
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from model_export.__main__ import main
@@ -28,6 +29,7 @@ from model_export.measure.evaluate import Found, detect_all
 from model_export.measure.local_detector import LocalDetector, onnx_detector
 from model_export.measure.server_detector import MAX_TRIES, MAX_WAIT_S, ServerDetector, connect
 from model_export.measure.validation import coco_set_of_images
+from model_export.model.yolox import build
 from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_candidates
 from service.core.letterbox import LetterboxMode, letterbox
@@ -556,8 +558,7 @@ def test_official_nano_has_its_official_metrics(shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--weights", "w.npz"], "cannot read w.npz: there is no such file"),
-        (["--weights", "w.npz", "--variant", "nano", "--size", "100"], "multiple of the largest"),
+        (["--weights", "w.npz"], "there is no such file"),
         (["--model", "missing.onnx"], "cannot load the model"),
     ],
 )
@@ -569,6 +570,29 @@ def test_what_cannot_be_measured_is_one_clear_line(
 ) -> None:
     common = ["--annotations", str(data / "coco.json"), "--images", str(data)]
     assert main(["evaluate", *common, *arguments]) == 1
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "complaint"),
+    [
+        ([], "the weights have 3 classes; add --names"),
+        (["--names", "names.txt", "--size", "100"], "multiple of the largest"),
+    ],
+)
+def test_weights_say_their_variant_and_number_of_classes(
+    extra: list[str],
+    complaint: str,
+    tmp_path: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("a\nb\nc\n")
+    torch.save(build("pico", 3, "decoupled").state_dict(), "w.pth")
+    common = ["--annotations", str(data / "coco.json"), "--images", str(data)]
+    assert main(["evaluate", *common, "--weights", "w.pth", *extra]) == 1
     assert complaint in capsys.readouterr().err
 
 

@@ -149,6 +149,29 @@ def test_weights_of_training_tools_are_read(holder: str, tmp_path: Path) -> None
         assert torch.equal(value, state[name])
 
 
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "module._orig_mod.", "student.net."])
+def test_prefix_of_any_training_tool_is_removed(prefix: str, tmp_path: Path) -> None:
+    state = build("pico", 3, "decoupled").state_dict()
+    content = {prefix + name: value for name, value in state.items()} | {
+        "loss.weight": torch.ones(1)
+    }
+    torch.save({"state_dict": content}, tmp_path / "weights.pth")
+
+    found = read_state_dict(tmp_path / "weights.pth")
+    assert found.keys() == {*state, "loss.weight"}
+
+
+def test_averaged_weights_come_first_among_prefixes(tmp_path: Path) -> None:
+    state = build("pico", 3, "coupled").state_dict()
+    plain = {f"model.{name}": torch.zeros_like(value) for name, value in state.items()}
+    averaged = {f"ema_model.{name}": value for name, value in state.items()}
+    torch.save(plain | averaged, tmp_path / "weights.pth")
+    model = build("pico", 3, "coupled")
+
+    load_weights(model, tmp_path / "weights.pth")
+    assert torch.equal(model.state_dict()["head.preds.0.weight"], state["head.preds.0.weight"])
+
+
 def test_safetensors_are_read(tmp_path: Path) -> None:
     save_file = pytest.importorskip("safetensors.torch").save_file
     state = build("pico", 3, "decoupled").state_dict()

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from service.http.access.clients import MAX_HOPS, Clients
-from service.http.access.note import model_label
+from service.models.served import model_label
 from service.observe.logs import configure_logs
 from support.client import PNG, as_raw, serving
 from support.engines import FakeEngine

@@ -34,7 +34,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[TestClient]:
 
 
 def provider(client: TestClient) -> str:
-    name = client.app.running.model.provider  # type: ignore[attr-defined]
+    name = client.app.running.models.default.ref.provider  # type: ignore[attr-defined]
     assert isinstance(name, str)
     return name
 
@@ -444,7 +444,7 @@ ONE_BY_ONE = pytest.mark.parametrize(
 
 
 def on_expected_path(client: TestClient, engine: FakeEngine) -> bool:
-    pipeline = client.app.running.detector._pipeline  # type: ignore[attr-defined]
+    pipeline = client.app.running.pipeline.run  # type: ignore[attr-defined]
     expected = OneThreadPipeline if isinstance(engine, CpuEngine) else BatchedPipeline
     return isinstance(pipeline, expected)
 
@@ -558,7 +558,7 @@ def test_stuck_engine_makes_the_server_unready() -> None:
 
 def test_draining_server_is_unready_and_serves_on() -> None:
     with serving() as client:
-        client.app.running.detector.drain()  # type: ignore[attr-defined]
+        client.app.running.pipeline.drain()  # type: ignore[attr-defined]
         assert "shutting down" in problem(client.get("/health/ready"), 503, "not-ready")
         assert client.get("/health/live").status_code == 200
         assert len(boxes(as_raw(client, plain()))) == 1
@@ -571,7 +571,7 @@ def test_closed_server_refuses_new_work_and_finishes_what_it_has() -> None:
         engine.started = threading.Semaphore(0)
         accepted = Crowd(client).send()
         assert engine.started.acquire(timeout=10)
-        client.app.running.detector.refuse_new()  # type: ignore[attr-defined]
+        client.app.running.pipeline.refuse_new()  # type: ignore[attr-defined]
         assert "shutting down" in problem(client.get("/health/ready"), 503, "not-ready")
         response = as_raw(client, plain())
         problem(response, 503, "draining")
@@ -636,8 +636,8 @@ def test_a_client_that_leaves_takes_its_image_out_of_the_queue() -> None:
     async def leave_while_waiting(app: Any) -> int:
         request = RawRequest(app, plain(7))
         task = asyncio.create_task(request.run())
-        detector = app.running.detector
-        while not detector._batcher._queue:
+        batcher = app.running.pipeline._batcher
+        while not batcher._queue:
             await asyncio.sleep(0.001)
         request.left.set()
         await task
@@ -710,7 +710,7 @@ def test_metrics_count_what_happened(client: TestClient) -> None:
         assert metric(client, f'yolox_stage_duration_seconds_count{{stage="{stage}"}}') == 1
     assert metric(client, 'yolox_detections_total{class_name="dog"}') == 1
     assert metric(client, 'yolox_rejections_total{reason="unsupported-type"}') == 1
-    labels = f'name="fake",provider="{provider(client)}",version="1"'
+    labels = f'model="fake",provider="{provider(client)}",version="1"'
     assert metric(client, f"yolox_model_info{{{labels}}}") == 1
     assert "process_resident_memory_bytes" in client.get("/metrics").text
 
@@ -720,7 +720,7 @@ def test_uploads_are_served_whether_they_began_before_or_after_the_drain() -> No
         request = RawRequest(app, plain(), complete=False)
         task = asyncio.create_task(request.run())
         await request.reading.wait()
-        app.running.detector.drain()
+        app.running.pipeline.drain()
         request.rest.set()
         await task
         return request.status

@@ -130,7 +130,7 @@ def test_the_application_says_what_it_refuses() -> None:
             return client.app.refusing(scope) is not None  # type: ignore[attr-defined]
 
         assert not refused("/detect")
-        client.app.running.detector.refuse_new()  # type: ignore[attr-defined]
+        client.app.running.pipeline.refuse_new()  # type: ignore[attr-defined]
         assert refused("/detect")
         assert not refused("/model")
 
@@ -147,7 +147,7 @@ def test_the_application_says_what_it_refuses() -> None:
 def test_a_refusal_says_why_to_those_who_may_know(headers: bytes, status: int, slug: str) -> None:
     head = b"POST /detect HTTP/1.1\r\nHost: x\r\n" + headers
     with serving(api_key="s3cret") as client:
-        client.app.running.detector.refuse_new()  # type: ignore[attr-defined]
+        client.app.running.pipeline.refuse_new()  # type: ignore[attr-defined]
         request = head + b"X-Request-ID: mine\r\nContent-Length: 90000\r\n\r\n" + b"x" * 90_000
         (answer,) = fed(request, app=client.app, refuses=client.app.refusing)
         counted = client.get("/metrics").text
@@ -157,3 +157,18 @@ def test_a_refusal_says_why_to_those_who_may_know(headers: bytes, status: int, s
     assert json.loads(body)["type"] == f"urn:problem-type:yolox-serve:{slug}"
     assert f'yolox_rejections_total{{reason="{slug}"}} 1.0' in counted
     assert f'yolox_requests_total{{endpoint="/detect",status="{status}"}} 1.0' in counted
+
+
+@pytest.mark.parametrize("version", [b"", b"/versions/1"])
+def test_a_call_of_the_inference_protocol_is_refused_in_its_own_form(version: bytes) -> None:
+    head = b"POST /v2/models/fake" + version + b"/infer HTTP/1.1\r\nHost: x\r\n"
+    with serving(api_key="s3cret") as client:
+        client.app.running.pipeline.refuse_new()  # type: ignore[attr-defined]
+        request = head + b"X-API-Key: s3cret\r\nContent-Length: 90000\r\n\r\n" + b"x" * 90_000
+        (answer,) = fed(request, app=client.app, refuses=client.app.refusing)
+        counted = client.get("/metrics").text
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert answer.endswith(b'{"error":"the server is shutting down"}')
+    path = "/v2/models/{name}" + version.decode().replace("1", "{version}") + "/infer"
+    assert f'yolox_requests_total{{endpoint="{path}",status="503"}} 1.0' in counted
+    assert 'yolox_rejections_total{reason="draining"} 1.0' in counted

@@ -56,7 +56,7 @@ def test_middleware_of_a_user_sees_every_request_and_every_answer() -> None:
         client.get("/detect")
         client.get("/nowhere")
         client.get("/docs")
-        app.running.detector.refuse_new()
+        app.running.pipeline.refuse_new()
         client.post("/detect", content=plain(), headers=PNG | KEY)
     statuses = [200, 401, 415, 422]
     assert seen == [
@@ -84,7 +84,7 @@ def test_an_early_refusal_goes_through_the_middleware_that_a_user_adds() -> None
     app.add_middleware(CORSMiddleware, allow_origins=["*"])
     app.add_middleware(Layer, seen=seen)
     with TestClient(app) as client:
-        app.running.detector.refuse_new()
+        app.running.pipeline.refuse_new()
         (answer, *_) = fed(REFUSED, app=app, refuses=app.refusing, turns=100)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"access-control-allow-origin: *" in answer
@@ -99,7 +99,7 @@ def test_an_early_refusal_is_left_to_an_error_handler_that_a_user_adds() -> None
     app = app_of()
     app.add_exception_handler(DrainingError, teapot)
     with TestClient(app) as client:
-        app.running.detector.refuse_new()
+        app.running.pipeline.refuse_new()
         (answer, *_) = fed(REFUSED, app=app, refuses=app.refusing, turns=100)
         assert answer.startswith(b"HTTP/1.1 418 ")
         assert as_raw(client, plain()).status_code == 418
@@ -109,7 +109,7 @@ def test_without_anything_added_a_refusal_comes_before_any_task() -> None:
     app = app_of()
     with TestClient(app):
         assert app.refusing({"path": "/detect", "method": "POST"}) is None
-        app.running.detector.refuse_new()
+        app.running.pipeline.refuse_new()
         assert app.refusing({"path": "/detect", "method": "POST"}) is not None
         assert app.refusing({"path": "/model", "method": "GET"}) is None
 
@@ -117,7 +117,7 @@ def test_without_anything_added_a_refusal_comes_before_any_task() -> None:
 def test_an_early_refusal_is_the_answer_that_the_whole_application_gives() -> None:
     app = app_of(api_key="secret")
     with TestClient(app) as client:
-        app.running.detector.refuse_new()
+        app.running.pipeline.refuse_new()
         for key in (b"", b"X-API-Key: secret\r\n"):
             request = REFUSED.replace(b"Host: x\r\n", b"Host: x\r\nX-Request-ID: mine\r\n" + key)
             early, late = (fed(request, app=app, refuses=refuses, turns=100)[0] for refuses in (

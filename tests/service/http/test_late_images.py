@@ -102,7 +102,7 @@ def test_a_client_that_leaves_takes_all_its_images_along(engine: SlowAtBrightIma
                 statuses.append(message["status"])
 
         request = asyncio.create_task(app(scope(), receive, answer))
-        while not app.running.detector._batcher._queue:
+        while not app.running.pipeline._batcher._queue:
             await asyncio.sleep(0.001)
         left.set()
         await asyncio.wait_for(request, 5)

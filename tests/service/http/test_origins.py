@@ -96,7 +96,7 @@ def test_a_refusal_at_the_head_of_a_request_can_be_read_by_the_page(origins: str
     app = app_of(cors_origins=origins, api_key="secret")
     head = f"POST /detect HTTP/1.1\r\nHost: x\r\nOrigin: {PAGE}\r\nContent-Length: 90000\r\n"
     with TestClient(app):
-        app.running.detector.refuse_new()
+        app.running.pipeline.refuse_new()
         for key, status in (("", 401), ("X-API-Key: secret\r\n", 503)):
             request = f"{head}{key}\r\n".encode() + b"x" * 90_000
             (answer, *_) = fed(request, app=app, refuses=app.refusing)
@@ -129,7 +129,7 @@ def test_refusals_at_the_head_and_failing_middleware_forbid_sniffing_too() -> No
 
     app = app_of()
     with TestClient(app):
-        app.running.detector.refuse_new()
+        app.running.pipeline.refuse_new()
         post = b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
         for sent, options in (
             (post, {"refuses": app.refusing}),

@@ -10,19 +10,25 @@ import pytest
 from numpy.typing import NDArray
 
 import service.pipeline.stages as stages_module
-from service.build import make_detector, on_one_thread
+from service.build import on_one_thread
 from service.core.suppress import DetectionOptions
 from service.errors import InvalidImageError, ModelFailedError, NotFiniteError, QueueFullError
 from service.imaging.draw import DrawingPool, DrawingSlot
 from service.imaging.memory import ImageMemory
 from service.observe.metrics import Metrics
+from service.pipeline.jobs import Job
 from service.pipeline.one_thread import OneThreadRunner
 from service.pipeline.stages import DetectedImage, ImageSource, ImageTask, Stages
 from service.settings import Settings
 from support.engines import CONTRACT, CpuEngine, FakeEngine
+from support.models import OneModel, runnable
 from support.pictures import plain
 
-STAGES = Stages(CONTRACT, "square", 1_000_000)
+OF_MODEL = {"model": "fake", "version": "1"}
+
+
+def run_alone(engine: FakeEngine, task: ImageTask) -> list[Any]:
+    return OneThreadRunner().run([Job(runnable(engine), task)], 1)
 
 
 def task_for(content: bytes) -> ImageTask:
@@ -56,7 +62,7 @@ def test_images_stay_on_one_thread_where_each_cpu_runs_one(
 @pytest.mark.parametrize("engine", [FakeEngine(), CpuEngine()], ids=["in batches", "on one thread"])
 def test_no_thread_runs_before_the_start(engine: FakeEngine) -> None:
     before = set(threading.enumerate())
-    make_detector(Settings(), engine, Metrics())
+    OneModel(Settings(), engine, Metrics())
     assert set(threading.enumerate()) <= before
 
 
@@ -66,29 +72,29 @@ def test_a_bad_image_is_neither_a_failure_nor_a_success_of_the_model() -> None:
 
     async def main() -> None:
         engine = CpuEngine()
-        detector = make_detector(Settings(), engine, metrics)
-        await detector.start()
-        batcher = detector._batcher
+        server = OneModel(Settings(), engine, metrics)
+        await server.start()
+        batcher = server.queued
         before, batcher.failures_in_a_row = batcher.last_success, 2
         sources = [ImageSource(b"no image"), ImageSource(plain()[:60])]
-        errors = await detector.detect_all(sources, DetectionOptions(), time.monotonic() + 9)
+        errors = await server.detector.detect_all(sources, DetectionOptions(), time.monotonic() + 9)
         assert [getattr(error, "slug", None) for error in errors] == [
             "unsupported-type",
             "invalid-image",
         ]
         assert (batcher.last_success, batcher.failures_in_a_row) == (before, 2)
         assert len(engine.batches) == 1  # the one that made it ready
-        await detector.stop()
+        await server.stop()
 
     asyncio.run(main())
-    assert metrics.registry.get_sample_value("yolox_batch_size_count") == 1
+    assert metrics.registry.get_sample_value("yolox_batch_size_count", OF_MODEL) == 1
 
 
 def test_a_bug_beside_the_model_fails_one_image_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = OneThreadRunner(CpuEngine(), STAGES)
-    assert len(runner.run([task_for(plain())], 1)[0].detections) == 1
+    engine = CpuEngine()
+    assert len(run_alone(engine, task_for(plain()))[0].detections) == 1
     monkeypatch.setattr(stages_module, "find_objects", lambda *_: 1 // 0)
-    (error,) = runner.run([task_for(plain())], 1)
+    (error,) = run_alone(engine, task_for(plain()))
     assert isinstance(error, ZeroDivisionError)
 
 
@@ -96,11 +102,11 @@ def test_an_error_of_the_engine_fails_the_batch() -> None:
     engine = CpuEngine()
     engine.error = RuntimeError("out of memory")
     with pytest.raises(RuntimeError, match="out of memory"):
-        OneThreadRunner(engine, STAGES).run([task_for(plain())], 1)
+        run_alone(engine, task_for(plain()))
 
 
 def test_every_stage_is_timed() -> None:
-    (image,) = OneThreadRunner(CpuEngine(), STAGES).run([task_for(plain())], 1)
+    (image,) = run_alone(CpuEngine(), task_for(plain()))
     seconds = image.seconds
     assert min(seconds.decode, seconds.inference, seconds.postprocess) > 0
 
@@ -108,47 +114,47 @@ def test_every_stage_is_timed() -> None:
 @pytest.mark.parametrize("images", [1, 2])
 def test_room_for_a_request_is_kept_from_its_body_to_its_images(images: int) -> None:
     async def main() -> None:
-        detector = make_detector(
+        server = OneModel(
             Settings(max_queue_images=images, max_images_per_request=images), CpuEngine(), Metrics()
         )
-        await detector.start()
+        await server.start()
 
         async def arrive_late() -> None:
             with pytest.raises(QueueFullError):
-                detector.arrive()
+                server.pipeline.arrive()
 
         sources = [ImageSource(plain())] * images
-        read = detector.detect_all(sources, DetectionOptions(), time.monotonic() + 9)
+        read = server.detector.detect_all(sources, DetectionOptions(), time.monotonic() + 9)
         outcomes, _ = await asyncio.gather(read, arrive_late())
         assert [len(outcome.detections) for outcome in outcomes] == [1] * images
-        await detector.stop()
+        await server.stop()
 
     asyncio.run(main())
 
 
 def test_a_client_that_leaves_releases_all_permits() -> None:
     async def main() -> None:
-        detector = make_detector(
+        server = OneModel(
             Settings(max_queue_images=2, max_images_per_request=2), CpuEngine(), Metrics()
         )
-        await detector.start()
+        await server.start()
         sources = [ImageSource(plain())] * 2
         work = asyncio.ensure_future(
-            detector.detect_all(sources, DetectionOptions(), time.monotonic() + 9)
+            server.detector.detect_all(sources, DetectionOptions(), time.monotonic() + 9)
         )
         await asyncio.sleep(0)  # the permits are held, and no image has begun
-        assert detector._admission.held == 2
+        assert server.pipeline._admission.held == 2
         work.cancel()
         await asyncio.wait([work])
-        assert detector._admission.held == 0
-        await detector.stop()
+        assert server.pipeline._admission.held == 0
+        await server.stop()
 
     asyncio.run(main())
 
 
 def test_a_cut_image_never_reaches_the_engine() -> None:
     engine = CpuEngine()
-    (error,) = OneThreadRunner(engine, STAGES).run([task_for(plain()[:40])], 1)
+    (error,) = run_alone(engine, task_for(plain()[:40]))
     assert isinstance(error, InvalidImageError)
     assert engine.batches == []
 
@@ -205,13 +211,15 @@ def test_no_stage_blocks_the_event_loop(
         return run
 
     async def main() -> None:
-        detector = make_detector(Settings(), engine, Metrics())
-        await detector.start()
+        server = OneModel(Settings(), engine, Metrics())
+        await server.start()
         ran_on.clear()  # what made it ready
         deadline = time.monotonic() + 9
-        (image,) = await detector.detect_all([ImageSource(plain())], DetectionOptions(), deadline)
+        (image,) = await server.detector.detect_all(
+            [ImageSource(plain())], DetectionOptions(), deadline
+        )
         assert len(image.detections) == 1
-        await detector.stop()
+        await server.stop()
 
     monkeypatch.setattr(stages_module, "read_image", noted(stages_module.read_image))
     monkeypatch.setattr(engine, "infer", noted(engine.infer))
@@ -256,21 +264,23 @@ def test_rows_that_are_not_finite_fail_their_image_alone(
     metrics = Metrics()
 
     async def main() -> None:
-        detector = make_detector(Settings(), with_broken_rows(kind(), value, 200), metrics)
-        await detector.start()
+        server = OneModel(Settings(), with_broken_rows(kind(), value, 200), metrics)
+        await server.start()
         sources = [ImageSource(plain(100)), ImageSource(plain(250)), ImageSource(plain(100))]
         for _ in range(4):
-            good, broken, last = await detector.detect_all(
+            good, broken, last = await server.detector.detect_all(
                 sources, DetectionOptions(), time.monotonic() + 9
             )
             assert isinstance(broken, NotFiniteError)
             assert isinstance(good, DetectedImage)
             assert isinstance(last, DetectedImage)
-        assert detector.unready_reason() is None
-        await detector.stop()
+        assert server.health.unready_reason() is None
+        await server.stop()
 
     asyncio.run(main())
-    failed = metrics.registry.get_sample_value("yolox_images_total", {"outcome": "model-failed"})
+    failed = metrics.registry.get_sample_value(
+        "yolox_images_total", {"outcome": "model-failed"} | OF_MODEL
+    )
     assert failed == 4
 
 
@@ -285,18 +295,20 @@ def test_a_photo_that_breaks_the_engine_each_time_leaves_the_server_ready() -> N
             return rows_of(pixels)
 
         engine.rows_of = breaks_on_white  # type: ignore[method-assign]
-        detector = make_detector(Settings(ready_window_s=3), engine, Metrics())
-        await detector.start()
+        server = OneModel(Settings(ready_window_s=3), engine, Metrics())
+        await server.start()
         for _ in range(5):
             poison = [ImageSource(plain(250))]
-            (error,) = await detector.detect_all(poison, DetectionOptions(), time.monotonic() + 9)
+            (error,) = await server.detector.detect_all(
+                poison, DetectionOptions(), time.monotonic() + 9
+            )
             assert isinstance(error, ModelFailedError)
             async with asyncio.timeout(9):
-                while detector._batcher.failures_in_a_row:
+                while server.queued.failures_in_a_row:
                     await asyncio.sleep(0.02)
-            assert detector.unready_reason() is None
-        assert detector.failed_probes == 0
-        await detector.stop()
+            assert server.health.unready_reason() is None
+        assert server.health.failed_probes == 0
+        await server.stop()
 
     asyncio.run(main())
 
@@ -304,13 +316,13 @@ def test_a_photo_that_breaks_the_engine_each_time_leaves_the_server_ready() -> N
 def test_a_model_that_gives_nan_for_the_probe_is_not_ready_until_it_recovers() -> None:
     async def main() -> None:
         engine = with_broken_rows(FakeEngine(), np.nan, 0)
-        detector = make_detector(Settings(ready_window_s=0.3), engine, Metrics())
-        await detector.start()
-        assert "NaN" in (detector.unready_reason() or "")
+        server = OneModel(Settings(ready_window_s=0.3), engine, Metrics())
+        await server.start()
+        assert "NaN" in (server.health.unready_reason() or "")
         with_broken_rows(engine, 0.0, 0)
         async with asyncio.timeout(9):
-            while detector.unready_reason() is not None:
+            while server.health.unready_reason() is not None:
                 await asyncio.sleep(0.02)
-        await detector.stop()
+        await server.stop()
 
     asyncio.run(main())

@@ -112,7 +112,7 @@ def test_each_process_tells_the_counts_of_all(lasting: Workers) -> None:
             told = lasting.metrics()
             assert told[DETECTED] == 12
             assert told['yolox_request_duration_seconds_count{endpoint="/detect"}'] == 12
-            assert told['yolox_images_total{outcome="ok"}'] == 12
+            assert told['yolox_images_total{model="tiny",outcome="ok",version="1"}'] == 12
             assert told["yolox_workers"] == 2
             assert told["yolox_queue_capacity_images"] == 2 * 256
             assert told["yolox_requests_in_flight"] == 0

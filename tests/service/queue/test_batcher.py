@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.errors import DrainingError, ModelFailedError, QueueFullError
+from service.pipeline.jobs import Job
 from service.queue.runner import Outcome
 from support.batcher_bench import FAR, Bench, image, on_bench, prepared, settle
 from support.engines import CONTRACT, FakeEngine
@@ -145,10 +146,10 @@ def test_an_engine_error_reaches_every_waiter_and_the_next_batch_works() -> None
         bench.engine.gate.set()
         results = await asyncio.gather(held, *tasks, return_exceptions=True)
         assert [type(result) for result in results] == [ModelFailedError] * 4
-        assert bench.batcher.failures_in_a_row == 2
+        assert bench.model.queued.failures_in_a_row == 2
         bench.engine.error = None
         await bench.infer(image())
-        assert bench.batcher.failures_in_a_row == 0
+        assert bench.model.queued.failures_in_a_row == 0
 
     on_bench(body)
 
@@ -250,7 +251,10 @@ def test_stopping_waits_for_an_image_that_is_still_being_decoded() -> None:
             stopping = asyncio.create_task(bench.batcher.stop())
             await settle()
             deadline = time.monotonic() + FAR
-            assert isinstance(await bench.batcher.run(permit, prepared(image()), deadline), Outcome)
+            assert isinstance(
+                await bench.batcher.run(permit, Job(bench.model, prepared(image())), deadline),
+                Outcome,
+            )
         await stopping
 
     on_bench(body)

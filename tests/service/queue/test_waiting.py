@@ -11,11 +11,13 @@ import pytest
 from service.errors import DeadlineError, QueueFullError
 from service.observe.metrics import Metrics
 from service.pipeline.batched import NetworkRunner
+from service.pipeline.jobs import Job
 from service.queue.admission import Admission
 from service.queue.batcher import Batcher
 from service.queue.slots import EngineSlots
 from support.batcher_bench import FAR, Bench, image, on_bench, prepared, settle
 from support.engines import FakeEngine
+from support.models import runnable
 
 
 def test_an_image_whose_client_left_is_not_run() -> None:
@@ -170,10 +172,12 @@ def test_a_timeout_of_the_runner_is_no_deadline() -> None:
     async def main() -> None:
         admission = Admission(1, Metrics())
         slots = EngineSlots(1)
-        batcher = Batcher(Slow(FakeEngine()), Metrics(), slots=slots, admission=admission)
+        batcher = Batcher(Slow(), Metrics(), slots=slots, admission=admission)
         batcher.start()
         with admission.admit_image() as permit, pytest.raises(TimeoutError, match="not free"):
-            await batcher.run(permit, prepared(image()), time.monotonic() + FAR)
+            await batcher.run(
+                permit, Job(runnable(FakeEngine()), prepared(image())), time.monotonic() + FAR
+            )
         await batcher.stop()
 
     asyncio.run(main())

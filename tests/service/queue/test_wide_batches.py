@@ -75,7 +75,7 @@ def test_busy_seconds_count_every_slot_that_a_batch_uses() -> None:
         waited = time.monotonic() - began
         bench.engine.gate.set()
         await held
-        assert bench.metrics.engine_busy._value.get() >= 4 * waited
+        assert bench.model.queued.metrics.engine_busy._value.get() >= 4 * waited
 
     on_bench(body, wide_engine(), instances=4)
 

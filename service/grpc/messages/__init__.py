@@ -1,0 +1,1 @@
+"""The messages of the protocol; `inference.proto` says how they are generated."""

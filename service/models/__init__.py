@@ -1,0 +1,1 @@
+"""The models that are served: their names, versions, loading and replacement."""

@@ -1,0 +1,94 @@
+"""What all models share: admission, the queue and its threads, and the threads that draw."""
+
+import asyncio
+from typing import Any
+
+import cv2
+
+from service.errors import ServiceError
+from service.imaging.draw import DrawingPool
+from service.pipeline.base import Pipeline
+from service.queue.admission import Admission, Permit, Upload
+from service.queue.batcher import Batcher
+
+
+class SharedPipeline:
+    """The one queue of the server, in which the images of every model wait together.
+
+    Args:
+        pipeline: From the bytes of an image to its boxes.
+        batcher: The pipeline's.
+        admission: The batcher's.
+        drawing: Draws boxes onto images.
+
+    Attributes:
+        run: The pipeline.
+        drawing: The same.
+        draining: Whether the server is about to stop. It is unready then, but serves on.
+        suspicion: Set when a model has failed an image: a probe tells whether it would fail any.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        batcher: Batcher[Any, Any],
+        admission: Admission,
+        drawing: DrawingPool,
+    ) -> None:
+        self.run = pipeline
+        self.drawing = drawing
+        self.draining = False
+        self.suspicion = asyncio.Event()
+        self._batcher = batcher
+        self._admission = admission
+
+    def start(self) -> None:
+        """Start all threads; needs a running event loop."""
+        # Images run in parallel; threads inside the resizing of one would only get in the way.
+        cv2.setNumThreads(1)
+        self._batcher.start()
+        self.run.start()
+        self.drawing.start()
+
+    async def stop(self) -> None:
+        """Finish accepted work, then end every task and thread."""
+        self.refuse_new()
+        await self._batcher.stop()
+        self.run.stop()
+        self.drawing.stop()
+
+    def drain(self) -> None:
+        """Be unready from now on. Safe in a signal handler."""
+        self.draining = True
+
+    def refuse_new(self) -> None:
+        """Let no request or image in any more; those that are in are finished."""
+        self.drain()
+        self._admission.close()
+
+    def arrive(self) -> Upload:
+        """Let a request in before its body is read, if there is room for an image of it.
+
+        Raises:
+            QueueFullError: There is no room.
+            DrainingError: The server is shutting down.
+        """
+        return self._admission.admit_request()
+
+    def refusal(self) -> ServiceError | None:
+        """Why `arrive` would refuse a request now, or None."""
+        return self._admission.refusal()
+
+    def admit_image(self) -> Permit:
+        """A permit for one image, at once or not at all.
+
+        Raises:
+            QueueFullError: There is no room.
+            DrainingError: The server is shutting down.
+        """
+        return self._admission.admit_image()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no image waits, so that another costs no request its turn."""
+        return not self._admission.held

@@ -1,0 +1,232 @@
+"""A repository in the server: what answers, what changes, and what stays when a file is bad."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.errors import ModelInUseError, ModelLoadError, ModelNotFoundError, StartupError
+from service.http.app import create_app
+from service.settings import Settings
+from support.client import as_raw, metric, problem
+from support.repositories import remove, write_garbage, write_model, write_version
+from support.served_models import PHOTO, Served, repository, until
+
+
+def test_requests_choose_a_model_and_a_version_and_the_newest_is_the_default(
+    tmp_path: Path,
+) -> None:
+    for version in ("9", "10"):
+        write_version(tmp_path, "cats", version)
+    write_version(tmp_path, "dogs", "1")
+    with repository(tmp_path) as served:
+        assert served.answer() == ("cats", "10")
+        assert served.answer("?model=dogs") == ("dogs", "1")
+        assert served.answer("?model=cats&version=9") == ("cats", "9")
+        assert served.answer("?version=9") == ("cats", "9")
+        form = {"images": ("a.png", PHOTO)}
+        answer = served.client.post("/detect", files=form, data={"model": "dogs"}).json()
+        assert answer["model"]["name"] == "dogs"
+        assert served.client.get("/model?model=dogs").json()["contract"]["name"] == "tiny"
+
+
+def test_an_unknown_model_or_version_is_404_and_names_what_there_is(tmp_path: Path) -> None:
+    write_version(tmp_path, "cats", "1")
+    write_version(tmp_path, "dogs", "1")
+    with repository(tmp_path) as served:
+        detail = problem(as_raw(served.client, PHOTO, "?model=cows"), 404, "model-not-found")
+        assert "cats, dogs" in detail
+        detail = problem(as_raw(served.client, PHOTO, "?version=7"), 404, "model-not-found")
+        assert "no version '7'" in detail
+
+
+def test_a_setting_says_which_model_is_the_default(tmp_path: Path) -> None:
+    write_version(tmp_path, "cats", "1")
+    write_version(tmp_path, "dogs", "1")
+    with repository(tmp_path, default_model="dogs") as served:
+        assert served.answer() == ("dogs", "1")
+    with pytest.raises(StartupError, match="there is no model 'cows'"):
+        create_app(Settings(models=tmp_path, default_model="cows", device="cpu"))
+
+
+def test_a_repository_without_a_model_is_told_with_its_layout(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match=r"NAME/1/model\.onnx"):
+        create_app(Settings(models=tmp_path, device="cpu"))
+
+
+def test_a_file_is_served_beside_a_repository_as_the_default(tmp_path: Path) -> None:
+    write_model(tmp_path / "one.onnx")
+    write_version(tmp_path / "many", "dogs", "1")
+    with repository(tmp_path / "many", model=tmp_path / "one.onnx") as served:
+        assert served.answer() == ("tiny", "1")
+        assert served.answer("?model=dogs") == ("dogs", "1")
+
+
+def test_a_new_version_takes_over_and_the_old_one_s_series_go(tmp_path: Path) -> None:
+    write_version(tmp_path, "cats", "1")
+    with repository(tmp_path) as served:
+        assert served.answer() == ("cats", "1")
+        assert served.told() == {("cats", "1")}
+        write_version(tmp_path, "cats", "2")
+        served.call("refresh")
+        assert served.answer() == ("cats", "2")
+        assert served.states() == {("cats", "1"): "UNAVAILABLE", ("cats", "2"): "READY"}
+        until(lambda: served.told() == {("cats", "2")})
+
+
+def test_the_old_version_is_freed_once_its_last_request_has_ended(tmp_path: Path) -> None:
+    write_version(tmp_path, "cats", "1")
+    with repository(tmp_path) as served:
+        held = [served.models.pick()]
+        write_version(tmp_path, "cats", "2")
+        served.call("refresh")
+        assert served.answer() == ("cats", "2")
+        time.sleep(0.3)
+        assert ("cats", "1") in served.told()
+        held.clear()
+        until(lambda: served.told() == {("cats", "2")})
+
+
+def test_a_removed_model_and_its_series_go(tmp_path: Path) -> None:
+    write_version(tmp_path, "cats", "1")
+    write_version(tmp_path, "dogs", "1")
+    with repository(tmp_path) as served:
+        assert served.answer("?model=dogs") == ("dogs", "1")
+        assert metric(served.client, 'yolox_images_total{model="dogs",outcome="ok"}') == 1
+        remove(tmp_path, "dogs")
+        served.call("refresh")
+        problem(as_raw(served.client, PHOTO, "?model=dogs"), 404, "model-not-found")
+        until(lambda: served.told() == {("cats", "1")})
+
+
+@pytest.mark.parametrize("kind", ["no model", "not finite"])
+def test_a_bad_version_leaves_the_old_one_serving_and_is_told(tmp_path: Path, kind: str) -> None:
+    write_version(tmp_path, "cats", "1")
+    with repository(tmp_path) as served:
+        if kind == "no model":
+            write_garbage(tmp_path, "cats", "2")
+        else:
+            write_version(tmp_path, "cats", "2", broken=True)
+        served.call("refresh")
+        assert served.answer() == ("cats", "1")
+        assert served.states()["cats", "2"] == "UNAVAILABLE"
+        assert ("cannot be loaded" if kind == "no model" else "NaN") in served.reason("cats", "2")
+        failed = 'yolox_model_loads_total{model="cats",outcome="failed",version="2"}'
+        assert metric(served.client, failed) == 1
+        served.call("refresh")
+        assert metric(served.client, failed) == 1  # the same file is not tried again
+        problem(as_raw(served.client, PHOTO, "?version=2"), 503, "model-not-available")
+        write_version(tmp_path, "cats", "2")
+        served.call("refresh")
+        assert served.answer() == ("cats", "2")
+
+
+def test_a_start_falls_back_to_the_newest_version_that_can_be_served(tmp_path: Path) -> None:
+    write_version(tmp_path, "cats", "1")
+    write_garbage(tmp_path, "cats", "2")
+    with repository(tmp_path) as served:
+        assert served.answer() == ("cats", "1")
+
+
+def test_a_replaced_file_is_loaded_and_a_touched_one_is_not(tmp_path: Path) -> None:
+    path = write_version(tmp_path, "cats", "1")
+    with repository(tmp_path) as served:
+        before = served.models.pick()
+        path.touch()
+        served.call("refresh")
+        assert served.models.pick() is before
+        write_version(tmp_path, "cats", "1", logit=-3)
+        served.call("refresh")
+        assert served.models.pick() is not before
+        assert served.answer() == ("cats", "1")
+
+
+def test_a_replaced_single_file_is_loaded_by_its_new_name_and_a_bad_one_is_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "one.onnx"
+    write_model(path)
+    app = create_app(Settings(model=path, device="cpu"))
+    with TestClient(app) as client:
+        served = Served(client)
+        write_model(path, contract_version="2", names=("red", "green", "cyan"))
+        served.call("refresh")
+        assert served.answer() == ("tiny", "2")
+        assert served.states() == {("tiny", "2"): "READY"}
+        until(lambda: served.told() == {("tiny", "2")})
+        path.write_bytes(b"half a file")
+        served.call("refresh")
+        assert served.answer() == ("tiny", "2")
+        assert "cannot be loaded" in served.reason("tiny", "2")
+
+
+def test_calls_load_and_unload_a_model(tmp_path: Path) -> None:
+    write_version(tmp_path, "cats", "1")
+    write_version(tmp_path, "dogs", "1")
+    with repository(tmp_path) as served:
+        served.call("unload", "dogs")
+        detail = problem(as_raw(served.client, PHOTO, "?model=dogs"), 503, "model-not-available")
+        assert "unloaded" in detail
+        served.call("refresh")
+        assert served.loaded() == {("cats", "1")}
+        served.call("load", "dogs")
+        assert served.answer("?model=dogs") == ("dogs", "1")
+        with pytest.raises(ModelInUseError):
+            served.call("unload", "cats")
+        with pytest.raises(ModelNotFoundError):
+            served.call("load", "cows")
+        write_garbage(tmp_path, "dogs", "2")
+        with pytest.raises(ModelLoadError):
+            served.call("load", "dogs")
+        assert served.answer("?model=dogs") == ("dogs", "1")
+
+
+def test_what_was_used_least_recently_is_unloaded_and_loaded_again_on_demand(
+    tmp_path: Path,
+) -> None:
+    for name in ("a", "b", "c"):
+        write_version(tmp_path, name, "1")
+    with repository(tmp_path, max_loaded_models=2) as served:
+        assert served.loaded() == {("a", "1"), ("b", "1")}
+        served.answer("?model=b")
+        served.answer("?model=a")
+        assert served.answer("?model=c") == ("c", "1")
+        assert served.loaded() == {("a", "1"), ("c", "1")}
+        assert served.answer("?model=b") == ("b", "1")
+        assert served.loaded() == {("b", "1"), ("c", "1")}
+        assert served.client.get("/health/ready").status_code == 200
+        assert served.answer() == ("a", "1")
+
+
+def test_requests_that_need_a_model_wait_for_one_load_of_it(tmp_path: Path) -> None:
+    write_version(tmp_path, "a", "1")
+    write_version(tmp_path, "b", "1")
+    with repository(tmp_path, max_loaded_models=1) as served:
+
+        async def crowd() -> set[int]:
+            found = await asyncio.gather(*(served.models.get("b") for _ in range(8)))
+            return {id(each) for each in found}
+
+        assert served.client.portal is not None
+        assert len(served.client.portal.call(crowd)) == 1
+        assert metric(served.client, 'yolox_model_loads_total{model="b",outcome="ok"}') == 1
+
+
+def test_polling_finds_a_new_version_once_it_has_come_to_rest(tmp_path: Path) -> None:
+    write_version(tmp_path, "cats", "1")
+    with repository(tmp_path, model_poll_s=0.05) as served:
+        write_version(tmp_path, "cats", "2")
+        until(lambda: served.answer() == ("cats", "2"))
+
+
+def test_a_change_of_class_names_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_version(tmp_path, "cats", "1")
+    with repository(tmp_path) as served:
+        write_version(tmp_path, "cats", "2", names=("red", "green", "cyan"))
+        served.call("refresh")
+        assert served.answer() == ("cats", "2")
+    assert "without blue; with cyan" in "".join(capsys.readouterr())
