@@ -91,6 +91,11 @@ def write_run_page(path: Path, content: RunContent) -> None:
 def _add_thresholds(page: Page, thresholds: Thresholds) -> None:
     options = thresholds.options
     page.heading("Thresholds that measured best")
+    if not thresholds.overall.f1:
+        page.paragraph(
+            "Nothing right was found, so that no thresholds are recommended.", warns=True
+        )
+        return
     page.paragraph(
         f"confidence {options.confidence:g} by {options.score_by}, {options.nms} above IoU "
         f"{options.iou:g}, on {len(thresholds.images)} validation images; the exported model "
