@@ -209,6 +209,6 @@ def _input(arguments: argparse.Namespace, kind: "Kind", known: ModelContract | N
 
 
 def _overridden(known: Advice | None, given: Advice) -> Advice:
-    """What is known, replaced by what is given."""
+    """The known values, replaced by the given ones."""
     stated = {name: value for name, value in asdict(given).items() if value not in (None, "")}
     return replace(known or given, **stated)

@@ -78,7 +78,7 @@ def _right(found: Detections, image: AnnotatedImage) -> NDArray[np.bool_]:
 def confusion(
     found: Sequence[Detections], images: Sequence[AnnotatedImage], classes: int
 ) -> NDArray[np.int64]:
-    """What objects were taken for, whatever their class, at IoU 0.50 or more.
+    """Count the classes that objects were taken for, each at most once, at IoU 0.50 or more.
 
     Args:
         found: Per image, detections in image pixels, best first.

@@ -59,7 +59,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What measured best.
+    """The options that measured best, and their results.
 
     Attributes:
         options: The options, with the confidence of the best F1.
@@ -199,7 +199,7 @@ def _best_f1(curve: Sequence[Quality]) -> float:
 
 
 def _best(curve: Sequence[Quality]) -> Quality:
-    """The middle of the first run of confidences with the best F1: it depends least on chance."""
+    """The middle of the first run of confidences with the best F1, which chance moves little."""
     values = [each.f1 for each in curve]
     first = last = values.index(max(values))
     while last + 1 < len(values) and values[last + 1] == values[first]:

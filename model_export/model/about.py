@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself, so that no command has to be told."""
+"""The description that a checkpoint carries, so that no command has to be told."""
 
 import json
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ class About:
 
 
 def read_about(path: Path) -> About | None:
-    """What a checkpoint says about itself; None if it says nothing, as released files do.
+    """The description that a checkpoint carries; None if it has none, as released files do.
 
     Raises:
         ModelExportError: It says something that this release does not understand.

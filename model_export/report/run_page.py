@@ -64,7 +64,7 @@ def write_run_page(path: Path, content: RunContent) -> None:
 
     Args:
         path: The file.
-        content: What it shows.
+        content: The content to show.
 
     Raises:
         ModelExportError: A validation image cannot be read.
