@@ -1,5 +1,7 @@
+# make         show this help
 # make serve   start the server          MODEL=path-or-name PORT=8000 HOST=127.0.0.1 DEVICE=auto|cpu|openvino|cuda|tensorrt
-#              (no MODEL: the barcode detector that comes with the package)
+#              (no MODEL: the barcode detector that comes with the package; BASE_URL=... is a mirror
+#              from which a model that is named is fetched)
 # make test    run the tests
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
 # make walk    list the files that a request goes through, in order
@@ -11,7 +13,7 @@
 # make lock    write docker/locks anew: the files that the images install, by hash, after a change of a dependency
 # make pin-images   write the digests of the images from registries into the Dockerfiles and docker-compose.yml
 # make sbom    write runs/sbom/*.cdx.json: what the images install, in CycloneDX
-# make check   check format, lint, types and import contracts, build the documentation and run the tests, as CI does
+# make check   all that CI runs: format, lint, types, import contracts, documentation, all tests, the short trials
 # make qa-short   the same trials as make qa, in about a minute
 # make qa      the trials: hostile input, slow clients, kills, rolling restarts, soak (ten minutes; a table)
 # make fix     let the tools fix what they can
@@ -23,6 +25,7 @@ MODEL ?=
 HOST =
 PORT ?=
 DEVICE ?=
+BASE_URL ?=
 EXTRA ?=
 TORCH := 2.13.0
 
@@ -48,14 +51,18 @@ FLAVOUR ?= cpu
 KUBECTL := $(VENV)/kubernetes/kubectl
 BALANCERS := $(VENV)/balancers/usr/sbin/haproxy
 
-.PHONY: serve test test-more train-demo walk openapi docs kubernetes-rules image lock pin-images sbom qa qa-short check lint fix clean
+.DEFAULT_GOAL := help
+.PHONY: help serve test test-more train-demo walk openapi docs kubernetes-rules image lock pin-images sbom qa qa-short check lint fix clean
 .NOTPARALLEL:
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 serve: $(SERVE_STAMP)
 	@model="$(MODEL)"; \
 	case "$$model" in \
 	  ''|*.onnx|*/*) ;; \
-	  *) model=$$($(SERVE_VENV)/bin/python -m model_export fetch "$$model") || exit 1;; \
+	  *) model=$$($(SERVE_VENV)/bin/python -m model_export fetch "$$model" $(if $(BASE_URL),--base-url "$(BASE_URL)")) || exit 1;; \
 	esac; \
 	exec $(SERVE_VENV)/bin/python -m service $${model:+--model "$$model"} $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DEVICE),--device $(DEVICE)) $(EXTRA)
 
@@ -120,7 +127,7 @@ qa: $(DEV_STAMP) $(BALANCERS)
 qa-short: $(DEV_STAMP) $(BALANCERS)
 	$(BIN)/python -m benchmarks.qa --short
 
-check: lint docs test
+check: lint docs test test-more qa-short
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
@@ -141,16 +148,21 @@ clean:
 	$(PYTHON) -m venv $(dir $(@D))
 
 $(SERVE_STAMP): pyproject.toml constraints.txt | $(SERVE_VENV)/bin/python
-	$(SERVE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(RUNTIME),fetch]'
+	@echo "Installing the server into $(SERVE_VENV), once; that takes a minute or two." >&2
+	$(SERVE_VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$(RUNTIME),fetch]'
 	@touch $@
 
 # The CPU build of torch: by its local build tag, else by uv's index of it, else the plain build.
+# Most package indexes lack the tag, which is no error; any other is shown.
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)+cpu' 2>/dev/null \
-	  || { $(BIN)/python -m pip install --quiet uv \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)+cpu' 2>$(VENV)/torch.log \
+	  || { { grep -q 'No matching distribution' $(VENV)/torch.log || cat $(VENV)/torch.log >&2; } \
+	       && $(BIN)/python -m pip install --quiet uv \
 	       && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu 'torch==$(TORCH)'; } \
 	  || $(BIN)/python -m pip install 'torch==$(TORCH)'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,fetch,evaluate,train,dev]'
+	@# It asks for opencv-python, whose cv2 would take the place of opencv-python-headless's.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps trackers
 	@touch $@
 
 # The tests run a real Prometheus: the machine's, else Debian's package, unpacked here without root.

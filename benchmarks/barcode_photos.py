@@ -34,7 +34,7 @@ import numpy as np
 from barcode_sheet import draw_sheet
 from numpy.typing import NDArray
 
-from model_export.commands.argument_types import fraction
+from model_export.commands.arguments.argument_types import fraction
 from model_export.errors import ModelExportError
 from model_export.measure.barcode_photos import (
     PhotoOutcome,

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 from numpy.typing import NDArray
-from service.process.model_pin import ModelPin
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.core.contract import InputSpec, ModelContract
@@ -23,6 +22,7 @@ from service.http.app import create_app
 from service.http.connection.crowd import Crowd
 from service.http.connection.door import OpenDoor
 from service.http.exchange import Exchange
+from service.models.shared_state import StateFile
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
@@ -104,11 +104,11 @@ class Service:
         loads = WorkerLoads.attach(folder / LOADS_FILE, place or 0)
         app = create_app(settings, FreeEngine(self.boxes), metrics, loads)
 
-        shared = SharedPort([listener], loads, ModelPin(folder), sign=lambda: None)
+        shared = SharedPort([listener], loads, StateFile(folder), sign=lambda: None)
 
         def begin() -> None:
             if self.refuses:
-                app.running.detector.refuse_new()
+                app.running.pipeline.refuse_new()
             started.set()
 
         sys.exit(run(app, settings, Ports([listener]), shared, begin))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from model_export.commands.argument_types import natural, positive, training_size
+from model_export.commands.arguments.argument_types import natural, positive, training_size
 from model_export.data.checked_images import check_images
 from model_export.data.image_cache import ImageCache
 from model_export.data.reading import read_annotations

@@ -23,6 +23,8 @@ RUN if [ -z "${EXTRA_INDEX_URL}" ]; then \
 COPY hatch_build.py README.md LICENSE ./
 COPY service service
 COPY model_export model_export
+COPY yolox_client yolox_client
+COPY yolox_serve yolox_serve
 RUN pip install --no-deps --target /opt/app .
 
 FROM ${PYTHON_IMAGE} AS model_export

@@ -19,6 +19,8 @@ RUN pip --python /opt/venv/bin/python install --only-binary :all: --no-deps --re
 COPY hatch_build.py pyproject.toml README.md LICENSE ./
 COPY service service
 COPY model_export model_export
+COPY yolox_client yolox_client
+COPY yolox_serve yolox_serve
 RUN pip install --no-deps --target /opt/app .
 
 FROM build AS fetch-build

@@ -1,8 +1,12 @@
-"""The errors that the command line prints as one line; its exit code is then 1."""
+"""The errors that the command line prints as one line."""
 
 
 class ModelExportError(Exception):
     """A command cannot do what was asked; the message says why and what to do."""
+
+
+class UsageError(ModelExportError):
+    """The arguments of a command lack something, or contradict one another."""
 
 
 class InterruptedRunError(ModelExportError):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 
@@ -39,6 +39,7 @@ from service.settings import Settings
 
 # The barcode detector that comes with the package; its card lies beside it.
 DEFAULT_MODEL: Final = Path(__file__).with_name("models") / "barcodes.onnx"
+Origin = Literal["setting", "model", "article"]
 OPTION_SETTINGS: Final = ("confidence", "score_by", "nms", "iou", "sigma", "class_agnostic")
 
 SPAN_STEP: Final = 4
@@ -135,7 +136,7 @@ def spans_of_engine(settings: Settings) -> list[int]:
         return [1]
     spans = [max(1, usable_cpus() // threads_of_engine(settings))]
     if settings.models is not None:
-        # Of many models, each has two copies of its weights at most.
+        # Each of many models has two copies of its weights at most.
         return sorted({1, *spans})
     while spans[0] > 1:
         spans.insert(0, max(1, spans[0] // SPAN_STEP))
@@ -304,6 +305,17 @@ class ModelMaker:
             ref=ModelRef(name=name, version=version, provider=engine.provider),
             label=model_label(name, version),
         )
+
+
+def default_origins(settings: Settings, contract: ModelContract) -> dict[str, Origin]:
+    """Where the default of each option comes from: a setting, the model, or the article."""
+
+    def origin(name: str) -> Origin:
+        if getattr(settings, name) is not None:
+            return "setting"
+        return "article" if getattr(contract.recommended, name) is None else "model"
+
+    return {name: origin(name) for name in OPTION_SETTINGS}
 
 
 def default_options(settings: Settings, contract: ModelContract) -> DetectionOptions:

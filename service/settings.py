@@ -32,9 +32,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="YOLOX_",
         frozen=True,
-        cli_kebab_case=True,
-        cli_hide_none_type=True,
-        cli_prog_name="python -m service",
         # Containers mount secrets there: the file YOLOX_API_KEY holds the key.
         secrets_dir="/run/secrets" if Path("/run/secrets").is_dir() else None,
     )

@@ -5,8 +5,9 @@ from difflib import get_close_matches
 
 from service.settings import Settings
 
-# Compose files and the commands of `model_export` read these from the same environment.
+# Compose files and other commands read these from the same environment.
 OTHER_VARIABLES = {
+    "YOLOX_CONFIG",
     "YOLOX_CPUS",
     "YOLOX_DATA",
     "YOLOX_EXPORT_MEMORY",

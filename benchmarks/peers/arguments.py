@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.peers.contenders import one_per_cpu, peers
-from model_export.commands.argument_types import natural, positive
+from model_export.commands.arguments.argument_types import natural, positive
 from service.build import DEFAULT_MODEL
 from service.cpus import usable_cpus
 
@@ -195,7 +195,7 @@ def _counts(text: str) -> tuple[int, ...]:
     try:
         return tuple(positive(part) for part in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text} is not N or N,N,...") from error
+        raise argparse.ArgumentTypeError(f"{text} is not N or N,N,...: {error}") from error
 
 
 def _seconds(text: str) -> float:

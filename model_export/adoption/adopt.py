@@ -34,12 +34,9 @@ from service.core.contract import (
     ScoreActivation,
 )
 from service.core.decode import anchor_grid, decode_candidates
-from service.core.suppress import suppress
+from service.core.suppress import PRESETS, suppress
 
-# The thresholds by which YOLOX's own demo shows boxes: tools/demo.py suppresses across classes.
-USUAL_THRESHOLDS: Final = Recommended(
-    confidence=0.3, score_by="joint", nms="hard", iou=0.45, class_agnostic=True
-)
+USUAL_THRESHOLDS: Final = PRESETS["yolox"]
 USUAL_NOTE: Final = (
     "recommends what YOLOX's own tools show boxes by: joint scores from 0.3, hard suppression of "
     "all classes together at an IoU of 0.45; --score-by and --nms state others"
@@ -170,7 +167,7 @@ def adopt(
 
 
 def _carried(model: onnx.ModelProto) -> Recommended | None:
-    """What the contract of a file recommends; None if the file has no contract."""
+    """The recommendation in the contract of a file; None if it has no contract."""
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in metadata:
         return None

@@ -1,4 +1,4 @@
-"""One module per command: `add_arguments(parser)`, and `run(arguments)` that does the work.
+"""One module per command, whose function `run` has the command's arguments and its help.
 
 `run` does the heavy imports itself, so that `fetch` and `adopt` never need torch.
 """

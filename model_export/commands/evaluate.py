@@ -1,19 +1,29 @@
-"""`python -m model_export evaluate`: measure a server, a file or a checkpoint on a COCO set."""
+"""`yolox-serve evaluate`: measure a server, a file or a checkpoint on a COCO set."""
 
-import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Final
 
-from model_export.commands.argument_types import fraction, gaussian_width, positive, size
+from cyclopts import Group, Parameter
+
+from model_export.commands.arguments.argument_types import (
+    Fraction,
+    Network,
+    Positive,
+    Sigma,
+    Size,
+    check_exactly_one,
+    given_options,
+)
+from model_export.commands.reporting import command
 from model_export.commands.weights_kind import kind_of_weights, names_of_weights
 from model_export.errors import ModelExportError
 from model_export.measure.published_options import MEASURING
-from model_export.model.variants import HEAD_KINDS, VARIANTS, plain_variant, usual_size
+from model_export.model.variants import HeadKind, usual_size
 from service.core.contract import (
     BoxCoding,
     ContractError,
@@ -30,213 +40,205 @@ if TYPE_CHECKING:
     from model_export.measure.evaluate import Detector
     from model_export.model.checkpoint import Kind
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command's arguments."""
-    parser.description = (
-        "Run every image of a COCO json through a running server, an ONNX file or a checkpoint, "
-        "and print the COCO metrics of the detections. Classes are matched by name. The default "
-        "thresholds are those of published YOLOX results, which differ from those for production."
-    )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--server", metavar="URL", help="such as http://127.0.0.1:8000")
-    what.add_argument("--model", type=Path, metavar="FILE", help="an ONNX file with a contract")
-    what.add_argument("--weights", type=Path, metavar="FILE", help="a .pth checkpoint, or .npz")
-    parser.add_argument(
-        "--annotations", required=True, type=Path, metavar="JSON", help="COCO annotations"
-    )
-    parser.add_argument(
-        "--images", required=True, type=Path, metavar="DIR", help="folder of the images"
-    )
-    parser.add_argument("--api-key", metavar="KEY", help="(default: $YOLOX_API_KEY)")
-    parser.add_argument(
-        "--concurrency",
-        type=positive,
-        default=8,
-        metavar="N",
-        help="requests at once (default: 8)",
-    )
-    parser.add_argument(
-        "--letterbox",
-        choices=get_args(LetterboxMode),
-        help="how to letterbox images for a file or checkpoint (default: like a server on a CPU, "
-        "rectangle if the model accepts any size; published results use square)",
-    )
-    parser.add_argument("--output", type=Path, metavar="JSON", help="file for the detections")
-    parser.add_argument("--metrics", type=Path, metavar="JSON", help="file for the metrics")
-    _add_option_arguments(parser.add_argument_group("options"))
-    _add_weights_arguments(parser.add_argument_group("with --weights"))
+MEASURED: Final = Group("Measure one of these", sort_key=1)
+OPTIONS: Final = Group("Detection options", sort_key=2)
+WEIGHTS: Final = Group("With --weights", sort_key=3)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Measure, print the metrics, and write the files asked for."""
+@Parameter(name="*", group=MEASURED)
+@dataclass(frozen=True)
+class MeasuredOptions:
+    """The detector to measure."""
+
+    server: Annotated[
+        str | None, Parameter(metavar="URL", help="A server, such as http://127.0.0.1:8000")
+    ] = None
+    model: Annotated[
+        Path | None, Parameter(metavar="FILE", help="An ONNX file with a contract")
+    ] = None
+    weights: Annotated[
+        Path | None, Parameter(metavar="FILE", help="A .pth checkpoint, or .npz")
+    ] = None
+
+
+@Parameter(name="*", group=OPTIONS)
+@dataclass(frozen=True)
+class OptionsToMeasure:
+    """The options of detection; those that are None are the detector's."""
+
+    confidence: Annotated[Fraction, Parameter(help="Minimum score")] = MEASURING.confidence
+    score_by: Annotated[ScoreBy, Parameter(help="The score that confidence applies to")] = (
+        MEASURING.score_by
+    )
+    nms: Annotated[NmsMethod, Parameter(help="Suppression method")] = MEASURING.nms
+    iou: Annotated[Fraction, Parameter(help="IoU threshold of suppression")] = MEASURING.iou
+    sigma: Annotated[
+        Sigma | None,
+        Parameter(help="Width of the Gaussian of soft-gaussian (unset: the server's, or 0.5)"),
+    ] = None
+    class_agnostic: Annotated[
+        bool, Parameter(help="Let boxes of different classes suppress each other")
+    ] = MEASURING.class_agnostic
+    max_detections: Annotated[
+        Positive | None,
+        Parameter(help="Maximum detections per image (unset: the server's limit, or 300)"),
+    ] = None
+
+    def for_detector(self) -> DetectionOptions:
+        """The options, with the detector's defaults for the others."""
+        return DetectionOptions(**given_options(self))
+
+    def as_query(self) -> dict[str, str]:
+        """The given options as query parameters."""
+        return {name: str(value).lower() for name, value in given_options(self).items()}
+
+
+@Parameter(name="*", group=WEIGHTS)
+@dataclass(frozen=True)
+class WeightsOptions:
+    """The network that the weights belong to."""
+
+    variant: Annotated[
+        Network | None, Parameter(help="The network (unset: found out from the weights)")
+    ] = None
+    head: Annotated[
+        HeadKind | None, Parameter(help="Its head (unset: found out from the weights)")
+    ] = None
+    names: Annotated[
+        str | None,
+        Parameter(
+            help="`coco`, or a file of one name per line (unset: the checkpoint's, or COCO's if "
+            "there are 80 classes)"
+        ),
+    ] = None
+    size: Annotated[
+        Size | None,
+        Parameter(help="Height and width in pixels (unset: the checkpoint's, or the variant's)"),
+    ] = None
+    box_coding: Annotated[
+        BoxCoding | None,
+        Parameter(help="Coding of the raw boxes (unset: the checkpoint's, or yolox)"),
+    ] = None
+
+
+@command("evaluate", extra="evaluate")
+def run(  # noqa: PLR0913 - each argument is one of the command line
+    *,
+    annotations: Annotated[Path, Parameter(metavar="JSON", help="COCO annotations")],
+    images: Annotated[Path, Parameter(metavar="DIR", help="Folder of the images")],
+    measured: MeasuredOptions = MeasuredOptions(),
+    api_key: Annotated[
+        str | None,
+        Parameter(metavar="KEY", env_var="YOLOX_API_KEY", help="The server's API key"),
+    ] = None,
+    concurrency: Annotated[Positive, Parameter(help="Requests at once")] = 8,
+    letterbox: Annotated[
+        LetterboxMode | None,
+        Parameter(
+            help="How to letterbox images for a file or checkpoint (unset: like a server on a CPU, "
+            "rectangle if the model accepts any size; published results use square)"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, Parameter(metavar="JSON", help="File for the detections")
+    ] = None,
+    metrics: Annotated[Path | None, Parameter(metavar="JSON", help="File for the metrics")] = None,
+    options: OptionsToMeasure = OptionsToMeasure(),
+    network: WeightsOptions = WeightsOptions(),
+) -> None:
+    """Measure a server, a file or a checkpoint on a COCO data set.
+
+    Run every image of a COCO json through it, and print the COCO metrics of the detections. Classes
+    are matched by name. The default thresholds are those of published YOLOX results, which differ
+    from those for production.
+
+    Example: `yolox-serve evaluate --model model.onnx --annotations val.json --images images/`
+    """
+    check_exactly_one(measured)
     # Only here, so that `--help` and the other commands need none of these packages.
     from model_export.measure.coco import measure, read_coco_set  # noqa: PLC0415
     from model_export.measure.evaluate import detect_all  # noqa: PLC0415
 
-    coco = read_coco_set(arguments.annotations, arguments.images)
-    for path in (arguments.output, arguments.metrics):
-        if path and (path.is_dir() or not path.parent.is_dir()):
-            why = "it is a folder" if path.is_dir() else "there is no such folder"
-            raise ModelExportError(f"cannot write {path}: {why}")
-    with _detector(arguments) as detector, _progress(len(coco.images)) as on_image:
-        results = detect_all(detector, coco, concurrency=arguments.concurrency, on_image=on_image)
-    metrics = measure(coco, results)
-    sys.stdout.write(_report(metrics))
-    _write(arguments.output, json.dumps(results))
-    _write(arguments.metrics, metrics.to_json())
+    coco = read_coco_set(annotations, images)
+    for path in (output, metrics):
+        _check_writable(path)
+    with (
+        _detector(measured, options, network, letterbox, api_key) as detector,
+        _progress(len(coco.images)) as on_image,
+    ):
+        results = detect_all(detector, coco, concurrency=concurrency, on_image=on_image)
+    measurement = measure(coco, results)
+    sys.stdout.write(_report(measurement))
+    _write(output, json.dumps(results))
+    _write(metrics, measurement.to_json())
+
+
+def _check_writable(path: Path | None) -> None:
+    if path and (path.is_dir() or not path.parent.is_dir()):
+        why = "it is a folder" if path.is_dir() else "there is no such folder"
+        raise ModelExportError(f"cannot write {path}: {why}")
 
 
 @contextmanager
-def _detector(arguments: argparse.Namespace) -> Iterator["Detector"]:
+def _detector(
+    measured: MeasuredOptions,
+    options: OptionsToMeasure,
+    network: WeightsOptions,
+    letterbox: LetterboxMode | None,
+    api_key: str | None,
+) -> Iterator["Detector"]:
     """Open the detector to measure."""
-    if arguments.server:
-        if arguments.letterbox:
+    if measured.server:
+        if letterbox:
             raise ModelExportError(
                 "--letterbox does not apply to --server: it is the server's setting"
             )
         from model_export.measure.server_detector import ServerDetector, connect  # noqa: PLC0415
 
-        api_key = arguments.api_key or os.environ.get("YOLOX_API_KEY")
-        with connect(arguments.server, api_key) as client:
-            yield ServerDetector(client, _query(arguments))
-    elif arguments.model:
+        with connect(measured.server, api_key) as client:
+            yield ServerDetector(client, options.as_query())
+    elif measured.model:
         from model_export.measure.local_detector import onnx_detector  # noqa: PLC0415
 
-        options = DetectionOptions(**_options(arguments))
-        yield onnx_detector(arguments.model, options, arguments.letterbox)
-    else:
-        yield _checkpoint_detector(arguments)
+        yield onnx_detector(measured.model, options.for_detector(), letterbox)
+    elif measured.weights:
+        yield _checkpoint_detector(measured.weights, network, options, letterbox)
 
 
-def _checkpoint_detector(arguments: argparse.Namespace) -> "Detector":
+def _checkpoint_detector(
+    weights: Path,
+    network: WeightsOptions,
+    options: OptionsToMeasure,
+    letterbox: LetterboxMode | None,
+) -> "Detector":
     from model_export.measure.local_detector import checkpoint_detector  # noqa: PLC0415
     from model_export.model.about import read_about  # noqa: PLC0415
 
-    kind = kind_of_weights(arguments.weights, arguments.variant, arguments.head)
-    about = read_about(arguments.weights)
-    contract = _checkpoint_contract(arguments, kind, about.contract if about else None)
-    options = DetectionOptions(**_options(arguments))
+    kind = kind_of_weights(weights, network.variant, network.head)
+    about = read_about(weights)
+    contract = _checkpoint_contract(network, kind, about.contract if about else None)
     return checkpoint_detector(
-        arguments.weights,
-        kind.variant,
-        kind.head,
-        contract,
-        options,
-        arguments.letterbox,
+        weights, kind.variant, kind.head, contract, options.for_detector(), letterbox
     )
 
 
 def _checkpoint_contract(
-    arguments: argparse.Namespace, kind: "Kind", known: ModelContract | None
+    given: WeightsOptions, kind: "Kind", known: ModelContract | None
 ) -> ModelContract:
-    """The contract of a checkpoint; what is not stated is as the checkpoint says."""
+    """The contract of a checkpoint; what is not given is as the checkpoint says."""
     side = usual_size(kind.variant)
     usual = (known.input.height, known.input.width) if known else (side, side)
-    height, width = arguments.size or usual
+    height, width = given.size or usual
     try:
         return ModelContract(
             name=kind.variant,
             version="0",
             input=InputSpec("images", height, width, dynamic_size=True),
-            class_names=names_of_weights(arguments.names, kind, known),
-            box_coding=arguments.box_coding or (known.box_coding if known else "yolox"),
+            class_names=names_of_weights(given.names, kind, known),
+            box_coding=given.box_coding or (known.box_coding if known else "yolox"),
         )
     except ContractError as error:
         raise ModelExportError(str(error)) from error
-
-
-def _add_weights_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--variant",
-        type=plain_variant,
-        choices=VARIANTS,
-        help="the network of the weights (default: found out, like what follows)",
-    )
-    group.add_argument(
-        "--head", choices=HEAD_KINDS, help="(default: the checkpoint's, or decoupled)"
-    )
-    group.add_argument(
-        "--names",
-        help="`coco`, or a file of one name per line (default: the checkpoint's, or coco)",
-    )
-    group.add_argument(
-        "--size",
-        type=size,
-        metavar="N|HxW",
-        help="height and width (default: the checkpoint's, or the variant's)",
-    )
-    group.add_argument(
-        "--box-coding",
-        choices=get_args(BoxCoding),
-        help="(default: the checkpoint's, or yolox)",
-    )
-
-
-def _add_option_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--confidence",
-        type=fraction,
-        default=MEASURING.confidence,
-        metavar="P",
-        help="minimum score (default: 0.001)",
-    )
-    group.add_argument(
-        "--score-by",
-        choices=get_args(ScoreBy),
-        default=MEASURING.score_by,
-        help="(default: joint)",
-    )
-    group.add_argument(
-        "--nms",
-        choices=get_args(NmsMethod),
-        default=MEASURING.nms,
-        help="suppression method (default: hard)",
-    )
-    group.add_argument(
-        "--iou",
-        type=fraction,
-        default=MEASURING.iou,
-        metavar="P",
-        help="IoU threshold of suppression (default: 0.65)",
-    )
-    group.add_argument(
-        "--sigma",
-        type=gaussian_width,
-        metavar="S",
-        help="width of the Gaussian of soft-gaussian (default: the server's, or 0.5)",
-    )
-    group.add_argument(
-        "--class-agnostic",
-        action=argparse.BooleanOptionalAction,
-        default=MEASURING.class_agnostic,
-        help="let boxes of different classes suppress each other (default: no)",
-    )
-    group.add_argument(
-        "--max-detections",
-        type=positive,
-        metavar="N",
-        help="maximum detections per image (default: the server's limit, or 300)",
-    )
-
-
-def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The given options; the detector's defaults apply to the others."""
-    options = {
-        "confidence": arguments.confidence,
-        "score_by": arguments.score_by,
-        "nms": arguments.nms,
-        "iou": arguments.iou,
-        "sigma": arguments.sigma,
-        "class_agnostic": arguments.class_agnostic,
-        "max_detections": arguments.max_detections,
-    }
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _query(arguments: argparse.Namespace) -> dict[str, str]:
-    """The options as query parameters."""
-    return {name: str(value).lower() for name, value in _options(arguments).items()}
 
 
 @contextmanager

@@ -1,25 +1,30 @@
-"""`python -m model_export export`: weights to a verified ONNX file with a contract."""
+"""`yolox-serve export`: weights to a verified ONNX file with a contract."""
 
-import argparse
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
+
+from cyclopts import Group, Parameter
 
 from model_export.checksum import short_sha256
-from model_export.commands.argument_types import size
-from model_export.commands.contract_arguments import (
-    add_least_side_argument,
-    add_pixel_arguments,
-    add_provenance_arguments,
-    add_recommended_arguments,
-    pixel_values,
-    provenance,
-    recommended,
+from model_export.commands.arguments.argument_types import (
+    SWITCH,
+    Network,
+    Size,
+    check_exactly_one,
 )
+from model_export.commands.arguments.contract_arguments import (
+    LeastSide,
+    PixelOptions,
+    ProvenanceOptions,
+    RecommendedOptions,
+    pixel_values,
+)
+from model_export.commands.reporting import command
 from model_export.commands.weights_kind import kind_of_weights, names_of_weights
-from model_export.errors import ModelExportError
-from model_export.model.variants import HEAD_KINDS, VARIANTS, plain_variant, usual_size
+from model_export.errors import ModelExportError, UsageError
+from model_export.model.variants import HeadKind, usual_size
 from service.core.contract import (
     BoxCoding,
     ContractError,
@@ -35,82 +40,168 @@ if TYPE_CHECKING:
     from model_export.model.about import About
     from model_export.model.checkpoint import Kind
 
-Advice = TypeVar("Advice", Recommended, Provenance)
+WEIGHTS: Final = Group("The weights (one of these)", sort_key=0)
+MODEL: Final = Group("The model", sort_key=1)
+GRAPH: Final = Group("The graph", sort_key=2)
+PRECISION: Final = Group("Precision (float32, unless one of these is given)", sort_key=3)
 LAYOUTS: Final[dict[InputDtype, Layout]] = {"uint8": "NHWC", "float32": "NCHW"}
+Advice = TypeVar("Advice", Recommended, Provenance)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command's arguments."""
-    parser.description = (
-        "Export a YOLOX model to ONNX. The file is written only if onnxruntime matches PyTorch's "
-        "outputs, for one image and for a batch of three, at the default size and at another. "
-        "Quantise the file with care: plain static quantisation to 8 bits took YOLOX-nano from an "
-        "AP of 0.299 to 0.184."
-    )
-    parser.add_argument(
-        "--variant",
-        type=plain_variant,
-        choices=VARIANTS,
-        help="the network (default: found out from the weights)",
-    )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--weights", type=Path, metavar="FILE", help="a .pth checkpoint, .npz or .safetensors"
-    )
-    what.add_argument(
-        "--run", type=Path, metavar="DIR", dest="run_folder", help="a run's folder: its best.pth"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="file to write (default: model.onnx of --run)"
-    )
-    _add_model_arguments(parser.add_argument_group("the model"))
-    _add_graph_arguments(parser.add_argument_group("the graph"))
-    add_recommended_arguments(parser)
-    add_provenance_arguments(parser)
+@Parameter(name="*", group=WEIGHTS)
+@dataclass(frozen=True)
+class SourceOptions:
+    """The weights to export."""
+
+    weights: Annotated[
+        Path | None, Parameter(metavar="FILE", help="A .pth checkpoint, .npz or .safetensors")
+    ] = None
+    run: Annotated[
+        Path | None, Parameter(metavar="DIR", help="The folder of a `train` run: its best.pth")
+    ] = None
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Export, report how far onnxruntime and torch differ, and print the file's path."""
+@Parameter(name="*", group=MODEL)
+@dataclass(frozen=True)
+class ModelOptions:
+    """Facts about the model; those that are None are as its weights say."""
+
+    variant: Annotated[
+        Network | None, Parameter(help="The network (unset: found out from the weights)")
+    ] = None
+    names: Annotated[
+        str | None,
+        Parameter(
+            help="`coco`, or a file of one name per line (unset: the checkpoint's, or COCO's if "
+            "there are 80 classes)"
+        ),
+    ] = None
+    head: Annotated[
+        HeadKind | None, Parameter(help="Its head (unset: found out from the weights)")
+    ] = None
+    box_coding: Annotated[
+        BoxCoding | None,
+        Parameter(
+            help="Coding of the raw boxes that the model was trained with (unset: the "
+            "checkpoint's, or yolox)"
+        ),
+    ] = None
+    name: Annotated[
+        str | None, Parameter(help="The model's name (unset: the checkpoint's, or yolox-VARIANT)")
+    ] = None
+    model_version: Annotated[
+        str | None, Parameter(metavar="V", help="Unset: 12 digits of the weights' SHA-256")
+    ] = None
+
+
+@Parameter(name="*", group=GRAPH)
+@dataclass(frozen=True)
+class GraphOptions:
+    """The inputs and the arithmetic of the graph."""
+
+    size: Annotated[
+        Size | None,
+        Parameter(
+            help="Default height and width in pixels (unset: the checkpoint's, or 416 for pico to "
+            "tiny, else 640)"
+        ),
+    ] = None
+    fixed_size: Annotated[
+        bool, SWITCH, Parameter(help="Accept --size only, not every multiple of 32")
+    ] = False
+    least_side: LeastSide = None
+    input: Annotated[
+        Literal["uint8", "float32"],
+        Parameter(help="uint8: N,H,W,3 as cameras deliver it; float32: N,3,H,W"),
+    ] = "uint8"
+    half: Annotated[
+        bool,
+        SWITCH,
+        Parameter(group=PRECISION, help="Weights and arithmetic in float16, for GPUs"),
+    ] = False
+    compact: Annotated[
+        bool,
+        SWITCH,
+        Parameter(group=PRECISION, help="Weights in float16, arithmetic in float32"),
+    ] = False
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Every argument that a contract is made of."""
+
+    weights: Path
+    model: ModelOptions
+    graph: GraphOptions
+    recommended: RecommendedOptions
+    provenance: ProvenanceOptions
+
+
+@command("export", extra="train")
+def run(
+    *,
+    source: SourceOptions = SourceOptions(),
+    output: Annotated[
+        Path | None, Parameter(metavar="FILE", help="File to write (unset: model.onnx of --run)")
+    ] = None,
+    model: ModelOptions = ModelOptions(),
+    pixels: Annotated[PixelOptions, Parameter(group=MODEL)] = PixelOptions(),
+    graph: GraphOptions = GraphOptions(),
+    recommended: RecommendedOptions = RecommendedOptions(),
+    provenance: ProvenanceOptions = ProvenanceOptions(),
+) -> None:
+    """Export a PyTorch checkpoint to ONNX.
+
+    The file is written only if onnxruntime matches PyTorch's outputs, for one image and for a batch
+    of three, at the default size and at another. Quantise the file with care: plain static
+    quantisation to 8 bits took YOLOX-nano from an AP of 0.299 to 0.184.
+
+    A checkpoint of `train` knows its classes, size, box coding and thresholds. For thresholds that
+    neither it nor you state the service's apply.
+
+    Example: `yolox-serve export --weights yolox_nano.pth --output model.onnx`
+    """
+    if graph.half and graph.compact:
+        raise UsageError("--half and --compact do not go together")
     # Only here, so that `--help` and the other commands do not wait for torch.
     from model_export.exporting.export import export  # noqa: PLC0415
     from model_export.model.about import read_about  # noqa: PLC0415
     from model_export.model.checkpoint import load_weights  # noqa: PLC0415
     from model_export.model.yolox import build  # noqa: PLC0415
 
-    _resolve_run(arguments)
-    if arguments.output.is_dir():
-        raise ModelExportError(f"cannot write {arguments.output}: it is a folder")
-    about = read_about(arguments.weights)
-    kind = kind_of_weights(arguments.weights, arguments.variant, arguments.head)
-    contract = _contract(arguments, kind, about)
-    model = build(kind.variant, contract.num_classes, kind.head)
-    ignored = load_weights(model, arguments.weights)
+    weights, target = _resolve_run(source, output)
+    if target.is_dir():
+        raise ModelExportError(f"cannot write {target}: it is a folder")
+    kind = kind_of_weights(weights, model.variant, model.head)
+    given = _Given(weights, model, graph, recommended, provenance)
+    contract = _contract(given, kind, read_about(weights))
+    network = build(kind.variant, contract.num_classes, kind.head)
+    ignored = load_weights(network, weights)
     if ignored:
         sys.stderr.write(f"left out, as the model has no such weights: {', '.join(ignored[:5])}\n")
-    values = pixel_values(arguments)
     differences = export(
-        model,
+        network,
         contract,
-        arguments.output,
-        half=arguments.half,
-        compact=arguments.compact,
-        values=values,
+        target,
+        half=graph.half,
+        compact=graph.compact,
+        values=pixel_values(pixels),
     )
     sys.stderr.writelines(f"{difference}\n" for difference in differences)
-    _warn_of_pixels(arguments.output, contract)
-    sys.stdout.write(f"{arguments.output}\n")
+    _warn_of_pixels(target, contract)
+    sys.stdout.write(f"{target}\n")
 
 
-def _resolve_run(arguments: argparse.Namespace) -> None:
-    """Turn --run into the files that it stands for."""
-    folder: Path | None = arguments.run_folder
-    if folder:
-        arguments.weights = folder / "best.pth"
-        if not arguments.weights.is_file():
-            raise ModelExportError(f"{folder} has no best.pth: no epoch has been measured yet")
-        arguments.output = arguments.output or folder / "model.onnx"
-    if arguments.output is None:
-        raise ModelExportError("--weights needs --output, the file to write")
+def _resolve_run(source: SourceOptions, output: Path | None) -> tuple[Path, Path]:
+    """The weights to read and the file to write."""
+    check_exactly_one(source)
+    weights = source.run / "best.pth" if source.run else source.weights
+    output = output or (source.run / "model.onnx" if source.run else None)
+    if weights is None or output is None:
+        raise UsageError("--weights needs --output, the file to write")
+    if source.run and not weights.is_file():
+        raise ModelExportError(f"{source.run} has no best.pth: no epoch has been measured yet")
+    return weights, output
 
 
 def _warn_of_pixels(path: Path, contract: ModelContract) -> None:
@@ -126,85 +217,36 @@ def _warn_of_pixels(path: Path, contract: ModelContract) -> None:
         )
 
 
-def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--names",
-        help="`coco`, or a file of one name per line (default: the checkpoint's, or COCO's if "
-        "there are 80 classes)",
-    )
-    group.add_argument("--head", choices=HEAD_KINDS, help="(default: found out from the weights)")
-    group.add_argument(
-        "--box-coding",
-        choices=get_args(BoxCoding),
-        help="coding of the raw boxes that the model was trained with (default: the checkpoint's, "
-        "or yolox)",
-    )
-    add_pixel_arguments(group, "yolox")
-    group.add_argument("--name", help="the model's name (default: yolox-VARIANT)")
-    group.add_argument(
-        "--model-version", metavar="V", help="(default: 12 digits of the weights' SHA-256)"
-    )
-
-
-def _add_graph_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--size",
-        type=size,
-        metavar="N|HxW",
-        help="default height and width in pixels (default: the checkpoint's, or 416 for pico to "
-        "tiny, else 640)",
-    )
-    group.add_argument(
-        "--fixed-size",
-        action="store_true",
-        help="accept --size only, not every multiple of 32",
-    )
-    add_least_side_argument(group)
-    group.add_argument(
-        "--input",
-        choices=tuple(LAYOUTS),
-        default="uint8",
-        help="uint8: N,H,W,3 as cameras deliver it; float32: N,3,H,W (default: uint8)",
-    )
-    weights = group.add_mutually_exclusive_group()
-    weights.add_argument(
-        "--half", action="store_true", help="weights and arithmetic in float16, for GPUs"
-    )
-    weights.add_argument(
-        "--compact", action="store_true", help="weights in float16, arithmetic in float32"
-    )
-
-
-def _contract(arguments: argparse.Namespace, kind: "Kind", about: "About | None") -> ModelContract:
-    """The contract of the file; what is not stated is as the checkpoint says."""
-    known = about.contract if about else None
+def _contract(given: _Given, kind: "Kind", about: "About | None") -> ModelContract:
+    """The contract of the file; what is not given is as the checkpoint says."""
+    model, known = given.model, about.contract if about else None
+    recommended, provenance = given.recommended.contract_part(), given.provenance.contract_part()
     try:
         return ModelContract(
-            name=arguments.name or (known.name if known else f"yolox-{kind.variant}"),
-            version=arguments.model_version or short_sha256(arguments.weights),
-            input=_input(arguments, kind, known),
-            class_names=names_of_weights(arguments.names, kind, known),
-            box_coding=arguments.box_coding or (known.box_coding if known else "yolox"),
-            recommended=_overridden(known.recommended if known else None, recommended(arguments)),
-            provenance=_overridden(known.provenance if known else None, provenance(arguments)),
+            name=model.name or (known.name if known else f"yolox-{kind.variant}"),
+            version=model.model_version or short_sha256(given.weights),
+            input=_input(given.graph, kind, known),
+            class_names=names_of_weights(model.names, kind, known),
+            box_coding=model.box_coding or (known.box_coding if known else "yolox"),
+            recommended=_overridden(known.recommended if known else None, recommended),
+            provenance=_overridden(known.provenance if known else None, provenance),
         )
     except ContractError as error:
         raise ModelExportError(f"the model contract is invalid: {error}") from error
 
 
-def _input(arguments: argparse.Namespace, kind: "Kind", known: ModelContract | None) -> InputSpec:
+def _input(given: GraphOptions, kind: "Kind", known: ModelContract | None) -> InputSpec:
     side = usual_size(kind.variant)
-    usual = InputSpec("images", side, side, dynamic_size=True)
-    spec = known.input if known else usual
-    height, width = arguments.size or (spec.height, spec.width)
+    spec = known.input if known else InputSpec("images", side, side, dynamic_size=True)
+    height, width = given.size or (spec.height, spec.width)
     return replace(
         spec,
         height=height,
         width=width,
-        dynamic_size=spec.dynamic_size and not arguments.fixed_size,
-        least_side=arguments.least_side or spec.least_side,
-        layout=LAYOUTS[arguments.input],
-        dtype=arguments.input,
+        dynamic_size=spec.dynamic_size and not given.fixed_size,
+        least_side=given.least_side or spec.least_side,
+        layout=LAYOUTS[given.input],
+        dtype=given.input,
     )
 
 

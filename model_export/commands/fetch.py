@@ -1,56 +1,65 @@
-"""`python -m model_export fetch`: download a released YOLOX model, ready to serve."""
+"""`yolox-serve fetch`: download a released YOLOX model, ready to serve."""
 
-import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, Literal
 
-from model_export.model.variants import plain_variant
+from cyclopts import Parameter
 
-MODELS = ("nano", "tiny", "s")
+from model_export.commands.arguments.argument_types import one_of
+from model_export.commands.reporting import command
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command's arguments."""
-    parser.description = (
-        "Download a released YOLOX model (COCO, 80 classes, Apache-2.0), check its SHA-256 sum, "
-        "adopt it, and print the path of the result. An interrupted download resumes where it "
-        "stopped; a model that is already there is not downloaded again."
-    )
-    parser.add_argument(
-        "model", type=plain_variant, choices=MODELS, help="nano and tiny: 416x416; s: 640x640"
-    )
-    parser.add_argument(
-        "--output", type=Path, help="file to write (default: yolox-MODEL.onnx in the user's cache)"
-    )
-    parser.add_argument(
-        "--base-url",
-        metavar="URL",
-        help="mirror of the release (default: $YOLOX_RELEASE_URL, else GitHub)",
-    )
+Released = Literal["nano", "tiny", "s"]
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Fetch the model, and print where it is."""
+@command("fetch", extra="fetch")
+def run(
+    model: Annotated[
+        Released,
+        one_of(Released),
+        Parameter(name="MODEL", help="nano and tiny: 416x416; s: 640x640"),
+    ],
+    /,
+    *,
+    output: Annotated[
+        Path | None,
+        Parameter(
+            metavar="FILE", help="File to write (unset: yolox-MODEL.onnx in the user's cache)"
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        Parameter(
+            metavar="URL", env_var="YOLOX_RELEASE_URL", help="Mirror of the release (unset: GitHub)"
+        ),
+    ] = None,
+) -> None:
+    """Download a released YOLOX model, and adopt it.
+
+    The models are those of the YOLOX release 0.1.1rc0 (COCO, 80 classes, Apache-2.0). Check the
+    file's SHA-256 sum, adopt it, and print the path of the result. An interrupted download resumes
+    where it stopped; a model that is already there is not downloaded again.
+
+    Example: `yolox-serve serve --model $(yolox-serve fetch nano)`
+    """
     # Only here, so that `--help` and the other commands need none of these packages.
     from platformdirs import user_cache_path  # noqa: PLC0415
 
     from model_export.adoption.fetch import RELEASE_URL, RELEASES, fetch, is_fetched  # noqa: PLC0415
     from model_export.errors import ModelExportError  # noqa: PLC0415
 
-    release = RELEASES[arguments.model]
+    release = RELEASES[model]
     cache = user_cache_path("yolox-serve", appauthor=False)
-    output = arguments.output or cache / f"{release.model_name}.onnx"
-    if not is_fetched(release, output):
-        if arguments.output and output.exists():
+    path = output or cache / f"{release.model_name}.onnx"
+    if not is_fetched(release, path):
+        if output and output.exists():
             raise ModelExportError(f"{output} exists and is another model; choose another --output")
-        base_url = arguments.base_url or os.environ.get("YOLOX_RELEASE_URL") or RELEASE_URL
         with _progress(release.file_name, release.size) as on_progress:
-            notes = fetch(release, output, base_url, on_progress)
+            notes = fetch(release, path, base_url or RELEASE_URL, on_progress)
         sys.stderr.writelines(f"{note}\n" for note in notes)
-    sys.stdout.write(f"{output}\n")
+    sys.stdout.write(f"{path}\n")
 
 
 @contextmanager

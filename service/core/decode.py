@@ -42,12 +42,14 @@ class Detections:
         scores: (K,) float32, the confidence, decayed by suppression.
         objectness: (K,) float32, the probability that the box holds an object of any class.
         class_ids: (K,) int64, the most probable class.
+        class_scores: (K,) float32, the probability of that class, given that there is an object.
     """
 
     boxes_xyxy: Floats
     scores: Floats
     objectness: Floats
     class_ids: NDArray[np.int64]
+    class_scores: Floats
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -55,7 +57,11 @@ class Detections:
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "Detections":
         """The chosen rows, in the order given."""
         return Detections(
-            self.boxes_xyxy[rows], self.scores[rows], self.objectness[rows], self.class_ids[rows]
+            self.boxes_xyxy[rows],
+            self.scores[rows],
+            self.objectness[rows],
+            self.class_ids[rows],
+            self.class_scores[rows],
         )
 
 
@@ -143,10 +149,8 @@ def decode_candidates(
     survivors = raw[rows].astype(np.float32, copy=False)
     classes = survivors[:, 5:].argmax(axis=1)
     objectness = _probability(survivors[:, 4], activation)
-    scores = objectness
-    if score_by == "joint":
-        best_class = survivors[np.arange(len(rows)), 5 + classes]
-        scores = objectness * _probability(best_class, activation)
+    class_scores = _probability(survivors[np.arange(len(rows)), 5 + classes], activation)
+    scores = objectness * class_scores if score_by == "joint" else objectness
     # NaN fails every comparison, so a broken row never gets through.
     keep = (scores >= confidence) & ~np.isnan(survivors[:, :4]).any(axis=1)
     if class_ids is not None:
@@ -157,7 +161,7 @@ def decode_candidates(
     boxes = decode_boxes(
         survivors[best, :4], grid.cells_ij[cells], grid.strides[cells], contract.box_coding
     )
-    return Detections(boxes, scores[best], objectness[best], classes[best])
+    return Detections(boxes, scores[best], objectness[best], classes[best], class_scores[best])
 
 
 def _probability(values: Floats, activation: ScoreActivation) -> Floats:

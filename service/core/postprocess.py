@@ -1,5 +1,7 @@
 """Turn the raw rows of one image into detections in that image."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,4 +44,4 @@ def find_objects(
     found = suppress(candidates, options)
     boxes = letterbox.to_image(found.boxes_xyxy)
     visible = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
-    return Detections(boxes, found.scores, found.objectness, found.class_ids).take(visible)
+    return replace(found, boxes_xyxy=boxes).take(visible)

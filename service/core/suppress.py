@@ -2,7 +2,8 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Final, Self
+from types import MappingProxyType
+from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from service.core.contract import NmsMethod, Recommended, ScoreBy
 from service.core.decode import Detections
 
 Floats = NDArray[np.float32]
+Preset = Literal["article", "yolox"]
 
 # Hard NMS sets scores to zero; such a box is dropped even if the threshold is zero.
 MIN_SCORE: Final = float(np.finfo(np.float32).tiny)
@@ -42,6 +44,25 @@ class DetectionOptions:
     max_candidates: int = 1000
     max_detections: int = 300
     class_ids: frozenset[int] | None = None
+
+
+# The whole choice of each, so that no other default shines through. YOLOX's is that of its demo,
+# tools/demo.py, which suppresses across classes.
+PRESETS: Final = MappingProxyType(
+    {
+        "article": Recommended(
+            confidence=0.5,
+            score_by="objectness",
+            nms="soft-mean",
+            iou=0.45,
+            sigma=0.5,
+            class_agnostic=True,
+        ),
+        "yolox": Recommended(
+            confidence=0.3, score_by="joint", nms="hard", iou=0.45, class_agnostic=True
+        ),
+    }
+)
 
 
 def suppress(candidates: Detections, options: DetectionOptions) -> Detections:
@@ -76,9 +97,7 @@ def suppress(candidates: Detections, options: DetectionOptions) -> Detections:
             scores[rivals] = decay(scores[rivals], overlaps[rivals], options)
             waiting &= scores >= max(options.confidence, MIN_SCORE)
     order = np.array(kept, dtype=np.intp)
-    return Detections(
-        candidates.boxes_xyxy[order], scores[order], candidates.objectness[order], class_ids[order]
-    )
+    return dataclasses.replace(candidates, scores=scores).take(order)
 
 
 def decay(scores: Floats, overlaps: Floats, options: DetectionOptions) -> Floats:

@@ -54,6 +54,10 @@ class Detection(BaseModel):
         "minimum"
     )
     objectness: float = Field(description="Probability that there is any object")
+    class_score: float = Field(
+        description="Probability of the class if there is an object. Before suppression, `score` "
+        "is `objectness`, or with `score_by=joint` its product with this"
+    )
     class_id: int
     class_name: str
 
@@ -219,6 +223,7 @@ def _detections(found: Detections, class_names: tuple[str, ...]) -> list[dict[st
         found.boxes_xyxy.astype(np.float64).round(2).tolist(),
         found.scores.tolist(),
         found.objectness.tolist(),
+        found.class_scores.tolist(),
         found.class_ids.tolist(),
         strict=True,
     )
@@ -227,8 +232,9 @@ def _detections(found: Detections, class_names: tuple[str, ...]) -> list[dict[st
             "box": {"x1": x1, "y1": y1, "x2": x2, "y2": y2},
             "score": round(score, 6),
             "objectness": round(objectness, 6),
+            "class_score": round(class_score, 6),
             "class_id": class_id,
             "class_name": class_names[class_id],
         }
-        for (x1, y1, x2, y2), score, objectness, class_id in rows
+        for (x1, y1, x2, y2), score, objectness, class_score, class_id in rows
     ]

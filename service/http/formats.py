@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from service.errors import ServiceError
 from service.pipeline.stages import DetectedImage
+from yolox_client.coco import category_ids
 
 AnswerFormat = Literal["json", "coco", "yolo"]
 BoxForm = Literal["xyxy", "xywh", "cxcywh"]
@@ -67,7 +69,7 @@ class CocoAnnotation(BaseModel):
 
 
 class CocoCategory(BaseModel):
-    """One class of the model."""
+    """One class of the model; ids are COCO's own if all its names are."""
 
     id: int
     name: str
@@ -122,6 +124,7 @@ def as_coco(
 ) -> dict[str, Any]:
     """The fields of a `CocoResponse`."""
     images, errors, annotations = [], [], []
+    ids = _category_ids(tuple(class_names))
     for at, (filename, outcome) in enumerate(zip(filenames, outcomes, strict=True)):
         if isinstance(outcome, ServiceError):
             error = {"status": outcome.status, "title": outcome.title, "detail": outcome.detail}
@@ -129,14 +132,22 @@ def as_coco(
         else:
             size = {"width": outcome.width, "height": outcome.height}
             images.append({"id": at, "file_name": filename or ""} | size)
-            annotations += [{"image_id": at} | one for one in _annotations(outcome)]
+            annotations += [{"image_id": at} | one for one in _annotations(outcome, ids)]
     # COCO's evaluation takes an annotation with id 0 for none.
     numbered = [{"id": number} | one for number, one in enumerate(annotations, 1)]
-    categories = [{"id": number, "name": name} for number, name in enumerate(class_names)]
+    named = zip(ids, class_names, strict=True)
+    categories = [{"id": number, "name": name} for number, name in named]
     return {"images": images, "annotations": numbered, "categories": categories, "errors": errors}
 
 
-def _annotations(found: DetectedImage) -> list[dict[str, Any]]:
+@lru_cache(maxsize=4)
+def _category_ids(class_names: tuple[str, ...]) -> tuple[int, ...]:
+    """The category of each class: COCO's own, from 1 to 90, if all names are COCO's."""
+    own = category_ids(class_names)
+    return tuple(range(len(class_names)) if own is None else (own[name] for name in class_names))
+
+
+def _annotations(found: DetectedImage, ids: Sequence[int]) -> list[dict[str, Any]]:
     detections = found.detections
     rows = zip(
         laid_out(found, COCO_BOXES).tolist(),
@@ -146,7 +157,7 @@ def _annotations(found: DetectedImage) -> list[dict[str, Any]]:
     )
     return [
         {
-            "category_id": class_id,
+            "category_id": ids[class_id],
             "bbox": box,
             "area": round(box[2] * box[3], PIXEL_DIGITS),
             "iscrowd": 0,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from starlette.datastructures import ImmutableMultiDict
 
 from service.core.contract import MAX_SIGMA, MIN_SIGMA, NmsMethod, ScoreBy
-from service.core.suppress import DetectionOptions
+from service.core.suppress import PRESETS, DetectionOptions, Preset, with_recommended
 from service.errors import InvalidOptionError
 from service.http.formats import AnswerFormat, BoxForm, Layout
 from service.http.option_names import meant_option
@@ -20,7 +20,7 @@ from service.http.problems import describe_errors
 OF_ANSWER: Final = {"format", "boxes", "normalized"}
 # Options that say which model is to look.
 OF_MODEL: Final = {"model", "version"}
-NOT_OF_DETECTION: Final = OF_ANSWER | OF_MODEL | {"classes", "timeout_ms"}
+NOT_OF_DETECTION: Final = OF_ANSWER | OF_MODEL | {"classes", "preset", "timeout_ms"}
 # Many clients write the name of a list so: classes[]=cat, classes[0]=cat.
 LIST_NAME: Final = re.compile(r"classes\[\d*\]")
 
@@ -53,6 +53,11 @@ class DetectQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+    preset: Preset | None = Field(
+        None,
+        description="Thresholds and suppression of the `article` or of `yolox`'s own tools, "
+        "in place of the server's; other options still count",
+    )
     confidence: float | None = Field(None, ge=0, le=1, description="Minimum `score` to report")
     score_by: ScoreBy | None = Field(
         None, description="Score by `objectness`, or `joint` with the class probability"
@@ -96,6 +101,8 @@ class DetectQuery(BaseModel):
         asked = self.model_dump(exclude_none=True, exclude=NOT_OF_DETECTION)
         if self.classes is not None:
             asked["class_ids"] = _class_ids(set(self.classes), class_names)
+        if self.preset is not None:
+            defaults = with_recommended(defaults, PRESETS[self.preset])
         return dataclasses.replace(defaults, **asked)
 
     def layout(self) -> Layout:

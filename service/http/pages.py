@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, Field
 
+from service.build import Origin, default_origins
 from service.core.contract import ModelContract
 from service.errors import NotAliveError, NotReadyError
 from service.http.exchange import KeyedRoute
@@ -59,6 +60,10 @@ class ModelInfo(BaseModel):
     limits: Limits
     defaults: dict[str, str | bool | int | float] = Field(
         description="Options of a request that has none"
+    )
+    defaults_from: dict[str, Origin] = Field(
+        description="Why: a setting of the server, what the model recommends, or the article's "
+        "values where neither says anything"
     )
 
 
@@ -149,7 +154,8 @@ class Pages:
     async def model(self, model: NameQuery = None, version: VersionQuery = None) -> ModelInfo:
         """A model's contract, where it runs, the limits and the default options."""
         settings = self._running.settings
-        served = await self._running.models.get(model or None, version or None)
+        models = self._running.models
+        served = await models.get(model or None, version or models.main_version(model))
         defaults = asdict(served.defaults)
         return ModelInfo(
             contract=served.detector.contract,
@@ -163,6 +169,10 @@ class Pages:
             limits=Limits(**{name: getattr(settings, name) for name in Limits.model_fields}),
             defaults={
                 name: defaults[name] for name in defaults if name in DetectQuery.model_fields
+            },
+            defaults_from={
+                **default_origins(settings, served.detector.contract),
+                "max_detections": "setting",
             },
         )
 

@@ -3,30 +3,21 @@
 import asyncio
 import io
 from collections.abc import Callable
-from math import ceil
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from service.core.decode import Detections
 from service.errors import NotAcceptableError
-from service.imaging.colors import Rgb, class_color, text_color
-from service.imaging.labels import LabelPlaces
 from service.queue.threads import ThreadPool
+from yolox_client.drawing.boxes import DrawnBox, draw_boxes
 
 PictureType = Literal["image/png", "image/jpeg"]
 
-MIN_FONT_PX: Final = 11
-MAX_SCALE: Final = 10
-# Pixels of the longer side for which lines and letters have their plain size.
-PLAIN_SIDE: Final = 640
 MAX_JPEG_SIDE: Final = 65_500
 BAND_PIXELS: Final = 1_000_000
-DARK: Final = (20, 20, 20)
-
-Box = tuple[float, float, float, float]
 
 
 def draw_detections(
@@ -52,7 +43,7 @@ def draw_detections(
     if picture_type == "image/jpeg" and max(pixels.shape) > MAX_JPEG_SIDE:
         raise NotAcceptableError(f"a JPEG side has at most {MAX_JPEG_SIDE} pixels; ask for PNG")
     picture = _as_picture(pixels)
-    _draw_all(picture, detections, class_names)
+    draw_boxes(picture, _drawn(detections, class_names))
     buffer = io.BytesIO()
     if picture_type == "image/png":
         # Level 1 is several times faster than the default, for a file that is a tenth larger.
@@ -72,88 +63,18 @@ def _as_picture(pixels: NDArray[np.uint8]) -> Image.Image:
     return picture
 
 
-def _draw_all(picture: Image.Image, detections: Detections, class_names: tuple[str, ...]) -> None:
-    """Draw the boxes, then the labels, so that no line crosses a label; the best on top."""
-    draw = ImageDraw.Draw(picture)
-    scale = min(max(picture.size) / PLAIN_SIDE, MAX_SCALE)
-    boxes: list[Box] = [tuple(box) for box in detections.boxes_xyxy.tolist()]
-    colors = [class_color(class_id) for class_id in detections.class_ids.tolist()]
-    for box, color in reversed(list(zip(boxes, colors, strict=True))):
-        _draw_box(draw, box, color, scale)
-    labels = [
-        f"{class_names[class_id]} {score:.2f}"
-        for class_id, score in zip(detections.class_ids, detections.scores, strict=True)
+def _drawn(detections: Detections, class_names: tuple[str, ...]) -> list[DrawnBox]:
+    """Each detection as a box in the colour of its class, with the name and the score."""
+    rows = zip(
+        detections.boxes_xyxy.tolist(),
+        detections.class_ids.tolist(),
+        detections.scores.tolist(),
+        strict=True,
+    )
+    return [
+        DrawnBox.of_class((x1, y1, x2, y2), class_id, f"{class_names[class_id]} {score:.2f}")
+        for (x1, y1, x2, y2), class_id, score in rows
     ]
-    style = LabelStyle(scale, picture.size)
-    places = LabelPlaces(*picture.size)
-    placed = [style.place(label, box, places) for label, box in zip(labels, boxes, strict=True)]
-    for label, color in reversed(list(zip(placed, colors, strict=True))):
-        if label is not None:
-            style.draw(draw, label, color)
-
-
-def _draw_box(draw: ImageDraw.ImageDraw, box: Box, color: Rgb, scale: float) -> None:
-    """Draw a frame with a dark line round it, which sets it off on bright ground.
-
-    The frame is thinner on a box that it would fill.
-    """
-    side = min(box[2] - box[0], box[3] - box[1])
-    width = max(1, min(round(3 * scale), round(side / 10)))
-    edge = max(1, width // 4)
-    x1, y1, x2, y2 = box
-    if side > 8 * width:
-        draw.rectangle((x1 - edge, y1 - edge, x2 + edge, y2 + edge), outline=DARK, width=edge)
-    draw.rectangle(box, outline=color, width=width)
-
-
-class PlacedLabel(NamedTuple):
-    """A label that fits into its picture: its text, and its rectangle in pixels."""
-
-    text: str
-    rectangle: Box
-
-
-class LabelStyle:
-    """The size and look of the labels of one picture.
-
-    Args:
-        scale: How much larger than plain the letters are.
-        size: Width and height of the picture, in pixels.
-    """
-
-    def __init__(self, scale: float, size: tuple[int, int]) -> None:
-        # Letters are no higher than a third of the picture.
-        pixels = min(max(MIN_FONT_PX, round(14 * scale)), max(1, size[1] // 3))
-        self._font = ImageFont.load_default(pixels)
-        self._pad = max(1, round(pixels / 5))
-        self._max_width = size[0] - 2 * self._pad
-        # All labels are of one height, whatever letters they have.
-        _, top, _, bottom = self._font.getbbox("Ågjy|")
-        self._top, self._height = top, ceil(bottom - top) + 2 * self._pad
-
-    def place(self, label: str, box: Box, places: LabelPlaces) -> PlacedLabel | None:
-        """Find a label's place in the picture; None if the picture is too narrow for any of it."""
-        text = self._shortened(label)
-        if not text:
-            return None
-        width = ceil(self._font.getlength(text)) + 2 * self._pad
-        x, y = places.take(box, (width, self._height))
-        return PlacedLabel(text, (x, y, x + width - 1, y + self._height - 1))
-
-    def draw(self, draw: ImageDraw.ImageDraw, label: PlacedLabel, color: Rgb) -> None:
-        """Draw a label where it was placed."""
-        x, y, _, _ = label.rectangle
-        draw.rectangle(label.rectangle, fill=color)
-        corner = (x + self._pad, y + self._pad - self._top)
-        draw.text(corner, label.text, fill=text_color(color), font=self._font)
-
-    def _shortened(self, label: str) -> str:
-        """As much of the label as the picture is wide enough for."""
-        if self._font.getlength(label) <= self._max_width:
-            return label
-        lengths = range(len(label), 0, -1)
-        shorter = (f"{label[:length].rstrip()}…" for length in lengths)
-        return next((text for text in shorter if self._font.getlength(text) <= self._max_width), "")
 
 
 class DrawingPool:

@@ -49,7 +49,7 @@ def read_image(
     max_pixels: int,
     *,
     fit: tuple[int, int] | None = None,
-    memory: ImageMemory | None = None,
+    memory: ImageMemory | HeldMemory | None = None,
 ) -> Photo:
     """Decode one image the way a viewer would show it.
 
@@ -63,7 +63,8 @@ def read_image(
         fit: (height, width) in pixels that the image will be fitted into. A JPEG with at least four
             times these sides is decoded smaller, but not below twice these sides. By default every
             image is decoded at its full size, and `memory` has room for drawing on it.
-        memory: Where decoding takes its memory from, unless the image is small.
+        memory: Where decoding takes its memory from, unless the image is small; or what is held
+            for it already.
 
     Returns:
         The image.
@@ -74,7 +75,7 @@ def read_image(
         InvalidImageError: The image is damaged, would take too long to decode, or is of a variety
             that is not read; the error names it.
         MalformedRequestError: There are no bytes.
-        BusyError: Other images take all of the memory for too long.
+        MemoryShortError: Other images take all of the memory at the moment.
     """
     if not content:
         raise MalformedRequestError("the image is empty")
@@ -86,7 +87,11 @@ def read_image(
         if memory is None or width * height <= SMALL_PIXELS:
             return _decode(file, fit)
         drawn = DRAWN_BYTES * width * height if fit is None else 0
-        taken = memory.take(max(drawn, file.peak_bytes(fit)))
+        taken = (
+            memory
+            if isinstance(memory, HeldMemory)
+            else memory.take(max(drawn, file.peak_bytes(fit)))
+        )
         try:
             photo = _decode(file, fit)
         except BaseException:

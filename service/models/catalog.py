@@ -118,7 +118,7 @@ class Catalog:
             raise self._unavailable(key, self._stock.failed[key][1])
         task = self._on_demand.get(key)
         if task is None:
-            task = asyncio.create_task(self._load(key, pinned=version is not None))
+            task = asyncio.create_task(self.load_on_demand(key, by_version=version is not None))
             self._on_demand[key] = task
             task.add_done_callback(partial(self._loaded, key))
         try:
@@ -150,9 +150,18 @@ class Catalog:
                     table[named, None] = loaded.served
         self._table = table
 
-    async def _load(self, key: Key, *, pinned: bool) -> LoadedModel:
+    async def load_on_demand(self, key: Key, *, by_version: bool) -> LoadedModel:
+        """Load a version that a request needs, in the room of what was used least recently.
+
+        Args:
+            key: Its name and version.
+            by_version: Whether the request names the version.
+
+        Raises:
+            StartupError: It cannot be served.
+        """
         file = self.found[key[0]].files[key[1]]
-        return await self._stock.load(key, file, on_demand=pinned, make_room=True)
+        return await self._stock.load(key, file, on_demand=by_version, make_room=True)
 
     def _loaded(self, key: Key, task: "asyncio.Task[LoadedModel]") -> None:
         self._on_demand.pop(key, None)

@@ -26,7 +26,7 @@ class Models(Catalog):
         stock: The models that are loaded: one, as yet.
         first: That one; it answers requests that name no model.
         folder: The model repository, if there is one.
-        shared: What the processes of the server share, if it has several.
+        shared: The state that the processes of the server share, if it has several.
     """
 
     def __init__(
@@ -118,6 +118,13 @@ class Models(Catalog):
                 if turn is not None:
                     turn.__exit__(None, None, None)
 
+    async def load_on_demand(self, key: Key, *, by_version: bool) -> LoadedModel:
+        """The same as the catalog's; the other processes learn which file it was."""
+        loaded = await super().load_on_demand(key, by_version=by_version)
+        if self._shared is not None:
+            await self.refresh()
+        return loaded
+
     def _note_calls(self, load: str | None, unload: str | None) -> None:
         if self._shared is not None:
             self.unloaded = set(self._shared.read().unloaded)
@@ -176,7 +183,7 @@ class Models(Catalog):
         self.found = found
 
     def _seen(self, found: dict[str, RepositoryModel]) -> dict[str, RepositoryModel]:
-        """What the other processes have seen of it; all, if there are none yet."""
+        """The part of it that the other processes have seen; all, if there are none yet."""
         seen = {} if self._shared is None else self._shared.read().seen
         return {
             name: RepositoryModel(

@@ -4,7 +4,7 @@ from service.models.repository import ModelFile, Signature
 
 
 class FileWatch:
-    """What files looked like at the last look and at this one."""
+    """The signatures of files at the last look and at this one."""
 
     def __init__(self) -> None:
         self._before: dict[ModelFile, Signature] = {}

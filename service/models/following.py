@@ -1,4 +1,4 @@
-"""What makes a server look at its model files: the start, polling, SIGHUP, other processes."""
+"""Times at which a server looks at its model files: start, polling, SIGHUP, others' changes."""
 
 import asyncio
 from typing import Final

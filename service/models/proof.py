@@ -1,4 +1,4 @@
-"""What a model that is loaded beside others must show before requests go to it."""
+"""The proof that a model which is loaded beside others can answer requests."""
 
 import cv2
 import numpy as np

@@ -64,7 +64,7 @@ class ModelFile:
         return str(self.path)
 
     def signature(self) -> Signature:
-        """What changes when the file is replaced; empty if it is not there."""
+        """Facts that change when the file is replaced; empty if it is not there."""
         try:
             files = self.path.parent.iterdir() if self.version else [self.path]
             return tuple(sorted(_standing(file) for file in files))

@@ -1,4 +1,4 @@
-"""What the processes of one server must agree on: which file each version of a model is."""
+"""The state that all processes of a server agree on: which file each version of a model is."""
 
 import fcntl
 import json
@@ -17,7 +17,7 @@ TURN_FILE: Final = "model-turn"
 
 @dataclass(slots=True)
 class SharedState:
-    """What the process that changed models last found and decided.
+    """The findings and decisions of the process that changed models last.
 
     Attributes:
         digests: SHA-256 of each file that was loaded, by its place.
@@ -42,7 +42,7 @@ class StateFile:
         self._turn = folder / TURN_FILE
 
     def read(self) -> SharedState:
-        """What the last process wrote; empty if none has."""
+        """The state that was written last; empty if there is none."""
         try:
             return SharedState(**json.loads(self._file.read_text(encoding="utf-8")))
         except FileNotFoundError:

@@ -122,7 +122,7 @@ class Stock:
                 room.
 
         Raises:
-            StartupError: It cannot be served. What was loaded before stays.
+            StartupError: It cannot be served. The version that was loaded before stays.
         """
         self.loading.add(key)
         try:

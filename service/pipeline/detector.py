@@ -180,7 +180,7 @@ class Detector:
         try:
             if before is not None:
                 await before()
-            result = await self._pipeline.run.detect(permit, Job(self.model, task), deadline)
+            result = await self._pipeline.detect(permit, Job(self.model, task), deadline)
             self._count(result.detections, result.seconds)
             if self.on_found is not None:
                 self.on_found(task, result)
@@ -219,7 +219,7 @@ class Detector:
         task = ImageTask(self._grey_file, DetectionOptions())
         try:
             with self._pipeline.admit_image() as permit:
-                await self._pipeline.run.detect(permit, Job(self.model, task), deadline)
+                await self._pipeline.detect(permit, Job(self.model, task), deadline)
         except ServiceError as error:
             self._is_broken = isinstance(error, NotFiniteError)
             log.warning("probe failed", detail=error.detail)

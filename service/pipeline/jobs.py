@@ -16,7 +16,7 @@ class RunnableModel:
 
     Attributes:
         engine: Runs the network.
-        stages: What comes before and after it.
+        stages: The steps before and after it.
         queued: The model as the queue sees it.
     """
 

@@ -1,15 +1,21 @@
-"""What all models share: admission, the queue and its threads, and the threads that draw."""
+"""The parts that all models share: admission, the queue and its threads, threads that draw."""
 
 import asyncio
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import cv2
 
 from service.errors import ServiceError
 from service.imaging.draw import DrawingPool
+from service.imaging.memory import MemoryShortError
 from service.pipeline.base import Pipeline
+from service.pipeline.jobs import Job
+from service.pipeline.stages import DetectedImage, ImageTask
 from service.queue.admission import Admission, Permit, Upload
 from service.queue.batcher import Batcher
+from service.queue.threads import ThreadPool
 
 
 class SharedPipeline:
@@ -39,6 +45,8 @@ class SharedPipeline:
         self.drawing = drawing
         self.draining = False
         self.suspicion = asyncio.Event()
+        # One thread, so that images get memory in their order.
+        self._waiting_for_memory = ThreadPool(1, "memory")
         self._batcher = batcher
         self._admission = admission
 
@@ -49,6 +57,7 @@ class SharedPipeline:
         self._batcher.start()
         self.run.start()
         self.drawing.start()
+        self._waiting_for_memory.start()
 
     async def stop(self) -> None:
         """Finish accepted work, then end every task and thread."""
@@ -56,6 +65,29 @@ class SharedPipeline:
         await self._batcher.stop()
         self.run.stop()
         self.drawing.stop()
+        self._waiting_for_memory.stop()
+
+    async def detect(self, permit: Permit, job: Job[ImageTask], deadline: float) -> DetectedImage:
+        """Take one image through the pipeline.
+
+        An image for which there is no memory waits for it here, where it keeps no thread from the
+        others, and holds that memory before a thread decodes it.
+
+        Args:
+            permit: The image's.
+            job: The image, and the model that is to look at it.
+            deadline: `time.monotonic()` until which the result is of use.
+
+        Raises:
+            ServiceError: The image cannot be used, there is no room, or the model failed.
+        """
+        try:
+            return await self.run.detect(permit, job, deadline)
+        except MemoryShortError as short:
+            wait = partial(short.memory.wait, short.count, deadline)
+        permit.hold()
+        task = replace(job.work, memory=await self._waiting_for_memory.submit(wait))
+        return await self.run.detect(permit, Job(job.model, task), deadline)
 
     def drain(self) -> None:
         """Be unready from now on. Safe in a signal handler."""

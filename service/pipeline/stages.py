@@ -16,7 +16,7 @@ from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 from service.engine.base import ImageRows
 from service.errors import InvalidImageError, NotFiniteError
-from service.imaging.memory import ImageMemory
+from service.imaging.memory import HeldMemory, ImageMemory
 from service.imaging.read import Photo, read_image, refuse_too_many_pixels
 
 Pixels = NDArray[np.uint8]
@@ -97,12 +97,14 @@ class ImageTask:
         options: Thresholds, suppression and classes.
         keep_pixels: Whether the result is to hold the decoded image.
         keep_rows: Whether the result is to hold every raw row of the network's output.
+        memory: The memory that is held already to decode it.
     """
 
     source: Source
     options: DetectionOptions
     keep_pixels: bool = False
     keep_rows: bool = False
+    memory: HeldMemory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class Stages:
         if isinstance(source, PixelSource):
             photo = self._sent(source.pixels)
         else:
-            photo = self._decoded(source, task.keep_pixels)
+            photo = self._decoded(source, task)
         size = photo.height, photo.width
         tensor, letterbox = fit_to_model(photo.pixels, self.contract, self.letterbox_mode, size)
         if isinstance(source, PixelSource):
@@ -160,13 +162,13 @@ class Stages:
         kept = photo if task.keep_pixels else None
         return PreparedImage(tensor, threshold, letterbox, kept, task.keep_rows)
 
-    def _decoded(self, source: ImageSource, keep_pixels: bool) -> Photo:
+    def _decoded(self, source: ImageSource, task: ImageTask) -> Photo:
         spec = self.contract.input
         return read_image(
             _unbase64(source.content) if source.encoding == "base64" else source.content,
             self.max_image_pixels,
-            fit=None if keep_pixels else (spec.height, spec.width),
-            memory=self.memory,
+            fit=None if task.keep_pixels else (spec.height, spec.width),
+            memory=task.memory or self.memory,
         )
 
     def _sent(self, pixels: Pixels) -> Photo:

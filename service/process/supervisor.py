@@ -1,5 +1,6 @@
 """Runs several workers behind one port: starts them in turn, replaces dead ones, ends them all."""
 
+import json
 import math
 import os
 import selectors
@@ -9,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import BinaryIO, Final, cast
 
 import structlog
+from pydantic import SecretStr
 
 from service.observe.process_group import FOLDER_VARIABLE, forget_gauges, write_process_ids
 from service.process.closing_port import begin_no_connections
@@ -35,12 +37,11 @@ LISTENING_S: Final = 1.0
 log = structlog.get_logger(__name__)
 
 
-def supervise(settings: Settings, arguments: Sequence[str]) -> int:
+def supervise(settings: Settings) -> int:
     """Keep `settings.workers` workers serving on one port until a signal.
 
     Args:
         settings: The server's settings.
-        arguments: The flags that the settings came from; every worker is given them.
 
     Raises:
         StartupError: The server cannot listen where it should.
@@ -52,7 +53,7 @@ def supervise(settings: Settings, arguments: Sequence[str]) -> int:
     # From here on a signal ends it in good order, and everything below is removed.
     with _woken_by_signals() as wakeup, bind_ports(settings) as ports, shared_folder() as folder:
         log.info("workers listen", url=ports.shown)
-        return Supervisor(settings, arguments, ports, folder).run(wakeup)
+        return Supervisor(settings, ports, folder).run(wakeup)
 
 
 @dataclass(slots=True, eq=False)
@@ -73,17 +74,14 @@ class Supervisor:
 
     Args:
         settings: The server's settings.
-        arguments: The flags of each worker.
         ports: The bound sockets from which the workers accept connections.
         folder: Holds the files that the workers share: metrics and loads.
     """
 
-    def __init__(
-        self, settings: Settings, arguments: Sequence[str], ports: Ports, folder: Path
-    ) -> None:
+    def __init__(self, settings: Settings, ports: Ports, folder: Path) -> None:
         self._places = range(settings.workers)
         self._drain_grace_s = settings.drain_grace_s
-        self._arguments = arguments
+        self._settings_json = settings_as_json(settings)
         self._ports = ports
         self._folder = folder
         WorkerLoads.create(folder / LOADS_FILE, settings.workers)
@@ -171,14 +169,20 @@ class Supervisor:
         main, metrics = (
             [port.fileno() for port in ports] for ports in (self._ports.main, self._ports.metrics)
         )
-        command = [sys.executable, "-m", "service.process.worker", _listed(main), _listed(metrics)]
+        # The current folder may hold a `service.py` of somebody else; this process's path does not.
+        command = [sys.executable, "-P", "-m", "service.process.worker"]
+        path = os.pathsep.join(sys.path)
         with theirs, hangups_held():
-            process = subprocess.Popen(  # noqa: S603 - our own module, with our own flags
-                [*command, str(theirs.fileno()), str(place), *self._arguments],
+            process = subprocess.Popen(  # noqa: S603 - our own module
+                [*command, _listed(main), _listed(metrics), str(theirs.fileno()), str(place)],
                 pass_fds=[*main, *metrics, theirs.fileno()],
-                env={**os.environ, FOLDER_VARIABLE: str(self._folder)},
+                env={**os.environ, FOLDER_VARIABLE: str(self._folder), "PYTHONPATH": path},
+                stdin=subprocess.PIPE,
                 start_new_session=True,
             )
+        # A worker that dies at once does not read them; `_hear` notes its end.
+        with suppress(BrokenPipeError), cast("BinaryIO", process.stdin) as settings:
+            settings.write(self._settings_json)
         return _Worker(place, process, ours)
 
     def _hear(self, worker: _Worker) -> None:
@@ -230,6 +234,15 @@ class Supervisor:
     def _write_process_ids(self) -> None:
         processes = (worker.process.pid for worker in self._workers.values())
         write_process_ids(self._folder, processes)
+
+
+def settings_as_json(settings: Settings) -> bytes:
+    """Every setting, with its secrets, so that workers agree even after a file has changed."""
+    return json.dumps(settings.model_dump(), default=_plain).encode()
+
+
+def _plain(value: SecretStr | Path) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 def _listed(fds: Sequence[int]) -> str:

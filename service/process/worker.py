@@ -1,5 +1,6 @@
 """`python -m service.process.worker`: one of the worker processes of a server."""
 
+import json
 import os
 import signal
 import socket
@@ -9,8 +10,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from pydantic_settings import CliApp
-
+import service.observe.light_structlog  # noqa: F401 - before all others
 from service.models.shared_state import StateFile
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
@@ -24,8 +24,10 @@ from service.settings import Settings
 SIGN_OF_LIFE = b"s"
 
 
-def main(main_fds: str, metrics_fds: str, channel_fd: str, place: str, *arguments: str) -> int:
+def main(main_fds: str, metrics_fds: str, channel_fd: str, place: str) -> int:
     """Serve on the supervisor's socket until a signal, or until the supervisor is gone.
+
+    The supervisor writes the settings to standard input, as JSON.
 
     Args:
         main_fds: File descriptors of the bound sockets from which all workers accept connections,
@@ -33,13 +35,12 @@ def main(main_fds: str, metrics_fds: str, channel_fd: str, place: str, *argument
         metrics_fds: Those of the sockets that answer /metrics alone.
         channel_fd: File descriptor of a socket on which the supervisor hears signs of life.
         place: Index of this worker, from 0.
-        arguments: The flags that the supervisor was given.
 
     Returns:
         The exit code of the process.
     """
     channel = socket.socket(fileno=int(channel_fd))
-    settings = CliApp.run(Settings, cli_args=list(arguments))
+    settings = Settings(**json.load(sys.stdin))
     if settings.engine_cache is None:
         # All workers run the engine that the first one measured as the quicker.
         settings = settings.model_copy(update={"engine_cache": Path(os.environ[FOLDER_VARIABLE])})

@@ -22,7 +22,9 @@ class Permit:
     """
 
     def __init__(self, admission: "Admission") -> None:
-        self._admission: Admission | None = admission
+        self._admission = admission
+        self._is_held = False
+        self.hold()
 
     def __enter__(self) -> Self:
         return self
@@ -30,11 +32,17 @@ class Permit:
     def __exit__(self, *_: object) -> None:
         self.release()
 
+    def hold(self) -> None:
+        """Hold the permit, again if need be: an image that goes back to wait was let in already."""
+        if not self._is_held:
+            self._is_held = True
+            self._admission.taken()
+
     def release(self) -> None:
         """Make room for another image; a second call does nothing."""
-        if self._admission is not None:
+        if self._is_held:
+            self._is_held = False
             self._admission.released()
-            self._admission = None
 
 
 class Upload:
@@ -112,9 +120,12 @@ class Admission:
         """
         if self.closed or self.held >= self.capacity:
             raise self._error()
+        return Permit(self)
+
+    def taken(self) -> None:
+        """Note that a permit is held; called by the permit."""
         self.held += 1
         self._metrics.queue_images.set(self.held)
-        return Permit(self)
 
     def released(self) -> None:
         """Note that a permit is no longer held; called by the permit."""

@@ -37,7 +37,7 @@ PROGRAM = re.compile(
 # The others, by their beginnings, and why they are not run here.
 NOT_RUN = {
     r"make \w": "takes long or serves for ever; test_packaging runs some, and all must exist",
-    r"(?:\S*/)?pip install|python3 -m venv": "installs; test_packaging installs a wheel",
+    r"(?:\S*/)?pip (?:un)?install|python3 -m venv": "installs; test_packaging installs a wheel",
     r"(?:\w+=\S* )*docker |for id in \$\(docker": "needs Docker; the files are read by other tests",
     r"kubectl |kustomize |helm |for pod in \$\(kubectl": "needs a cluster",
     r"cp -r deploy/kubernetes/overlays/": "copies files for a reader to edit",

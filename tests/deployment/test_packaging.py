@@ -65,6 +65,26 @@ def test_make_serve_fetches_a_model_that_is_named(tmp_path: Path) -> None:
     assert serve.startswith("-m service --model /cache/yolox-nano.onnx --device")
 
 
+def test_make_serve_fetches_from_a_mirror_that_is_named(tmp_path: Path) -> None:
+    fetch, _ = commands_of_make_serve(
+        tmp_path / "venv", MODEL="nano", BASE_URL="http://127.0.0.1:1/m"
+    )
+    assert fetch == "-m model_export fetch nano --base-url http://127.0.0.1:1/m"
+
+
+def test_bare_make_lists_what_it_can_do_and_starts_nothing() -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    make = [["make"], ["make", "--dry-run"]]
+    shown, would_run = (
+        subprocess.run(each, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+        for each in make
+    )
+    assert "make serve   start the server" in shown.stdout
+    assert "make test    run the tests" in shown.stdout
+    assert "pip" not in would_run.stdout
+    assert "service" not in would_run.stdout
+
+
 @pytest.mark.parametrize("path", ["model.onnx", "runs/best.onnx", "runs/model"])
 def test_make_serve_takes_a_file_as_it_is(tmp_path: Path, path: str) -> None:
     (command,) = commands_of_make_serve(tmp_path / "venv", MODEL=path)
@@ -89,7 +109,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what a wheel brings, built from a copy whose embedded model is a stand-in."""
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "checkout"
-    for package in ("service", "model_export"):
+    for package in ("service", "model_export", "yolox_client", "yolox_serve"):
         ignored = shutil.ignore_patterns("__pycache__", "*.onnx")
         shutil.copytree(ROOT / package, copy / package, ignore=ignored)
     for name in BUILT_FROM:
@@ -153,3 +173,34 @@ def test_an_installed_wheel_serves_the_embedded_model(
     assert answer["model"]["name"] == "tiny"
     assert shown == [200, 200, 200]
     assert any(str(installed / "service" / "models") in line for line in running.events)
+
+
+def test_the_console_command_is_not_misled_by_a_service_of_the_user(
+    installed: Path, tmp_path: Path
+) -> None:
+    for name in ("service.py", "model_export.py", "yolox_serve.py"):
+        (tmp_path / name).write_text("raise SystemExit('this is the file of the user')")
+    # Installers write such a script for `[project.scripts]`.
+    script = tmp_path / "bin" / "yolox-serve"
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom yolox_serve.__main__ import main\nsys.exit(main())\n")
+    environment = {**os.environ, "PYTHONPATH": str(installed), "YOLOX_DRAIN_GRACE_S": "0"}
+    serve = ["serve", "--port", "0", "--device", "cpu", "--workers", "2", "--log-format", "json"]
+    with subprocess.Popen(
+        [sys.executable, str(script), *serve],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        served = 0
+        for line in process.stderr:
+            assert "file of the user" not in line
+            if "worker serves" in line:
+                served += 1
+                # A second signal would kill them.
+                if served == 2:
+                    process.terminate()
+        assert served == 2
+    assert process.returncode == 0

@@ -9,8 +9,8 @@ import numpy as np
 from support.pictures import plain
 
 INFER = "/v2/models/fake/infer"
-DEFAULT = ("num_detections", "boxes", "scores", "objectness", "class_ids", "class_names",
-           "image_sizes")  # fmt: skip
+DEFAULT = ("num_detections", "boxes", "scores", "objectness", "class_scores", "class_ids",
+           "class_names", "image_sizes")  # fmt: skip
 
 
 def files(*contents: bytes, **changes: Any) -> dict[str, Any]:

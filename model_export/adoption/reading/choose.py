@@ -232,7 +232,7 @@ def _ranked(
 ) -> list[Candidate]:
     """The candidates with what they find, the best first; equals stay in order.
 
-    What is on a photo is not known, so that photos count only if no reading finds drawn objects.
+    Nobody says what is on a photo, so that photos count only if no reading finds drawn objects.
     """
     judged = [_judged(trial, candidate, pictures) for candidate in candidates]
     knows = knows_drawn(trial.question.class_names)

@@ -99,7 +99,8 @@ class _Rows:
         scores, classes = self.joint.max(axis=1), self.joint.argmax(axis=1)
         kept = np.flatnonzero(scores >= OPTIONS.confidence)
         order = kept[np.argsort(-scores[kept], kind="stable")[: OPTIONS.max_candidates]]
-        found = Detections(self.boxes_xyxy, scores, self.objectness, classes)
+        class_scores = scores / np.maximum(self.objectness, np.finfo(np.float32).tiny)
+        found = Detections(self.boxes_xyxy, scores, self.objectness, classes, class_scores)
         return found.take(order)
 
 

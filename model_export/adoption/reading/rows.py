@@ -186,12 +186,14 @@ def row_readings(
 def _without_scores_as_boxes(
     readings: list[RowReading], tables: Sequence[Floats]
 ) -> list[RowReading]:
-    """Leave out raw boxes whose values are all of 0 to 1, as scores are, if there are others."""
-    others = [each for each in readings if not (each.is_raw and _are_scores(each, tables))]
-    return others or readings
+    """Leave out unusual orders whose raw boxes are all of 0 to 1, as scores are."""
+    return [each for each in readings if not _hold_scores(each, tables)] or readings
 
 
-def _are_scores(reading: RowReading, tables: Sequence[Floats]) -> bool:
+def _hold_scores(reading: RowReading, tables: Sequence[Floats]) -> bool:
+    """Whether an unusual order takes scores for raw boxes."""
+    if reading.order == USUAL_ORDER or not reading.is_raw:
+        return False
     boxes = [table[:, reading.columns("box")] for table in tables]
     return all(bool(((each >= 0) & (each <= 1)).all()) for each in boxes)
 
@@ -228,7 +230,11 @@ def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: tuple[int, 
     if np.allclose(stacked[:, :, readings[0].columns("objectness")], 1, atol=1e-3):
         return "objectness is 1 in every row, as in YOLOv6"
     forms = [form for reading in readings for form in _forms(reading, FORMS)]
-    if any(math.isfinite(grid_distance(each, tables, size)) for each in forms):
+    if any(
+        math.isfinite(grid_distance(each, tables, size))
+        for each in forms
+        if not _hold_scores(each, tables)
+    ):
         return None
     boxes = [stacked[:, :, each.columns("box")] for each in readings]
     if any((each >= 0).all() and each.max() > 1 for each in boxes):

@@ -41,7 +41,7 @@ def read_rows(
 ) -> Candidate:
     """Choose the reading of a graph; if its images are large, on smaller ones where it takes them.
 
-    What is found on smaller images has to hold at the full size, or all is tried there.
+    The result for smaller images has to hold at the full size, or all is tried there.
 
     Args:
         model: The graph.

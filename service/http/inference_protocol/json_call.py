@@ -82,7 +82,10 @@ class InferenceRequest(_Strict):
         None,
         description="Options of `/detect` except `format`; `binary_data_output`; `timeout`, in µs",
     )
-    inputs: list[RequestInput] = Field(description="The input `image`")
+    # Its length is checked where the error can name what was sent instead.
+    inputs: list[RequestInput] = Field(
+        description="The input `image`", json_schema_extra={"minItems": 1, "maxItems": 1}
+    )
     outputs: list[RequestedOutput] | None = Field(
         None,
         description="The outputs to answer with (none: all but `rows` and `letterboxes`)",

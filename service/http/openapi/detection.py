@@ -36,6 +36,7 @@ EXAMPLE_ANSWER: Final = {
                     "box": {"x1": 1.0, "y1": 2.0, "x2": 30.5, "y2": 40.0},
                     "score": 0.91,
                     "objectness": 0.95,
+                    "class_score": 0.99,
                     "class_id": 0,
                     "class_name": "person",
                 }

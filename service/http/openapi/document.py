@@ -123,12 +123,14 @@ def _show_defaults(
         "timeout_ms": settings.request_timeout_ms,
         "classes": [],
         # An option without a value counts as absent.
+        "preset": "",
         "model": "",
         "version": "",
         "format": "json",
         "boxes": "xyxy",
         "normalized": False,
     }
+    schemas["preset"]["enum"].append("")
     for name in examples.keys() & schemas.keys():
         schemas[name]["examples"] = [examples[name]]
 

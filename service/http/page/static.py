@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
-from service.imaging.colors import palette
+from yolox_client.drawing.colors import palette
 
 HERE: Final = Path(__file__).parent
 # Swagger UI; docs/decisions/documentation-page.md says why it comes from there.

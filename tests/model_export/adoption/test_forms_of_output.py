@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from model_export.adoption.adopt import AdoptRequest, adopt
 from model_export.adoption.reading.tables import arrangements
 from model_export.data.class_names import COCO_CLASS_NAMES
+from model_export.data.image_files import read_image
 from model_export.errors import ModelExportError
 from model_export.graphs.network import ImageInput, load_network
 from model_export.graphs.pixel_values import LEGACY, PixelValues, take_plain_pixels
@@ -265,6 +266,16 @@ def test_pixels_of_legacy_are_found_out(tmp_path: Path, shared_data: Path) -> No
         load_network(path, (0.0, 255.0)).run(images) for path in (tmp_path / "out.onnx", source)
     )
     np.testing.assert_allclose(found, expected, atol=2e-3, rtol=1e-3)
+
+
+def test_photo_does_not_outvote_the_drawn_objects(tmp_path: Path, shared_data: Path) -> None:
+    """On a photo alone, scores read as boxes seem to find more than the right reading does."""
+    source = shared_data / "weights" / "yolox_nano.onnx"
+    photo = read_image(shared_data / "golden" / "images" / "dog.jpg")
+    request = AdoptRequest(photos=(photo,), keep_graph=True, fixed_size=True, force=True)
+    adoption = adopt(source, tmp_path / "out.onnx", request)
+
+    assert any("columns box, objectness, classes; boxes raw" in note for note in adoption.notes)
 
 
 def test_model_that_finds_nothing_is_refused_with_what_was_seen(tmp_path: Path) -> None:

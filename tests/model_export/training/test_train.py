@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from model_export.__main__ import main
-from model_export.commands.sample_arguments import augmentation
+from model_export.commands.arguments.sample_arguments import AugmentationOptions, augmentation
 from model_export.data.sources import DataSource
 from model_export.drawing.demo_data import barcodes, shapes, write_demo_data
 from model_export.measure.coco import Metrics
@@ -255,13 +255,12 @@ def test_senseless_request_is_an_error_that_says_why(
 
 def test_options_that_change_nothing_already_are_taken() -> None:
     calm = augmentation_for("pico")
-    nothing = {"mosaic": 0.0, "mixup": 0.0, "rotation": 0.0}
-    given = {"data": [DrawnBarcodes(9)], **nothing}
+    nothing = AugmentationOptions(mosaic=0.0, mixup=0.0, rotation=0.0)
     expected = replace(calm, mosaic_probability=0.0, mixup_probability=0.0, rotation_degrees=0.0)
-    assert augmentation(given, "pico") == expected
+    assert augmentation(nothing, [DrawnBarcodes(9)], "pico") == expected
 
-    moved = {"data": [Path()], "mosaic": 0.0, "affine": 0.5, "rotation": 5.0, "scale": [1.0, 1.5]}
-    assert augmentation(moved, "pico").scale == (1.0, 1.5)
+    moved = AugmentationOptions(mosaic=0.0, affine=0.5, rotation=5.0, scale=(1.0, 1.5))
+    assert augmentation(moved, [Path()], "pico").scale == (1.0, 1.5)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def detections(
         np.array(scores, dtype=np.float32),
         np.array(scores, dtype=np.float32),
         np.array(class_ids or [0] * len(scores), dtype=np.int64),
+        np.array(scores, dtype=np.float32),
     )
 
 

@@ -50,6 +50,7 @@ def test_every_form_gives_the_same_documented_answer(
     (detection,) = boxes(response)[0]
     assert detection["box"] == pytest.approx(GREY_128_BOX, abs=0.02)
     assert detection["score"] == detection["objectness"] == pytest.approx(0.999665, abs=1e-6)
+    assert detection["class_score"] == pytest.approx(0.999665, abs=1e-6)
     assert (detection["class_id"], detection["class_name"]) == (1, "dog")
     body = response.json()
     assert body["model"] == {"name": "fake", "version": "1", "provider": provider(client)}
@@ -346,6 +347,7 @@ def test_model_page_tells_contract_provider_limits_and_defaults(client: TestClie
         "max_detections": 300,
     }
     assert isinstance(body["defaults"]["max_detections"], int)
+    assert set(body["defaults_from"].values()) == {"article", "setting"}
 
 
 def test_documentation_names_every_option(client: TestClient) -> None:

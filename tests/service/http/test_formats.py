@@ -1,6 +1,7 @@
 """The answer in the forms of other tools."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from support.client import PNG, boxes, problem, serving
+from support.engines import CONTRACT, FakeEngine
 from support.pictures import plain
 
 # Sides of the picture, and the fake engine's box in it.
@@ -128,3 +130,12 @@ def test_a_form_may_be_asked_for_in_the_body_too(client: TestClient) -> None:
     files = {"images": ("a", IMAGE)}
     answer = client.post("/detect", files=files, data={"format": "coco"}).json()
     assert len(answer["annotations"]) == 1
+
+
+def test_cocos_classes_have_cocos_own_ids() -> None:
+    names = ("toothbrush", "person", "dining table")
+    with serving(FakeEngine(replace(CONTRACT, class_names=names))) as client:
+        answer = ask(client, format="coco").json()
+    assert [category["id"] for category in answer["categories"]] == [90, 1, 67]
+    # The fake engine always finds class 1.
+    assert answer["annotations"][0]["category_id"] == 1

@@ -71,13 +71,14 @@ def test_keys_change_while_the_server_runs(tmp_path: Path) -> None:
     with serving(api_key_file=file) as client:
         app = client.app
         assert isinstance(app, Application)
+        assert client.portal is not None
         file.write_text("old\nnew")
         assert [status(client, key) for key in ("old", "new")] == [200, 401]
-        app.reload()
+        client.portal.call(app.reload)
         assert [status(client, key) for key in ("old", "new")] == [200, 200]
         file.write_text("new")
-        app.reload()
+        client.portal.call(app.reload)
         assert [status(client, key) for key in ("old", "new")] == [401, 200]
         file.unlink()
-        app.reload()
+        client.portal.call(app.reload)
         assert [status(client, key) for key in ("old", "new")] == [401, 200]

@@ -70,9 +70,11 @@ CASES: list[tuple[dict[str, Any], list[float]]] = [
     ({"class_agnostic": False}, [BETTER, WORSE]),
     ({"max_detections": 1}, [BETTER]),
 ]
-ANSWERS = pytest.mark.parametrize(
-    ("options", "scores"), CASES, ids=[str(options) for options, _ in CASES]
-)
+PRESETS: list[tuple[dict[str, Any], list[float]]] = [
+    ({"preset": "article"}, [BETTER, decayed(WORSE, WORSE)]),
+    ({"preset": "yolox"}, [BETTER * CLASS]),
+    ({"preset": "yolox", "nms": "none", "score_by": "objectness"}, [BETTER, WORSE]),
+]
 FORMS = pytest.mark.parametrize("send", [as_query, as_fields, as_json])
 
 
@@ -86,7 +88,7 @@ def scores_of(response: Any) -> list[float]:
     return [found["score"] for found in boxes(response)[0]]
 
 
-@ANSWERS
+@pytest.mark.parametrize(("options", "scores"), CASES + PRESETS, ids=str)
 @FORMS
 def test_an_option_of_a_request_changes_its_answer(
     client: TestClient, send: Any, options: dict[str, Any], scores: list[float]
@@ -94,7 +96,7 @@ def test_an_option_of_a_request_changes_its_answer(
     assert scores_of(send(client, options)) == pytest.approx(scores, abs=1e-5)
 
 
-@ANSWERS
+@pytest.mark.parametrize(("options", "scores"), CASES, ids=str)
 def test_a_setting_is_the_option_of_requests_without_one(
     options: dict[str, Any], scores: list[float]
 ) -> None:

@@ -8,10 +8,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.http.openapi.detection import EXAMPLE_IMAGE
-from service.imaging.colors import class_color
 from support.client import PNG, metric, problem, serving
 from support.pictures import plain
 from support.project import ROOT
+from yolox_client.drawing.colors import class_color
 
 ASSETS = ROOT / "service" / "http" / "page" / "assets"
 FILES = sorted(path.name for path in ASSETS.iterdir())

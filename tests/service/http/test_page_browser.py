@@ -156,7 +156,7 @@ def test_suppression_on_the_page_is_that_of_the_server(page: Page) -> None:
     boxes = np.concatenate([corners, corners + rng.uniform(20, 60, (60, 2))], axis=1)
     scores = np.sort(rng.uniform(0.2, 1, 60).astype(np.float32))[::-1].copy()
     class_ids = rng.integers(0, 3, 60)
-    found = Detections(boxes.astype(np.float32), scores, scores, class_ids)
+    found = Detections(boxes.astype(np.float32), scores, scores, class_ids, scores)
     candidates = [
         {"box": dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)), "score": s, "class_id": c}
         for box, s, c in zip(boxes.tolist(), scores.tolist(), class_ids.tolist(), strict=True)

@@ -137,7 +137,9 @@ def test_a_form_s_own_fields_are_ignored(client: TestClient, field: str) -> None
         ("score_threshold", "confidence"), ("iou_thres", "iou"), ("iou-threshold", "iou"),
         ("max_detection", "max_detections"), ("maxDetections", "max_detections"),
         ("max_det", "max_detections"), ("timeout", "timeout_ms"),
-        ("classAgnostic", "class_agnostic"),
+        ("classAgnostic", "class_agnostic"), ("min_conf", "confidence"), ("iou_thr", "iou"),
+        ("score_thresh", "confidence"), ("nms_thresh", "iou"), ("box_format", "boxes"),
+        ("bbox", "boxes"), ("fmt", "format"), ("normalised", "normalized"),
         ("clases", "classes"), ("scoreBy", "score_by"), ("nms_method", "nms"), ("sigmaa", "sigma"),
     ],
 )  # fmt: skip

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.core.decode import Detections
-from service.imaging.colors import class_color, oklab, palette, text_color
-from service.imaging.draw import LabelStyle, draw_detections
-from service.imaging.labels import LabelPlaces
+from service.imaging.draw import draw_detections
+from yolox_client.drawing.boxes import LabelStyle
+from yolox_client.drawing.colors import class_color, oklab, palette, text_color
+from yolox_client.drawing.labels import LabelPlaces
 
 STOP_SIGN, CLOCK = 11, 74
 NAMES = tuple(f"class {number}" for number in range(80))
@@ -22,7 +23,7 @@ def found(*boxes: tuple[float, float, float, float], class_ids: Any = None) -> D
     count = len(boxes)
     scores = np.linspace(0.9, 0.5, count, dtype=np.float32)
     ids = np.arange(count) if class_ids is None else np.array(class_ids)
-    return Detections(np.array(boxes, np.float32).reshape(-1, 4), scores, scores, ids)
+    return Detections(np.array(boxes, np.float32).reshape(-1, 4), scores, scores, ids, scores)
 
 
 def drawn(

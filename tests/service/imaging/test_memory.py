@@ -5,13 +5,14 @@ import platform
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 import service.imaging.memory as memory_module
 from service.errors import BusyError, TooLargeError
-from service.imaging.memory import ImageMemory
+from service.imaging.memory import ImageMemory, MemoryShortError
 from support.project import ROOT
 
 
@@ -32,9 +33,12 @@ def test_an_image_that_waits_goes_on_as_soon_as_there_is_room() -> None:
     memory = ImageMemory(100)
     first = memory.take(60)
     taken = threading.Event()
-    waiting = threading.Thread(target=lambda: (memory.take(60), taken.set()))
+    soon = time.monotonic() + 30
+    waiting = threading.Thread(target=lambda: (memory.wait(60, soon), taken.set()))
     waiting.start()
     assert not taken.wait(0.2)
+    with pytest.raises(MemoryShortError):
+        memory.take(10)  # There is room, but another image was here first.
     first.release()
     assert taken.wait(30)
     waiting.join()
@@ -43,8 +47,11 @@ def test_an_image_that_waits_goes_on_as_soon_as_there_is_room() -> None:
 def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_module, "MAX_WAIT_S", 0.05)
     memory = ImageMemory(100)
-    with memory.take(60), pytest.raises(BusyError, match="all memory"):
-        memory.take(60)
+    with memory.take(60):
+        with pytest.raises(BusyError, match="all memory"):
+            memory.wait(60, time.monotonic() + 1000)
+        with pytest.raises(BusyError, match="all memory"):
+            memory.wait(60, time.monotonic() - 1)
     assert memory.free == 100
 
 
@@ -55,8 +62,11 @@ def test_processes_share_the_bound_and_one_at_a_time_has_more_than_its_part(
     first, second = (ImageMemory(100, 2, tmp_path / "turn") for _ in range(2))
     with first.take(50), second.take(50):
         pass
-    with first.take(90), pytest.raises(BusyError):
-        second.take(90)
+    with first.take(90):
+        with pytest.raises(MemoryShortError):
+            second.take(90)
+        with pytest.raises(BusyError):
+            second.wait(90, time.monotonic() + 1000)
     assert second.free == 50
     with second.take(90), (tmp_path / "turn").open("ab") as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

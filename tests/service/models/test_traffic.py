@@ -122,7 +122,7 @@ def test_a_sample_is_seen_and_a_busy_queue_is_left_alone(two: Path) -> None:
 def found_in(boxes_xyxy: list[list[float]], class_ids: list[int]) -> Detections:
     scores = np.full(len(class_ids), 0.9, np.float32)
     boxes = np.array(boxes_xyxy, np.float32).reshape(-1, 4)
-    return Detections(boxes, scores, scores, np.array(class_ids, np.int64))
+    return Detections(boxes, scores, scores, np.array(class_ids, np.int64), scores)
 
 
 def test_boxes_match_by_class_name_and_overlap_once_each() -> None:

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 import service.pipeline.stages as stages_module
 from service.build import on_one_thread
 from service.core.suppress import DetectionOptions
-from service.errors import InvalidImageError, ModelFailedError, NotFiniteError, QueueFullError
+from service.errors import (
+    BusyError,
+    DeadlineError,
+    InvalidImageError,
+    ModelFailedError,
+    NotFiniteError,
+    QueueFullError,
+)
 from service.imaging.draw import DrawingPool, DrawingSlot
 from service.imaging.memory import ImageMemory
 from service.observe.metrics import Metrics
@@ -323,6 +330,55 @@ def test_a_model_that_gives_nan_for_the_probe_is_not_ready_until_it_recovers() -
         async with asyncio.timeout(9):
             while server.health.unready_reason() is not None:
                 await asyncio.sleep(0.02)
+        await server.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("eight_cpus")
+@pytest.mark.parametrize("engine", [FakeEngine(), CpuEngine()], ids=["in batches", "on one thread"])
+def test_an_image_that_waits_for_memory_keeps_no_thread_from_the_others(engine: FakeEngine) -> None:
+    async def main() -> None:
+        server = OneModel(Settings(), engine)
+        await server.start()
+        memory = server.detector.model.stages.memory
+        assert memory is not None
+        all_of_it = memory.take(memory.free)
+        late = time.monotonic() + 60
+
+        async def detect(content: bytes) -> Any:
+            found = await server.detector.detect_all(
+                [ImageSource(content)], DetectionOptions(), late
+            )
+            return found[0]
+
+        large = plain(width=2000, height=1000)
+        # More than there are threads.
+        waiting = [asyncio.create_task(detect(large)) for _ in range(20)]
+        await asyncio.sleep(0.2)
+        assert isinstance(await asyncio.wait_for(detect(plain()), 30), DetectedImage)
+        assert not any(task.done() for task in waiting)
+        all_of_it.release()
+        for found in await asyncio.gather(*waiting):
+            assert isinstance(found, DetectedImage), found
+            assert found.width == 2000
+        await server.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("eight_cpus")
+def test_an_image_for_which_there_is_no_memory_in_time_is_told_so() -> None:
+    async def main() -> None:
+        server = OneModel(Settings(), CpuEngine())
+        await server.start()
+        memory = server.detector.model.stages.memory
+        assert memory is not None
+        with memory.take(memory.free):
+            soon = time.monotonic() + 0.3
+            source = ImageSource(plain(width=2000, height=1000))
+            found = await server.detector.detect_all([source], DetectionOptions(), soon)
+            assert isinstance(found[0], BusyError | DeadlineError), found
         await server.stop()
 
     asyncio.run(main())

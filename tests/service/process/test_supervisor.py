@@ -11,7 +11,7 @@ from service.settings import Settings
 
 def test_silence_counts_only_while_the_supervisor_itself_runs(tmp_path: Path) -> None:
     with socket.socket() as listener, socket.socket() as channel:
-        supervisor = Supervisor(Settings(workers=2), [], Ports([listener]), tmp_path)
+        supervisor = Supervisor(Settings(workers=2), Ports([listener]), tmp_path)
         serving, starting = (_Worker(place, MagicMock(), channel) for place in (0, 1))
         serving.serving = True
         supervisor._workers = {0: serving, 1: starting}

@@ -92,6 +92,10 @@ def _objectness(found: Found) -> NDArray[Any]:
     return found.filled([image.detections.objectness for image in found.images], 0, "f4")
 
 
+def _class_scores(found: Found) -> NDArray[Any]:
+    return found.filled([image.detections.class_scores for image in found.images], 0, "f4")
+
+
 def _class_ids(found: Found) -> NDArray[Any]:
     return found.filled([image.detections.class_ids for image in found.images], NO_CLASS, "i8")
 
@@ -110,6 +114,7 @@ OUTPUTS: Final[dict[str, Output]] = {
     "boxes": Output("FP32", (-1, -1, 4), Found.boxes),
     "scores": Output("FP32", (-1, -1), _scores),
     "objectness": Output("FP32", (-1, -1), _objectness),
+    "class_scores": Output("FP32", (-1, -1), _class_scores),
     "class_ids": Output("INT64", (-1, -1), _class_ids),
     "class_names": Output("BYTES", (-1, -1), Found.names),
     "image_sizes": Output("INT64", (-1, 2), _image_sizes),

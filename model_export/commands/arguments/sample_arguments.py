@@ -1,0 +1,102 @@
+"""Arguments for training samples, shared by several commands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Final
+
+from cyclopts import Group, Parameter
+
+from model_export.commands.arguments.argument_types import Natural, given_options
+from model_export.errors import ModelExportError
+from model_export.model.variants import Variant
+from model_export.samples.settings import Augmentation, augmentation_for
+from model_export.training.config import DrawnBarcodes
+
+AUGMENTATION: Final = Group("Augmentation (unset: the variant's)", sort_key=20)
+SHARE: Final = Parameter(metavar="P")
+# Option to field of `Augmentation`.
+FIELDS: Final = {
+    "mosaic": "mosaic_probability",
+    "mixup": "mixup_probability",
+    "affine": "affine_probability",
+    "rotation": "rotation_degrees",
+    "scale": "scale",
+    "flip": "flip_probability",
+    "hsv": "hsv_probability",
+    "multiscale": "multiscale_steps",
+}
+
+
+@Parameter(name="*", group=AUGMENTATION)
+@dataclass(frozen=True)
+class AugmentationOptions:
+    """The options of augmentation that are given; the others are None."""
+
+    mosaic: Annotated[float | None, SHARE, Parameter(help="Share of mosaics, 0 to 1")] = None
+    mixup: Annotated[
+        float | None,
+        SHARE,
+        Parameter(help="Share of mosaics with MixUp; not for drawn pictures"),
+    ] = None
+    affine: Annotated[
+        float | None,
+        SHARE,
+        Parameter(help="Share of other samples with the affine transform of mosaics"),
+    ] = None
+    rotation: Annotated[
+        float | None,
+        Parameter(
+            metavar="DEG",
+            help="Maximum rotation of mosaics and --affine samples, in degrees",
+        ),
+    ] = None
+    scale: Annotated[
+        tuple[float, float] | None,
+        Parameter(
+            metavar="LOW HIGH",
+            help="Minimum and maximum scale of mosaics and --affine samples",
+        ),
+    ] = None
+    flip: Annotated[float | None, SHARE, Parameter(help="Share mirrored left to right")] = None
+    hsv: Annotated[float | None, SHARE, Parameter(help="Share whose colour is changed")] = None
+
+
+@Parameter(name="*", group=AUGMENTATION)
+@dataclass(frozen=True)
+class TrainingAugmentationOptions(AugmentationOptions):
+    """Those of a training, whose sizes vary too."""
+
+    multiscale: Annotated[
+        Natural | None,
+        Parameter(help="Training sizes vary by up to N times 32 pixels; 0 for one size (unset: 5)"),
+    ] = None
+
+
+def augmentation(
+    given: AugmentationOptions, data: Sequence[Path | DrawnBarcodes], variant: Variant
+) -> Augmentation:
+    """The variant's settings, overridden by the given ones.
+
+    Raises:
+        ModelExportError: A setting is invalid or would have no effect.
+    """
+    changes = {FIELDS[name]: value for name, value in given_options(given).items()}
+    settings = replace(augmentation_for(variant), **changes)
+    _check_effect(given, data, settings)
+    return settings
+
+
+def _check_effect(
+    given: AugmentationOptions, data: Sequence[Path | DrawnBarcodes], settings: Augmentation
+) -> None:
+    mosaics = settings.mosaic_probability > 0
+    if given.mixup and not mosaics:
+        raise ModelExportError("--mixup does nothing without mosaics: see --mosaic")
+    if given.mixup and any(isinstance(each, DrawnBarcodes) for each in data):
+        raise ModelExportError(
+            "--mixup needs pictures known to contain boxes; drawn pictures may have none"
+        )
+    for name, value in (("rotation", given.rotation), ("scale", given.scale)):
+        if value and not mosaics and not settings.affine_probability:
+            raise ModelExportError(f"--{name} does nothing without --mosaic or --affine above 0")

@@ -1,0 +1,25 @@
+"""The commands of the training package, by name."""
+
+from typing import Final
+
+from cyclopts import App, Group
+
+MODELS: Final = Group("Get and measure a model", sort_key=2)
+TRAINING: Final = Group("Train a model", sort_key=3)
+
+
+def add_commands(app: App) -> None:
+    """Add every command; its module is imported when it runs."""
+    for name, group in (
+        ("fetch", MODELS),
+        ("adopt", MODELS),
+        ("export", MODELS),
+        ("evaluate", MODELS),
+        ("demo-data", TRAINING),
+        ("inspect", TRAINING),
+        ("convert", TRAINING),
+        ("preview", TRAINING),
+        ("train", TRAINING),
+    ):
+        module = f"{'data_sets.' if name in ('inspect', 'convert') else ''}{name.replace('-', '_')}"
+        app.command(f"model_export.commands.{module}:run", name=name, group=group)

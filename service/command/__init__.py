@@ -1,0 +1,1 @@
+"""The server's command: its flags, and where its settings come from."""

@@ -1,0 +1,1 @@
+"""The console command `yolox-serve`, above the server and the training package."""
