@@ -178,8 +178,6 @@ def test_export_of_a_run_without_a_measured_epoch_says_so(
 ) -> None:
     assert main(["export", "--run", str(tmp_path)]) == 1
     assert "has no best.pth: no epoch has been measured yet" in capsys.readouterr().err
-    assert main(["export", "--weights", "w.pth"]) == 1
-    assert "--weights needs --output" in capsys.readouterr().err
 
 
 def test_drawn_barcodes_are_learnt_from_without_files(
