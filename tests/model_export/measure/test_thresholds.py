@@ -27,7 +27,8 @@ def truth(path: Path, boxes: list[tuple[float, ...]], class_ids: list[int]) -> A
 def detections(rows: list[tuple[float, int, tuple[float, ...]]]) -> Detections:
     scores = np.array([row[0] for row in rows], np.float32)
     boxes = np.array([row[2] for row in rows], np.float32).reshape(-1, 4)
-    return Detections(boxes, scores, scores, np.array([row[1] for row in rows], np.int64))
+    class_ids = np.array([row[1] for row in rows], np.int64)
+    return Detections(boxes, scores, scores, class_ids, np.ones_like(scores))
 
 
 class Canned(nn.Module):

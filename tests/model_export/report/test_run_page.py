@@ -28,7 +28,7 @@ def thresholds(folder: Path) -> Thresholds:
     found = np.array([(0, 0, 20, 12), (30, 30, 60, 60), (50, 0, 60, 10)], np.float32)
     scores = np.array([0.9, 0.8, 0.7], np.float32)
     quality = Quality(0.37, 0.5, 0.6, 0.4)
-    detections = Detections(found, scores, scores, np.array([0, 0, 1]))
+    detections = Detections(found, scores, scores, np.array([0, 0, 1]), np.ones_like(scores))
     return Thresholds(
         ARTICLE, quality, {NAMES[0]: quality}, [quality], {"hard": 0.5}, [detections], [truth]
     )
