@@ -20,9 +20,9 @@ from typing import Final, get_args
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_settings import CliApp
 
 from benchmarks.peers.host.processes import pss_mib
+from benchmarks.peers.inputs.server_flags import settings_of
 from benchmarks.peers.official import CONFIDENCE, IOU
 from benchmarks.peers.served import Engine
 from service.build import letterbox_mode, load_engine
@@ -106,7 +106,7 @@ def loop_settings(
         threads: Threads of the engine.
         processes: Number of processes with such an engine, each on its share of the CPUs.
     """
-    served = CliApp.run(Settings, cli_args=list(flags))
+    served = settings_of(flags)
     return served.model_copy(
         update={
             "model": model,

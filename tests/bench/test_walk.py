@@ -10,9 +10,10 @@ from support.scripts import benchmark
 
 walk = benchmark("walk")
 
-# Kinds of images, bodies and access rules have modules of their own, each a stop on the way. A
+# Kinds of images, bodies and access rules have modules of their own, each a stop on the way. So have
+# the catalog of models, their metrics, and what /detect shares with the Open Inference Protocol. A
 # shorter walk lowers these; the aim is 9 files and 30 changes.
-MAX_FILES, MAX_CHANGES = 24, 57
+MAX_FILES, MAX_CHANGES = 32, 74
 
 
 def calls(*files: str) -> list[Any]:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pydantic_settings import CliApp
-
+from benchmarks.peers.inputs.server_flags import settings_of
 from model_export.errors import ModelExportError
 from model_export.measure.local_detector import load_onnx
 from service.core.contract import ModelContract
@@ -84,7 +83,7 @@ def comparable_photos(photos: Sequence[Path], contract: ModelContract, limit: in
 
 def letterbox_of(flags: Sequence[str], contract: ModelContract) -> LetterboxMode:
     """How our server, with these flags and on a CPU, fits images into the network's input."""
-    settings = CliApp.run(Settings, cli_args=list(flags))
+    settings = settings_of(flags)
     usual: LetterboxMode = "rectangle" if contract.input.dynamic_size else "square"
     return settings.letterbox or usual
 

@@ -22,7 +22,7 @@ TAG: Final = "inference protocol"
 VERSION: Final = "/versions/{version}"
 ERROR: Final = {"$ref": "#/components/schemas/ProtocolError"}
 # The parser refuses what is no request before its path is known.
-IN_ITS_OWN_FORM: Final = (431,)
+IN_ITS_OWN_FORM: Final = (431, 501, 505)
 EXAMPLES: Final[dict[int, tuple[str, ServiceError]]] = {
     400: (
         "Malformed call, an unknown tensor or parameter, or an image that cannot be used",

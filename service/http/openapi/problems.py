@@ -15,8 +15,10 @@ from service.errors import (
     QueueFullError,
     ServiceError,
     TooLargeError,
+    TransferCodingError,
     UnauthorizedError,
     UnsupportedTypeError,
+    UnsupportedVersionError,
 )
 from service.http.problems import Problem, answer_error
 
@@ -103,6 +105,11 @@ PROBLEMS: Final[dict[int, tuple[str, ServiceError, tuple[str, ...]]]] = {
         ServiceError("an unexpected error; the server's log has it by this request_id"),
         (),
     ),
+    501: (
+        "A Transfer-Encoding other than chunked",
+        TransferCodingError("the only Transfer-Encoding that is understood is chunked"),
+        (),
+    ),
     503: (
         "Queue or memory full, shutting down, or the model failed",
         QueueFullError("all 256 places in the queue are taken", retry_after_s=1),
@@ -113,8 +120,13 @@ PROBLEMS: Final[dict[int, tuple[str, ServiceError, tuple[str, ...]]]] = {
         DeadlineError("the deadline passed before the answer was ready"),
         (),
     ),
+    505: (
+        "A version of HTTP other than 1.0 and 1.1",
+        UnsupportedVersionError("this server speaks HTTP/1.1, and not HTTP/2.0"),
+        (),
+    ),
 }
-OF_EVERY_PATH: Final = (404, 405, 431, 500)
+OF_EVERY_PATH: Final = (404, 405, 431, 500, 501, 505)
 
 
 def problems(*statuses: int) -> Responses:
