@@ -1,4 +1,4 @@
-"""What a command line leaves open is as the checkpoint says of itself."""
+"""Commands take from a checkpoint what the command line leaves open."""
 
 from collections.abc import Callable
 from pathlib import Path
