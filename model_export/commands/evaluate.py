@@ -38,6 +38,7 @@ from service.core.suppress import DetectionOptions
 if TYPE_CHECKING:
     from model_export.measure.coco import Metrics
     from model_export.measure.evaluate import Detector
+    from model_export.model.checkpoint import Kind
 
 MEASURED: Final = Group("Measure one of these", sort_key=1)
 OPTIONS: Final = Group("Detection options", sort_key=2)
@@ -106,13 +107,18 @@ class WeightsOptions:
     names: Annotated[
         str | None,
         Parameter(
-            help="`coco`, or a file of one name per line (unset: COCO's if there are 80 classes)"
+            help="`coco`, or a file of one name per line (unset: the checkpoint's, or COCO's if "
+            "there are 80 classes)"
         ),
     ] = None
     size: Annotated[
-        Size | None, Parameter(help="Height and width in pixels (unset: the variant's)")
+        Size | None,
+        Parameter(help="Height and width in pixels (unset: the checkpoint's, or the variant's)"),
     ] = None
-    box_coding: Annotated[BoxCoding, Parameter(help="Coding of the raw boxes")] = "yolox"
+    box_coding: Annotated[
+        BoxCoding | None,
+        Parameter(help="Coding of the raw boxes (unset: the checkpoint's, or yolox)"),
+    ] = None
 
 
 @command("evaluate", extra="evaluate")
@@ -206,23 +212,33 @@ def _checkpoint_detector(
     letterbox: LetterboxMode | None,
 ) -> "Detector":
     from model_export.measure.local_detector import checkpoint_detector  # noqa: PLC0415
+    from model_export.model.about import read_about  # noqa: PLC0415
 
     kind = kind_of_weights(weights, network.variant, network.head)
-    side = usual_size(kind.variant)
-    height, width = network.size or (side, side)
-    try:
-        contract = ModelContract(
-            name=kind.variant,
-            version="0",
-            input=InputSpec("images", height, width, dynamic_size=True),
-            class_names=names_of_weights(network.names, kind),
-            box_coding=network.box_coding,
-        )
-    except ContractError as error:
-        raise ModelExportError(str(error)) from error
+    about = read_about(weights)
+    contract = _checkpoint_contract(network, kind, about.contract if about else None)
     return checkpoint_detector(
         weights, kind.variant, kind.head, contract, options.for_detector(), letterbox
     )
+
+
+def _checkpoint_contract(
+    given: WeightsOptions, kind: "Kind", known: ModelContract | None
+) -> ModelContract:
+    """The contract of a checkpoint; what is not given is as the checkpoint says."""
+    side = usual_size(kind.variant)
+    usual = (known.input.height, known.input.width) if known else (side, side)
+    height, width = given.size or usual
+    try:
+        return ModelContract(
+            name=kind.variant,
+            version="0",
+            input=InputSpec("images", height, width, dynamic_size=True),
+            class_names=names_of_weights(given.names, kind, known),
+            box_coding=given.box_coding or (known.box_coding if known else "yolox"),
+        )
+    except ContractError as error:
+        raise ModelExportError(str(error)) from error
 
 
 @contextmanager

@@ -1,14 +1,19 @@
 """`yolox-serve export`: weights to a verified ONNX file with a contract."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 from cyclopts import Group, Parameter
 
 from model_export.checksum import short_sha256
-from model_export.commands.arguments.argument_types import SWITCH, Network, Size
+from model_export.commands.arguments.argument_types import (
+    SWITCH,
+    Network,
+    Size,
+    check_exactly_one,
+)
 from model_export.commands.arguments.contract_arguments import (
     LeastSide,
     PixelOptions,
@@ -27,21 +32,39 @@ from service.core.contract import (
     InputSpec,
     Layout,
     ModelContract,
+    Provenance,
+    Recommended,
 )
 
 if TYPE_CHECKING:
+    from model_export.model.about import About
     from model_export.model.checkpoint import Kind
 
+WEIGHTS: Final = Group("The weights (one of these)", sort_key=0)
 MODEL: Final = Group("The model", sort_key=1)
 GRAPH: Final = Group("The graph", sort_key=2)
 PRECISION: Final = Group("Precision (float32, unless one of these is given)", sort_key=3)
 LAYOUTS: Final[dict[InputDtype, Layout]] = {"uint8": "NHWC", "float32": "NCHW"}
+Advice = TypeVar("Advice", Recommended, Provenance)
+
+
+@Parameter(name="*", group=WEIGHTS)
+@dataclass(frozen=True)
+class SourceOptions:
+    """The weights to export."""
+
+    weights: Annotated[
+        Path | None, Parameter(metavar="FILE", help="A .pth checkpoint, .npz or .safetensors")
+    ] = None
+    run: Annotated[
+        Path | None, Parameter(metavar="DIR", help="The folder of a `train` run: its best.pth")
+    ] = None
 
 
 @Parameter(name="*", group=MODEL)
 @dataclass(frozen=True)
 class ModelOptions:
-    """Facts about the model that its weights do not state."""
+    """Facts about the model; those that are None are as its weights say."""
 
     variant: Annotated[
         Network | None, Parameter(help="The network (unset: found out from the weights)")
@@ -49,16 +72,23 @@ class ModelOptions:
     names: Annotated[
         str | None,
         Parameter(
-            help="`coco`, or a file of one name per line (unset: COCO's if there are 80 classes)"
+            help="`coco`, or a file of one name per line (unset: the checkpoint's, or COCO's if "
+            "there are 80 classes)"
         ),
     ] = None
     head: Annotated[
         HeadKind | None, Parameter(help="Its head (unset: found out from the weights)")
     ] = None
     box_coding: Annotated[
-        BoxCoding, Parameter(help="Coding of the raw boxes that the model was trained with")
-    ] = "yolox"
-    name: Annotated[str | None, Parameter(help="The model's name (unset: yolox-VARIANT)")] = None
+        BoxCoding | None,
+        Parameter(
+            help="Coding of the raw boxes that the model was trained with (unset: the "
+            "checkpoint's, or yolox)"
+        ),
+    ] = None
+    name: Annotated[
+        str | None, Parameter(help="The model's name (unset: the checkpoint's, or yolox-VARIANT)")
+    ] = None
     model_version: Annotated[
         str | None, Parameter(metavar="V", help="Unset: 12 digits of the weights' SHA-256")
     ] = None
@@ -72,7 +102,8 @@ class GraphOptions:
     size: Annotated[
         Size | None,
         Parameter(
-            help="Default height and width in pixels (unset: 416 for pico to tiny, else 640)"
+            help="Default height and width in pixels (unset: the checkpoint's, or 416 for pico to "
+            "tiny, else 640)"
         ),
     ] = None
     fixed_size: Annotated[
@@ -109,10 +140,10 @@ class _Given:
 @command("export", extra="train")
 def run(
     *,
-    weights: Annotated[
-        Path, Parameter(metavar="FILE", help="A .pth checkpoint, .npz or .safetensors")
-    ],
-    output: Annotated[Path, Parameter(metavar="FILE", help="File to write")],
+    source: SourceOptions = SourceOptions(),
+    output: Annotated[
+        Path | None, Parameter(metavar="FILE", help="File to write (unset: model.onnx of --run)")
+    ] = None,
     model: ModelOptions = ModelOptions(),
     pixels: Annotated[PixelOptions, Parameter(group=MODEL)] = PixelOptions(),
     graph: GraphOptions = GraphOptions(),
@@ -125,7 +156,8 @@ def run(
     of three, at the default size and at another. Quantise the file with care: plain static
     quantisation to 8 bits took YOLOX-nano from an AP of 0.299 to 0.184.
 
-    For thresholds that are not given the service's apply.
+    A checkpoint of `train` knows its classes, size, box coding and thresholds. For thresholds that
+    neither it nor you state the service's apply.
 
     Example: `yolox-serve export --weights yolox_nano.pth --output model.onnx`
     """
@@ -133,13 +165,16 @@ def run(
         raise UsageError("--half and --compact do not go together")
     # Only here, so that `--help` and the other commands do not wait for torch.
     from model_export.exporting.export import export  # noqa: PLC0415
+    from model_export.model.about import read_about  # noqa: PLC0415
     from model_export.model.checkpoint import load_weights  # noqa: PLC0415
     from model_export.model.yolox import build  # noqa: PLC0415
 
-    if output.is_dir():
-        raise ModelExportError(f"cannot write {output}: it is a folder")
+    weights, target = _resolve_run(source, output)
+    if target.is_dir():
+        raise ModelExportError(f"cannot write {target}: it is a folder")
     kind = kind_of_weights(weights, model.variant, model.head)
-    contract = _contract(_Given(weights, model, graph, recommended, provenance), kind)
+    given = _Given(weights, model, graph, recommended, provenance)
+    contract = _contract(given, kind, read_about(weights))
     network = build(kind.variant, contract.num_classes, kind.head)
     ignored = load_weights(network, weights)
     if ignored:
@@ -147,14 +182,26 @@ def run(
     differences = export(
         network,
         contract,
-        output,
+        target,
         half=graph.half,
         compact=graph.compact,
         values=pixel_values(pixels),
     )
     sys.stderr.writelines(f"{difference}\n" for difference in differences)
-    _warn_of_pixels(output, contract)
-    sys.stdout.write(f"{output}\n")
+    _warn_of_pixels(target, contract)
+    sys.stdout.write(f"{target}\n")
+
+
+def _resolve_run(source: SourceOptions, output: Path | None) -> tuple[Path, Path]:
+    """The weights to read and the file to write."""
+    check_exactly_one(source)
+    weights = source.run / "best.pth" if source.run else source.weights
+    output = output or (source.run / "model.onnx" if source.run else None)
+    if weights is None or output is None:
+        raise UsageError("--weights needs --output, the file to write")
+    if source.run and not weights.is_file():
+        raise ModelExportError(f"{source.run} has no best.pth: no epoch has been measured yet")
+    return weights, output
 
 
 def _warn_of_pixels(path: Path, contract: ModelContract) -> None:
@@ -170,27 +217,40 @@ def _warn_of_pixels(path: Path, contract: ModelContract) -> None:
         )
 
 
-def _contract(given: _Given, kind: "Kind") -> ModelContract:
-    model, graph = given.model, given.graph
-    side = usual_size(kind.variant)
-    height, width = graph.size or (side, side)
+def _contract(given: _Given, kind: "Kind", about: "About | None") -> ModelContract:
+    """The contract of the file; what is not given is as the checkpoint says."""
+    model, known = given.model, about.contract if about else None
+    recommended, provenance = given.recommended.contract_part(), given.provenance.contract_part()
     try:
         return ModelContract(
-            name=model.name or f"yolox-{kind.variant}",
+            name=model.name or (known.name if known else f"yolox-{kind.variant}"),
             version=model.model_version or short_sha256(given.weights),
-            input=InputSpec(
-                name="images",
-                height=height,
-                width=width,
-                dynamic_size=not graph.fixed_size,
-                least_side=graph.least_side,
-                layout=LAYOUTS[graph.input],
-                dtype=graph.input,
-            ),
-            class_names=names_of_weights(model.names, kind),
-            box_coding=model.box_coding,
-            recommended=given.recommended.contract_part(),
-            provenance=given.provenance.contract_part(),
+            input=_input(given.graph, kind, known),
+            class_names=names_of_weights(model.names, kind, known),
+            box_coding=model.box_coding or (known.box_coding if known else "yolox"),
+            recommended=_overridden(known.recommended if known else None, recommended),
+            provenance=_overridden(known.provenance if known else None, provenance),
         )
     except ContractError as error:
         raise ModelExportError(f"the model contract is invalid: {error}") from error
+
+
+def _input(given: GraphOptions, kind: "Kind", known: ModelContract | None) -> InputSpec:
+    side = usual_size(kind.variant)
+    spec = known.input if known else InputSpec("images", side, side, dynamic_size=True)
+    height, width = given.size or (spec.height, spec.width)
+    return replace(
+        spec,
+        height=height,
+        width=width,
+        dynamic_size=spec.dynamic_size and not given.fixed_size,
+        least_side=given.least_side or spec.least_side,
+        layout=LAYOUTS[given.input],
+        dtype=given.input,
+    )
+
+
+def _overridden(known: Advice | None, given: Advice) -> Advice:
+    """The known values, replaced by the given ones."""
+    stated = {name: value for name, value in asdict(given).items() if value not in (None, "")}
+    return replace(known or given, **stated)

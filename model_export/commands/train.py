@@ -31,6 +31,7 @@ from model_export.commands.data_sets.arguments import (
 )
 from model_export.commands.data_sets.training_data import read_training_data
 from model_export.commands.reporting import command
+from model_export.commands.weights_kind import kind_of_weights
 from model_export.errors import InterruptedRunError, ModelExportError
 from model_export.loss.presets import PresetName
 from model_export.model.variants import HeadKind, usual_size
@@ -69,8 +70,12 @@ class FolderOptions:
 class ModelOptions:
     """The model and its loss; what is not given is None."""
 
-    variant: Annotated[Network | None, Parameter(help="The network (unset: nano)")] = None
-    head: Annotated[HeadKind | None, Parameter(help="Its head (unset: decoupled)")] = None
+    variant: Annotated[
+        Network | None, Parameter(help="The network (unset: that of --weights, or nano)")
+    ] = None
+    head: Annotated[
+        HeadKind | None, Parameter(help="Its head (unset: that of --weights, or decoupled)")
+    ] = None
     weights: Annotated[
         AbsolutePath | None,
         Parameter(
@@ -79,7 +84,8 @@ class ModelOptions:
         ),
     ] = None
     size: Annotated[
-        TrainingSize | None, Parameter(help="Height and width in pixels (unset: the variant's)")
+        TrainingSize | None,
+        Parameter(help="Height and width in pixels (unset: as in --weights, or the variant's)"),
     ] = None
     fixed_size: Annotated[
         bool | None,
@@ -100,7 +106,8 @@ class ModelOptions:
         ),
     ] = None
     box_coding: Annotated[
-        BoxCoding | None, Parameter(help="Coding of the raw boxes (unset: yolox)")
+        BoxCoding | None,
+        Parameter(help="Coding of the raw boxes (unset: that of --weights, or yolox)"),
     ] = None
     center_radius: Annotated[
         float | None,
@@ -261,6 +268,22 @@ def _resumed(given: Sequence[str], folder: "RunFolder") -> TrainingConfig:
     return TrainingConfig.from_json(folder.read_config())
 
 
+def _like_the_weights(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The given options; what they leave open is as the checkpoint to start from says."""
+    from model_export.model.about import read_about  # noqa: PLC0415
+
+    weights: Path | None = given.get("weights")
+    if weights is None:
+        return given
+    kind = kind_of_weights(weights, given.get("variant"), given.get("head"))
+    about = read_about(weights)
+    known: dict[str, Any] = {"variant": kind.variant, "head": kind.head}
+    if about:
+        size = about.contract.input
+        known |= {"box_coding": about.contract.box_coding, "size": (size.height, size.width)}
+    return known | dict(given)
+
+
 def _configured(
     data: DrawableDataOptions,
     measured: ValidationOptions,
@@ -269,6 +292,7 @@ def _configured(
 ) -> TrainingConfig:
     """The configuration of a new run."""
     source, validation = data_sources(data, measured)
+    given = _like_the_weights(given)
     variant = given.get("variant", "nano")
     side = usual_size(variant)
     height, width = given.get("size", (side, side))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from model_export.data.class_names import COCO_CLASS_NAMES, read_class_names
 from model_export.errors import ModelExportError
 from model_export.model.variants import HeadKind, Variant
+from service.core.contract import ModelContract
 
 if TYPE_CHECKING:
     from model_export.model.checkpoint import Kind
@@ -34,14 +35,18 @@ def kind_of_weights(weights: Path, variant: Variant | None, head: HeadKind | Non
     return Kind(variant, head or "decoupled", 0)
 
 
-def names_of_weights(stated: str | None, kind: "Kind") -> tuple[str, ...]:
-    """The stated names; COCO's for weights of 80 classes, which is told.
+def names_of_weights(
+    stated: str | None, kind: "Kind", known: ModelContract | None = None
+) -> tuple[str, ...]:
+    """The stated names, or the checkpoint's; COCO's for weights of 80 classes, which is told.
 
     Raises:
         ModelExportError: The weights have another number of classes, and no names are stated.
     """
     if stated:
         return read_class_names(stated)
+    if known:
+        return known.class_names
     if kind.num_classes == len(COCO_CLASS_NAMES):
         sys.stderr.write(f"the class names are taken to be COCO's {kind.num_classes}\n")
         return COCO_CLASS_NAMES

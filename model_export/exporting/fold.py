@@ -5,8 +5,8 @@ import copy
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from model_export.model.backbones.csp_darknet import Focus
 from model_export.model.blocks import ConvBlock
-from model_export.model.csp_darknet import Focus
 from model_export.model.yolox import YOLOX
 
 

@@ -1,22 +1,19 @@
 """An inspection as a page: HTML with its pictures inside, or Markdown with pictures beside it."""
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
-from xml.etree import ElementTree as ET
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from model_export.data.checked_images import CheckedImages
 from model_export.errors import ModelExportError
 from model_export.files import write_atomically
 from model_export.inspection.inspection import Inspection
 from model_export.inspection.statistics import NetworkView
-from model_export.inspection.tables import Row, class_table, legend, sizes
+from model_export.inspection.tables import class_table, legend, sizes
+from model_export.report.html import Page, jpeg
 from model_export.report.sheets import sheet
 from model_export.samples.geometry import Picture
 from service.core.letterbox import letterbox
@@ -24,12 +21,6 @@ from service.core.letterbox import letterbox
 COLUMNS: Final = 4
 # The pictures are drawn in their order, so that the same data give the same page.
 SEED: Final = 0
-STYLE: Final = (
-    "body{font:16px system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse}td,th{padding:.25rem .75rem;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#8881}"
-    ".warning{border-left:.3rem solid #d80;padding:.25rem .75rem}img{max-width:100%}"
-)
 
 
 def write_page(inspection: Inspection, path: Path, pictures: int) -> None:
@@ -59,7 +50,7 @@ def _sheets(inspection: Inspection, pictures: int) -> Iterator[tuple[str, bytes]
     """The name of each data set, and a JPEG of some of its images."""
     for title, data in (("train", inspection.train), ("val", inspection.val)):
         if data and pictures:
-            yield title, _jpeg(_examples(data, inspection.view, pictures))
+            yield title, jpeg(_examples(data, inspection.view, pictures))
 
 
 def _examples(data: CheckedImages, view: NetworkView, count: int) -> NDArray[np.uint8]:
@@ -77,12 +68,6 @@ def _seen(picture: Picture, view: NetworkView) -> Picture:
     return Picture(canvas, boxes, picture.class_ids)
 
 
-def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1])).save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
-
-
 def _lines(inspection: Inspection) -> Iterator[str]:
     """Lines about each data set: what was read, and what was left out."""
     for title, data in (("Training", inspection.train), ("Validation", inspection.val)):
@@ -91,40 +76,17 @@ def _lines(inspection: Inspection) -> Iterator[str]:
 
 
 def _html(inspection: Inspection, sheets: dict[str, bytes]) -> bytes:
-    """The page, built as a tree, which escapes every text."""
-    page = ET.Element("html", lang="en")
-    head = ET.SubElement(page, "head")
-    ET.SubElement(head, "meta", charset="utf-8")
-    _add(head, "title", "Inspection of a data set")
-    _add(head, "style", STYLE)
-    body = ET.SubElement(page, "body")
-    _add(body, "h1", "Inspection of a data set")
+    page = Page("Inspection of a data set")
     for line in _lines(inspection):
-        _add(body, "p", line)
+        page.paragraph(line)
     for warning in inspection.warnings():
-        _add(body, "p", warning).set("class", "warning")
-    _add_table(body, class_table(inspection))
-    _add(body, "p", legend(inspection))
+        page.paragraph(warning, warns=True)
+    page.table(class_table(inspection))
+    page.paragraph(legend(inspection))
     for title, document in sheets.items():
-        _add(body, "h2", title)
-        source = f"data:image/jpeg;base64,{base64.b64encode(document).decode()}"
-        ET.SubElement(body, "img", src=source, alt=f"images of {title} with their boxes")
-    html: bytes = ET.tostring(page, encoding="utf-8", method="html")
-    return b"<!DOCTYPE html>\n" + html
-
-
-def _add(parent: ET.Element, name: str, text: str) -> ET.Element:
-    element = ET.SubElement(parent, name)
-    element.text = text
-    return element
-
-
-def _add_table(parent: ET.Element, rows: Sequence[Row]) -> None:
-    table = ET.SubElement(parent, "table")
-    for number, row in enumerate(rows):
-        line = ET.SubElement(table, "tr")
-        for text in row:
-            _add(line, "td" if number else "th", text)
+        page.heading(title)
+        page.picture(document, "jpeg", f"images of {title} with their boxes")
+    return page.content()
 
 
 def _markdown(inspection: Inspection, stem: str, sheets: Sequence[str]) -> str:

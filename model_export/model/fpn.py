@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from model_export.model.backbones.darknet53 import Darknet53
 from model_export.model.blocks import LEAKY_RELU, ConvStyle
-from model_export.model.darknet53 import Darknet53
 
 
 class FPN(nn.Module):

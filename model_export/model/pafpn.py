@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from model_export.model.backbones.csp_darknet import CSPDarknet, CSPLayer
 from model_export.model.blocks import SILU, ConvStyle
-from model_export.model.csp_darknet import CSPDarknet, CSPLayer
 
 
 class PAFPN(nn.Module):

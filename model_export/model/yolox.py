@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from model_export.model.backbones.csp_darknet import CSPDarknet
+from model_export.model.backbones.darknet53 import Darknet53
 from model_export.model.blocks import LEAKY_RELU, SILU, SILU_DEPTHWISE, ConvStyle
-from model_export.model.csp_darknet import CSPDarknet
-from model_export.model.darknet53 import Darknet53
 from model_export.model.fpn import FPN
 from model_export.model.head import CoupledHead, DecoupledHead
 from model_export.model.pafpn import PAFPN

@@ -31,8 +31,15 @@ LOSSES: Final[Mapping[str, Callable[[LossValues], float]]] = {
 }
 
 
-def plot_losses(epochs: Sequence[EpochEnded], path: Path) -> None:
+def plot_losses(
+    epochs: Sequence[EpochEnded], path: Path, *, closing_from: int | None = None
+) -> None:
     """Draw the losses, and the learning rate below them, over the epochs.
+
+    Args:
+        epochs: The epochs.
+        path: The PNG file.
+        closing_from: The first closing epoch, from 0, to mark the closing ones.
 
     Raises:
         OSError: The file cannot be written.
@@ -44,12 +51,14 @@ def plot_losses(epochs: Sequence[EpochEnded], path: Path) -> None:
         _line(losses, numbers, [value(epoch.losses) for epoch in epochs], name)
     losses.set(title="Losses", ylabel="loss, mean of the epoch")
     losses.set_ylim(bottom=0)
+    if closing_from is not None and numbers and closing_from < numbers[-1]:
+        losses.axvspan(closing_from + 0.5, numbers[-1] + 0.5, alpha=0.1, label="closing epochs")
     losses.legend()
     _line(rate, numbers, [epoch.rate for epoch in epochs], "rate")
     rate.set(ylabel="learning rate")
     rate.set_ylim(bottom=0)
     _over_epochs(rate)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_ap(epochs: Sequence[EpochEnded], path: Path) -> None:
@@ -70,7 +79,7 @@ def plot_ap(epochs: Sequence[EpochEnded], path: Path) -> None:
     axes.set(title="Average precision on the validation data", ylabel="AP, 0 to 1", ylim=(0, 1))
     axes.legend(loc="lower right")
     _over_epochs(axes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_precision_recall(metrics: Metrics, path: Path) -> None:
@@ -97,7 +106,7 @@ def plot_precision_recall(metrics: Metrics, path: Path) -> None:
     axes.set(xlabel="recall, 0 to 1", ylabel="precision, 0 to 1", xlim=(0, 1), ylim=(0, 1.02))
     axes.set_title("Precision and recall at IoU 0.50")
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _line(axes: Axes, numbers: Sequence[int], values: Sequence[float], label: str) -> None:
@@ -124,7 +133,12 @@ def _ap50(value: float | None) -> str:
     return f"{math.nan if value is None else value:.3f}"
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     content = io.BytesIO()
     with warnings.catch_warnings():
         # A class name may be in a script that the font lacks, and is then drawn as boxes.

@@ -4,15 +4,22 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
 from model_export.files import write_atomically
 from model_export.measure.coco import Metrics
+from model_export.measure.matching import confusion
+from model_export.measure.thresholds import Thresholds
 from model_export.report.events import EpochEnded
 from model_export.report.plots import plot_ap, plot_losses, plot_precision_recall
+from model_export.report.quality_plots import plot_confidence, plot_confusion
+from model_export.report.run_page import RunContent, write_run_page
 
 # The names of the losses in metrics.csv and metrics.json, in the order of `LossValues`.
 LOSS_COLUMNS: Final = (
@@ -28,10 +35,16 @@ class Best:
     Attributes:
         epoch: The epoch at whose end they were saved, from 0.
         metrics: Their metrics on the validation data.
+        thresholds: The options that they detect best with, if that was measured.
+        class_names: Class id to name.
+        sheets: Title to picture, (h, w, 3) uint8 BGR: what the page shows of the training data.
     """
 
     epoch: int
     metrics: Metrics
+    thresholds: Thresholds | None = None
+    class_names: Sequence[str] = ()
+    sheets: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +132,18 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ModelExportError(f"cannot read {self.config}: {error}") from error
 
-    def finish(self, epochs: Sequence[EpochEnded], best: Best | None) -> None:
+    def finish(
+        self,
+        epochs: Sequence[EpochEnded],
+        best: Best | None,
+        closing_from: int | None = None,
+    ) -> None:
         """Write metrics.json and the plots, except plots with nothing to show.
 
         Args:
             epochs: All epochs of the run, as `MetricsCsv` keeps them.
             best: None if nothing was measured.
+            closing_from: The first closing epoch, from 0.
 
         Raises:
             ModelExportError: A file cannot be written.
@@ -132,10 +151,23 @@ class RunFolder:
         with writing_to(self.path):
             write_atomically(_summary(epochs, best).encode(), self.metrics_json)
             if epochs:
-                plot_losses(epochs, self.path / "losses.png")
+                plot_losses(epochs, self.path / "losses.png", closing_from=closing_from)
             if best:
                 plot_ap(epochs, self.path / "ap.png")
                 plot_precision_recall(best.metrics, self.path / "pr.png")
+                self._show(best)
+
+    def _show(self, best: Best) -> None:
+        """Draw what the best options find, and write the page of the run."""
+        thresholds = best.thresholds
+        if thresholds is None:
+            return
+        names = best.class_names
+        counts = confusion(thresholds.found, thresholds.images, len(names))
+        plot_confidence(thresholds, self.path / "confidence.png")
+        plot_confusion(counts, names, self.path / "confusion.png")
+        content = RunContent(best.metrics, thresholds, names, best.sheets)
+        write_run_page(self.path / "report.html", content)
 
 
 @contextmanager
@@ -155,9 +187,20 @@ def _summary(epochs: Sequence[EpochEnded], best: Best | None) -> str:
     """The content of metrics.json."""
     content = {
         "best": best and {"epoch": best.epoch + 1, **best.metrics.numbers()},
+        "thresholds": _advice(best.thresholds) if best and best.thresholds else None,
         "epochs": [_entry(epoch) for epoch in epochs],
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _advice(thresholds: Thresholds) -> Mapping[str, object]:
+    return {
+        "recommended": asdict(thresholds.recommended()),
+        "images": len(thresholds.images),
+        "overall": asdict(thresholds.overall),
+        "by_class": {name: asdict(each) for name, each in thresholds.by_class.items()},
+        "f1_of_options": dict(thresholds.tried),
+    }
 
 
 def _entry(epoch: EpochEnded) -> Mapping[str, object]:

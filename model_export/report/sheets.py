@@ -47,7 +47,7 @@ def with_boxes(picture: Picture, class_names: Sequence[str]) -> NDArray[np.uint8
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=11)
     for box, class_id in zip(picture.boxes_xyxy.tolist(), picture.class_ids.tolist(), strict=True):
-        color = _color(class_id)
+        color = class_color(class_id)
         # A box ends behind its last pixel; one of less than a pixel still needs one.
         far = max(box[0], box[2] - 1), max(box[1], box[3] - 1)
         draw.rectangle((box[0], box[1], *far), outline=color)
@@ -57,7 +57,7 @@ def with_boxes(picture: Picture, class_names: Sequence[str]) -> NDArray[np.uint8
     return np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
 
 
-def _color(class_id: int) -> tuple[int, int, int]:
-    """RGB, bright enough for black letters."""
+def class_color(class_id: int) -> tuple[int, int, int]:
+    """The RGB of a class, bright enough for black letters."""
     red, green, blue = colorsys.hsv_to_rgb(class_id * HUE_STEP % 1, 0.75, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)

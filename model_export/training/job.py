@@ -1,7 +1,7 @@
 """A training job, and the parts that follow from it: batches, samples, learning rates."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,11 +11,13 @@ from torch import Tensor
 from model_export.data.image_cache import ImageCache
 from model_export.data.pictures import TrainingData
 from model_export.errors import ModelExportError
+from model_export.model.about import About
 from model_export.samples.batch_plan import BatchPlan
 from model_export.samples.loader import TrainingSamples, training_batches
 from model_export.training.config import Machine, TrainingConfig
 from model_export.training.parallel import Team
 from model_export.training.step import Schedule
+from service.core.contract import InputSpec, ModelContract
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,22 @@ class Job:
     last: Path
     best: Path
     resume: bool = False
+
+    def contract(self) -> ModelContract:
+        """The contract of the model, before anything was measured."""
+        config = self.config
+        dynamic = not config.fixed_size
+        return ModelContract(
+            name=f"yolox-{config.variant}",
+            version="training",
+            input=InputSpec("images", config.height, config.width, dynamic_size=dynamic),
+            class_names=tuple(self.data.class_names),
+            box_coding=config.box_coding,
+        )
+
+    def about(self, metrics: Mapping[str, float | None]) -> About:
+        """The description that checkpoints carry, with metrics on the validation data."""
+        return About(self.config.variant, self.config.head, self.contract(), metrics)
 
     def plan(self, team: Team, *, start: int = 0) -> BatchPlan:
         """Which samples each step takes in one process of the team, from step `start` on.

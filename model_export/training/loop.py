@@ -89,13 +89,13 @@ def train(
                 # the watcher then receives the event again.
                 watcher.epoch_ended(replace(ended, metrics=metrics))
                 if team.leads:
-                    state.save(job.last)
+                    state.save(job.last, job.about({}))
                 since_reading.restart()
                 since_epoch.restart()
             if team.any(stop.made):
                 break
     if team.leads and state.step < plan.steps:
-        state.save(job.last)
+        state.save(job.last, job.about({}))
     return state.step == plan.steps
 
 
@@ -153,7 +153,7 @@ def _measured(job: Job, state: TrainingState, epoch: int, measure: Measure) -> M
     ap = metrics.overall["AP"] or 0.0
     if ap > state.best_ap:
         state.best_ap, state.best_epoch = ap, epoch
-        save_weights(candidate, job.best)
+        save_weights(candidate, job.best, job.about(metrics.overall))
     return metrics
 
 

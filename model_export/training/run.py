@@ -1,9 +1,12 @@
 """A whole run: from annotated images to an exported model."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from model_export.checksum import short_sha256
@@ -15,23 +18,27 @@ from model_export.inspection.inspection import inspect
 from model_export.inspection.statistics import NetworkView
 from model_export.inspection.tables import report
 from model_export.measure.coco import Metrics
+from model_export.measure.thresholds import best_thresholds
 from model_export.measure.validation import Validation, ValidationData, read_validation_set
+from model_export.model.about import About
 from model_export.model.batch_norm_statistics import STATISTICS_IMAGES, restore_statistics
 from model_export.model.checkpoint import load_weights
 from model_export.model.pretrained import initialise
 from model_export.model.yolox import YOLOX, build
+from model_export.report.assignment import assignment_sheet, samples_sheet
 from model_export.report.events import EpochEnded, Watcher, Watchers
 from model_export.report.metrics_csv import MetricsCsv
 from model_export.report.progress import ProgressBar
 from model_export.report.run_folder import Best, RunFolder
 from model_export.report.tensorboard import TensorBoardWriter
+from model_export.samples.loader import training_batches
 from model_export.training.config import DrawnBarcodes, Machine, TrainingConfig
 from model_export.training.job import Job
 from model_export.training.loop import train
 from model_export.training.parallel import Team
 from model_export.training.signals import StopRequest
-from model_export.training.state import best_epoch
-from service.core.contract import InputSpec, ModelContract, Provenance
+from model_export.training.state import best_epoch, save_weights
+from service.core.contract import Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ class TrainingRun:
     console: Console
 
     def run(self, stop: StopRequest) -> bool:
-        """Train; at the end, write the metrics, the plots and the exported model.
+        """Train; at the end or when stopped, write metrics, plots and the best model so far.
 
         Returns:
             Whether the training came to its end, rather than being stopped.
@@ -72,11 +79,10 @@ class TrainingRun:
         self._check_machine()
         data = self.read_data()
         self._print(*data.report())
-        contract = _contract(config, data.class_names)
         measured = read_validation_set(config.validation, data.class_names)
         self._inspect(data, measured)
-        validation = Validation(measured.coco, contract)
         job = Job(config, self.machine, data, folder.last, folder.best, self.resume)
+        validation = Validation(measured.coco, job.contract())
         model = self._first_model(job)
         if self.team.leads and not self.resume:
             folder.create(config.to_json())
@@ -86,8 +92,8 @@ class TrainingRun:
             complete = train(job, model, validation.measure, watcher, self.team, stop)
         finally:
             watcher.ended()
-        if complete and self.team.leads:
-            self._finish(metrics_csv.epochs, validation)
+        if self.team.leads:
+            self._finish(metrics_csv.epochs, validation, measured, job)
         return complete
 
     def _inspect(self, data: TrainingData, measured: ValidationData) -> None:
@@ -133,20 +139,33 @@ class TrainingRun:
                 )
         return model
 
-    def _finish(self, epochs: Sequence[EpochEnded], validation: Validation) -> None:
-        """Measure the best weights as they are in the file, and export them."""
+    def _finish(
+        self,
+        epochs: Sequence[EpochEnded],
+        validation: Validation,
+        measured: ValidationData,
+        job: Job,
+    ) -> None:
+        """Measure the best weights so far as they are in the file, and export them."""
         folder, config = self.folder, self.config
+        if not folder.best.is_file():
+            folder.finish(epochs, None, config.epochs - config.closing_epochs)
+            return
         model = build(config.variant, validation.contract.num_classes, config.head).eval()
         load_weights(model, folder.best)
         metrics = validation.measure(model.to(self.team.device))
-        best = Best(best_epoch(folder.last), metrics)
-        folder.finish(epochs, best)
-        contract = replace(
+        names = validation.contract.class_names
+        thresholds = best_thresholds(model, validation.contract, measured.checked.images)
+        best = Best(best_epoch(folder.last), metrics, thresholds, names, _sheets(job, model))
+        folder.finish(epochs, best, config.epochs - config.closing_epochs)
+        known = replace(
             validation.contract,
-            version=short_sha256(folder.best),
+            recommended=thresholds.recommended(),
             provenance=self._provenance(metrics),
         )
-        export(model, contract, folder.model)
+        about = About(config.variant, config.head, known, metrics.overall)
+        save_weights(model, folder.best, about)
+        export(model, replace(known, version=short_sha256(folder.best)), folder.model)
         self._print(f"best epoch {best.epoch + 1}: {metrics.summary()}")
 
     def _provenance(self, metrics: Metrics) -> Provenance:
@@ -158,11 +177,14 @@ class TrainingRun:
         )
 
 
-def _contract(config: TrainingConfig, class_names: Sequence[str]) -> ModelContract:
-    return ModelContract(
-        name=f"yolox-{config.variant}",
-        version="training",
-        input=InputSpec("images", config.height, config.width, dynamic_size=not config.fixed_size),
-        class_names=tuple(class_names),
-        box_coding=config.box_coding,
-    )
+def _sheets(job: Job, model: YOLOX) -> dict[str, NDArray[np.uint8]]:
+    """Pictures of the first training batch, for the report."""
+    config, names = job.config, job.data.class_names
+    plan = job.plan(Team(torch.device("cpu")))
+    with contextlib.closing(training_batches(job.samples(), plan)) as batches:
+        batch = next(batches)
+    assigned = assignment_sheet(model, batch, names, config.box_coding, config.center_radius)
+    return {
+        "The first training batch": samples_sheet(batch, names),
+        "The cells that SimOTA assigns to these objects, by the best weights": assigned,
+    }

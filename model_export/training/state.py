@@ -10,6 +10,7 @@ from torch import nn
 
 from model_export.errors import ModelExportError
 from model_export.files import replacing
+from model_export.model.about import KEY, About
 from model_export.training.step import WeightAverage
 
 
@@ -35,8 +36,12 @@ class TrainingState:
     best_ap: float = -1.0
     best_epoch: int = -1
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, about: About) -> None:
         """Write the state; the file's `model` is the average, which is what other readers want.
+
+        Args:
+            path: The file.
+            about: The network, so that other readers need nothing else.
 
         Raises:
             ModelExportError: The file cannot be written.
@@ -50,7 +55,8 @@ class TrainingState:
             "best_ap": self.best_ap,
             "best_epoch": self.best_epoch,
         }
-        _write({"model": self.average.model.state_dict(), "training": training}, path)
+        weights = self.average.model.state_dict()
+        _write({"model": weights, "training": training, KEY: about.to_json()}, path)
 
     def restore(self, path: Path) -> None:
         """Take over the state that was saved.
@@ -90,13 +96,18 @@ def best_epoch(path: Path) -> int:
         raise ModelExportError(f"{path} is no training: {error}") from error
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the weights of a model alone.
+def save_weights(model: nn.Module, path: Path, about: About) -> None:
+    """Write the weights of a model, and what they belong to.
+
+    Args:
+        model: The model.
+        path: The file.
+        about: The network, so that readers need nothing else.
 
     Raises:
         ModelExportError: The file cannot be written.
     """
-    _write({"model": model.state_dict()}, path)
+    _write({"model": model.state_dict(), KEY: about.to_json()}, path)
 
 
 def _write(content: Mapping[str, Any], path: Path) -> None:

@@ -26,8 +26,8 @@ from model_export.exporting.export import export
 from model_export.exporting.fold import folded
 from model_export.graphs.half_weights import MIN_VALUES
 from model_export.graphs.pixel_values import LEGACY
+from model_export.model.backbones.csp_darknet import Focus
 from model_export.model.blocks import SILU
-from model_export.model.csp_darknet import Focus
 from model_export.model.head import DecoupledHead
 from model_export.model.yolox import YOLOX, build
 from service.build import DEFAULT_MODEL

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from model_export.model.backbones.darknet53 import Darknet53
 from model_export.model.blocks import SILU, SpatialPyramidPooling
-from model_export.model.darknet53 import Darknet53
 from model_export.model.head import CoupledHead, DecoupledHead, raw_rows
 from model_export.model.variants import HEAD_KINDS, VARIANTS, HeadKind, Variant
 from model_export.model.yolox import YOLOX, build

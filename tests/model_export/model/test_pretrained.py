@@ -15,10 +15,10 @@ from model_export.data.checked_images import check_images
 from model_export.data.forms.coco import read_coco
 from model_export.errors import ModelExportError
 from model_export.loss.loss import YOLOX_RELEASE, DetectionLoss
+from model_export.model.backbones.csp_darknet import CSPDarknet
 from model_export.model.batch_norm_statistics import carries_statistics, restore_statistics
 from model_export.model.blocks import BATCH_NORM_EPSILON, ConvBlock
 from model_export.model.checkpoint import load_weights
-from model_export.model.csp_darknet import CSPDarknet
 from model_export.model.head import CoupledHead, DecoupledHead
 from model_export.model.pafpn import PAFPN
 from model_export.model.pretrained import Loaded, initialise

@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import onnx
@@ -21,7 +21,9 @@ from model_export.model.yolox import build
 from model_export.report.run_folder import RunFolder
 from model_export.samples.settings import augmentation_for
 from model_export.training.config import DrawnBarcodes, TrainingConfig
+from service.build import default_options
 from service.core.contract import ModelContract
+from service.settings import Settings
 from support.servers import server
 
 TINY = (
@@ -62,6 +64,7 @@ def test_run_leaves_everything_that_is_promised(
     names = {path.name for path in output.iterdir()}
     assert names == {
         *("config.json", "metrics.json", "metrics.csv", "losses.png", "ap.png", "pr.png"),
+        *("confidence.png", "confusion.png", "report.html"),
         *("best.pth", "last.pth", "model.onnx", "tensorboard"),
     }
     with (output / "metrics.csv").open() as file:
@@ -143,6 +146,38 @@ def test_settings_reach_the_configuration_the_weights_and_the_model(
     assert (size.height, size.width, size.dynamic_size) == (64, 96, False)
     coupled = build("nano", 3, "coupled").state_dict()
     assert read_state_dict(output / "best.pth").keys() == coupled.keys()
+
+
+def test_checkpoint_needs_no_words_to_be_exported_measured_and_trained_further(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    given = "--size 64x96 --fixed-size --head coupled --box-coding anchor_point --variant pico"
+    assert main(new_run(demo, output, *given.split(), "--epochs", "1")) == 0
+    first = contract_of(output)
+    (output / "model.onnx").unlink()
+
+    assert main(["export", "--run", str(output)]) == 0
+
+    assert contract_of(output) == first
+    best = json.loads((output / "metrics.json").read_text())["best"]["overall"]
+    weights = ("--weights", str(output / "best.pth"))
+    again = measured(demo / "val.json", tmp_path / "again.json", *weights, "--letterbox", "square")
+    assert again.overall["AP"] == pytest.approx(best["AP"], abs=1e-6)
+    further = new_run(demo, tmp_path / "further", "--epochs", "1", *weights)
+    place = further.index("--size")
+    assert main(further[:place] + further[place + 2 :]) == 0
+    config = TrainingConfig.from_json((tmp_path / "further" / "config.json").read_text())
+    assert (config.variant, config.head, config.box_coding) == ("pico", "coupled", "anchor_point")
+    assert (config.height, config.width) == (64, 96)
+    assert "loaded" in capsys.readouterr().err
+
+
+def test_export_of_a_run_without_a_measured_epoch_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "--run", str(tmp_path)]) == 1
+    assert "has no best.pth: no epoch has been measured yet" in capsys.readouterr().err
 
 
 def test_drawn_barcodes_are_learnt_from_without_files(
@@ -318,6 +353,10 @@ def test_interrupted_run_says_how_to_go_on_and_does(demo: Path, tmp_path: Path) 
     assert code == 128 + signal.SIGINT
     assert f"train --resume {output}` goes on" in said
     assert "Traceback" not in said
+    # The best epoch so far can be looked at and served.
+    assert contract_of(output).class_names == ("circle", "square", "triangle")
+    assert (output / "ap.png").is_file()
+    assert json.loads((output / "metrics.json").read_text())["best"]["epoch"] >= 1
     # The rest of 400 epochs is long: a shorter plan for what is left.
     config = json.loads((output / "config.json").read_text())
     with (output / "metrics.csv").open() as file:
@@ -363,13 +402,18 @@ def test_handful_of_pictures_is_learnt_exported_served_and_found(
 ) -> None:
     run, annotations = overfitted
     output = tmp_path / "metrics.json"
-    names = tmp_path / "names.txt"
-    names.write_text("circle\nsquare\ntriangle\n")
 
     with server(run / "model.onnx") as running:
         served = measured(annotations, output, "--server", running.url)
-    weights = ("--weights", str(run / "best.pth"), "--variant", "nano", "--size", "96")
-    trained = measured(annotations, output, *weights, "--names", str(names))
+    trained = measured(annotations, output, "--weights", str(run / "best.pth"))
+
+    content = json.loads((run / "metrics.json").read_text())["thresholds"]
+    advice = contract_of(run).recommended
+    assert asdict(advice) == content["recommended"]
+    assert advice.confidence == content["overall"]["confidence"]
+    assert content["overall"]["f1"] > 0.9
+    assert set(content["by_class"]) == {"circle", "square", "triangle"}
+    assert default_options(Settings(), contract_of(run)).confidence == advice.confidence
 
     assert (served.overall["AP50"] or 0) > 0.95
     assert served.overall["AP"] == pytest.approx(trained.overall["AP"], abs=0.002)

@@ -21,6 +21,7 @@ from model_export.drawing.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
 from model_export.loss.loss import PRESETS, DetectionLoss
 from model_export.measure.coco import METRIC_NAMES, Metrics
+from model_export.model.about import About, read_about
 from model_export.model.checkpoint import read_state_dict
 from model_export.model.yolox import build
 from model_export.report.events import EpochEnded, RunStarted, StepsTaken
@@ -35,11 +36,13 @@ from model_export.training.parallel import Team
 from model_export.training.signals import StopRequest, stop_on_signals
 from model_export.training.state import TrainingState, best_epoch, save_weights
 from model_export.training.step import TrainingStep, WeightAverage, arithmetic, sgd
+from service.core.contract import InputSpec, ModelContract
 
 CPU = torch.device("cpu")
 IMAGES = 6
 BATCH = 4
 EPOCH_STEPS = 2
+ABOUT = About("nano", "decoupled", ModelContract("n", "1", InputSpec("x", 64, 64), ("a", "b")), {})
 
 
 class Diary:
@@ -298,6 +301,29 @@ def test_best_file_is_the_average_of_the_best_epoch(
     assert [r.metrics and r.metrics.overall["AP"] for r in diary.epochs] == [0.2, 0.6, None]
 
 
+def test_checkpoints_say_what_they_belong_to(pictures: CheckedImages, tmp_path: Path) -> None:
+    run(pictures, tmp_path, Diary(), epochs=1, box_coding="anchor_point", fixed_size=True)
+
+    best, last = read_about(tmp_path / "best.pth"), read_about(tmp_path / "last.pth")
+    assert best is not None
+    assert last is not None
+    assert (best.variant, best.head, best.metrics["AP"]) == ("nano", "decoupled", 0.5)
+    assert best.contract == last.contract
+    assert best.contract.class_names == pictures.class_names
+    assert best.contract.box_coding == "anchor_point"
+    assert best.contract.input == InputSpec("images", 64, 64)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"variant": "huge"}'])
+def test_checkpoint_that_says_what_nobody_understands_is_an_error(
+    tmp_path: Path, text: str
+) -> None:
+    torch.save({"model": {}, "about": text}, tmp_path / "odd.pth")
+
+    with pytest.raises(ModelExportError, match="in a way that this release does not know"):
+        read_about(tmp_path / "odd.pth")
+
+
 def test_measured_average_has_the_statistics_of_its_own_activations(
     pictures: CheckedImages, tmp_path: Path
 ) -> None:
@@ -469,8 +495,8 @@ def test_nothing_to_resume_is_an_error(state: TrainingState, tmp_path: Path) -> 
 
 def test_best_epoch_is_read_from_the_snapshot(state: TrainingState, tmp_path: Path) -> None:
     state.best_epoch = 5
-    state.save(tmp_path / "last.pth")
-    save_weights(state.model, tmp_path / "best.pth")
+    state.save(tmp_path / "last.pth", ABOUT)
+    save_weights(state.model, tmp_path / "best.pth", ABOUT)
 
     assert best_epoch(tmp_path / "last.pth") == 5
     with pytest.raises(ModelExportError, match="is no training"):
@@ -479,7 +505,7 @@ def test_best_epoch_is_read_from_the_snapshot(state: TrainingState, tmp_path: Pa
 
 def test_damaged_snapshot_is_an_error(state: TrainingState, tmp_path: Path) -> None:
     path = tmp_path / "last.pth"
-    state.save(path)
+    state.save(path, ABOUT)
     path.write_bytes(path.read_bytes()[:-1000])
 
     with pytest.raises(ModelExportError, match="no training that fits"):
@@ -487,7 +513,7 @@ def test_damaged_snapshot_is_an_error(state: TrainingState, tmp_path: Path) -> N
 
 
 def test_snapshot_of_weights_alone_cannot_be_resumed(state: TrainingState, tmp_path: Path) -> None:
-    save_weights(state.average.model, tmp_path / "best.pth")
+    save_weights(state.average.model, tmp_path / "best.pth", ABOUT)
 
     with pytest.raises(ModelExportError, match="no training that fits"):
         state.restore(tmp_path / "best.pth")
@@ -497,21 +523,21 @@ def test_scale_of_gradients_goes_on_where_it_was(state: TrainingState, tmp_path:
     begun = replace(state, scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
     resumed = replace(state, scaler=torch.amp.GradScaler("cpu"))
 
-    begun.save(tmp_path / "last.pth")
+    begun.save(tmp_path / "last.pth", ABOUT)
     resumed.restore(tmp_path / "last.pth")
 
     assert resumed.scaler.get_scale() == 8.0
 
 
 def test_snapshot_leaves_no_other_files(state: TrainingState, tmp_path: Path) -> None:
-    state.save(tmp_path / "last.pth")
+    state.save(tmp_path / "last.pth", ABOUT)
 
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
 
 
 def test_snapshot_that_cannot_be_written_is_an_error(state: TrainingState, tmp_path: Path) -> None:
     with pytest.raises(ModelExportError, match="cannot write"):
-        state.save(tmp_path / "missing" / "last.pth")
+        state.save(tmp_path / "missing" / "last.pth", ABOUT)
 
 
 @pytest.fixture

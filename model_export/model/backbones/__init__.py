@@ -1,0 +1,1 @@
+"""Backbones: the part of a network that turns an image into three maps of features."""

@@ -1,0 +1,152 @@
+"""Commands take from a checkpoint what the command line leaves open."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_export.__main__ import main
+from model_export.drawing.demo_data import shapes, write_demo_data
+from model_export.measure import local_detector
+from model_export.model.about import About
+from model_export.model.yolox import build
+from model_export.training.config import TrainingConfig
+from model_export.training.state import save_weights
+from service.core.contract import InputSpec, ModelContract, Provenance, Recommended
+
+NAMES = ("circle", "square", "triangle")
+KNOWN = ModelContract(
+    name="shapes",
+    version="1",
+    input=InputSpec("images", 64, 96),
+    class_names=NAMES,
+    box_coding="anchor_point",
+    recommended=Recommended(confidence=0.4, score_by="objectness", nms="soft-mean", iou=0.3),
+    provenance=Provenance(dataset="train.json", metrics="AP 0.5"),
+)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """The best weights of a run, in its folder."""
+    path = tmp_path / "run" / "best.pth"
+    path.parent.mkdir()
+    save_weights(build("pico", 3, "coupled"), path, About("pico", "coupled", KNOWN, {}))
+    return path
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ModelContract, Path]]:
+    """The contract and path of each export; nothing is written."""
+    calls: list[tuple[ModelContract, Path]] = []
+
+    def export(_model: object, contract: ModelContract, path: Path, **_: object) -> list[str]:
+        calls.append((contract, path))
+        return []
+
+    monkeypatch.setattr("model_export.exporting.export.export", export)
+    monkeypatch.setattr("model_export.adoption.trust.objects_on_grey", lambda *_: None)
+    return calls
+
+
+def test_run_is_exported_as_its_checkpoint_says(
+    weights: Path, exported: list[tuple[ModelContract, Path]]
+) -> None:
+    assert main(["export", "--run", str(weights.parent)]) == 0
+
+    [(contract, path)] = exported
+    assert path == weights.parent / "model.onnx"
+    assert (contract.name, contract.class_names) == ("shapes", NAMES)
+    assert contract.input == KNOWN.input
+    assert contract.box_coding == "anchor_point"
+    assert (contract.recommended, contract.provenance) == (KNOWN.recommended, KNOWN.provenance)
+
+
+def test_options_of_an_export_apply_on_top(
+    weights: Path, exported: list[tuple[ModelContract, Path]], tmp_path: Path
+) -> None:
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    given = f"--names {tmp_path / 'names.txt'} --size 128 --box-coding yolox --name other"
+    advice = "--confidence 0.6 --source here --input float32"
+    target = tmp_path / "other.onnx"
+
+    what = ["--weights", str(weights), "--output", str(target)]
+    assert main(["export", *what, *given.split(), *advice.split()]) == 0
+
+    [(contract, path)] = exported
+    assert path == target
+    assert (contract.name, contract.class_names) == ("other", ("a", "b", "c"))
+    size = contract.input
+    assert (size.height, size.width, size.dtype, size.layout) == (128, 128, "float32", "NCHW")
+    assert contract.box_coding == "yolox"
+    assert contract.recommended == Recommended(0.6, "objectness", "soft-mean", 0.3)
+    assert contract.provenance == Provenance("here", "train.json", "AP 0.5")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", ("anchor_point", NAMES, 64, 96)),
+        ("--box-coding yolox --size 32x64", ("yolox", NAMES, 32, 64)),
+    ],
+)
+def test_checkpoint_is_measured_as_it_says(
+    given: str,
+    expected: tuple[object, ...],
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_demo_data(tmp_path, shapes(64, 0), train=0, val=1)
+    original: Callable[..., Any] = local_detector.checkpoint_detector
+    seen: list[tuple[Any, ...]] = []
+
+    def noted(*arguments: Any) -> object:
+        seen.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(local_detector, "checkpoint_detector", noted)
+    data = ["--annotations", str(tmp_path / "val.json"), "--images", str(tmp_path)]
+
+    assert main(["evaluate", "--weights", str(weights), *data, *given.split()]) == 0
+
+    [(_, variant, head, contract, *_)] = seen
+    assert (variant, head) == ("pico", "coupled")
+    size = contract.input
+    assert (contract.box_coding, contract.class_names, size.height, size.width) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", ("pico", "coupled", "anchor_point", 64, 96)),
+        ("--size 128 --box-coding yolox", ("pico", "coupled", "yolox", 128, 128)),
+        ("--variant nano --head decoupled", ("nano", "decoupled", "anchor_point", 64, 96)),
+    ],
+)
+def test_training_starts_like_the_weights(
+    given: str,
+    expected: tuple[object, ...],
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configs: list[TrainingConfig] = []
+
+    class Run:
+        def __init__(self, config: TrainingConfig, *_: object) -> None:
+            configs.append(config)
+
+        def run(self, _stop: object) -> bool:
+            return True
+
+    monkeypatch.setattr("model_export.training.run.TrainingRun", Run)
+    data = f"--data a.json --val b.json --output {tmp_path / 'new'} --device cpu"
+
+    assert main(["train", *data.split(), "--weights", str(weights), *given.split()]) == 0
+
+    [config] = configs
+    chosen = (config.variant, config.head, config.box_coding, config.height, config.width)
+    assert chosen == expected
+    assert config.weights == weights
