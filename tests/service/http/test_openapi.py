@@ -27,7 +27,7 @@ KEY = "s3cret"
 BIN = Path(sys.executable).parent
 PUBLISHED = ROOT / "docs" / "openapi.json"
 EVERY_PATH = {"404", "405", "431", "500", "501", "505"}
-# What the connection refuses, before any path is known.
+# The connection refuses these before any path is known.
 OF_CONNECTION = {"431", "501", "505"}
 # Linters of the npm registry, and the rules that they check.
 LINTERS = {
