@@ -3,11 +3,15 @@
 import socket
 from contextlib import AbstractAsyncContextManager
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from service.errors import StartupError
-from service.http.app import Application
 from service.process.ports import bind_host
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    # The supervisor of workers neither needs nor loads what serves.
+    from service.http.app import Application
 
 
 def check_grpc_port(settings: Settings) -> None:
@@ -27,7 +31,7 @@ def check_grpc_port(settings: Settings) -> None:
         listener.close()
 
 
-def grpc_port(app: Application) -> AbstractAsyncContextManager[None]:
+def grpc_port(app: "Application") -> AbstractAsyncContextManager[None]:
     """Answer gRPC calls while the application runs."""
     # Only a server with this port needs the extra.
     from service.grpc import port  # noqa: PLC0415
