@@ -246,10 +246,12 @@ def _refuse_alike(rows: Rows) -> None:
         raise ModelExportError("cells cannot be told apart")
 
 
-def _differences(found: Rows, expected: Rows) -> NDArray[np.float64]:
+def _differences(found: Rows, expected: Rows) -> NDArray[np.float32]:
     """Absolute differences, relative where the expected value exceeds 1."""
-    reference = expected.astype(np.float64)
-    return np.abs(found - reference) / np.maximum(1, np.abs(reference))
+    reference = expected.astype(np.float32, copy=False)
+    differences: NDArray[np.float32] = np.abs(found - reference)
+    differences /= np.maximum(1, np.abs(reference))
+    return differences
 
 
 def _pictures(count: int, height: int, width: int) -> Images:

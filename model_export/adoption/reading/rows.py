@@ -27,6 +27,8 @@ MOST: Final = 0.8
 AS_NEAR: Final = 0.25
 # Correlation of box values with the places of their cells, from which on they hold those places.
 FOLLOWS: Final = 0.5
+# How far from 1 the classes of a row may add up after a softmax in float16.
+NEAR_ONE: Final = 0.01
 # Rows that are looked at to tell forms apart; large images have ten times as many.
 MAX_LOOKED_AT: Final = 4096
 USUAL_ORDER: Final[tuple[Block, ...]] = ("box", "objectness", "classes")
@@ -229,6 +231,11 @@ def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: tuple[int, 
     stacked = np.stack(tables)
     if np.allclose(stacked[:, :, readings[0].columns("objectness")], 1, atol=1e-3):
         return "objectness is 1 in every row, as in YOLOv6"
+    if any(_have_softmax(each, stacked) for each in readings):
+        return (
+            "the classes of each row add up to 1, as after a softmax, where YOLOX has a sigmoid "
+            "for each class; export it with the sigmoid, or with logits"
+        )
     forms = [form for reading in readings for form in _forms(reading, FORMS)]
     if any(
         math.isfinite(grid_distance(each, tables, size))
@@ -243,6 +250,13 @@ def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: tuple[int, 
             "sides, as in FCOS"
         )
     return None
+
+
+def _have_softmax(reading: RowReading, stacked: Floats) -> bool:
+    """Whether the classes of every row, (pictures, A, 5 + C), are shares of 1."""
+    classes = stacked[:, :, reading.columns("classes")]
+    shares = reading.num_classes > 1 and bool((classes >= 0).all())
+    return shares and np.allclose(classes.sum(axis=2), 1, atol=NEAR_ONE)
 
 
 def grid_distance(reading: RowReading, tables: Sequence[Floats], size: tuple[int, int]) -> float:

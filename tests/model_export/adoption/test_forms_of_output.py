@@ -299,3 +299,17 @@ def test_names_are_not_guessed(tmp_path: Path) -> None:
 
     with pytest.raises(ModelExportError, match=r"3 classes.*--names"):
         adopt(tmp_path / "mine.onnx", tmp_path / "out.onnx", AdoptRequest())
+
+
+def test_softmax_over_classes_is_refused(tmp_path: Path) -> None:
+    """Its scores are not those of a sigmoid, and the logits cannot be had back."""
+    edit = Edit(activation="logits")
+    blocks = [edit.part("rows", *bounds, 2) for bounds in ((0, 4), (4, 5), (5, 8))]
+    blocks[1] = edit.add("Sigmoid", [blocks[1]])
+    blocks[2] = edit.add("Softmax", [blocks[2]], axis=2)
+    onnx.save(edit.give(edit.add("Concat", blocks, axis=2)), tmp_path / "form.onnx")
+    request = AdoptRequest(NAMES, pixel_values=PixelValues())
+
+    with pytest.raises(ModelExportError, match="add up to 1, as after a softmax"):
+        adopt(tmp_path / "form.onnx", tmp_path / "out.onnx", request)
+    assert not (tmp_path / "out.onnx").exists()
