@@ -1,7 +1,7 @@
 import io
 import struct
+import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from service.errors import (
     TooLargeError,
     UnsupportedTypeError,
 )
-from service.imaging.memory import ImageMemory
+from service.imaging.memory import ImageMemory, MemoryShortError
 from service.imaging.read import read_image
 from support.pictures import encode, photo_like, plain
 
@@ -272,17 +272,19 @@ def none_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.imaging.read.SMALL_PIXELS", 0)
 
 
-def test_an_image_waits_until_its_memory_is_free() -> None:
+def test_an_image_without_memory_is_not_decoded_until_it_holds_what_it_needs() -> None:
     memory = ImageMemory(200 * 2**20)
     large, small = plain(width=4001, height=4000), plain()
-    with memory.take(100 * 2**20) as others, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(read_image, large, 10**8, memory=memory)
+    with memory.take(100 * 2**20):
+        with pytest.raises(MemoryShortError) as short:
+            read_image(large, 10**8, memory=memory)
         assert read_image(small, MANY, memory=memory).pixels.shape == (64, 64, 3)
-        # With the memory, decoding would take a fraction of this.
-        with pytest.raises(TimeoutError):
-            waiting.result(timeout=1.5)
-        others.release()
-        assert waiting.result(timeout=30).pixels.shape == (4000, 4001, 3)
+    held = memory.wait(short.value.count, time.monotonic() + 30)
+    photo = read_image(large, 10**8, memory=held)
+    assert photo.pixels.shape == (4000, 4001, 3)
+    assert photo.memory is held
+    del photo, held
+    assert memory.free == 200 * 2**20
 
 
 @pytest.mark.usefixtures("none_is_small")
