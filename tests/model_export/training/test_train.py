@@ -217,7 +217,6 @@ def test_second_run_into_a_folder_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--output", "x"], "needs --data"),
         (["--output", "x", "--data", "a.json"], "--val"),
         (["--output", "x", "--data", "barcodes:9"], "--val"),
         (["--resume", "x"], "holds no run"),
@@ -248,6 +247,15 @@ def test_senseless_request_is_an_error_that_says_why(
 
     assert main(["train", *arguments]) == 1
     assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_new_run_without_data_is_wrong_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--output", "x"]) == 2
+    assert "needs --data" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
