@@ -85,9 +85,16 @@ class SharedPipeline:
             return await self.run.detect(permit, job, deadline)
         except MemoryShortError as short:
             wait = partial(short.memory.wait, short.count, deadline)
+            # The error and the frames in its traceback refer to each other, and these to what is
+            # held below: it would stay held until the garbage collector comes by.
+            short.__traceback__ = None
         permit.hold()
-        task = replace(job.work, memory=await self._waiting_for_memory.submit(wait))
-        return await self.run.detect(permit, Job(job.model, task), deadline)
+        held = await self._waiting_for_memory.submit(wait)
+        task = replace(job.work, memory=held)
+        found = await self.run.detect(permit, Job(job.model, task), deadline)
+        if found.photo is None:
+            held.release()
+        return found
 
     def drain(self) -> None:
         """Be unready from now on. Safe in a signal handler."""
