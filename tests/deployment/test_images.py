@@ -165,7 +165,7 @@ def test_without_an_answer_no_file_changes(checkout: Path) -> None:
     assert images(checkout) == before
 
 
-# What is built
+# Builds of the images
 
 
 def test_make_image_labels_the_commit_and_attests_what_it_pushes(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def setting(name: str, field: str) -> float:
     return float(Settings.model_fields[field].default if given is None else given)
 
 
-# What an API server accepts
+# Schemas of an API server
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -141,7 +141,7 @@ def test_a_value_of_a_wrong_type_is_caught(kind: str, path: tuple[Any, ...], val
     assert faults(planted)
 
 
-# What names agree
+# Names that must agree
 
 
 @pytest.mark.parametrize("name", RENDERED)
