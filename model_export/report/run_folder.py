@@ -63,6 +63,11 @@ class RunFolder:
         return self.path / "config.json"
 
     @property
+    def data(self) -> Path:
+        """The names and hashes of the images and boxes, as JSON."""
+        return self.path / "data.json"
+
+    @property
     def metrics_csv(self) -> Path:
         """A row for each epoch, written when it ends."""
         return self.path / "metrics.csv"
@@ -106,18 +111,42 @@ class RunFolder:
                 f"{self.path} holds a run already: {way}, or choose another --output"
             )
 
-    def create(self, config: str) -> None:
+    def create(self, config: str, data: str = "{}") -> None:
         """Make the folder for a new run, and write its configuration.
 
         Args:
             config: The configuration, a JSON object.
+            data: What the data are, a JSON object.
 
         Raises:
             ModelExportError: There is a run in it, or it cannot be written.
         """
         self.check_free()
         with writing_to(self.path):
+            write_atomically(data.encode(), self.data)
+        self.write_config(config)
+
+    def write_config(self, config: str) -> None:
+        """Write the configuration, a JSON object.
+
+        Raises:
+            ModelExportError: It cannot be written.
+        """
+        with writing_to(self.path):
             write_atomically(f"{config}\n".encode(), self.config)
+
+    def read_data(self) -> str | None:
+        """What `create` was told of the data; None for a run of an earlier release.
+
+        Raises:
+            ModelExportError: It cannot be read.
+        """
+        try:
+            return self.data.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise ModelExportError(f"cannot read {self.data}: {error}") from error
 
     def read_config(self) -> str:
         """The configuration that `create` was given, to continue the run.
