@@ -93,6 +93,11 @@ class RunFolder:
         return self.path / "model.onnx"
 
     @property
+    def labels(self) -> Path:
+        """A plot of the objects of the data, by class, size and place."""
+        return self.path / "labels.png"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.path / "tensorboard"
@@ -167,7 +172,7 @@ class RunFolder:
         best: Best | None,
         closing_from: int | None = None,
     ) -> None:
-        """Write metrics.json and the plots, except plots with nothing to show.
+        """Write metrics.json and the plots, except plots with nothing to show; `show` is the page.
 
         Args:
             epochs: All epochs of the run, as `MetricsCsv` keeps them.
@@ -184,19 +189,32 @@ class RunFolder:
             if best:
                 plot_ap(epochs, self.path / "ap.png")
                 plot_precision_recall(best.metrics, self.path / "pr.png")
-                self._show(best)
+                self._plot_quality(best)
 
-    def _show(self, best: Best) -> None:
-        """Draw what the best options find, and write the page of the run."""
-        thresholds = best.thresholds
+    def show(self, best: Best, speed: str = "") -> None:
+        """Write the page of the run, with the plots that `finish` wrote.
+
+        Args:
+            best: The best weights, with their thresholds.
+            speed: The speed of the exported model in a sentence; none if it is empty.
+
+        Raises:
+            ModelExportError: A file cannot be written.
+        """
+        if best.thresholds is None:
+            return
+        content = RunContent(best.metrics, best.thresholds, best.class_names, best.sheets, speed)
+        with writing_to(self.path):
+            write_run_page(self.path / "report.html", content)
+
+    def _plot_quality(self, best: Best) -> None:
+        """Draw what the best options find."""
+        thresholds, names = best.thresholds, best.class_names
         if thresholds is None:
             return
-        names = best.class_names
         counts = confusion(thresholds.found, thresholds.images, len(names))
         plot_confidence(thresholds, self.path / "confidence.png")
         plot_confusion(counts, names, self.path / "confusion.png")
-        content = RunContent(best.metrics, thresholds, names, best.sheets)
-        write_run_page(self.path / "report.html", content)
 
 
 @contextmanager

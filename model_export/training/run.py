@@ -21,6 +21,7 @@ from model_export.inspection.inspection import inspect
 from model_export.inspection.statistics import NetworkView
 from model_export.inspection.tables import report
 from model_export.measure.coco import Metrics
+from model_export.measure.speed import model_speed
 from model_export.measure.thresholds import best_thresholds
 from model_export.measure.validation import Validation
 from model_export.measure.validation_data import ValidationData, read_validation_set
@@ -32,10 +33,12 @@ from model_export.model.pretrained import initialise
 from model_export.model.yolox import YOLOX, build
 from model_export.report.assignment import assignment_sheet, samples_sheet
 from model_export.report.events import EpochEnded, Watcher, Watchers
+from model_export.report.label_plots import plot_labels
+from model_export.report.loggers.services import ServiceLogger, services
+from model_export.report.loggers.tensorboard import TensorBoardWriter
 from model_export.report.metrics_csv import MetricsCsv
 from model_export.report.progress import ProgressBar
-from model_export.report.run_folder import Best, RunFolder
-from model_export.report.tensorboard import TensorBoardWriter
+from model_export.report.run_folder import Best, RunFolder, writing_to
 from model_export.samples.loader import training_batches
 from model_export.training.config import DrawnBarcodes, Machine, TrainingConfig
 from model_export.training.fit_batch import with_fitting_batch
@@ -148,6 +151,7 @@ class TrainingRun:
 
     def _check_machine(self) -> None:
         """Refuse now what would fail in the first step, after the folder has been made."""
+        services(self.machine.log_to, self.folder.path)  # their packages may be missing
         if not self.machine.fit_batch:
             self.config.share_of_batch(self.team.processes)
         if self.machine.cache:
@@ -173,7 +177,9 @@ class TrainingRun:
         if not self.team.leads:
             return Watchers(())
         tensorboard = TensorBoardWriter(self.folder.tensorboard, class_names)
-        return Watchers((ProgressBar(self.console), tensorboard, metrics_csv))
+        chosen = services(self.machine.log_to, self.folder.path)
+        loggers = [ServiceLogger(each, self.config.to_json()) for each in chosen]
+        return Watchers((ProgressBar(self.console), tensorboard, metrics_csv, *loggers))
 
     def _first_model(self, job: Job) -> YOLOX:
         """The model with its first weights, on the team's device."""
@@ -210,6 +216,7 @@ class TrainingRun:
         names = validation.contract.class_names
         thresholds = best_thresholds(model, validation.contract, measured.checked.images)
         best = Best(best_epoch(folder.last), metrics, thresholds, names, _sheets(job, model))
+        self._plot_labels(job.data, measured)
         folder.finish(epochs, best, config.first_closing)
         known = replace(
             validation.contract,
@@ -219,7 +226,18 @@ class TrainingRun:
         about = About(config.variant, config.head, known, metrics.overall)
         save_weights(model, folder.best, about)
         export(model, replace(known, version=short_sha256(folder.best)), folder.model)
+        speed = model_speed(folder.model).line
+        folder.show(best, speed)
+        self._print(f"speed of the exported model: {speed}")
         self._print(f"best epoch {best.epoch + 1}: {metrics.summary()}")
+
+    def _plot_labels(self, data: TrainingData, measured: ValidationData) -> None:
+        if not isinstance(data, CheckedImages):
+            return
+        size = self.config.height, self.config.width
+        val = measured.checked.images
+        with writing_to(self.folder.labels):
+            plot_labels(data.images, val, data.class_names, size, self.folder.labels)
 
     def _provenance(self, metrics: Metrics) -> Provenance:
         source = self.config.data
