@@ -115,7 +115,8 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml -c constraints.txt --universal --
   --generate-hashes --no-annotate --custom-compile-command "make lock" --quiet
 lock: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet uv
-	for name in cpu gpu fetch; do $(COMPILE) --extra $$name -o docker/locks/$$name.txt || exit 1; done
+	for name in cpu gpu; do $(COMPILE) --extra $$name --extra grpc --extra tracing -o docker/locks/$$name.txt || exit 1; done
+	$(COMPILE) --extra fetch -o docker/locks/fetch.txt
 	$(COMPILE) --extra train --extra fetch --extra evaluate --extra cpu -o docker/locks/model_export.txt
 
 pin-images: | $(BIN)/python

@@ -78,7 +78,16 @@ def test_run_leaves_everything_that_is_promised(finished: Finished) -> None:
     assert "epoch 2/2" in finished.stderr
     names = {path.name for path in output.iterdir()}
     assert names == {
-        *("config.json", "metrics.json", "metrics.csv", "losses.png", "ap.png", "pr.png"),
+        *(
+            "config.json",
+            "data.json",
+            "labels.png",
+            "metrics.json",
+            "metrics.csv",
+            "losses.png",
+            "ap.png",
+            "pr.png",
+        ),
         *("confidence.png", "confusion.png", "report.html"),
         *("best.pth", "last.pth", "model.onnx", "tensorboard"),
     }
