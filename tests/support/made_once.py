@@ -1,4 +1,4 @@
-"""What is expensive to make, made by one process of a run of tests for all of them."""
+"""Folders that one process of a run of tests fills for all of them."""
 
 import fcntl
 import os
