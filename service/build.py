@@ -295,6 +295,7 @@ class ModelMaker:
             engine,
             Stages(contract, mode, settings.max_image_pixels, self.memory),
             QueuedModel(engine.max_batch, counts),
+            frozenset(engine.spans),
         )
         return ServedModel(
             name=name,

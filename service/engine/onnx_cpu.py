@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,7 @@ class OnnxCpuEngine:
             for span in self._shares.spans
         }
         self._contract = contract_of(self._sessions[1], self._path)
+        self._rows_shape = lru_cache(maxsize=256)(self._contract.rows_shape)
         output = self._sessions[1].get_outputs()[0]
         self._output: str = output.name
         self._output_dtype = np.dtype(ONNX_DTYPES[output.type])
@@ -116,7 +118,7 @@ class OnnxCpuEngine:
         binding = session.io_binding()
         binding.bind_cpu_input(self._contract.input.name, tensor)
         # The runtime writes the rows where they stay, which saves a copy.
-        raw = np.empty(self._contract.rows_shape(fixed, *images[0].shape[:2]), self._output_dtype)
+        raw = np.empty(self._rows_shape(fixed, *images[0].shape[:2]), self._output_dtype)
         binding.bind_output(self._output, "cpu", 0, raw.dtype, raw.shape, raw.ctypes.data)
         session.run_with_iobinding(binding)
         return raw[:count]

@@ -5,17 +5,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from service.core.decode import raw_threshold
 from service.engine.base import ChoosingEngine, ImageRows
-from service.pipeline.jobs import Job
-from service.pipeline.stages import (
-    DetectedImage,
-    ImageTask,
-    PreparedImage,
-    StageSeconds,
-)
+from service.pipeline.jobs import Job, RunnableModel
+from service.pipeline.stages import DetectedImage, ImageTask, PreparedImage
 from service.queue.admission import Permit
 from service.queue.batcher import Batcher
-from service.queue.runner import QueuedModel
 from service.queue.threads import ThreadPool
 
 T = TypeVar("T")
@@ -44,12 +39,10 @@ class BatchedPipeline:
 
     async def detect(self, permit: Permit, job: Job[ImageTask], deadline: float) -> DetectedImage:
         """Decode the image, wait for a batch and its rows, and find the boxes in them."""
-        seconds, task, stages = StageSeconds(), job.work, job.model.stages
-        prepare = partial(stages.prepare, task)
-        prepared, seconds.decode = await _timed(self._decoding, prepare)
-        outcome = await self._batcher.run(permit, Job(job.model, prepared), deadline)
-        seconds.queue, seconds.inference = outcome.queue_s, outcome.run_s
-        find = partial(stages.postprocess, task, prepared, outcome.result, seconds)
+        task, stages, seconds = job.work, job.model.stages, job.seconds
+        prepared, seconds.decode = await _timed(self._decoding, partial(stages.prepare, task))
+        rows = await self._batcher.run(permit, Job(job.model, prepared, seconds), deadline)
+        find = partial(stages.postprocess, task, prepared, rows, seconds)
         detected, seconds.postprocess = await _timed(self._postprocessing, find)
         return detected
 
@@ -62,26 +55,35 @@ class BatchedPipeline:
 class NetworkRunner:
     """Runs prepared images of one model and one shape together."""
 
-    def model_of(self, item: Job[PreparedImage]) -> QueuedModel:
-        """The model that the image was prepared for."""
-        return item.model.queued
-
     def fit_together(self, first: Job[PreparedImage], second: Job[PreparedImage]) -> bool:
         """Whether two network inputs have the same shape, and are for the same model."""
         return first.model is second.model and first.work.tensor.shape == second.work.tensor.shape
 
-    def run(self, items: Sequence[Job[PreparedImage]], width: int) -> list[ImageRows]:
+    def run(
+        self, items: Sequence[Job[PreparedImage]], waited_s: Sequence[float], width: int
+    ) -> Sequence[ImageRows]:
         """The rows of each image.
 
         Raises:
             Exception: The engine's.
         """
-        tensors = [item.work.tensor for item in items]
-        engine = items[0].model.engine
-        chooses = not any(item.work.needs_all_rows for item in items)
-        if chooses and isinstance(engine, ChoosingEngine):
-            return engine.infer_candidates(tensors, [item.work.threshold for item in items])
-        return [ImageRows(raw) for raw in engine.infer(tensors, items[0].model.span(width))]
+        began = time.monotonic()
+        model = items[0].model
+        rows = _rows(model, [item.work for item in items], width if width in model.spans else 1)
+        ran_s = time.monotonic() - began
+        for item, waited in zip(items, waited_s, strict=True):
+            item.seconds.queue, item.seconds.inference = waited, ran_s
+        return rows
+
+
+def _rows(model: RunnableModel, images: Sequence[PreparedImage], span: int) -> list[ImageRows]:
+    tensors = [image.tensor for image in images]
+    engine = model.engine
+    if isinstance(engine, ChoosingEngine) and not any(image.needs_all_rows for image in images):
+        contract = model.stages.contract
+        thresholds = [raw_threshold(contract, image.confidence) for image in images]
+        return engine.infer_candidates(tensors, thresholds)
+    return [ImageRows(raw) for raw in engine.infer(tensors, span)]
 
 
 async def _timed(pool: ThreadPool, work: Callable[[], T]) -> tuple[T, float]:

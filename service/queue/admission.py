@@ -19,11 +19,14 @@ class Permit:
 
     An image gets its permit before it is decoded, so that a crowd is refused before it costs
     anything. Leaving the context releases the permit if it is still held.
+
+    Attributes:
+        is_held: Whether the permit is held.
     """
 
     def __init__(self, admission: "Admission") -> None:
         self._admission = admission
-        self._is_held = False
+        self.is_held = False
         self.hold()
 
     def __enter__(self) -> Self:
@@ -34,14 +37,14 @@ class Permit:
 
     def hold(self) -> None:
         """Hold the permit, again if need be: an image that goes back to wait was let in already."""
-        if not self._is_held:
-            self._is_held = True
+        if not self.is_held:
+            self.is_held = True
             self._admission.taken()
 
     def release(self) -> None:
         """Make room for another image; a second call does nothing."""
-        if self._is_held:
-            self._is_held = False
+        if self.is_held:
+            self.is_held = False
             self._admission.released()
 
 

@@ -166,7 +166,12 @@ def test_the_deadline_of_a_prefetched_image_is_enforced() -> None:
 
 def test_a_timeout_of_the_runner_is_no_deadline() -> None:
     class Slow(NetworkRunner):
-        def run(self, items: Sequence[Any], width: int) -> list[Any]:
+        def run(
+            self,
+            items: Sequence[Any],
+            waited_s: Sequence[float],
+            width: int,
+        ) -> list[Any]:
             return [TimeoutError("a lock was not free") for _ in items]
 
     async def main() -> None:
