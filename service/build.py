@@ -30,11 +30,10 @@ from service.pipeline.jobs import RunnableModel
 from service.pipeline.one_thread import OneThreadPipeline, OneThreadRunner
 from service.pipeline.shared import SharedPipeline
 from service.pipeline.stages import Stages
-from service.queue.admission import Admission
 from service.queue.batcher import Batcher
+from service.queue.capacity import Admission, EngineSlots
 from service.queue.cpu_sharing import WorkerLoads
 from service.queue.runner import QueuedModel
-from service.queue.slots import EngineSlots
 from service.settings import Settings
 
 # The barcode detector that comes with the package; its card lies beside it.
@@ -302,6 +301,7 @@ class ModelMaker:
             version=version,
             engine=engine,
             detector=Detector(model, self.pipeline, counts),
+            class_names=contract.class_names,
             defaults=default_options(settings, contract),
             ref=ModelRef(name=name, version=version, provider=engine.provider),
             label=model_label(name, version),

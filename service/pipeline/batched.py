@@ -9,8 +9,8 @@ from service.core.decode import raw_threshold
 from service.engine.base import ChoosingEngine, ImageRows
 from service.pipeline.jobs import Job, RunnableModel
 from service.pipeline.stages import DetectedImage, ImageTask, PreparedImage
-from service.queue.admission import Permit
 from service.queue.batcher import Batcher
+from service.queue.capacity import Permit
 from service.queue.threads import ThreadPool
 
 T = TypeVar("T")

@@ -36,8 +36,8 @@ from service.pipeline.stages import (
     Source,
     StageSeconds,
 )
-from service.queue.admission import Permit
 from service.queue.batcher import is_past
+from service.queue.capacity import Permit
 
 FAILURES_UNTIL_UNREADY: Final = 3
 

@@ -9,8 +9,8 @@ import cv2
 from service.imaging.draw import DrawingPool
 from service.imaging.memory import HeldMemory, ImageMemory
 from service.pipeline.base import Pipeline
-from service.queue.admission import Admission
 from service.queue.batcher import Batcher
+from service.queue.capacity import Admission
 from service.queue.threads import ThreadPool
 
 

@@ -14,9 +14,8 @@ import structlog
 
 from service.errors import DeadlineError, ModelFailedError
 from service.observe.metrics import Metrics
-from service.queue.admission import Admission, Permit
+from service.queue.capacity import OWN_SLOT, Admission, EngineSlots, Permit, SlotLease
 from service.queue.runner import BatchRunner, QueuedModel, QueueItem
-from service.queue.slots import OWN_SLOT, EngineSlots, SlotLease
 from service.queue.threads import ThreadPool
 
 Item = TypeVar("Item", bound=QueueItem)

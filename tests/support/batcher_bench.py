@@ -16,10 +16,9 @@ from service.observe.metrics import Metrics
 from service.pipeline.batched import NetworkRunner
 from service.pipeline.jobs import Job
 from service.pipeline.stages import PreparedImage
-from service.queue.admission import Admission, Permit
 from service.queue.batcher import Batcher
+from service.queue.capacity import Admission, EngineSlots, Permit
 from service.queue.cpu_sharing import WorkerLoads
-from service.queue.slots import EngineSlots
 from support.engines import FakeEngine
 from support.models import runnable
 

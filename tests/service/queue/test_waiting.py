@@ -12,9 +12,8 @@ from service.errors import DeadlineError, QueueFullError
 from service.observe.metrics import Metrics
 from service.pipeline.batched import NetworkRunner
 from service.pipeline.jobs import Job
-from service.queue.admission import Admission
 from service.queue.batcher import Batcher
-from service.queue.slots import EngineSlots
+from service.queue.capacity import Admission, EngineSlots
 from support.batcher_bench import FAR, Bench, image, on_bench, prepared, settle
 from support.engines import FakeEngine
 from support.models import runnable
