@@ -11,7 +11,7 @@ from support.scripts import benchmark
 walk = benchmark("walk")
 
 # A shorter walk lowers these. Each file is a subject of its own: the exchange, the route, its bounds
-# and its answer; the queue and its capacity; decoding, fitting, the network, the three steps after.
+# and its answer; the queue and its capacity; decoding, fitting, the network, the steps behind it.
 MAX_FILES, MAX_CHANGES = 16, 30
 
 
