@@ -10,8 +10,8 @@ from support.scripts import benchmark
 
 walk = benchmark("walk")
 
-# A shorter walk lowers these. Each file is a subject of its own: the exchange, the route, its bounds
-# and its answer; the queue and its capacity; decoding, fitting, the network, the steps behind it.
+# A shorter walk lowers these. Each file is a subject of its own: exchange, route, bounds,
+# answer; the queue and its capacity; decoding, fitting, the network, and the steps behind it.
 MAX_FILES, MAX_CHANGES = 16, 30
 
 
