@@ -7,7 +7,7 @@ import pytest
 
 from service.errors import DrainingError, QueueFullError
 from service.observe.metrics import Metrics
-from service.queue import admission as admission_module
+from service.queue import capacity as admission_module
 from service.queue.capacity import Admission
 
 
