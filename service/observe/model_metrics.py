@@ -34,6 +34,7 @@ class ModelMetrics:
         version: Its version.
 
     Attributes:
+        label: Both, as traces name them.
         batch_size: Images in a batch.
         engine_busy: Time in batches.
         images: Images by what became of them: `ok`, or the slug of a problem.
@@ -44,6 +45,7 @@ class ModelMetrics:
     def __init__(self, metrics: Metrics, model: str, version: str) -> None:
         self._metrics = metrics
         self._of = (model, version)
+        self.label = f"{model}@{version}"
         self.images = LabelledCounters(metrics.images, self._of)
         self.detections = LabelledCounters(metrics.detections, self._of)
         self.batch_size: Histogram = metrics.batch_size.labels(*self._of)

@@ -27,6 +27,7 @@ from service.imaging.draw import DrawingSlot, PictureType, draw_detections
 from service.imaging.memory import MemoryShortError
 from service.imaging.read import Photo
 from service.observe.model_metrics import ModelMetrics
+from service.observe.tracing.trace import CURRENT, Attributes, Trace, exemplar
 from service.pipeline.jobs import Job, RunnableModel
 from service.pipeline.shared import SharedPipeline
 from service.pipeline.stages import (
@@ -183,7 +184,10 @@ class Detector:
             if before is not None:
                 await before()
             result = await self._run(permit, task, deadline)
-            self._count(result.detections, result.seconds)
+            trace = CURRENT.get()
+            self._count(result.detections, result.seconds, None if trace is None else exemplar())
+            if trace is not None:
+                self._add_to(trace, result)
             if self.on_found is not None:
                 self.on_found(task, result)
             outcome = "ok"
@@ -213,8 +217,9 @@ class Detector:
         Raises:
             ServiceError: The image cannot be used, the deadline passed, or the model failed.
         """
+        job = Job(self.model, task, trace=CURRENT.get())
         try:
-            return await self._pipeline.run.detect(permit, Job(self.model, task), deadline)
+            return await self._pipeline.run.detect(permit, job, deadline)
         except MemoryShortError as short:
             memory, count = short.memory, short.count
             # The error and the frames in its traceback refer to each other, and these to what is
@@ -222,17 +227,29 @@ class Detector:
             short.__traceback__ = None
         permit.hold()
         held = await self._pipeline.wait_for_memory(memory, count, deadline)
-        job = Job(self.model, replace(task, memory=held))
+        job = replace(job, work=replace(task, memory=held), seconds=StageSeconds())
         found = await self._pipeline.run.detect(permit, job, deadline)
         if found.photo is None:
             held.release()
         return found
 
-    def _count(self, detections: Detections, seconds: StageSeconds) -> None:
+    def _count(
+        self, detections: Detections, seconds: StageSeconds, example: dict[str, str] | None
+    ) -> None:
         for stage, histogram in self._metrics.stages.items():
-            histogram.observe(getattr(seconds, stage))
+            histogram.observe(getattr(seconds, stage), example)
         for class_id, boxes in Counter(detections.class_ids.tolist()).items():
             self._metrics.detections[self.contract.class_names[class_id]].inc(boxes)
+
+    def _add_to(self, trace: Trace, found: DetectedImage) -> None:
+        """Note an image's stages in the trace of its request."""
+        facts: Attributes = {
+            "yolox.model": self._metrics.label,
+            "yolox.image.width": found.width,
+            "yolox.image.height": found.height,
+            "yolox.detections": len(found.detections.scores),
+        }
+        trace.add_image(found.seconds.stretches(), facts, found.seconds.batch)
 
     async def probe(self, deadline: float) -> bool:
         """Detect in a grey image, from its bytes on, so that hanging decoders are noticed too.

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from service.engine.base import Engine
+from service.observe.tracing.trace import Trace
 from service.pipeline.stages import Stages, StageSeconds
 from service.queue.runner import QueuedModel
 
@@ -35,8 +36,10 @@ class Job(Generic[Work]):
         model: The model.
         work: The image, as far as it has come.
         seconds: Where its time has gone until then.
+        trace: The trace of its request, if that has one.
     """
 
     model: RunnableModel
     work: Work
     seconds: StageSeconds = field(default_factory=StageSeconds)
+    trace: Trace | None = None

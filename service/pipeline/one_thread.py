@@ -50,7 +50,7 @@ class OneThreadRunner:
 def _run(job: Job[ImageTask], waited_s: float, width: int) -> DetectedImage | Exception:
     began = time.monotonic()
     model, task, seconds = job.model, job.work, job.seconds
-    seconds.queue = waited_s
+    seconds.queue, seconds.queue_at = waited_s, began - waited_s
     try:
         prepared = model.stages.prepare(task)
     except Exception as error:  # noqa: BLE001 - the image's fault, not the model's
@@ -59,6 +59,7 @@ def _run(job: Job[ImageTask], waited_s: float, width: int) -> DetectedImage | Ex
     (raw,) = model.engine.infer([prepared.tensor], width if width in model.spans else 1)
     inferred = time.monotonic()
     seconds.decode, seconds.inference = decoded - began, inferred - decoded
+    seconds.decode_at, seconds.inference_at, seconds.postprocess_at = began, decoded, inferred
     try:
         detected = model.stages.postprocess(task, prepared, ImageRows(raw), seconds)
     except Exception as error:  # noqa: BLE001 - likewise
