@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 from service.http.app import Application
 from service.http.connection.door import OpenDoor
 from service.http.metrics_app import MetricsApplication
-from service.process.uvicorn_config import uvicorn_config
+from service.process.listening.uvicorn_config import uvicorn_config
 
 
 @asynccontextmanager
