@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -74,7 +74,6 @@ class Bounds:
         self.started = time.monotonic()
         self.deadline = self.started + (float("inf") if seconds is None else seconds)
         self.held = 0
-        self._has_left = False
 
     async def __aenter__(self) -> Self:
         await self._clock.__aenter__()
@@ -158,24 +157,56 @@ class Bounds:
         Raises:
             ClientLeftError: The client left.
         """
-        watch = asyncio.ensure_future(receive())
-        watch.add_done_callback(self._client_left)
+        watch = _ClientWatch(receive, self._end_now)
         try:
             return await work
         except asyncio.CancelledError:
-            if self._has_left:
+            if watch.has_left:
                 raise ClientLeftError("the client closed the connection") from None
             raise
         finally:
-            watch.remove_done_callback(self._client_left)
-            watch.cancel()
+            watch.stop()
 
-    def _client_left(self, watch: "asyncio.Future[Message]") -> None:
-        """Let the time be over at once; nothing but its client's leaving comes after a body."""
-        has_message = not watch.cancelled() and watch.exception() is None
-        self._has_left = has_message and watch.result()["type"] == "http.disconnect"
-        if self._has_left and not self._clock.expired():
+    def _end_now(self) -> None:
+        """Let the time be over at once."""
+        if not self._clock.expired():
             self._clock.reschedule(asyncio.get_running_loop().time())
+
+
+class _ClientWatch:
+    """Waits for the client to leave, from the end of its body on.
+
+    Args:
+        receive: ASGI's.
+        on_left: Called when the client leaves, unless the watch was stopped before.
+
+    Attributes:
+        has_left: Whether the client has left.
+    """
+
+    def __init__(self, receive: Receive, on_left: Callable[[], None]) -> None:
+        self._receive = receive
+        self._on_left = on_left
+        self.has_left = False
+        self._go_on()
+
+    def stop(self) -> None:
+        """Wait no more."""
+        self._message.remove_done_callback(self._came)
+        self._message.cancel()
+
+    def _go_on(self) -> None:
+        self._message = asyncio.ensure_future(self._receive())
+        self._message.add_done_callback(self._came)
+
+    def _came(self, message: "asyncio.Future[Message]") -> None:
+        if message.cancelled() or message.exception() is not None:
+            return
+        if message.result()["type"] == "http.disconnect":
+            self.has_left = True
+            self._on_left()
+        else:
+            self._go_on()
 
 
 class AnswerMemory:
