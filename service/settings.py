@@ -175,24 +175,16 @@ class Settings(BaseSettings):
         "auto", description="Form of log lines (`auto`: console on a terminal, else json)"
     )
     capture: GivenPath = Field(
-        None,
-        description="Folder that keeps a sample of the images, with their boxes, for labelling "
-        "(unset: none is kept)",
+        None, description="Folder that keeps a sample of the images, to label (unset: none)"
     )
     capture_keep: Literal["picture", "blurred", "boxes"] = Field(
-        "picture",
-        description="What is kept of an image: the picture, a picture on which nobody is "
-        "recognised, or the boxes alone",
+        "picture", description="What of an image is kept: it, a blurred one, or its boxes alone"
     )
     capture_per_hour: int = Field(
         60, ge=1, le=100_000, description="Maximum images that are kept in an hour, on average"
     )
-    capture_share: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="Part of all images that is kept by chance, besides those that are uncertain, "
-        "rare or disputed",
+    capture_share: Fraction = Field(
+        0.01, description="Part of all images that is kept by chance, besides the uncertain ones"
     )
     capture_max_mb: int = Field(
         1024, ge=1, description="Size of the folder, in MiB, from which on the oldest are deleted"

@@ -15,8 +15,7 @@ from service.build import (
 from service.capture.capture import Capture
 from service.engine.base import Engine
 from service.http.access.keys import ApiKeys
-from service.http.bodies.memory import BodyMemory
-from service.http.sending import AnswerMemory
+from service.http.bounds import AnswerMemory, BodyMemory
 from service.models.changing import Models
 from service.models.following import Following
 from service.models.repository import ModelFile
