@@ -149,6 +149,8 @@ class _Inside:
 
     def _shapes_of_dependent(self) -> Shapes:
         """Shapes for one image of the float tensors that depend on the image."""
+        if not self._kinds:
+            return {}
         cut = with_outputs(self._model, self._kinds)
         network = open_trial(cut.SerializeToString(), self._size)
         (first, *_) = first_pictures(self._size, COCO_CLASS_NAMES)

@@ -1,5 +1,6 @@
 """Whatever pixel values a file takes, they are found out, or it is refused with what was seen."""
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -102,14 +103,21 @@ def test_plain_pixels_are_found_out_without_a_doubt(nano: Path, tmp_path: Path) 
     assert not any("--mean" in note for note in adoption.notes)
 
 
-def test_numbers_that_were_guessed_are_told_with_what_else_would_fit(
-    nano: Path, tmp_path: Path
-) -> None:
+def test_numbers_that_were_guessed_are_told(nano: Path, tmp_path: Path) -> None:
     adoption = adopted(PixelValues("BGR", mean=(108.0, 117.0, 121.0)), nano, tmp_path)
 
     notes = [note for note in adoption.notes if "--mean" in note]
     assert any("was found by trying, and numbers near these" in note for note in notes)
-    assert any("scores that differ by up to 0." in note for note in notes)
+
+
+@pytest.mark.heavy
+def test_what_fits_about_as_well_is_told_with_what_it_would_change(
+    nano: Path, tmp_path: Path
+) -> None:
+    adoption = adopted(PixelValues("RGB", (-0.5, 0.5)), nano, tmp_path)
+
+    (told,) = [note for note in adoption.notes if "would fit about as well" in note]
+    assert re.match(r"RGB .* it finds \d+ of the \d+ boxes .* differ by up to 0\.\d\d;", told)
 
 
 @pytest.mark.heavy
