@@ -113,6 +113,10 @@ def test_sources_of_every_kind(detect: Command, photos: Path) -> None:
         (["photos", "--output", "empty"], "is a folder; name a file"),
         (["photos", "--server", "localhost:80"], "write it like http://127.0.0.1:8000"),
         (["photos", "--form", "coco"], "did you mean"),
+        (["photos", "--server", "http://a", "--model", "m.onnx"], "--model-name chooses one of a"),
+        (["photos", "--server", "http://a", "--device", "cpu"], "--model-name chooses one of a"),
+        (["photos", "--model-name", "m"], "without one, --model names a file"),
+        (["photos", "--model-version", "1"], "without one, --model names a file"),
     ],
 )
 def test_wrong_usage_says_what_to_do(
@@ -169,6 +173,36 @@ def test_a_server_finds_the_same(detect: Command, photos: Path, url: str) -> Non
     assert lines(here[1]) == lines(there[1])
 
 
+def test_one_of_a_servers_models_is_chosen(
+    detect: Command, photos: Path, tmp_path: Path, model: Path
+) -> None:
+    other = tmp_path / "models" / "other" / "2"
+    other.mkdir(parents=True)
+    (other / "model.onnx").write_bytes(model_file(tmp_path, names=("x", "y", "z")).read_bytes())
+    running = Server("--model", str(model), "--models", str(other.parents[1]))
+    try:
+        asked = ["photos/a.png", "--server", running.url, "--format", "coco"]
+        outputs = [detect(*asked, *choice) for choice in ([], ["--model-name", "other"])]
+        versioned = detect(*asked, "--model-name", "other", "--model-version", "2")
+        unknown = detect(*asked, "--model-name", "otter")
+    finally:
+        running.close()
+    found = [json.loads(out)["categories"] for _, out, _ in outputs]
+    assert [[each["name"] for each in categories] for categories in found] == [
+        list(NAMES),
+        ["x", "y", "z"],
+    ]
+    assert json.loads(versioned[1])["annotations"] == json.loads(outputs[1][1])["annotations"]
+    assert (unknown[0], unknown[1]) == (1, "")
+    assert "otter" in unknown[2]
+
+
+def test_standard_error_is_quiet_where_nobody_sees_the_bar(detect: Command, photos: Path) -> None:
+    _, _, err = detect(photos / "a.png")
+    assert err.startswith("1 image, ")
+    assert err.count("\n") == 1
+
+
 def test_a_server_that_is_not_there_ends_the_run(
     detect: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +215,12 @@ def test_a_server_that_is_not_there_ends_the_run(
 def test_without_httpx2_a_server_cannot_be_asked(
     detect: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("yolox_client.async_client", "yolox_client.client", "yolox_client.wire"):
+    for name in (
+        "yolox_client.async_client",
+        "yolox_client.client",
+        "yolox_client.wire",
+        "yolox_serve.detect.finders.remote",
+    ):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "httpx2", None)
     assert detect(photos)[0] == 0

@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 from rich.progress import Progress
 
 from yolox_client import ImageResult, UnusableImageError
-from yolox_serve.detect.finders import Finder
+from yolox_serve.detect.finders.finder import Finder
 from yolox_serve.detect.formats import Coco, Csv, Format, Json, JsonLines, LabelStudio, Writer, Yolo
 from yolox_serve.detect.items import FrameCoding, Item, OpenVideo, open_video, still_item
 from yolox_serve.detect.journal import Journal
@@ -153,9 +153,8 @@ class Run:
     def summary(self) -> str:
         """The whole run in a line."""
         skipped = f", {self.failed} skipped" if self.failed else ""
-        return (
-            f"{self.images} images{skipped}, {self.detections} objects, {self._rate():.1f} images/s"
-        )
+        counts = f"{_counted(self.images, 'image')}{skipped}, {_counted(self.detections, 'object')}"
+        return f"{counts}, {self._rate():.1f} images/s"
 
     def _stop(self) -> None:
         self._stream.stopped = True
@@ -163,7 +162,7 @@ class Run:
     def _interrupted(self) -> int:
         if self._job.output is not None:
             how = "the same command with --resume goes on from here"
-            print(f"stopped after {self.images} images; {how}", file=sys.stderr)  # noqa: T201
+            print(f"stopped after {_counted(self.images, 'image')}; {how}", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
 
 
@@ -198,6 +197,10 @@ class FrameSink:
         if self._folder is not None:
             save_picture(self._folder, frame_name(item.source, item.frame), item.pixels, followed)
         return followed
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def writer_of(job: Job, class_names: tuple[str, ...], stack: ExitStack) -> Writer:
