@@ -107,8 +107,9 @@ class WeightsOptions:
     names: Annotated[
         str | None,
         Parameter(
-            help="`coco`, or a file of one name per line (unset: the checkpoint's, or COCO's if "
-            "there are 80 classes)"
+            metavar="coco|FILE",
+            help="COCO's class names, or a file of one name per line (unset: the checkpoint's, or "
+            "COCO's if there are 80 classes)",
         ),
     ] = None
     size: Annotated[
@@ -148,9 +149,9 @@ def run(  # noqa: PLR0913 - each argument is one of the command line
 ) -> None:
     """Measure a server, a file or a checkpoint on a COCO data set.
 
-    Run every image of a COCO json through it, and print the COCO metrics of the detections. Classes
-    are matched by name. The default thresholds are those of published YOLOX results, which differ
-    from those for production.
+    Run every image of a COCO json through the detector, and print the COCO metrics of what it
+    finds. Classes are matched by name. The default thresholds are those of published YOLOX results;
+    they are not meant for production.
 
     Example: `yolox-serve evaluate --model model.onnx --annotations val.json --images images/`
     """

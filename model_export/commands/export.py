@@ -72,8 +72,9 @@ class ModelOptions:
     names: Annotated[
         str | None,
         Parameter(
-            help="`coco`, or a file of one name per line (unset: the checkpoint's, or COCO's if "
-            "there are 80 classes)"
+            metavar="coco|FILE",
+            help="COCO's class names, or a file of one name per line (unset: the checkpoint's, or "
+            "COCO's if there are 80 classes)",
         ),
     ] = None
     head: Annotated[
@@ -87,7 +88,10 @@ class ModelOptions:
         ),
     ] = None
     name: Annotated[
-        str | None, Parameter(help="The model's name (unset: the checkpoint's, or yolox-VARIANT)")
+        str | None,
+        Parameter(
+            metavar="NAME", help="The model's name (unset: the checkpoint's, or yolox-VARIANT)"
+        ),
     ] = None
     model_version: Annotated[
         str | None, Parameter(metavar="V", help="Unset: 12 digits of the weights' SHA-256")
@@ -156,8 +160,8 @@ def run(
     of three, at the default size and at another. Quantise the file with care: plain static
     quantisation to 8 bits took YOLOX-nano from an AP of 0.299 to 0.184.
 
-    A checkpoint of `train` knows its classes, size, box coding and thresholds. For thresholds that
-    neither it nor you state the service's apply.
+    A checkpoint of `train` contains its classes, size, box coding and thresholds. Where neither the
+    checkpoint nor you give a threshold, the server's own applies.
 
     Example: `yolox-serve export --weights yolox_nano.pth --output model.onnx`
     """

@@ -151,9 +151,10 @@ def test_a_bad_file_is_skipped_with_its_reason(detect: Command, photos: Path) ->
     code, out, err = detect("photos/a.png", "photos/b.png", "photos/gone.png")
     assert code == 1
     assert [fields["error"] is None for fields in lines(out)] == [True, False, False]
-    assert "skipped photos/b.png: 422" in err
+    assert "skipped photos/b.png: the image" in err
+    assert "422" not in err
     assert "skipped photos/gone.png: cannot be read: No such file" in err
-    assert "2 skipped" in err
+    assert "3 images (2 of them skipped), " in err
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +172,17 @@ def test_a_server_finds_the_same(detect: Command, photos: Path, url: str) -> Non
     options = ["--confidence", "0.1", "--classes", "red,2", "--nms", "hard", "--no-class-agnostic"]
     here, there = detect(photos, *options), detect(photos, "--server", url, *options)
     assert lines(here[1]) == lines(there[1])
+
+
+def test_hidden_files_are_left_out_and_dead_links_are_told(detect: Command, photos: Path) -> None:
+    for hidden in (photos / "._a.png", photos / ".thumbnails" / "a.png"):
+        hidden.parent.mkdir(exist_ok=True)
+        hidden.write_bytes(b"bad")
+    assert detect(photos)[0] == 0
+    assert names(detect("photos/._a.png")[1]) == ["photos/._a.png"]
+    (photos / "dead.png").symlink_to("nowhere.png")
+    code, _, err = detect(photos)
+    assert (code, "skipped dead.png: cannot be read" in err) == (1, True)
 
 
 def test_one_of_a_servers_models_is_chosen(
@@ -305,6 +317,8 @@ def test_labelstudio_gets_tasks_with_predictions(detect: Command, photos: Path) 
     assert 0 <= region["value"]["x"] <= 100
     assert region["value"]["rectanglelabels"][0] in NAMES
     assert (region["original_width"], region["original_height"]) == (64, 48)
+    assert tasks[0]["predictions"][0]["model_version"] == "tiny"
+    assert json.loads(detect(photos, "--format", "labelstudio")[1]) == tasks
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "csv", "coco", "labelstudio"])

@@ -17,6 +17,7 @@ SOURCE: Final = (
 )
 MODEL: Final = Group("A model in this process", sort_key=1)
 SERVER: Final = Group("Or a server", sort_key=2)
+SPEED: Final = Group("Speed", sort_key=6)
 OUTPUT: Final = Group("Output", sort_key=3)
 VIDEO: Final = Group("Videos", sort_key=4)
 FINDING: Final = Group("Detection (unset: what the model or the server takes)", sort_key=5)
@@ -60,7 +61,7 @@ class ModelChoice:
     concurrency: Annotated[
         int | None,
         Parameter(
-            group=OUTPUT,
+            group=SPEED,
             metavar="N",
             help="Images, or requests of four images to a server, in progress at once (unset: two "
             "images per CPU, or eight requests)",
@@ -129,7 +130,9 @@ class FindingChoice:
 
     preset: Annotated[
         Preset | None,
-        Parameter(group=FINDING, help="All of these as in the article, or as in YOLOX's own tools"),
+        Parameter(
+            group=FINDING, help="Thresholds and suppression of the article, or of YOLOX's own tools"
+        ),
     ] = None
     confidence: Annotated[
         float | None,

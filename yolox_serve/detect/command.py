@@ -50,8 +50,8 @@ def detect(
 ) -> int:
     """Detect objects in images, folders and videos.
 
-    A file that cannot be used is skipped with its reason, and the exit code is 1 at the end. A run
-    with `--output` that was stopped goes on with `--resume`.
+    A file that cannot be used is skipped: the reason is printed, and the exit code is 1 at the end.
+    To continue a run with `--output` that was stopped, repeat the command with `--resume`.
 
     Example: `yolox-serve detect photos/ --format coco --output boxes.json`
     """
