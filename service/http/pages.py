@@ -10,7 +10,6 @@ from fastapi.routing import APIRoute
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, Field
 
-from service.build import Origin, default_origins
 from service.core.contract import ModelContract
 from service.errors import NotAliveError, NotReadyError
 from service.http.exchange import KeyedRoute
@@ -19,6 +18,7 @@ from service.http.options import DetectQuery
 from service.http.page.static import docs_routes, page_routes
 from service.http.running import Running
 from service.models.catalog import State
+from service.models.defaults import Origin, default_origins
 
 # The format that Prometheus asks for, and the one for all others.
 METRICS: Final = {
@@ -72,7 +72,10 @@ class ListedModel(BaseModel):
 
     name: str
     version: str
-    state: State = Field(description="Whether it answers requests now; UNAVAILABLE: see `reason`")
+    state: State = Field(
+        description="READY: it answers requests; ON_DEMAND: a request that names it has it loaded; "
+        "UNAVAILABLE: see `reason`"
+    )
     reason: str
     default: bool = Field(description="Whether requests that name no model go to this model")
     share: float = Field(description="Part of the model's requests without a version that it gets")

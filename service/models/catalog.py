@@ -12,8 +12,9 @@ from service.models.repository import NO_TRAFFIC, RepositoryModel, Traffic
 from service.models.served import ServedModel
 from service.models.stock import Key, LoadedModel, Stock
 
-State = Literal["READY", "LOADING", "UNAVAILABLE"]
+State = Literal["READY", "LOADING", "ON_DEMAND", "UNAVAILABLE"]
 ON_DEMAND = "loaded when a request asks for it"
+LOADING = "it is being loaded"
 UNLOADED = "unloaded"
 
 
@@ -24,7 +25,7 @@ class ModelState:
     Attributes:
         name: The model's name.
         version: The version's.
-        state: Whether it answers requests now.
+        state: Whether it answers requests now; `ON_DEMAND` once a request has had it loaded.
         reason: Why it does not, or what is wrong with its file; else empty.
         default: Whether it is of the model that answers requests which name none.
         share: The part of the requests without a version that it answers.
@@ -49,6 +50,7 @@ class Catalog:
         found: The models that there are.
 
     Attributes:
+        ready: What answers now, by the name and the version that a request may give, or None.
         found: The models that there are; a file that is served by itself is one of them.
         routes: Which versions of a model answer its requests.
         unloaded: Models that a call has unloaded.
@@ -62,7 +64,7 @@ class Catalog:
         found: Mapping[str, RepositoryModel],
     ) -> None:
         self._stock = stock
-        self._table: dict[tuple[str | None, str | None], ServedModel] = {}
+        self.ready: dict[tuple[str | None, str | None], ServedModel] = {}
         self._on_demand: dict[Key, asyncio.Task[LoadedModel]] = {}
         self.default_name = default_name
         self.found = dict(found)
@@ -73,7 +75,7 @@ class Catalog:
     @property
     def default(self) -> ServedModel:
         """The model that answers requests which name none, or another while it is unloaded."""
-        served = self._table.get((None, None))
+        served = self.ready.get((None, None))
         if served is not None:
             return served
         loaded = self._stock.loaded
@@ -91,7 +93,7 @@ class Catalog:
             ModelNotFoundError: There is no such model or version; the error names what there is.
             ModelLoadError: There is, and it is not loaded now.
         """
-        served = self._table.get((name, version))
+        served = self.ready.get((name, version))
         if served is not None:
             return served
         key = self._resolve(name, version)
@@ -108,13 +110,13 @@ class Catalog:
             ModelNotFoundError: There is no such model or version.
             ModelLoadError: It cannot be loaded.
         """
-        served = self._table.get((name, version))
+        served = self.ready.get((name, version))
         if served is not None:
             return served
         key = self._resolve(name, version)
         if key in self._stock.loaded:
             return self._stock.loaded[key].served
-        if key in self._stock.failed:
+        if self._has_failed(key):
             raise self._unavailable(key, self._stock.failed[key][1])
         task = self._on_demand.get(key)
         if task is None:
@@ -148,7 +150,7 @@ class Catalog:
                 table[named, version] = loaded.served
                 if alone:
                     table[named, None] = loaded.served
-        self._table = table
+        self.ready = table
 
     async def load_on_demand(self, key: Key, *, by_version: bool) -> LoadedModel:
         """Load a version that a request needs, in the room of what was used least recently.
@@ -199,19 +201,27 @@ class Catalog:
         name, version = key
         route = self.routes.get(name, NO_TRAFFIC)
         weight = route.versions.get(version, 0.0) / (sum(route.versions.values()) or 1.0)
-        state: State = "READY" if key in self._stock.loaded else "UNAVAILABLE"
-        if state == "UNAVAILABLE" and key in self._stock.loading:
-            state = "LOADING"
+        state, reason = self._state_and_reason(key)
         shadow, is_default = route.shadow == version, name == self.default_name
-        return ModelState(name, version, state, self._reason(key), is_default, weight, shadow)
+        return ModelState(name, version, state, reason, is_default, weight, shadow)
 
-    def _reason(self, key: Key) -> str:
+    def _state_and_reason(self, key: Key) -> tuple[State, str]:
         if key[0] in self.unloaded:
-            return UNLOADED
-        problem = self.found[key[0]].problem
-        if key in self._stock.failed:
-            return self._stock.failed[key][1]
-        return problem if problem or key in self._stock.loaded else ON_DEMAND
+            return "UNAVAILABLE", UNLOADED
+        problem = self._stock.failed[key][1] if key in self._stock.failed else ""
+        problem = problem or self.found[key[0]].problem
+        if key in self._stock.loaded:
+            return "READY", problem
+        if key in self._stock.loading:
+            return "LOADING", problem or LOADING
+        if self._has_failed(key):
+            return "UNAVAILABLE", problem
+        return "ON_DEMAND", problem or ON_DEMAND
+
+    def _has_failed(self, key: Key) -> bool:
+        """Whether the file, as it is now, has been tried in vain."""
+        failed = self._stock.failed.get(key)
+        return failed is not None and failed[0] == self.found[key[0]].files[key[1]].signature()
 
     def _unavailable(self, key: Key, reason: str) -> ModelLoadError:
         name, version = key

@@ -230,7 +230,7 @@ def test_without_httpx2_a_server_cannot_be_asked(
     for name in (
         "yolox_client.async_client",
         "yolox_client.client",
-        "yolox_client.wire",
+        "yolox_client.transport.wire",
         "yolox_serve.detect.finders.remote",
     ):
         monkeypatch.delitem(sys.modules, name, raising=False)

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 from cyclopts import Group, Parameter
 
 from service.settings import Device
-from yolox_client.options import NmsMethod, Preset, ScoreBy
+from yolox_client.options import NmsMethod, Options, Preset, ScoreBy
 from yolox_serve.detect.formats import Format
 
 SOURCE: Final = (
@@ -169,3 +169,11 @@ def option_names() -> Iterator[str]:
     for choice in (ModelChoice, OutputChoice, VideoChoice, FindingChoice):
         for field in fields(choice):
             yield f"--{field.name.replace('_', '-')}"
+
+
+def options_of(options: FindingChoice) -> Options:
+    """The options that are given, as the client and the server take them."""
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    if options.classes is not None:
+        given["classes"] = [name.strip() for name in options.classes.split(",")]
+    return cast("Options", given)

@@ -29,6 +29,7 @@ from yolox_serve.detect.arguments import (
     OutputChoice,
     VideoChoice,
     option_names,
+    options_of,
 )
 from yolox_serve.detect.finders.finder import Finder
 from yolox_serve.detect.formats import Format
@@ -61,7 +62,7 @@ def detect(
         _check_model(where)
         sources = find_sources(source, sys.stdin)
         settings = _settings(where)
-        asked = _options(where, options)
+        asked = _asked(where, options)
         job = _job(sources, where, out, video, _described(where, settings, asked))
         with asyncio.Runner(loop_factory=_fast_loop()) as runner:
             return runner.run(_run(job, settings, where, asked))
@@ -177,13 +178,11 @@ def _described(where: ModelChoice, settings: Settings, options: Options) -> dict
     return {"server": where.server, "model": model, "options": dict(options)}
 
 
-def _options(where: ModelChoice, options: FindingChoice) -> Options:
-    """The options that are given."""
+def _asked(where: ModelChoice, options: FindingChoice) -> Options:
+    """The options that are given, and the server's model."""
     named = {"model": where.model_name, "version": where.model_version}
-    given = {name: value for name, value in (vars(options) | named).items() if value is not None}
-    if options.classes is not None:
-        given["classes"] = [name.strip() for name in options.classes.split(",")]
-    return cast("Options", given)
+    chosen = {name: value for name, value in named.items() if value is not None}
+    return cast("Options", {**options_of(options), **chosen})
 
 
 def _job(
