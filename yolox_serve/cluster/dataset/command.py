@@ -21,7 +21,7 @@ from service.settings import Device, Settings
 from yolox_serve.cluster.dataset.coco_file import write_coco
 from yolox_serve.cluster.dataset.job import DatasetJob, begin, carry_out
 from yolox_serve.cluster.dataset.results import summarise
-from yolox_serve.detect.command import FindingChoice, options_of
+from yolox_serve.detect.arguments import FindingChoice, options_of
 from yolox_serve.detect.sources import SourceError
 
 FAILED: Final = 1
