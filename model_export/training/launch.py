@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from torch.distributed import DistError
@@ -15,7 +15,12 @@ from torch.distributed.elastic.rendezvous.api import RendezvousError
 from model_export.errors import InterruptedRunError, ModelExportError
 from model_export.training.parallel import OTHER_ENDED
 
-SHELL_SIGNAL: Final = 128
+# Exit codes of processes that a signal stopped, to the signal; torch sends SIGTERM to the others.
+STOPPED: Final = {
+    128 + signal.SIGINT: signal.SIGINT,
+    128 + signal.SIGTERM: signal.SIGTERM,
+    -signal.SIGTERM: signal.SIGTERM,
+}
 
 
 def launch(options: Sequence[str], command: Sequence[str]) -> None:
@@ -38,32 +43,33 @@ def launch(options: Sequence[str], command: Sequence[str]) -> None:
     try:
         torchrun.run(arguments)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
-        raise _reason(error) from error
+        raise reason(error.failures.values()) from error
     except SignalException as error:
         raise InterruptedRunError("", error.sigval) from error
     except (RendezvousError, DistError) as error:
         raise ModelExportError(f"the machines did not find one another: {error}") from error
 
 
-def _reason(error: ChildFailedError) -> ModelExportError:
+def reason(processes: Iterable[ProcessFailure]) -> ModelExportError:
     """The error of the process that failed first; others failed because it was gone."""
-    failures = sorted(error.failures.values(), key=lambda each: each.timestamp)
+    failures = sorted(processes, key=lambda each: each.timestamp)
     told = [text for failure in failures if (text := _told(failure))]
-    causes = [text for text in told if text != OTHER_ENDED]
-    if causes or told:
-        return ModelExportError((causes or told)[0])
-    first = failures[0]
-    stopped = first.exitcode - SHELL_SIGNAL
-    if stopped in (signal.SIGINT, signal.SIGTERM):
-        return InterruptedRunError("", stopped)
-    if first.exitcode < 0:
-        name = signal.Signals(-first.exitcode).name
-        how = f"was killed by {name}" + (
-            ", perhaps for want of memory" if name == "SIGKILL" else ""
-        )
-    else:
-        how = f"ended with exit code {first.exitcode}"
-    return ModelExportError(f"process {first.local_rank} of this machine {how}")
+    if causes := [text for text in told if text != OTHER_ENDED]:
+        return ModelExportError(causes[0])
+    for failure in failures:
+        if not _told(failure) and failure.exitcode not in STOPPED:
+            where = f"process {failure.local_rank} of this machine"
+            return ModelExportError(f"{where} {_how(failure.exitcode)}")
+    if told:
+        return ModelExportError(told[0])
+    return InterruptedRunError("", STOPPED[failures[0].exitcode])
+
+
+def _how(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    name = signal.Signals(-exit_code).name
+    return f"was killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
 
 
 def _told(failure: ProcessFailure) -> str | None:

@@ -91,7 +91,9 @@ def config(**changes: object) -> TrainingConfig:
     return replace(plain, **changes)
 
 
-def epochs_of(pictures: CheckedImages, folder: Path, aps: Callable[[int], float], **changes: int):
+def epochs_of(
+    pictures: CheckedImages, folder: Path, aps: Callable[[int], float], **changes: int
+) -> list[int]:
     """The numbers of the epochs that a run takes, given the AP of each that is measured."""
     diary, count = Epochs(), iter(range(1000))
     job = Job(
