@@ -65,7 +65,7 @@ def bytes_per_image(network: nn.Module, config: TrainingConfig, dtype: torch.dty
         dtype: The type that the network computes in.
     """
     height, width = largest_training_size(
-        config.height, config.width, variation=config.augmentation.multiscale_steps
+        config.height, config.width, changes=config.augmentation.size_changes
     )
     device = next(network.parameters()).device
     images = torch.zeros(PROBE, 3, height, width, device=device)
