@@ -201,11 +201,15 @@ def run(  # noqa: PLR0913 - each argument is one of the command line
     """
     check_exactly_one(measured)
     # Only here, so that `--help` and the other commands need none of these packages.
+    from model_export.data.forms.splits import NoSplitError  # noqa: PLC0415
     from model_export.measure.coco import measure  # noqa: PLC0415
     from model_export.measure.evaluate import OneClass, detect_all  # noqa: PLC0415
     from model_export.measure.validation_data import read_set_to_measure  # noqa: PLC0415
 
-    coco, lines = read_set_to_measure(data.source())
+    try:
+        coco, lines = read_set_to_measure(data.source())
+    except NoSplitError as error:
+        raise ModelExportError(f"{error.fact}: name one with --split") from error
     sys.stderr.writelines(f"{line}\n" for line in lines)
     if single_class:
         coco = coco.as_one_class(SINGLE_CLASS)

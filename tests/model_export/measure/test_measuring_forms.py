@@ -62,7 +62,10 @@ def test_classes_may_count_as_one(
     tmp_path: Path, measured: Callable[..., dict[str, float]]
 ) -> None:
     data = FORMS["voc_side_by_side"](tmp_path / "data")
-    assert measured("--data", data, "--single-class") == {"AP": pytest.approx(1), "object": 1}
+    assert measured("--data", data, "--split", "train", "--single-class") == {
+        "AP": pytest.approx(1),
+        "object": 1,
+    }
 
 
 def test_file_of_the_old_name_is_read(
@@ -70,6 +73,15 @@ def test_file_of_the_old_name_is_read(
 ) -> None:
     data = FORMS["coco_beside"](tmp_path / "data")
     assert measured("--annotations", data, "--images", data.parent)["dog"] == pytest.approx(1)
+
+
+def test_split_that_is_lacking_is_named_with_the_option_of_this_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = FORMS["voc_side_by_side"](tmp_path / "data")
+    assert main(["evaluate", "--model", "x", "--data", str(data)]) == 1
+    said = capsys.readouterr().err
+    assert "has no split val (it has train): name one with --split" in said
 
 
 def test_data_are_needed(capsys: pytest.CaptureFixture[str]) -> None:

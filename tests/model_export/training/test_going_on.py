@@ -85,6 +85,7 @@ def config(**changes: object) -> TrainingConfig:
         augmentation=replace(augmentation_for("pico"), multiscale_steps=0, mosaic_probability=0.0),
         epochs=10,
         closing_epochs=3,
+        warmup_epochs=1,
         batch_size=2,
         norm_images=0,
     )
