@@ -121,7 +121,7 @@ class RunFolder:
 
         Args:
             config: The configuration, a JSON object.
-            data: What the data are, a JSON object (default: nothing is known).
+            data: The identity of the data, a JSON object (default: it is not known).
 
         Raises:
             ModelExportError: There is a run in it, or it cannot be written.
@@ -142,7 +142,7 @@ class RunFolder:
             write_atomically(f"{config}\n".encode(), self.config)
 
     def read_data(self) -> str | None:
-        """What `create` was told of the data; None for a run of an earlier release.
+        """The identity of the data; None for a run of an earlier release.
 
         Raises:
             ModelExportError: It cannot be read.

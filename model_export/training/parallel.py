@@ -65,9 +65,9 @@ class Team:
         """The smallest of the numbers that the processes have."""
         if self.processes == 1:
             return number
-        least = torch.tensor(number)
-        distributed.all_reduce(least, distributed.ReduceOp.MIN)
-        return int(least.item())
+        lowest = torch.tensor(number)
+        distributed.all_reduce(lowest, distributed.ReduceOp.MIN)
+        return int(lowest.item())
 
     def share(self, model: nn.Module) -> nn.Module:
         """Make a model learn the same in every process: by mean gradients and joint batch norms."""

@@ -17,8 +17,8 @@ class NoSplitError(ModelExportError):
     """A data set does not have a split.
 
     Args:
-        fact: What it lacks, and what it has.
-        cure: What to do in a training.
+        fact: The split that it lacks, and those that it has.
+        cure: The way out in a training.
     """
 
     def __init__(self, fact: str, cure: str) -> None:
