@@ -24,6 +24,7 @@ COMMANDS = {
     "convert": "Write a data set in another form",
     "preview": "Draw a sheet of augmented training samples",
     "train": "Train a model on a data set",
+    "torchrun": "Train on several GPUs or machines",
 }
 DOCUMENT = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
 
