@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -148,21 +148,30 @@ def _measured(job: Job, state: TrainingState, epoch: int, measure: Measure) -> M
     config, ended = job.config, epoch + 1
     if ended % config.evaluate_every and ended != config.epochs:
         return None
-    candidate = _candidate(job, state)
-    metrics = measure(candidate)
-    ap = metrics.overall["AP"] or 0.0
-    if ap > state.best_ap:
-        state.best_ap, state.best_epoch = ap, epoch
+    closing = ended > config.epochs - config.closing_epochs
+    measured = [(each, measure(each)) for each in _candidates(job, state, closing=closing)]
+    candidate, metrics = max(measured, key=lambda pair: _ap(pair[1]))
+    if _ap(metrics) > state.best_ap:
+        state.best_ap, state.best_epoch = _ap(metrics), epoch
         save_weights(candidate, job.best, job.about(metrics.overall))
     return metrics
 
 
-def _candidate(job: Job, state: TrainingState) -> nn.Module:
-    """The averaged weights, with batch norm statistics of their own."""
+def _ap(metrics: Metrics) -> float:
+    return metrics.overall["AP"] or 0.0
+
+
+def _candidates(job: Job, state: TrainingState, *, closing: bool) -> Iterator[nn.Module]:
+    """The averaged weights with batch norm statistics measured on samples, or averaged, or each.
+
+    Samples that training shows now: the server's images look like those of the closing epochs. Only
+    these bring the averaged statistics near them, too, if there are enough of them.
+    """
     average, images = state.average.model, job.config.norm_images
-    if not images:
-        return average
-    candidate = copy.deepcopy(average)
-    device = next(candidate.parameters()).device
-    refresh_statistics(candidate, job.first_batches(images, device))
-    return candidate
+    if images:
+        candidate = copy.deepcopy(average)
+        device = next(candidate.parameters()).device
+        refresh_statistics(candidate, job.first_batches(images, device, closing=closing))
+        yield candidate
+    if closing or not images:
+        yield average
