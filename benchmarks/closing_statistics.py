@@ -34,7 +34,8 @@ from model_export.data.reading import read_source
 from model_export.data.sources import DataSource
 from model_export.loss.presets import PRESET_NAMES
 from model_export.measure.coco import Metrics
-from model_export.measure.validation import Validation, read_validation_set
+from model_export.measure.validation import Validation
+from model_export.measure.validation_data import read_validation_set
 from model_export.model.batch_norm_statistics import (
     STATISTICS_IMAGES,
     refresh_statistics,

@@ -149,6 +149,11 @@ def smallest_training_size(height: int, width: int, *, changes: tuple[int, int])
     return _changed(height, width, -_largest_step_down(height, width, changes[0]))
 
 
+def largest_training_size(height: int, width: int, *, changes: tuple[int, int]) -> tuple[int, int]:
+    """The largest size that `training_size` gives, whatever the seed and the step."""
+    return _changed(height, width, changes[1])
+
+
 def _largest_step_down(height: int, width: int, steps: int) -> int:
     # A size near 0 would show nothing: sizes do not go below half of the usual one.
     return min(steps, min(height, width) // SIZE_STEP // 2)

@@ -163,7 +163,7 @@ def detect(
         sources = find_sources(source, sys.stdin)
         settings = _settings(where)
         job = _job(sources, where, out, video, _described(where, settings, options))
-        return asyncio.run(_run(job, settings, where, _options(options)))
+        return asyncio.run(_run(job, settings, where, options_of(options)))
     except (SourceError, WrongSettingError, ValueError) as error:
         print_error(str(error))
         return WRONG_USAGE
@@ -233,11 +233,11 @@ def _settings(where: ModelChoice) -> Settings:
 def _described(where: ModelChoice, settings: Settings, options: FindingChoice) -> dict[str, object]:
     """Whatever decides which boxes are found; a resumed run must have the same."""
     model = None if where.server else str(settings.model or "")
-    return {"server": where.server, "model": model, "options": dict(_options(options))}
+    return {"server": where.server, "model": model, "options": dict(options_of(options))}
 
 
-def _options(options: FindingChoice) -> Options:
-    """The options that are given."""
+def options_of(options: FindingChoice) -> Options:
+    """The options that are given, as the client and the server take them."""
     given = {name: value for name, value in vars(options).items() if value is not None}
     if options.classes is not None:
         given["classes"] = [name.strip() for name in options.classes.split(",")]
