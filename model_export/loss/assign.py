@@ -108,7 +108,7 @@ class _Candidates:
 
 @dataclass(frozen=True, slots=True)
 class _Claims:
-    """What g ground truths of each image choose.
+    """The choices of g ground truths of each image.
 
     Attributes:
         rows: `(N, g, M)` int64, the M cheapest of K candidates for each ground truth.
@@ -198,7 +198,7 @@ def _claims(candidates: _Candidates, targets: Targets, center_radius: float) -> 
 
 
 def _cost(candidates: _Candidates, targets: Targets, ious: Tensor, center_radius: float) -> Tensor:
-    """What each ground truth pays for each candidate, `(N, G, K)` float32, infinite for padding."""
+    """The cost of each candidate for each ground truth, `(N, G, K)` float32; padding is infinite."""
     ids = targets.class_ids.clamp(min=0)[..., None].expand_as(ious)
     cost = candidates.class_costs.gather(1, ids)
     cost -= IOU_WEIGHT * (ious + SMALLEST_IOU).log()
