@@ -58,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace, objective: Objective) -> Callable[[float], Step]:
-    """What offers a rate to the server, and reads what that cost it."""
+    """The function that offers a rate to the server, and reads its cost from the servers."""
     k6, target = find_k6(), _target(arguments)
     addresses = arguments.metrics or [f"{arguments.url.rstrip('/')}/metrics"]
 

@@ -15,11 +15,13 @@ from benchmarks.capacity.plan import (
     replicas_for,
     table,
 )
+from benchmarks.capacity.plan import main as plan
 from benchmarks.capacity.ramp import Search, climb, greatest
 from benchmarks.capacity.report import summary
 from benchmarks.capacity.servers import Spent, cpu_ms_of_image, spent_in
 from benchmarks.capacity.step import Objective, Step
 from support.programs import needed
+from support.project import ROOT
 from support.servers import Server
 
 OBJECTIVE = Objective(slo_ms=200, share=0.99)
@@ -158,6 +160,16 @@ def test_the_plan_names_what_breaks_first() -> None:
     assert need.tightest == "balancer's network"
     assert need.shares[need.tightest] == pytest.approx(0.8)
     assert "| 10,000 | 144 |" in table([need])
+
+
+def test_the_documented_plan_is_what_the_command_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (ROOT / "docs" / "capacity.md").read_text()
+    command = "python -m benchmarks.capacity.plan --replica-rate 38 --cpu-ms 45"
+    assert command in page
+    assert plan(command.split()[3:]) == 0
+    assert capsys.readouterr().out in page
 
 
 def test_a_ramp_of_a_real_server_ends_in_a_plan_and_a_plot(

@@ -42,6 +42,7 @@ NOT_RUN = {
     r"kubectl |kustomize |helm |for pod in \$\(kubectl": "needs a cluster",
     r"cp -r deploy/kubernetes/overlays/": "copies files for a reader to edit",
     r"openssl rand ": "makes a secret",
+    r"serve (?:run|deploy) |python deploy/ray/": "needs Ray; test_ray runs both where it is",
     r"torchrun ": "takes several processes; the tests of training start it",
     r"apt-get install": "installs Debian's packages",
     r"(?:\S*/)?python -m benchmarks\.": "takes minutes; tests/bench runs short forms",

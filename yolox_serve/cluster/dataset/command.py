@@ -58,7 +58,7 @@ class WorkChoice:
 
 @dataclass(frozen=True)
 class FormChoice:
-    """What is read and written."""
+    """The input and the output."""
 
     column: Annotated[
         str | None,

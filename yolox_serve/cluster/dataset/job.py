@@ -19,7 +19,7 @@ JOB: Final = "_job.json"
 
 @dataclass(frozen=True, slots=True)
 class DatasetJob:
-    """What is to be done.
+    """A data set to look into.
 
     Attributes:
         source: URI of a folder of images, or of Parquet files.
