@@ -8,7 +8,7 @@ from typing import Final
 import onnx
 
 from model_export.adoption.read_graph import Facts, ReadGraph, read_graph
-from model_export.adoption.reading.choose import Progress
+from model_export.adoption.reading.choice.candidate import Progress
 from model_export.adoption.reading.evidence import SAME, overlaps
 from model_export.adoption.source_file import read_onnx
 from model_export.errors import ModelExportError

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from model_export.adoption.contract_form import is_in_contract_form
-from model_export.adoption.reading.choose import Candidate
+from model_export.adoption.reading.choice.candidate import Candidate
 from model_export.adoption.reading.evidence import probabilities
 from model_export.adoption.reading.pictures import first_pictures
 from model_export.adoption.reading.rows import Form, RowReading, grid_of, row_readings

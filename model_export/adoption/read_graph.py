@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NoReturn
 
 import onnx
+import onnxruntime
 
 from model_export.adoption.class_names import class_counts, counted, known_names, names_by_number
 from model_export.adoption.contract_form import (
@@ -12,12 +13,9 @@ from model_export.adoption.contract_form import (
     is_in_contract_form,
 )
 from model_export.adoption.raw_rows import at_raw_rows
-from model_export.adoption.reading.choose import (
-    USUAL_VALUES,
-    Candidate,
-    Progress,
-    Question,
-)
+from model_export.adoption.reading.choice.candidate import Candidate, Progress, Question
+from model_export.adoption.reading.choice.pixel_choices import RARE_VALUES, USUAL_VALUES
+from model_export.adoption.reading.choice.smaller import read_rows
 from model_export.adoption.reading.drawn import Pixels
 from model_export.adoption.reading.other_detectors import (
     other_detector,
@@ -26,7 +24,6 @@ from model_export.adoption.reading.other_detectors import (
 )
 from model_export.adoption.reading.pictures import grey_picture
 from model_export.adoption.reading.rows import FORMS, Form, RowReading
-from model_export.adoption.reading.smaller import read_rows
 from model_export.adoption.reading.tables import (
     KNOWN_STRIDES,
     arrangements,
@@ -35,7 +32,7 @@ from model_export.adoption.reading.trial_network import Outputs, TrialNetwork, o
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
 from model_export.graphs.edit import constants_of, with_outputs
-from model_export.graphs.network import image_input, open_session
+from model_export.graphs.network import ImageInput, image_input, open_session
 from model_export.graphs.pixel_values import PixelValues
 from model_export.graphs.prepare import (
     foreign_operators,
@@ -121,9 +118,10 @@ def read_graph(model: onnx.ModelProto, facts: Facts, progress: Progress) -> Read
         facts.photos,
         _forms(facts),
         facts.tolerates_grey,
+        tries_rare=facts.values is None and network.image.dtype != "uint8",
     )
     reading = read_rows(outputs.model, network, found, question, progress)
-    notes += (f"{reading.line(class_names)}; {reading.rows}",)
+    notes += (f"{reading.line(class_names)}; {reading.rows}", *_doubts(reading))
     ranks = {name: len(shape) for name, shape in outputs.shapes.items()}
     first = ranks[reading.rows.arrangement.groups[0][0].output]
     model, rows, cut = at_raw_rows(outputs.model, network, reading, class_names, first)
@@ -154,9 +152,10 @@ def _outputs_of(model: onnx.ModelProto, facts: Facts) -> _Outputs:
     Raises:
         ModelExportError: It does not run, or its classes have no names.
     """
-    model, notes = _runnable(model)
-    size = network_size(model, facts)
-    network, shapes = _opened(model, size)
+    model, session, notes = _runnable(model)
+    image = image_input(session)
+    size = network_size(model, image, facts)
+    network, shapes = _tried(TrialNetwork(session, image, *size))
     if facts.size is None and None in (network.image.height, network.image.width):
         notes += (f"the usual size is taken to be {size[0]}x{size[1]}; --size states another",)
     known, told = known_names(model, facts.class_names)
@@ -164,7 +163,7 @@ def _outputs_of(model: onnx.ModelProto, facts: Facts) -> _Outputs:
     if not arrangements(shapes, size, count, facts.strides):
         model, cut = _before_suppression(model, network, count, facts)
         if cut:
-            network, shapes = _opened(model, size)
+            network, shapes = _tried(open_trial(model.SerializeToString(), size))
             notes += cut
     if known is None:
         known, taken = names_by_number(shapes, size, facts.strides)
@@ -172,12 +171,22 @@ def _outputs_of(model: onnx.ModelProto, facts: Facts) -> _Outputs:
     return _Outputs(model, network, shapes, known, (*notes, *told))
 
 
-def _opened(
-    model: onnx.ModelProto, size: tuple[int, int]
-) -> tuple[TrialNetwork, dict[str, tuple[int, ...]]]:
-    """A graph, loaded, and the shapes of its outputs for one image of this size."""
-    network = open_trial(model.SerializeToString(), size)
-    return network, _shapes(network.run(grey_picture(size), PixelValues()))
+def _tried(network: TrialNetwork) -> tuple[TrialNetwork, dict[str, tuple[int, ...]]]:
+    """A graph, and the shapes of its outputs for one image."""
+    grey = grey_picture((network.height, network.width))
+    return network, _shapes(network.run(grey, PixelValues()))
+
+
+def _doubts(reading: Candidate) -> tuple[str, ...]:
+    """What a user should know who knows how the model was trained."""
+    if reading.values in RARE_VALUES:
+        guess = (
+            f"that it takes {reading.values} was found by trying, and numbers near these would "
+            "look the same; if you know those of its training, state them with --color, "
+            "--value-range, --mean and --std"
+        )
+        return (guess, *reading.doubts)
+    return reading.doubts
 
 
 def _binds(rows: RowReading) -> bool:
@@ -185,8 +194,10 @@ def _binds(rows: RowReading) -> bool:
     return not rows.is_raw or not in_order
 
 
-def _runnable(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """The graph without operators that onnxruntime lacks, and without its own resizing."""
+def _runnable(
+    model: onnx.ModelProto,
+) -> tuple[onnx.ModelProto, onnxruntime.InferenceSession, tuple[str, ...]]:
+    """The graph without operators that onnxruntime lacks and its own resizing; and it loaded."""
     notes: tuple[str, ...] = ()
     foreign = foreign_operators(model)
     if foreign:
@@ -197,18 +208,18 @@ def _runnable(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]
         notes = (f"{kinds}, which only a plugin can run, is cut off with all that follows",)
     session = open_session(model.SerializeToString())
     resized = without_resize(model, image_input(session))
-    if resized is not None:
-        notes += ("the graph's own resize is taken out: the server letterboxes instead",)
-    return resized or model, notes
+    if resized is None:
+        return model, session, notes
+    notes += ("the graph's own resize is taken out: the server letterboxes instead",)
+    return resized, open_session(resized.SerializeToString()), notes
 
 
-def network_size(model: onnx.ModelProto, facts: Facts) -> tuple[int, int]:
+def network_size(model: onnx.ModelProto, image: ImageInput, facts: Facts) -> tuple[int, int]:
     """(height, width) as the graph fixes them, or as asked, or as is usual for such a network.
 
     Raises:
         ModelExportError: The asked size contradicts the graph, or no such network takes it.
     """
-    image = image_input(open_session(model.SerializeToString()))
     declared = (image.height, image.width)
     usual = _usual_side(model)
     wish = facts.size or (usual, usual)

@@ -15,6 +15,9 @@ from model_export.samples.geometry import Picture
 # Identifies files written by this module; other files are never overwritten.
 DESCRIPTION: Final = "Drawn by `python -m model_export demo-data`"
 
+# Part of the seed, so that these pictures differ from those of other subjects.
+DENSE_STREAM: Final = 0xDE
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -61,6 +64,18 @@ def barcodes(seed: int) -> Subject:
     from model_export.drawing.barcodes.symbols import CLASS_NAMES  # noqa: PLC0415
 
     return Subject(CLASS_NAMES, lambda number: draw_scene(np.random.default_rng((seed, number))))
+
+
+def dense_barcodes(seed: int) -> Subject:
+    """Symbols that look like texture, and low strips: a set to measure barcode detectors on."""
+    from model_export.drawing.barcodes.dense.pictures import draw_measured  # noqa: PLC0415
+    from model_export.drawing.barcodes.symbols import CLASS_NAMES  # noqa: PLC0415
+
+    def draw(number: int) -> Picture:
+        # Half of the numbers, because a set has only the even or the odd ones.
+        return draw_measured(np.random.default_rng((seed, DENSE_STREAM, number)), number // 2)
+
+    return Subject(CLASS_NAMES, draw)
 
 
 def write_demo_data(folder: Path, subject: Subject, *, train: int, val: int) -> tuple[Path, Path]:

@@ -55,6 +55,12 @@ class CocoSet:
     categories: Mapping[int, str]
     truth: COCO
 
+    def as_one_class(self, name: str) -> "CocoSet":
+        """The same images with one category for all boxes."""
+        entries = [{**each, "category_id": 1} for each in self.truth.dataset["annotations"]]
+        categories = {1: name}
+        return CocoSet(self.images, categories, _indexed(self.images, categories, entries))
+
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
@@ -98,10 +104,19 @@ def read_coco_set(annotations: Path, folder: Path) -> CocoSet:
         ModelExportError: The file is no COCO json or contradicts itself, or an image is missing.
     """
     coco = coco_set_of(read_coco(annotations, folder))
+    refuse_missing_images(coco)
+    return coco
+
+
+def refuse_missing_images(coco: CocoSet) -> None:
+    """Refuse a set whose files are not there.
+
+    Raises:
+        ModelExportError: An image is missing.
+    """
     missing = [path for path in coco.images.values() if not path.is_file()]
     if missing:
         raise ModelExportError(f"{len(missing)} images are missing, the first {missing[0]}")
-    return coco
 
 
 def coco_set_of(file: CocoFile) -> CocoSet:

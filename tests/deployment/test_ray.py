@@ -188,7 +188,7 @@ def test_a_data_set_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None
     assert f"{IMAGES + 1} images, 1 skipped, {3 * IMAGES} objects".encode() in told
     names = parquet.read_table(out / "results")["filename"].to_pylist()
     assert len(names) == len(set(names)) == IMAGES + 1
-    # What had been written is still there as it was; all but a file that was not whole.
+    # Files that had been written are still there as they were, but for one that was not whole.
     still = [path for path, time_ns in kept.items() if path.exists()]
     assert all(path.stat().st_mtime_ns == kept[path] for path in still)
     assert len(still) >= 2

@@ -111,7 +111,7 @@ def deployment_options(options: ServeOptions, settings: Settings) -> dict[str, A
 
 
 def application_builder(options: ServeOptions) -> Callable[[], Application]:
-    """The function that builds the application in a replica; Ray starts and stops it by its lifespan."""
+    """Give the function that builds the application in a replica; its lifespan is Ray's to run."""
 
     def build() -> Application:
         settings = replica_settings(options)

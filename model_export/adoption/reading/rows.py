@@ -30,7 +30,7 @@ FOLLOWS: Final = 0.5
 # How far from 1 the classes of a row may add up after a softmax in float16.
 NEAR_ONE: Final = 0.01
 # Rows that are looked at to tell forms apart; large images have ten times as many.
-MAX_LOOKED_AT: Final = 4096
+MAX_LOOKED_AT: Final = 1024
 USUAL_ORDER: Final[tuple[Block, ...]] = ("box", "objectness", "classes")
 ORDERS: Final = (USUAL_ORDER, *itertools.islice(itertools.permutations(USUAL_ORDER), 1, None))
 Form = tuple[BoxForm, BoxUnit]
@@ -265,7 +265,8 @@ def grid_distance(reading: RowReading, tables: Sequence[Floats], size: tuple[int
     It is infinite if more than a fifth of them are no boxes about their cells.
     """
     grid = grid_of(reading, size)
-    some = np.arange(0, len(grid.strides), 1 + len(grid.strides) // MAX_LOOKED_AT)
+    # An odd step meets every column of maps whose width is even.
+    some = np.arange(0, len(grid.strides), 1 | (1 + len(grid.strides) // MAX_LOOKED_AT))
     grid = grid.take(some)
     centers = (grid.cells_ij + 0.5) * grid.strides[:, np.newaxis]
     distances = [math.inf]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_export.drawing.barcodes.decoys import decoy
+from model_export.drawing.barcodes.dense.pictures import draw_dense
 from model_export.drawing.barcodes.labels import Label, bare, label, magnified
 from model_export.drawing.barcodes.optics import compressed, photographed
 from model_export.drawing.barcodes.placing import Placement, Points, place
@@ -24,7 +25,9 @@ from model_export.samples.geometry import Picture
 
 Random = np.random.Generator
 
-# Share of the pictures that are a single symbol, a sheet of symbols, or without symbols.
+# Share of the pictures with symbols so dense that they look like texture, or with low strips.
+DENSE_SHARE: Final = 0.18
+# Share of the other pictures that are a single symbol, a sheet of symbols, or without symbols.
 BARE_SHARE: Final = 0.29
 SHEET_SHARE: Final = 0.10
 EMPTY_SHARE: Final = 0.23
@@ -66,7 +69,12 @@ def draw_scene(rng: Random) -> Picture:
         A picture of random size and the smallest upright box around each symbol: its modules and
         a little of the quiet zone, without digits and add-ons.
     """
-    picture = _upright_scene(rng)
+    # A stream of its own: the other pictures stay as they were before there were dense ones.
+    fork = rng.spawn(1)[0]
+    if fork.random() < DENSE_SHARE:
+        picture, rng = draw_dense(fork), fork
+    else:
+        picture = _upright_scene(rng)
     return _turned(picture) if rng.random() < TURNED_SHARE else picture
 
 

@@ -96,7 +96,7 @@ def random_symbol(rng: Random, most_modules: int) -> Symbol:
     smallest: Symbol | None = None
     for _ in range(ATTEMPTS):
         length = round(np.exp(rng.uniform(np.log(FEWEST_CHARACTERS), np.log(longest))))
-        symbol = _encoded(rng, _random_kind(rng, class_id), length)
+        symbol = encoded(rng, random_kind(rng, class_id), length)
         if symbol is None:
             continue
         if max(symbol.modules.shape) <= most_modules:
@@ -109,14 +109,15 @@ def random_symbol(rng: Random, most_modules: int) -> Symbol:
     return smallest
 
 
-def _random_kind(rng: Random, class_id: int) -> Kind:
+def random_kind(rng: Random, class_id: int) -> Kind:
+    """A way to make symbols of a class, by its share."""
     kinds = [kind for kind in KINDS if kind.class_id == class_id]
     shares = np.array([kind.share for kind in kinds])
     return kinds[rng.choice(len(kinds), p=shares / shares.sum())]
 
 
-def _encoded(rng: Random, kind: Kind, length: int) -> Symbol | None:
-    """A symbol, or None if the content does not fit into the format."""
+def encoded(rng: Random, kind: Kind, length: int) -> Symbol | None:
+    """Encode content of about `length` characters; None if it does not fit into the format."""
     text = kind.content(rng, length)
     options: dict[str, int | str] = {
         name: values[int(rng.integers(len(values)))] for name, values in kind.options.items()
@@ -146,7 +147,7 @@ def _stretched(rng: Random, kind: Kind, modules: Modules) -> Modules:
     return modules
 
 
-def _of(characters: str, fewest: int, most: int) -> Content:
+def content_of(characters: str, fewest: int, most: int) -> Content:
     """Content of random `characters`, from `fewest` to `most` of them."""
 
     def content(rng: Random, length: int) -> str:
@@ -212,21 +213,21 @@ ONE_ROW: Final = frozenset(
 )
 KINDS: Final = (
     Kind(QR_CODE, _F.QRCode, 0.94, _prose, {"ec_level": ("L", "M", "Q", "H")}),
-    Kind(QR_CODE, _F.MicroQRCode, 0.03, _of(string.digits, 3, 20)),
-    Kind(QR_CODE, _F.RMQRCode, 0.03, _of(ALPHANUMERIC, 3, 60)),
+    Kind(QR_CODE, _F.MicroQRCode, 0.03, content_of(string.digits, 3, 20)),
+    Kind(QR_CODE, _F.RMQRCode, 0.03, content_of(ALPHANUMERIC, 3, 60)),
     Kind(DATA_MATRIX, _F.DataMatrix, 1.0, _prose),
     Kind(AZTEC, _F.Aztec, 0.95, _prose),
-    Kind(AZTEC, _F.AztecRune, 0.05, _of("12", 2, 2)),
+    Kind(AZTEC, _F.AztecRune, 0.05, content_of("12", 2, 2)),
     Kind(PDF417, _F.PDF417, 0.8, _prose, {"columns": (1, 2, 2, 3, 3, 4, 5, 6, 8, 12, 16)}),
     Kind(PDF417, _F.CompactPDF417, 0.1, _prose, {"columns": (1, 2, 3, 4, 6)}),
-    Kind(PDF417, _F.MicroPDF417, 0.1, _of(ALPHANUMERIC, 3, 60)),
+    Kind(PDF417, _F.MicroPDF417, 0.1, content_of(ALPHANUMERIC, 3, 60)),
     Kind(LINEAR, _F.EAN13, 0.18, _digits(12)),
     Kind(LINEAR, _F.UPCA, 0.10, _digits(11)),
     Kind(LINEAR, _F.UPCE, 0.07, _digits(6, "0")),
     Kind(LINEAR, _F.EAN8, 0.05, _digits(7)),
-    Kind(LINEAR, _F.Code128, 0.15, _of(ALPHANUMERIC + string.ascii_lowercase, 3, 30)),
-    Kind(LINEAR, _F.Code39, 0.10, _of(CODE39_CHARACTERS, 2, 16)),
-    Kind(LINEAR, _F.Code93, 0.04, _of(CODE39_CHARACTERS, 2, 20)),
+    Kind(LINEAR, _F.Code128, 0.15, content_of(ALPHANUMERIC + string.ascii_lowercase, 3, 30)),
+    Kind(LINEAR, _F.Code39, 0.10, content_of(CODE39_CHARACTERS, 2, 16)),
+    Kind(LINEAR, _F.Code93, 0.04, content_of(CODE39_CHARACTERS, 2, 20)),
     Kind(LINEAR, _F.ITF, 0.09, _even_digits),
     Kind(LINEAR, _F.Codabar, 0.04, _codabar),
     Kind(LINEAR, _F.DataBarOmni, 0.04, _digits(13)),

@@ -33,7 +33,7 @@ def rng(*seed: int) -> np.random.Generator:
 
 
 def symbol_of(kind: Kind, seed: int, length: int = 8) -> Symbol:
-    symbol = symbols._encoded(rng(seed), kind, length)
+    symbol = symbols.encoded(rng(seed), kind, length)
     assert symbol is not None
     return symbol
 

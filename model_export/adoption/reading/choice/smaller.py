@@ -6,14 +6,8 @@ from typing import Final
 
 import onnx
 
-from model_export.adoption.reading.choose import (
-    MAX_ON_GREY,
-    MIN_SENSE,
-    Candidate,
-    Progress,
-    Question,
-    choose_reading,
-)
+from model_export.adoption.reading.choice.candidate import Candidate, Progress, Question
+from model_export.adoption.reading.choice.choose import MAX_ON_GREY, MIN_SENSE, choose_reading
 from model_export.adoption.reading.evidence import find, largest_joint
 from model_export.adoption.reading.pictures import (
     first_pictures,

@@ -1,0 +1,1 @@
+"""Draw symbols with so many modules that they look like texture, and strips of low bars."""
