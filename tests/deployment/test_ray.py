@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -114,13 +114,15 @@ def replicas(log: Path) -> Iterator[tuple[int, int]]:
             process.communicate(timeout=120)
 
 
-def replica_processes(pid: int) -> list[int]:
-    named = {child: Path(f"/proc/{child}/cmdline") for child in children(pid)}
-    return [
-        child
-        for child, file in named.items()
-        if b"ServeReplica" in file.read_bytes().split(b"\0")[0]
-    ]
+def replica_processes(pid: int) -> set[int]:
+    found = set[int]()
+    for child in children(pid):
+        # One that ends meanwhile is none.
+        with suppress(OSError):
+            title = Path(f"/proc/{child}/cmdline").read_bytes().partition(b"\0")[0]
+            if b"ServeReplica" in title:
+                found.add(child)
+    return found
 
 
 def targets(port: int) -> list[str]:
@@ -146,18 +148,16 @@ def test_a_replica_that_is_killed_under_load_takes_only_its_own_requests_with_it
         with loaded(port) as load:
             wait_for(lambda: len(load.asked) > 4 * CLIENTS)
             killed, stays = replica_processes(pid)
-            in_flight = {id(one) for one in load.asked if one.status == "no answer"}
             os.kill(killed, signal.SIGKILL)
             at = time.monotonic()
-            wait_for(lambda: len(replica_processes(pid)) == 2)
+            wait_for(lambda: len(replica_processes(pid) - {killed}) == 2)
             count = len(load.asked)
             wait_for(lambda: len(load.asked) > count + 4 * CLIENTS)
         assert stays in replica_processes(pid)
     lost = [one for one in load.asked if one.status != 200]
     assert [one for one in lost if one.began > at] == []
-    # The other replica had its share of what was in flight, and answered that.
-    assert len(lost) < CLIENTS
-    assert all(id(one) in in_flight or one.began <= at for one in lost)
+    # Each client had one request under way.
+    assert len(lost) <= CLIENTS
     assert [one.fault for one in load.asked if one.fault] == []
 
 
