@@ -1,25 +1,24 @@
 """From settings to a loaded, warmed engine and the defaults it is served with."""
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import structlog
 
 from service.core.contract import ModelContract
 from service.core.letterbox import LetterboxMode, likely_sizes, promised_sizes
-from service.core.suppress import DetectionOptions, with_recommended
 from service.cpus import cpus_of_process, usable_cpus
 from service.engine.base import CUDA, CpuShares, Engine, LoadableEngine
 from service.engine.choose import EngineOptions, open_engine
 from service.errors import StartupError
 from service.imaging.draw import DrawingPool
 from service.imaging.memory import ImageMemory
+from service.models.defaults import default_options
 from service.models.repository import MODEL_FILE, ModelFile, scan
 from service.models.served import ModelRef, ServedModel, model_label
 from service.observe.metrics import Metrics
@@ -31,17 +30,14 @@ from service.pipeline.jobs import RunnableModel
 from service.pipeline.one_thread import OneThreadPipeline, OneThreadRunner
 from service.pipeline.shared import SharedPipeline
 from service.pipeline.stages import Stages
-from service.queue.admission import Admission
 from service.queue.batcher import Batcher
+from service.queue.capacity import Admission, EngineSlots
 from service.queue.cpu_sharing import WorkerLoads
 from service.queue.runner import QueuedModel
-from service.queue.slots import EngineSlots
 from service.settings import Settings
 
 # The barcode detector that comes with the package; its card lies beside it.
 DEFAULT_MODEL: Final = Path(__file__).with_name("models") / "barcodes.onnx"
-Origin = Literal["setting", "model", "article"]
-OPTION_SETTINGS: Final = ("confidence", "score_by", "nms", "iou", "sigma", "class_agnostic")
 
 SPAN_STEP: Final = 4
 GPU_INSTANCES: Final = 2
@@ -196,12 +192,11 @@ def make_pipeline(
         single = Batcher(runner, metrics, slots=slots, admission=admission, prefetch=instances)
         return SharedPipeline(OneThreadPipeline(single), single, admission, drawing)
     batcher = Batcher(
-        NetworkRunner(),
+        NetworkRunner(tracing),
         metrics,
         slots=slots,
         admission=admission,
         max_batch_delay_s=settings.max_batch_delay_ms / 1000,
-        tracing=tracing,
     )
     threads = settings.decode_threads or cpus_of_process(settings.workers)
     return SharedPipeline(BatchedPipeline(batcher, threads), batcher, admission, drawing)
@@ -302,36 +297,15 @@ class ModelMaker:
             engine,
             Stages(contract, mode, settings.max_image_pixels, self.memory),
             QueuedModel(engine.max_batch, counts),
+            frozenset(engine.spans),
         )
         return ServedModel(
             name=name,
             version=version,
             engine=engine,
             detector=Detector(model, self.pipeline, counts),
+            class_names=contract.class_names,
             defaults=default_options(settings, contract),
             ref=ModelRef(name=name, version=version, provider=engine.provider),
             label=model_label(name, version),
         )
-
-
-def default_origins(settings: Settings, contract: ModelContract) -> dict[str, Origin]:
-    """Where the default of each option comes from: a setting, the model, or the article."""
-
-    def origin(name: str) -> Origin:
-        if getattr(settings, name) is not None:
-            return "setting"
-        return "article" if getattr(contract.recommended, name) is None else "model"
-
-    return {name: origin(name) for name in OPTION_SETTINGS}
-
-
-def default_options(settings: Settings, contract: ModelContract) -> DetectionOptions:
-    """The options of a request that names none: settings, the model's advice, or the article's."""
-    article = DetectionOptions(
-        max_candidates=settings.max_candidates, max_detections=settings.max_detections
-    )
-    advised = with_recommended(article, contract.recommended)
-    chosen = {name: getattr(settings, name) for name in OPTION_SETTINGS}
-    return dataclasses.replace(
-        advised, **{name: value for name, value in chosen.items() if value is not None}
-    )

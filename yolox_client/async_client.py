@@ -8,9 +8,12 @@ from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 import httpx2
 
-from yolox_client.batches import BATCH, CONCURRENCY, batched, check_counts
 from yolox_client.client import DEFAULT_URL, TIMEOUT_S
-from yolox_client.exchange import (
+from yolox_client.images import Channels, Encoding, ImageFile, ImageInput, PixelForm, as_file
+from yolox_client.options import Options, as_query
+from yolox_client.results import ImageResult
+from yolox_client.transport.batches import BATCH, CONCURRENCY, batched, check_counts
+from yolox_client.transport.exchange import (
     Call,
     Failure,
     Reply,
@@ -24,11 +27,8 @@ from yolox_client.exchange import (
     picture_of,
     reply_to,
 )
-from yolox_client.images import Channels, Encoding, ImageFile, ImageInput, PixelForm, as_file
-from yolox_client.options import Options, as_query
-from yolox_client.results import ImageResult
-from yolox_client.retry import Attempts, RetryPolicy
-from yolox_client.wire import NO_ANSWER, failure, settings_of, written
+from yolox_client.transport.retry import Attempts, RetryPolicy
+from yolox_client.transport.wire import NO_ANSWER, failure, settings_of, written
 
 T = TypeVar("T")
 

@@ -7,8 +7,7 @@ from service import __version__
 from service.build import ModelMaker, image_memory, load_engine, make_pipeline, warm_the_rest
 from service.engine.base import Engine
 from service.http.access.keys import ApiKeys
-from service.http.bodies.memory import BodyMemory
-from service.http.sending import AnswerMemory
+from service.http.bounds import AnswerMemory, BodyMemory
 from service.models.changing import Models
 from service.models.following import Following
 from service.models.repository import ModelFile

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from service.pipeline.jobs import Job
 from service.pipeline.stages import DetectedImage, ImageTask
-from service.queue.admission import Permit
+from service.queue.capacity import Permit
 
 
 class Pipeline(Protocol):

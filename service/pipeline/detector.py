@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -23,8 +24,9 @@ from service.errors import (
     ServiceError,
 )
 from service.imaging.draw import DrawingSlot, PictureType, draw_detections
+from service.imaging.memory import MemoryShortError
 from service.imaging.read import Photo
-from service.observe.model_metrics import STAGES, ModelMetrics
+from service.observe.model_metrics import ModelMetrics
 from service.observe.tracing.trace import CURRENT, Attributes, Trace, exemplar
 from service.pipeline.jobs import Job, RunnableModel
 from service.pipeline.shared import SharedPipeline
@@ -35,8 +37,8 @@ from service.pipeline.stages import (
     Source,
     StageSeconds,
 )
-from service.queue.admission import Permit
 from service.queue.batcher import is_past
+from service.queue.capacity import Permit
 
 FAILURES_UNTIL_UNREADY: Final = 3
 
@@ -175,15 +177,15 @@ class Detector:
             before: Awaited before anything is done to the image.
         """
         if isinstance(permit, ServiceError):
-            self._metrics.count_image(permit.slug)
+            self._metrics.images[permit.slug].inc()
             return permit
         result: DetectedImage | ServiceError
         try:
             if before is not None:
                 await before()
-            result = await self._pipeline.detect(permit, Job(self.model, task), deadline)
-            self._count(result.detections, result.seconds)
+            result = await self._run(permit, task, deadline)
             trace = CURRENT.get()
+            self._count(result.detections, result.seconds, None if trace is None else exemplar())
             if trace is not None:
                 self._add_to(trace, result)
             if self.on_found is not None:
@@ -201,16 +203,43 @@ class Detector:
             log.exception("image failed")
             outcome, result = ServiceError.slug, ServiceError("an unexpected error")
         finally:
-            permit.release()
-            self._metrics.count_image(outcome)
+            if permit.is_held:
+                permit.release()
+            self._metrics.images[outcome].inc()
         return result
 
-    def _count(self, detections: Detections, seconds: StageSeconds) -> None:
-        example = exemplar()
-        for stage in STAGES:
-            self._metrics.observe_stage(stage, getattr(seconds, stage), example)
+    async def _run(self, permit: Permit, task: ImageTask, deadline: float) -> DetectedImage:
+        """Take one image through the pipeline.
+
+        An image for which there is no memory waits for it here, where it keeps no thread from the
+        others, and holds that memory before a thread decodes it.
+
+        Raises:
+            ServiceError: The image cannot be used, the deadline passed, or the model failed.
+        """
+        job = Job(self.model, task, trace=CURRENT.get())
+        try:
+            return await self._pipeline.run.detect(permit, job, deadline)
+        except MemoryShortError as short:
+            memory, count = short.memory, short.count
+            # The error and the frames in its traceback refer to each other, and these to what is
+            # held below: it would stay held until the garbage collector comes by.
+            short.__traceback__ = None
+        permit.hold()
+        held = await self._pipeline.wait_for_memory(memory, count, deadline)
+        job = replace(job, work=replace(task, memory=held), seconds=StageSeconds())
+        found = await self._pipeline.run.detect(permit, job, deadline)
+        if found.photo is None:
+            held.release()
+        return found
+
+    def _count(
+        self, detections: Detections, seconds: StageSeconds, example: dict[str, str] | None
+    ) -> None:
+        for stage, histogram in self._metrics.stages.items():
+            histogram.observe(getattr(seconds, stage), example)
         for class_id, boxes in Counter(detections.class_ids.tolist()).items():
-            self._metrics.count_detections(self.contract.class_names[class_id], boxes)
+            self._metrics.detections[self.contract.class_names[class_id]].inc(boxes)
 
     def _add_to(self, trace: Trace, found: DetectedImage) -> None:
         """Note an image's stages in the trace of its request."""
@@ -234,7 +263,7 @@ class Detector:
         task = ImageTask(self._grey_file, DetectionOptions())
         try:
             with self._pipeline.admit_image() as permit:
-                await self._pipeline.detect(permit, Job(self.model, task), deadline)
+                await self._run(permit, task, deadline)
         except ServiceError as error:
             self._is_broken = isinstance(error, NotFiniteError)
             log.warning("probe failed", detail=error.detail)

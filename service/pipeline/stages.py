@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.contract import ModelContract
-from service.core.decode import Detections, raw_threshold
+from service.core.decode import Detections
 from service.core.letterbox import Letterbox, LetterboxMode, fit_to_model
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 from service.engine.base import ImageRows
 from service.errors import InvalidImageError, NotFiniteError
 from service.imaging.memory import HeldMemory, ImageMemory
-from service.imaging.read import Photo, read_image, refuse_too_many_pixels
+from service.imaging.read import Photo, read_image, too_many_pixels
 from service.observe.tracing.trace import Stretch
 
 Pixels = NDArray[np.uint8]
@@ -142,14 +142,14 @@ class PreparedImage:
 
     Attributes:
         tensor: (H, W, 3) uint8, BGR, network pixels.
-        threshold: The raw objectness from which on a row of the network's output is needed.
+        confidence: The objectness from which on a row of the network's output is needed, 0 to 1.
         letterbox: Maps boxes back to the image's pixels.
         photo: The image itself, if the task asked to keep it.
         needs_all_rows: Whether no row of the network's output may be left out.
     """
 
     tensor: Pixels
-    threshold: float
+    confidence: float
     letterbox: Letterbox
     photo: Photo | None
     needs_all_rows: bool = False
@@ -187,9 +187,8 @@ class Stages:
         if isinstance(source, PixelSource):
             # The fitted image is smaller than the one that was sent, so it is turned to BGR.
             tensor = np.ascontiguousarray(tensor[..., ::-1])
-        threshold = raw_threshold(self.contract, task.options.confidence)
         kept = photo if task.keep_pixels else None
-        return PreparedImage(tensor, threshold, letterbox, kept, task.keep_rows)
+        return PreparedImage(tensor, task.options.confidence, letterbox, kept, task.keep_rows)
 
     def _decoded(self, source: ImageSource, task: ImageTask) -> Photo:
         spec = self.contract.input
@@ -203,7 +202,8 @@ class Stages:
     def _sent(self, pixels: Pixels) -> Photo:
         """The pixels that a client sent, which are RGB."""
         height, width = pixels.shape[:2]
-        refuse_too_many_pixels(width, height, self.max_image_pixels)
+        if width * height > self.max_image_pixels:
+            raise too_many_pixels(width, height, self.max_image_pixels)
         return Photo(pixels, height, width)
 
     def postprocess(

@@ -181,7 +181,7 @@ def test_a_server_that_is_not_there_ends_the_run(
 def test_without_httpx2_a_server_cannot_be_asked(
     detect: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("yolox_client.async_client", "yolox_client.client", "yolox_client.wire"):
+    for name in ("yolox_client.async_client", "yolox_client.client", "yolox_client.transport.wire"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "httpx2", None)
     assert detect(photos)[0] == 0

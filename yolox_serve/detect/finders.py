@@ -20,8 +20,8 @@ from service.pipeline.stages import ImageSource
 from service.settings import Settings
 from yolox_client import ImageResult
 from yolox_client.errors import problem_of
-from yolox_client.exchange import results_in
 from yolox_client.options import Options, as_query
+from yolox_client.transport.exchange import results_in
 
 if TYPE_CHECKING:
     from yolox_client import AsyncClient

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from cyclopts import Group, Parameter
 
-from model_export.commands.arguments.argument_types import SizeChanges, given_options
+from model_export.commands.arguments.argument_types import Natural, SizeChanges, given_options
 from model_export.errors import ModelExportError
 from model_export.model.variants import Variant
 from model_export.samples.settings import Augmentation, augmentation_for

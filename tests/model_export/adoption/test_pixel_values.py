@@ -120,12 +120,10 @@ def test_contrasts_that_pictures_do_not_tell_apart_are_refused_or_told(
 ) -> None:
     """Twice the contrast finds about as much."""
     try:
-        adoption = adopted(PixelValues("RGB", (0.0, 255 / 128)), nano, tmp_path)
+        told = " ".join(adopted(PixelValues("RGB", (0.0, 255 / 128)), nano, tmp_path).notes)
     except ModelExportError as error:
-        assert "RGB 0 to 1:" in str(error)
-        assert "RGB 0 to 1.99219:" in str(error)
-    else:
-        assert any("RGB 0 to 1.99219" in note for note in adoption.notes)
+        told = str(error)
+    assert "RGB 0 to 1.99219" in told
 
 
 def test_values_are_kin_that_differ_by_a_shade() -> None:

@@ -24,7 +24,7 @@ from yolox_client.errors import (
 )
 from yolox_client.images import ImageFile, ImageInput, PixelForm, as_file
 from yolox_client.results import ImageResult, ModelRef, image_result, is_temporary
-from yolox_client.retry import REPEATED_STATUSES, Attempts, retry_after_s
+from yolox_client.transport.retry import REPEATED_STATUSES, Attempts, retry_after_s
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import httpx2
 
-from yolox_client.exchange import Call, Failure
+from yolox_client.transport.exchange import Call, Failure
 
 # Idle connections are closed before the server closes them (5 s is common): a request sent at
 # that moment would fail.

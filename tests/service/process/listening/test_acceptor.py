@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from service.process import acceptor as module
-from service.process.acceptor import Acceptor
+from service.process.listening import acceptor as module
+from service.process.listening.acceptor import Acceptor
 from service.queue.cpu_sharing import WorkerLoads
 
 # Long enough that it is seen on a machine that others share.

@@ -6,12 +6,37 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from uvicorn.server import ServerState
 
 from service.http.app import Application
 from service.http.connection.door import OpenDoor
-from service.http.metrics_app import MetricsApplication
-from service.process.uvicorn_config import uvicorn_config
+from service.http.exchange import Exchange
+from service.http.pages import Pages
+from service.http.running import Running
+from service.process.listening.uvicorn_config import uvicorn_config
+
+
+class MetricsApplication(FastAPI):
+    """Answers `GET /metrics`; its requests are counted and logged like all others.
+
+    Args:
+        running: The parts of the server that the metrics describe.
+        exchange: The exchange that answers.
+    """
+
+    def __init__(self, running: Running, exchange: Exchange) -> None:
+        super().__init__(
+            openapi_url=None,
+            redirect_slashes=False,
+            telemetry={"tracing": False, "metrics": False, "logs": False},
+            routes=[APIRoute("/metrics", Pages(running).metrics, response_class=Response)],
+            exception_handlers={HTTPException: _raise, RequestValidationError: _raise},
+        )
+        self.add_middleware(exchange.around)
 
 
 @asynccontextmanager
@@ -42,3 +67,7 @@ async def metrics_port(app: Application, listeners: Sequence[socket.socket]) -> 
             server.close()
         for open_connection in list(state.connections):
             open_connection.shutdown()
+
+
+async def _raise(_: Request, error: Exception) -> Response:
+    raise error

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from service.errors import StartupError
-from service.process.ports import bind_host
+from service.process.listening.ports import bind_host
 from service.settings import Settings
 
 if TYPE_CHECKING:

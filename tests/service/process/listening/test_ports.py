@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from service.errors import StartupError
-from service.process.ports import Ports, bind_host, bind_path, bind_ports
+from service.process.listening.ports import Ports, bind_host, bind_path, bind_ports
 from service.settings import Settings
 
 Resolve = Callable[[list[tuple[Any, ...]]], None]
@@ -28,7 +28,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
                 for family, address in found
             ]
 
-        monkeypatch.setattr("service.process.ports.socket.getaddrinfo", getaddrinfo)
+        monkeypatch.setattr("service.process.listening.ports.socket.getaddrinfo", getaddrinfo)
 
     return use
 

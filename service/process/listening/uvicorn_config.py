@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from service.http.connection.door import Door
 from service.http.connection.early_refusal import RefusingConnection
-from service.process.ports import BACKLOG
+from service.process.listening.ports import BACKLOG
 from service.settings import Settings
 
 # Load balancers usually keep idle connections for a minute. A server that closes them sooner

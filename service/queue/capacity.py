@@ -1,12 +1,15 @@
-"""Admission: which requests are let in, and how many images may wait for the engine."""
+"""Capacity: how many images may wait for the engine, and how many batches may run at once."""
 
 import asyncio
 import math
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Self
 
 from service.errors import DrainingError, QueueFullError, ServiceError
 from service.observe.metrics import Metrics
+from service.queue.cpu_sharing import WorkerLoads
 
 # A body that takes longer than this comes from a slow sender, for whom no room is kept.
 UPLOAD_GRACE_S: Final = 0.25
@@ -19,11 +22,14 @@ class Permit:
 
     An image gets its permit before it is decoded, so that a crowd is refused before it costs
     anything. Leaving the context releases the permit if it is still held.
+
+    Attributes:
+        is_held: Whether the permit is held.
     """
 
     def __init__(self, admission: "Admission") -> None:
         self._admission = admission
-        self._is_held = False
+        self.is_held = False
         self.hold()
 
     def __enter__(self) -> Self:
@@ -34,14 +40,14 @@ class Permit:
 
     def hold(self) -> None:
         """Hold the permit, again if need be: an image that goes back to wait was let in already."""
-        if not self._is_held:
-            self._is_held = True
+        if not self.is_held:
+            self.is_held = True
             self._admission.taken()
 
     def release(self) -> None:
         """Make room for another image; a second call does nothing."""
-        if self._is_held:
-            self._is_held = False
+        if self.is_held:
+            self.is_held = False
             self._admission.released()
 
 
@@ -156,3 +162,87 @@ class Admission:
             f"all {self.capacity} places in the queue are taken",
             retry_after_s=max(1, math.ceil(self.held * self._seconds_per_image)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SlotLease:
+    """The slots that one running batch uses.
+
+    Attributes:
+        width: All of them.
+        own: Those of this process; the rest are borrowed from processes that left them idle.
+    """
+
+    width: int
+    own: int
+
+
+# For a batch that takes over the slot of the one before it.
+OWN_SLOT: Final = SlotLease(width=1, own=1)
+
+
+class EngineSlots:
+    """Which slots are free. Everything here happens on the event loop.
+
+    A batch runs in one slot or, on a CPU, as a wide batch in several slots at once, with the CPUs
+    of all of them. Processes that share the CPUs have the same number of slots each. Every process
+    can always use its own, and borrows those that the others leave idle.
+
+    Args:
+        own: Slots of this process.
+        widths: Numbers of slots that one batch can use, ascending from 1.
+        loads: The processes to borrow from; by default there are none.
+
+    Attributes:
+        own: Slots of this process.
+        of_others: Slots of all other processes.
+        free: Slots of this process that no batch uses.
+        wide_leases: Leases of more than one slot that have not been released.
+    """
+
+    def __init__(
+        self, own: int, widths: Sequence[int] = (1,), loads: WorkerLoads | None = None
+    ) -> None:
+        self.own = self.free = own
+        self.of_others = 0 if loads is None else own * (loads.workers - 1)
+        self.wide_leases = 0
+        self._widths = widths
+        self._loads = loads
+        self._borrowed = 0
+
+    def available(self) -> int:
+        """Slots that a batch could use now."""
+        if self._loads is None:
+            return self.free
+        idle_elsewhere = self.of_others - self._borrowed - self._loads.busy_elsewhere()
+        return self.free + max(0, idle_elsewhere)
+
+    def lease(self, sharers: int) -> SlotLease | None:
+        """Take a fair share of the available slots for one batch.
+
+        Args:
+            sharers: Images that the available slots are to be enough for, the batch counting as
+                one.
+
+        Returns:
+            At least one slot, own ones first, or None if no slot is available.
+        """
+        available = self.available()
+        if available < 1:
+            return None
+        width = max(width for width in self._widths if width <= max(1, available // sharers))
+        lease = SlotLease(width, own=min(width, self.free))
+        self._use(lease, 1)
+        return lease
+
+    def release(self, lease: SlotLease) -> None:
+        """Give the slots back."""
+        self._use(lease, -1)
+
+    def _use(self, lease: SlotLease, sign: int) -> None:
+        """Count a lease that begins (1) or ends (-1), and tell the other processes."""
+        self.free -= sign * lease.own
+        self._borrowed += sign * (lease.width - lease.own)
+        self.wide_leases += sign * (lease.width > 1)
+        if self._loads is not None:
+            self._loads.tell_busy(self.own - self.free + self._borrowed)
