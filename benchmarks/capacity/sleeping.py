@@ -17,7 +17,7 @@ from benchmarks.overhead_servers import FreeEngine
 from service.http.app import create_app
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
-from service.process.ports import bind_ports
+from service.process.listening.ports import bind_ports
 from service.process.server import run
 from service.settings import Settings
 
