@@ -177,7 +177,8 @@ def test_a_data_set_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None
     (tmp_path / "in" / "torn.jpg").write_bytes(plain(image_format="JPEG")[:300])
     out = tmp_path / "out"
     first = dataset(tmp_path / "in", out)
-    wait_for(lambda: len([*out.glob("checkpoint/*.parquet")]) >= 2)
+    wait_for(lambda: len([*out.glob("checkpoint/*.parquet")]) >= 2 or first.poll() is not None)
+    assert first.poll() is None
     for pid in [*children(first.pid), first.pid]:
         os.kill(pid, signal.SIGKILL)
     first.communicate()
