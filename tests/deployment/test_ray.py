@@ -79,6 +79,7 @@ class Load:
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 one.status = repr(error)
+        connection.close()
 
 
 @contextmanager
