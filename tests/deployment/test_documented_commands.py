@@ -44,6 +44,7 @@ NOT_RUN = {
     r"mkdir models/|echo '\{\"versions\"|kill -HUP": "tests/service/capture/test_loop.py does it",
     r"export OTEL_": "test_tracing.py sets it",
     r"openssl rand ": "makes a secret",
+    r"serve (?:run|deploy) |python deploy/ray/": "needs Ray; test_ray runs both where it is",
     r"torchrun ": "takes several processes; the tests of training start it",
     r"apt-get install": "installs Debian's packages",
     r"(?:\S*/)?python -m benchmarks\.": "takes minutes; tests/bench runs short forms",

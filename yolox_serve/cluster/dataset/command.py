@@ -58,7 +58,7 @@ class WorkChoice:
 
 @dataclass(frozen=True)
 class FormChoice:
-    """What is read and written."""
+    """The input and the output."""
 
     column: Annotated[
         str | None,
@@ -183,7 +183,7 @@ def actors_for(resources: dict[str, float], cpus: float, gpus: float) -> int:
     """How many actors a cluster has room for, beside the tasks that list, share out and write.
 
     Args:
-        resources: What the cluster has, as Ray tells.
+        resources: The cluster's resources, as Ray tells of them.
         cpus: CPUs of an actor.
         gpus: GPUs of an actor.
 
