@@ -2,10 +2,10 @@
 # make serve   start the server          MODEL=path-or-name PORT=8000 HOST=127.0.0.1 DEVICE=auto|cpu|openvino|cuda|tensorrt
 #              (no MODEL: the barcode detector that comes with the package; BASE_URL=... is a mirror
 #              from which a model that is named is fetched)
-# make test    run the tests
+# make test    run the tests   PROCESSES=logical|0|N: as many as CPUs, at most 8; 0: no others
 # make train-demo   train a small model on pictures drawn for it, export it, and measure it
 # make walk    list the files that a request goes through, in order
-# make test-more   run the tests that take long: browser, balancers, the API as generated tools see it
+# make test-more   run the tests that take long: whole trainings, browser, balancers, the API as generated tools see it
 # make docs    build the documentation as a site in build/site, and check its links
 # make openapi   write docs/openapi.json anew, after a change of routes, options or answers
 # make kubernetes-rules   write the PrometheusRule of deploy/kubernetes anew, after a change of a rule
@@ -66,11 +66,16 @@ serve: $(SERVE_STAMP)
 	esac; \
 	exec $(SERVE_VENV)/bin/python -m service $${model:+--model "$$model"} $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DEVICE),--device $(DEVICE)) $(EXTRA)
 
+# Many tests wait for servers, deadlines and files, so processes run them side by side. Each takes up to
+# a gigabyte, hence the bound, and one thread of torch: more would wait for each other's CPUs. A worker
+# that runs out of tests takes over half of another's, which leaves the tests of a module mostly together.
+PROCESSES = logical
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8 --dist worksteal
 test: $(DEV_STAMP) $(PROMETHEUS) $(KUBECTL) $(HADOLINT)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-more: $(DEV_STAMP) $(CHROMIUM) $(BALANCERS)
-	$(BIN)/python -m pytest -m heavy
+	$(PYTEST) -m heavy
 
 train-demo: $(DEV_STAMP)
 	rm -rf runs/demo
@@ -110,7 +115,8 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml -c constraints.txt --universal --
   --generate-hashes --no-annotate --custom-compile-command "make lock" --quiet
 lock: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet uv
-	for name in cpu gpu fetch; do $(COMPILE) --extra $$name -o docker/locks/$$name.txt || exit 1; done
+	for name in cpu gpu; do $(COMPILE) --extra $$name --extra grpc --extra tracing -o docker/locks/$$name.txt || exit 1; done
+	$(COMPILE) --extra fetch -o docker/locks/fetch.txt
 	$(COMPILE) --extra train --extra fetch --extra evaluate --extra cpu -o docker/locks/model_export.txt
 
 pin-images: | $(BIN)/python

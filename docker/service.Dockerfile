@@ -6,7 +6,7 @@
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
-# An extra of pyproject.toml: `cpu`, or `gpu`, whose wheels contain CUDA and cuDNN.
+# Extras of pyproject.toml: `cpu`, or `gpu`, whose wheels contain CUDA and cuDNN; and `grpc` and `tracing`.
 ARG FLAVOUR=cpu
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build

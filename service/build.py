@@ -24,6 +24,7 @@ from service.models.repository import MODEL_FILE, ModelFile, scan
 from service.models.served import ModelRef, ServedModel, model_label
 from service.observe.metrics import Metrics
 from service.observe.model_metrics import ModelMetrics
+from service.observe.tracing.trace import Tracing
 from service.pipeline.batched import BatchedPipeline, NetworkRunner
 from service.pipeline.detector import Detector
 from service.pipeline.jobs import RunnableModel
@@ -170,7 +171,11 @@ def on_one_thread(settings: Settings, engine: Engine) -> bool:
 
 
 def make_pipeline(
-    settings: Settings, engine: Engine, metrics: Metrics, loads: WorkerLoads | None = None
+    settings: Settings,
+    engine: Engine,
+    metrics: Metrics,
+    loads: WorkerLoads | None = None,
+    tracing: Tracing | None = None,
 ) -> SharedPipeline:
     """The queue and the threads that all models share, ready to be started.
 
@@ -179,6 +184,7 @@ def make_pipeline(
         engine: That of the first model; the others must run on the same device.
         metrics: Where to count.
         loads: The processes of the server, if it has several.
+        tracing: Where batches are noted.
     """
     instances = engine_instances(settings, engine)
     # Processes share CPUs, so there is nothing to borrow where a GPU computes.
@@ -195,6 +201,7 @@ def make_pipeline(
         slots=slots,
         admission=admission,
         max_batch_delay_s=settings.max_batch_delay_ms / 1000,
+        tracing=tracing,
     )
     threads = settings.decode_threads or cpus_of_process(settings.workers)
     return SharedPipeline(BatchedPipeline(batcher, threads), batcher, admission, drawing)

@@ -173,6 +173,11 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Form of log lines (`auto`: console on a terminal, else json)"
     )
+    tracing: bool = Field(
+        False,
+        description="Send OpenTelemetry spans (extra `tracing`); OTEL_EXPORTER_OTLP_ENDPOINT says "
+        "where to",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Minimum severity of the log lines to write"
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -15,6 +15,11 @@ from model_export.adoption.reading.evidence import OPTIONS, holds
 from model_export.adoption.reading.pictures import first_pictures
 from model_export.adoption.reading.trial_network import TrialNetwork
 from model_export.adoption.source_file import read_onnx
+from model_export.adoption.usual_thresholds import (
+    USUAL_NOTE,
+    USUAL_THRESHOLDS,
+    usual_thresholds,
+)
 from model_export.checksum import short_sha256
 from model_export.errors import ModelExportError
 from model_export.graphs.network import image_input, load_network, open_session
@@ -34,13 +39,7 @@ from service.core.contract import (
     ScoreActivation,
 )
 from service.core.decode import anchor_grid, decode_candidates
-from service.core.suppress import PRESETS, suppress
-
-USUAL_THRESHOLDS: Final = PRESETS["yolox"]
-USUAL_NOTE: Final = (
-    "recommends what YOLOX's own tools show boxes by: joint scores from 0.3, hard suppression of "
-    "all classes together at an IoU of 0.45; --score-by and --nms state others"
-)
+from service.core.suppress import suppress
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +179,8 @@ def _carried(model: onnx.ModelProto) -> Recommended | None:
 def _with_usual_thresholds(
     request: AdoptRequest, carried: Recommended | None
 ) -> tuple[AdoptRequest, tuple[str, ...]]:
-    """The request with every threshold, and a note if nobody stated any.
-
-    The article's box coding comes with the article's thresholds, which are the service's own.
-    """
-    usual = USUAL_THRESHOLDS if request.box_coding == "yolox" else Recommended()
+    """The request with every threshold, and a note if nobody stated any."""
+    usual = usual_thresholds(request.box_coding)
     sources = [request.recommended, carried or Recommended()]
     chosen = usual
     for source in reversed(sources):

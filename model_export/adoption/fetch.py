@@ -6,8 +6,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from model_export.adoption.adopt import USUAL_THRESHOLDS, AdoptRequest, adopt
+from model_export.adoption.adopt import AdoptRequest, adopt
 from model_export.adoption.download import DownloadError, Progress, RemoteFile, download
+from model_export.adoption.usual_thresholds import USUAL_THRESHOLDS
 from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
 from model_export.graphs.network import load_network

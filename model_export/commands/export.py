@@ -156,8 +156,9 @@ def run(
     of three, at the default size and at another. Quantise the file with care: plain static
     quantisation to 8 bits took YOLOX-nano from an AP of 0.299 to 0.184.
 
-    A checkpoint of `train` knows its classes, size, box coding and thresholds. For thresholds that
-    neither it nor you state the service's apply.
+    A checkpoint of `train` knows its classes, size, box coding and thresholds. Other weights
+    recommend the thresholds of YOLOX's own tools: joint scores from 0.3, hard suppression of all
+    classes together at an IoU of 0.45.
 
     Example: `yolox-serve export --weights yolox_nano.pth --output model.onnx`
     """
@@ -221,14 +222,15 @@ def _contract(given: _Given, kind: "Kind", about: "About | None") -> ModelContra
     """The contract of the file; what is not given is as the checkpoint says."""
     model, known = given.model, about.contract if about else None
     recommended, provenance = given.recommended.contract_part(), given.provenance.contract_part()
+    box_coding = model.box_coding or (known.box_coding if known else "yolox")
     try:
         return ModelContract(
             name=model.name or (known.name if known else f"yolox-{kind.variant}"),
             version=model.model_version or short_sha256(given.weights),
             input=_input(given.graph, kind, known),
             class_names=names_of_weights(model.names, kind, known),
-            box_coding=model.box_coding or (known.box_coding if known else "yolox"),
-            recommended=_overridden(known.recommended if known else None, recommended),
+            box_coding=box_coding,
+            recommended=_overridden(_known_thresholds(known, box_coding), recommended),
             provenance=_overridden(known.provenance if known else None, provenance),
         )
     except ContractError as error:
@@ -248,6 +250,14 @@ def _input(given: GraphOptions, kind: "Kind", known: ModelContract | None) -> In
         layout=LAYOUTS[given.input],
         dtype=given.input,
     )
+
+
+def _known_thresholds(known: ModelContract | None, box_coding: BoxCoding) -> Recommended:
+    """What a checkpoint recommends, or else what is usual for weights of YOLOX."""
+    from model_export.adoption.usual_thresholds import usual_thresholds  # noqa: PLC0415
+
+    carried = known.recommended if known else Recommended()
+    return usual_thresholds(box_coding) if carried == Recommended() else carried
 
 
 def _overridden(known: Advice | None, given: Advice) -> Advice:

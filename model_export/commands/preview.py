@@ -14,6 +14,7 @@ from model_export.commands.arguments.argument_types import (
     Positive,
     TrainingSize,
 )
+from model_export.commands.arguments.config_file import ConfigFile
 from model_export.commands.arguments.sample_arguments import AugmentationOptions, augmentation
 from model_export.commands.data_sets.arguments import DrawableDataOptions, data_source
 from model_export.commands.data_sets.training_data import read_training_data
@@ -49,6 +50,7 @@ def run(
     data: DrawableDataOptions = DrawableDataOptions(),
     samples: SampleOptions = SampleOptions(),
     varied: AugmentationOptions = AugmentationOptions(),
+    config: ConfigFile = None,
 ) -> None:
     """Draw a sheet of augmented training samples.
 
@@ -57,6 +59,7 @@ def run(
 
     Example: `yolox-serve preview --data shapes/train.json --output samples.png`
     """
+    del config  # cyclopts has merged it with the flags
     # Only here, so that `--help` does not wait for OpenCV.
     from PIL import Image  # noqa: PLC0415
 

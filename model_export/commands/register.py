@@ -4,6 +4,8 @@ from typing import Final
 
 from cyclopts import App, Group
 
+from model_export.commands.arguments.config_file import options_of_file
+
 MODELS: Final = Group("Get and measure a model", sort_key=2)
 TRAINING: Final = Group("Train a model", sort_key=3)
 
@@ -22,4 +24,5 @@ def add_commands(app: App) -> None:
         ("train", TRAINING),
     ):
         module = f"{'data_sets.' if name in ('inspect', 'convert') else ''}{name.replace('-', '_')}"
-        app.command(f"model_export.commands.{module}:run", name=name, group=group)
+        config = (options_of_file,) if name in ("preview", "train") else None
+        app.command(f"model_export.commands.{module}:run", name=name, group=group, config=config)

@@ -16,6 +16,8 @@ PACKAGE_EXTRAS: Final = {
     "torch": "train",
     "zxingcpp": "barcodes",
     "skimage": "barcodes",
+    "mlflow": "mlflow",
+    "wandb": "wandb",
     "yaml": "train",
 }
 

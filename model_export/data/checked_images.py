@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_export.data.annotations import AnnotatedImage, Annotations, first_few
+from model_export.data.identity import file_digest
 from model_export.data.image_cache import ImageCache
 from model_export.data.image_files import read_small
 from model_export.data.pictures import FilePictures
@@ -53,6 +54,7 @@ class CheckedImages:
         notes: How the files were read, in lines for a person.
         clipped: The image files of boxes that stuck out of them, once for each box.
         thumbnails: (N, SIDE, SIDE) uint8, grey, of the images.
+        digests: A hash of each file's content, in the order of the images.
     """
 
     class_names: tuple[str, ...]
@@ -64,9 +66,21 @@ class CheckedImages:
     thumbnails: NDArray[np.uint8] = field(
         default_factory=lambda: np.zeros((0, SIDE, SIDE), np.uint8), compare=False, repr=False
     )
+    digests: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """(C,) the number of boxes of each class."""
+        ids = [image.class_ids for image in self.images]
+        every = np.concatenate([np.zeros(0, np.int64), *ids])
+        return np.bincount(every, minlength=len(self.class_names))
+
+    def as_one_class(self, name: str) -> "CheckedImages":
+        """The same data with one class for all boxes."""
+        images = (replace(each, class_ids=np.zeros_like(each.class_ids)) for each in self.images)
+        return replace(self, class_names=(name,), images=tuple(images))
 
     def pictures(self, cache: ImageCache | None) -> FilePictures:
         """The images by number, decoded each time if there is no cache."""
@@ -128,24 +142,28 @@ def check_images(
         notes=annotations.notes,
         clipped=tuple(image.path for image in images for _ in range(_sticking_out(image))),
         thumbnails=np.stack([each.thumbnail for each in seen]),
+        digests=tuple(each.digest for each in seen),
     )
 
 
 class _Seen(NamedTuple):
-    """An image whose size is known, and its thumbnail."""
+    """An image whose size is known, its thumbnail, and a hash of its file."""
 
     image: AnnotatedImage
     thumbnail: NDArray[np.uint8]
+    digest: str
 
 
 def _with_size(image: AnnotatedImage) -> _Seen | ModelExportError:
     try:
         photo = read_small(image.path)
+        # The file was read a moment ago: the system still has it in memory.
+        digest = file_digest(image.path)
     except ModelExportError as error:
         return error
     size = photo.height, photo.width
     if image.size in (None, size):
-        return _Seen(replace(image, size=size), thumbnail(photo.pixels))
+        return _Seen(replace(image, size=size), thumbnail(photo.pixels), digest)
     # Boxes that were drawn on other pixels, such as a photo before it was turned upright, would
     # teach nonsense.
     return ModelExportError(

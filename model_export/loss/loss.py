@@ -92,12 +92,14 @@ class DetectionLoss:
         divisor: Turns the `()` int64 number of positives into what the sums are divided by. Each
             of W processes returns max(1, positives of all) / W, so that the mean of their gradients
             is that of a single process.
+        class_weights: `(C,)` float32, weights of the classes in the class loss; None for 1 each.
     """
 
     preset: LossPreset
     coding: BoxCoding = "yolox"
     center_radius: float = CENTER_RADIUS
     divisor: Callable[[Tensor], Tensor] = at_least_one
+    class_weights: Tensor | None = None
 
     def __call__(
         self, raw: Tensor, targets: Targets, height: int, width: int, *, closing: bool = False
@@ -126,7 +128,8 @@ class DetectionLoss:
         sums = (
             self.preset.reg_weight * _box_loss(pairs, self.coding, self.preset.box_loss),
             _objectness_loss(raw, found, background, self.preset.objectness_target),
-            self.preset.class_weight * _class_loss(pairs, self.preset.class_target),
+            self.preset.class_weight
+            * _class_loss(pairs, self.preset.class_target, self.class_weights),
             _l1_loss(pairs, self.coding) if closing_l1 else pairs.raw.new_zeros(()),
         )
         positives = found.positive.sum()
@@ -188,13 +191,21 @@ def _box_loss(pairs: _Pairs, coding: BoxCoding, kind: Literal["giou", "iou"]) ->
     return (losses * pairs.positive).sum()
 
 
-def _class_loss(pairs: _Pairs, kind: Literal["one_hot", "iou"]) -> Tensor:
-    """The cross-entropy, summed over the positives and all classes."""
+def _class_loss(
+    pairs: _Pairs, kind: Literal["one_hot", "iou"], class_weights: Tensor | None
+) -> Tensor:
+    """The cross-entropy, summed over the positives, by the weight of their class, and all classes.
+
+    The weights are `(C,)`.
+    """
     logits = pairs.raw[..., 5:]
     hot = torch.ones_like(pairs.ious) if kind == "one_hot" else pairs.ious
     target = torch.zeros_like(logits).scatter(2, pairs.class_ids[..., None], hot[..., None])
     losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return (losses * pairs.positive[..., None]).sum()
+    counted = pairs.positive
+    if class_weights is not None:
+        counted = counted * class_weights[pairs.class_ids]
+    return (losses * counted[..., None]).sum()
 
 
 def _objectness_loss(

@@ -52,7 +52,7 @@ def detect_all(
     Raises:
         ModelExportError: No class matches, or an image fails; the message names its file.
     """
-    category_ids = _match_categories(detector.class_names(), coco)
+    category_ids = match_categories(detector.class_names(), coco)
     with ThreadPoolExecutor(concurrency) as executor:
         futures = {
             executor.submit(_detect_file, detector, path): image
@@ -67,15 +67,19 @@ def detect_all(
             executor.shutdown(wait=False, cancel_futures=True)
             raise
     return [
-        _result(image, category_ids[item.class_name], item)
+        coco_result(image, category_ids[item.class_name], item)
         for image in coco.images
         for item in found[image]
         if item.class_name in category_ids
     ]
 
 
-def _match_categories(class_names: Sequence[str], coco: CocoSet) -> dict[str, int]:
-    """Class name to category id, for the names that the detector and the set share."""
+def match_categories(class_names: Sequence[str], coco: CocoSet) -> dict[str, int]:
+    """Class name to category id, for the names that the detector and the set share.
+
+    Raises:
+        ModelExportError: They share none.
+    """
     ids = {name: category for category, name in coco.categories.items()}
     matches = {name: ids[name] for name in class_names if name in ids}
     if not matches:
@@ -97,7 +101,8 @@ def _detect_file(detector: Detector, path: Path) -> Sequence[Found]:
         raise ModelExportError(f"{path}: {error}") from error
 
 
-def _result(image_id: int, category_id: int, found: Found) -> CocoResult:
+def coco_result(image_id: int, category_id: int, found: Found) -> CocoResult:
+    """A detection in COCO's result format."""
     x1, y1, x2, y2 = found.box_xyxy
     return CocoResult(
         image_id=image_id,

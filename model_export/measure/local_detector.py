@@ -13,14 +13,14 @@ from model_export.measure.evaluate import Found
 from model_export.model.variants import HeadKind, Variant
 from service.core.contract import ContractError, ModelContract
 from service.core.input_tensor import pack_images
-from service.core.letterbox import LetterboxMode, fit_to_model
+from service.core.letterbox import Letterbox, LetterboxMode, fit_to_model
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
-# (1, H, W, 3) uint8 BGR network input to (1, A, 4 + 1 + C) raw rows.
+# (N, H, W, 3) uint8 BGR network input to (N, A, 4 + 1 + C) raw rows.
 Network = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 
 
@@ -61,13 +61,22 @@ class LocalDetector:
         size = photo.height, photo.width
         canvas, way_back = fit_to_model(photo.pixels, self._contract, self._mode, size)
         raw = self._network(canvas[np.newaxis])[0]
-        found = find_objects(raw, way_back, self._contract, self._options)
-        rows = zip(found.class_ids, found.scores.tolist(), found.boxes_xyxy.tolist(), strict=True)
-        names = self._contract.class_names
-        return [
-            Found(names[class_id], score, (box[0], box[1], box[2], box[3]))
-            for class_id, score, box in rows
-        ]
+        return named_objects(raw, way_back, self._contract, self._options)
+
+
+def named_objects(
+    raw: NDArray[np.floating],
+    way_back: Letterbox,
+    contract: ModelContract,
+    options: DetectionOptions,
+) -> list[Found]:
+    """The detections in (A, 4 + 1 + C) raw rows, with boxes in image pixels."""
+    found = find_objects(raw, way_back, contract, options)
+    rows = zip(found.class_ids, found.scores.tolist(), found.boxes_xyxy.tolist(), strict=True)
+    return [
+        Found(contract.class_names[class_id], score, (box[0], box[1], box[2], box[3]))
+        for class_id, score, box in rows
+    ]
 
 
 def onnx_detector(

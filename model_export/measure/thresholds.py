@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from model_export.data.annotations import AnnotatedImage
-from model_export.data.image_files import read_image
+from model_export.measure.batches import ImageBatches
 from model_export.measure.local_detector import torch_network
 from model_export.measure.matching import Matches, match
 from service.core.contract import ModelContract, NmsMethod, Recommended, ScoreBy
 from service.core.decode import Detections, raw_threshold
-from service.core.letterbox import Letterbox, LetterboxMode, fit_to_model
+from service.core.letterbox import Letterbox
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 
@@ -124,7 +124,7 @@ def best_thresholds(
     """
     step = -(-len(images) // MAX_IMAGES)
     chosen = images[::step]
-    rows = list(_rows(model, contract, chosen))
+    rows = _rows(model, contract, chosen)
     curves = {options: _curve(_matches(rows, chosen, contract, options)) for options in OPTIONS}
     best = OPTIONS[0]
     for options in OPTIONS[1:]:
@@ -152,17 +152,14 @@ def option_name(options: DetectionOptions) -> str:
 
 def _rows(
     model: nn.Module, contract: ModelContract, images: Sequence[AnnotatedImage]
-) -> Iterator[_Rows]:
-    network = torch_network(model)
-    mode: LetterboxMode = "rectangle" if contract.input.dynamic_size else "square"
+) -> list[_Rows]:
     lowest = raw_threshold(contract, CONFIDENCES[0])
-    for image in images:
-        pixels = read_image(image.path)
-        height, width = pixels.shape[:2]
-        canvas, way_back = fit_to_model(pixels, contract, mode, (height, width))
-        raw = network(canvas[np.newaxis])[0]
+    batches = ImageBatches([image.path for image in images], contract)
+    kept = {}
+    for number, raw, way_back in batches.run(torch_network(model)):
         cells = np.flatnonzero(raw[:, 4] >= lowest).astype(np.int64)
-        yield _Rows(raw[cells], cells, way_back)
+        kept[number] = _Rows(raw[cells], cells, way_back)
+    return [kept[number] for number in range(len(images))]
 
 
 def _matches(

@@ -9,6 +9,8 @@ HeadKind = Literal["decoupled", "coupled"]
 
 VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)
 HEAD_KINDS: Final[tuple[HeadKind, ...]] = get_args(HeadKind)
+# Parts that can be frozen: the five stages of the backbone, and the neck.
+ALL_BUT_HEAD: Final = 6
 # Variants for images of 416 pixels; they train with weaker augmentation.
 SMALL: Final[frozenset[Variant]] = frozenset({"pico", "nano", "micro", "tiny"})
 

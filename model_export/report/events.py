@@ -72,10 +72,11 @@ class EpochEnded:
     Attributes:
         number: Which epoch, from 0.
         rate: The learning rate of its last step.
-        losses: Means over its steps; in a resumed epoch, over the steps since.
+        losses: Means over its steps, those before an interruption too.
         seconds: How long its steps took, without the measurement.
         images_per_second: Speed of its steps, all processes together.
         metrics: The averaged weights' metrics on the validation data, if they were measured.
+        following: The epoch that comes next, from 0; a run whose patience is over leaves some out.
     """
 
     number: int
@@ -84,6 +85,7 @@ class EpochEnded:
     seconds: float
     images_per_second: float
     metrics: Metrics | None
+    following: int | None = None
 
 
 class Watcher(Protocol):

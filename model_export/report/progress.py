@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -34,6 +35,8 @@ class ProgressBar:
     def started(self, run: RunStarted) -> None:
         """Start the clock and the bar."""
         self._run, self._began = run, self._clock()
+        if run.first_step:
+            self._say(_place(run))
         if self._console.is_interactive:
             # Nothing changes between two events, so that no thread has to refresh it.
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
@@ -58,14 +61,28 @@ class ProgressBar:
         ]
         if epoch.metrics:
             parts.append(_metrics_text(epoch.metrics))
-        # On one line, however narrow the console is.
-        self._console.print(Text("  ".join(parts)), soft_wrap=True)
+        self._say("  ".join(parts))
+        if epoch.following not in (None, epoch.number + 1):
+            self._skip_to(epoch.following or 0)
 
     def ended(self) -> None:
         """Remove the bar."""
         if self._live:
             self._live.stop()
             self._live = None
+
+    def _skip_to(self, epoch: int) -> None:
+        """Say why epochs are left out; the pace is measured anew, so that they do not count."""
+        run = self._run
+        goes_on = f"goes on with the closing epochs, from epoch {epoch + 1}"
+        what = "ends here" if epoch == run.epochs else goes_on
+        self._say(f"the AP has not become better for too many epochs (--patience): the run {what}")
+        self._run = replace(run, first_step=epoch * run.epoch_steps)
+        self._began = self._clock()
+
+    def _say(self, text: str) -> None:
+        # On one line, however narrow the console is.
+        self._console.print(Text(text), soft_wrap=True)
 
     def _status(self, taken: StepsTaken) -> Group:
         """The live lines after some steps."""
@@ -91,6 +108,15 @@ class ProgressBar:
         minutes, seconds = divmod(round(pace * (total - done)), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def _place(run: RunStarted) -> str:
+    """Where a run that is resumed goes on."""
+    if run.first_step >= run.epochs * run.epoch_steps:
+        return f"all {run.epochs} epochs are done; --epochs adds some"
+    epoch, step = divmod(run.first_step, run.epoch_steps)
+    within = f", with step {step + 1} of {run.epoch_steps}" if step else ""
+    return f"goes on in epoch {epoch + 1} of {run.epochs}{within}"
 
 
 def _loss_text(losses: LossValues) -> str:

@@ -63,6 +63,11 @@ class RunFolder:
         return self.path / "config.json"
 
     @property
+    def data(self) -> Path:
+        """The names and hashes of the images and boxes, as JSON."""
+        return self.path / "data.json"
+
+    @property
     def metrics_csv(self) -> Path:
         """A row for each epoch, written when it ends."""
         return self.path / "metrics.csv"
@@ -88,6 +93,11 @@ class RunFolder:
         return self.path / "model.onnx"
 
     @property
+    def labels(self) -> Path:
+        """A plot of the objects of the data, by class, size and place."""
+        return self.path / "labels.png"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.path / "tensorboard"
@@ -106,18 +116,42 @@ class RunFolder:
                 f"{self.path} holds a run already: {way}, or choose another --output"
             )
 
-    def create(self, config: str) -> None:
+    def create(self, config: str, data: str = "{}") -> None:
         """Make the folder for a new run, and write its configuration.
 
         Args:
             config: The configuration, a JSON object.
+            data: What the data are, a JSON object.
 
         Raises:
             ModelExportError: There is a run in it, or it cannot be written.
         """
         self.check_free()
         with writing_to(self.path):
+            write_atomically(data.encode(), self.data)
+        self.write_config(config)
+
+    def write_config(self, config: str) -> None:
+        """Write the configuration, a JSON object.
+
+        Raises:
+            ModelExportError: It cannot be written.
+        """
+        with writing_to(self.path):
             write_atomically(f"{config}\n".encode(), self.config)
+
+    def read_data(self) -> str | None:
+        """What `create` was told of the data; None for a run of an earlier release.
+
+        Raises:
+            ModelExportError: It cannot be read.
+        """
+        try:
+            return self.data.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise ModelExportError(f"cannot read {self.data}: {error}") from error
 
     def read_config(self) -> str:
         """The configuration that `create` was given, to continue the run.
@@ -138,7 +172,7 @@ class RunFolder:
         best: Best | None,
         closing_from: int | None = None,
     ) -> None:
-        """Write metrics.json and the plots, except plots with nothing to show.
+        """Write metrics.json and the plots, except plots with nothing to show; `show` is the page.
 
         Args:
             epochs: All epochs of the run, as `MetricsCsv` keeps them.
@@ -155,19 +189,32 @@ class RunFolder:
             if best:
                 plot_ap(epochs, self.path / "ap.png")
                 plot_precision_recall(best.metrics, self.path / "pr.png")
-                self._show(best)
+                self._plot_quality(best)
 
-    def _show(self, best: Best) -> None:
-        """Draw what the best options find, and write the page of the run."""
-        thresholds = best.thresholds
+    def show(self, best: Best, speed: str = "") -> None:
+        """Write the page of the run, with the plots that `finish` wrote.
+
+        Args:
+            best: The best weights, with their thresholds.
+            speed: The speed of the exported model in a sentence; none if it is empty.
+
+        Raises:
+            ModelExportError: A file cannot be written.
+        """
+        if best.thresholds is None:
+            return
+        content = RunContent(best.metrics, best.thresholds, best.class_names, best.sheets, speed)
+        with writing_to(self.path):
+            write_run_page(self.path / "report.html", content)
+
+    def _plot_quality(self, best: Best) -> None:
+        """Draw what the best options find."""
+        thresholds, names = best.thresholds, best.class_names
         if thresholds is None:
             return
-        names = best.class_names
         counts = confusion(thresholds.found, thresholds.images, len(names))
         plot_confidence(thresholds, self.path / "confidence.png")
         plot_confusion(counts, names, self.path / "confusion.png")
-        content = RunContent(best.metrics, thresholds, names, best.sheets)
-        write_run_page(self.path / "report.html", content)
 
 
 @contextmanager

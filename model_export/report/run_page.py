@@ -34,6 +34,7 @@ FAULTS: Final = (
     f"loose boxes, with an IoU below {LOOSE_IOU:g}",
 )
 PLOTS: Final = {
+    "labels.png": "The objects of the data",
     "losses.png": "Losses",
     "ap.png": "Average precision",
     "pr.png": "Precision and recall",
@@ -51,12 +52,14 @@ class RunContent:
         thresholds: The options that measured best, and what they find.
         class_names: Class id to name.
         sheets: Title to picture of the training data, (h, w, 3) uint8 BGR.
+        speed: The speed of the exported model in a sentence; none if it is empty.
     """
 
     metrics: Metrics
     thresholds: Thresholds
     class_names: Sequence[str]
     sheets: Mapping[str, NDArray[np.uint8]]
+    speed: str = ""
 
 
 def write_run_page(path: Path, content: RunContent) -> None:
@@ -74,6 +77,8 @@ def write_run_page(path: Path, content: RunContent) -> None:
     page = Page(f"Training {path.parent.name}")
     page.paragraph(metrics.summary())
     page.table([("metric", "value"), *((n, _cell(metrics.overall[n])) for n in METRIC_NAMES)])
+    if content.speed:
+        page.paragraph(f"Speed of the exported model: {content.speed}")
     _add_thresholds(page, thresholds)
     for name, title in PLOTS.items():
         if (path.parent / name).is_file():

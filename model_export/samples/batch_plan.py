@@ -148,6 +148,11 @@ def smallest_training_size(height: int, width: int, *, variation: int) -> tuple[
     return _changed(height, width, _lowest_change(height, width, variation))
 
 
+def largest_training_size(height: int, width: int, *, variation: int) -> tuple[int, int]:
+    """The largest size that `training_size` gives, whatever the seed and the step."""
+    return _changed(height, width, variation)
+
+
 def _lowest_change(height: int, width: int, variation: int) -> int:
     # A size near 0 would show nothing: sizes do not go below half of the usual one.
     return max(-variation, -(min(height, width) // SIZE_STEP // 2))

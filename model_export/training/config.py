@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from model_export.data.sources import DataSource
 from model_export.errors import ModelExportError
 from model_export.loss.presets import CENTER_RADIUS, PresetName
-from model_export.model.variants import HeadKind, Variant
+from model_export.model.variants import ALL_BUT_HEAD, HeadKind, Variant
 from model_export.samples.batch_plan import SIZE_STEP, smallest_training_size
 from model_export.samples.settings import Augmentation
 from service.core.contract import BoxCoding
@@ -19,6 +19,7 @@ from service.core.contract import BoxCoding
 SEEDS: Final = 2**63
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
+LoggerName = Literal["mlflow", "wandb"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,13 @@ class TrainingConfig:
         norm_images: Before a measurement, the averaged model's batch norm statistics are computed
             again from this many training samples; with 0, averaged statistics are used.
         evaluate_every: Epochs between measurements; the last epoch is always measured.
+        patience: Epochs without a better AP after which the run goes on with its closing epochs, or
+            ends; None for no such limit.
+        freeze: How many of the first stages keep the weights they start from, of the five of the
+            backbone; 6 freezes the neck, too.
+        balance: Weight of a class in the class loss: its number of boxes to the power of minus
+            this; 0 for equal weights.
+        single_class: Whether the classes of the data count as one.
         seed: The seed of the first weights and of every sample.
         fixed_size: Export a model that takes this size only; the training does not depend on it.
     """
@@ -91,6 +99,10 @@ class TrainingConfig:
     average_ramp: int = 2000
     norm_images: int = 256
     evaluate_every: int = 1
+    patience: int | None = None
+    freeze: int = 0
+    balance: float = 0.0
+    single_class: bool = False
     seed: int = 0
     fixed_size: bool = False
 
@@ -119,13 +131,25 @@ class TrainingConfig:
             raise ModelExportError(f"warmup_epochs must be within 0 and {self.epochs}, the epochs")
         self._check_numbers()
         self._check_norms()
+        if self.patience is not None and self.patience < 1:
+            raise ModelExportError("patience must be at least 1")
+        if self.freeze and self.weights is None:
+            raise ModelExportError("freeze needs weights: parts that never learn would stay random")
+        if not 0 <= self.freeze <= ALL_BUT_HEAD:
+            raise ModelExportError(f"freeze must be within 0 and {ALL_BUT_HEAD}")
+
+    @property
+    def first_closing(self) -> int:
+        """The first closing epoch, from 0."""
+        return self.epochs - self.closing_epochs
 
     def _check_numbers(self) -> None:
         for name in ("rate_per_image", "class_weight", "center_radius"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ModelExportError(f"{name} must be a number above 0")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ModelExportError("weight_decay must be a number, and at least 0")
+        for name in ("weight_decay", "balance"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ModelExportError(f"{name} must be a number, and at least 0")
         for name in ("momentum", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ModelExportError(f"{name} must be at least 0 and below 1")
@@ -181,6 +205,9 @@ class Machine:
         device: `cpu`, `cuda`, or `auto`, which takes a GPU if there is one.
         workers: The number of processes that make samples, per training process.
         cache: A folder for decoded images, or None to decode them each time.
+        fit_batch: Whether to take the largest batch that fits into memory, instead of the
+            configuration's.
+        log_to: The services that the run is logged to, besides TensorBoard.
         precision: The network's arithmetic; `auto` is float32 on a CPU, mixed on a GPU.
     """
 
@@ -188,6 +215,8 @@ class Machine:
     workers: int = 1
     cache: Path | None = None
     precision: Precision = "auto"
+    fit_batch: bool = False
+    log_to: tuple[LoggerName, ...] = ()
 
 
 _ADAPTER: Final = TypeAdapter(TrainingConfig)

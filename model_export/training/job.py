@@ -5,12 +5,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from model_export.data.checked_images import CheckedImages
 from model_export.data.image_cache import ImageCache
 from model_export.data.pictures import TrainingData
 from model_export.errors import ModelExportError
+from model_export.loss.balance import balanced_weights
 from model_export.model.about import About
 from model_export.samples.batch_plan import BatchPlan
 from model_export.samples.loader import TrainingSamples, training_batches
@@ -79,8 +83,8 @@ class Job:
         )
         if start > plan.steps:
             raise ModelExportError(
-                f"{self.last} is {start} steps far, but these data make {plan.steps}: "
-                "it was begun with others"
+                f"{self.last} is {start} steps far, but these data and {config.epochs} epochs make "
+                f"{plan.steps}: it was begun with others"
             )
         return plan
 
@@ -90,6 +94,38 @@ class Job:
         return TrainingSamples(
             self.data.pictures(cache), self.config.augmentation, self.config.seed
         )
+
+    def patience_is_over(self, epoch: int, best_epoch: int) -> bool:
+        """Whether the AP has not become better for too many epochs.
+
+        The closing epochs have a patience of their own, because the AP mostly rises in them.
+        """
+        config = self.config
+        if config.patience is None or epoch + 1 == config.epochs:
+            return False
+        since = best_epoch
+        if epoch >= config.first_closing:
+            since = max(since, config.first_closing - 1)
+        return epoch - since >= config.patience
+
+    def epoch_after_patience(self, epoch: int) -> int:
+        """The epoch that follows when patience is over: the first closing one, or the end."""
+        first_closing = self.config.first_closing
+        return first_closing if epoch < first_closing else self.config.epochs
+
+    def class_weights(self) -> NDArray[np.float32] | None:
+        """The weight of each class in the class loss, (C,), or None if all have the same.
+
+        Raises:
+            ModelExportError: The pictures are drawn, so that nobody counted their boxes.
+        """
+        if not self.config.balance:
+            return None
+        if not isinstance(self.data, CheckedImages):
+            raise ModelExportError(
+                "--balance needs data whose boxes can be counted, not drawn ones"
+            )
+        return balanced_weights(self.data.class_counts(), self.config.balance)
 
     def learning_rates(self, epoch_steps: int) -> Schedule:
         """The learning rate of every step."""

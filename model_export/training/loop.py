@@ -3,8 +3,8 @@
 import contextlib
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -16,9 +16,10 @@ from model_export.measure.coco import Metrics
 from model_export.model.batch_norm_statistics import refresh_statistics
 from model_export.model.yolox import YOLOX
 from model_export.report.events import EpochEnded, RunStarted, StepsTaken, Watcher
-from model_export.samples.loader import training_batches
+from model_export.samples.batch_plan import BatchPlan
+from model_export.samples.loader import Batch, training_batches
 from model_export.training.job import Job
-from model_export.training.loss_meter import LossMeter
+from model_export.training.loss_meter import LossMeter, Reading
 from model_export.training.parallel import Team
 from model_export.training.signals import StopRequest
 from model_export.training.state import TrainingState, save_weights
@@ -49,54 +50,110 @@ def train(
     Raises:
         ModelExportError: A loss is no longer finite, or a file cannot be read or written.
     """
-    config = job.config
     dtype = arithmetic(job.machine.precision, team.device)
     state = _first_state(job, model, team, dtype)
-    take_step = _training_step(job, state, team, dtype)
-    plan = job.plan(team, start=state.step)
-    schedule = job.learning_rates(plan.epoch_steps)
-    batches = training_batches(
-        job.samples(),
-        plan,
-        workers=job.machine.workers,
-        pin_memory=team.device.type == "cuda",
+    course = _Course(
+        job=job,
+        state=state,
+        take_step=_training_step(job, state, team, dtype),
+        measure=measure,
+        watcher=watcher,
+        team=team,
+        stop=stop,
     )
+    return course.run()
 
-    watcher.started(RunStarted(plan.epochs, plan.epoch_steps, state.step, config.batch_size))
-    since_reading, since_epoch = LossMeter(team), LossMeter(team)
-    with contextlib.closing(batches):
-        for batch in batches:
-            epoch, place = divmod(state.step, plan.epoch_steps)
-            if place == 0:
-                watcher.sampled(state.step, batch.images, batch.targets)
-            rate = schedule.rate(state.step)
-            losses = take_step(batch.to(team.device), rate, closing=plan.is_closing(epoch))
-            state.average.update(model)
-            state.step += 1
 
-            for meter in (since_reading, since_epoch):
-                meter.add(losses)
-            epoch_is_over = place + 1 == plan.epoch_steps
-            if epoch_is_over or since_reading.steps == STEPS_PER_READING:
-                watcher.stepped(
-                    _steps_taken(state.step - 1, rate, since_reading, config.batch_size)
-                )
-                since_reading.restart()
-            if epoch_is_over:
-                ended = _epoch_ended(epoch, rate, since_epoch, config.batch_size)
-                metrics = _measured(job, state, epoch, measure) if team.leads else None
-                # A run that is cut off between these two repeats the epoch when it is resumed, and
-                # the watcher then receives the event again.
-                watcher.epoch_ended(replace(ended, metrics=metrics))
-                if team.leads:
-                    state.save(job.last, job.about({}))
-                since_reading.restart()
-                since_epoch.restart()
-            if team.any(stop.made):
-                break
-    if team.leads and state.step < plan.steps:
-        state.save(job.last, job.about({}))
-    return state.step == plan.steps
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """The steps of a run from the state's on, in one process of the team."""
+
+    job: Job
+    state: TrainingState
+    take_step: TrainingStep
+    measure: Measure
+    watcher: Watcher
+    team: Team
+    stop: StopRequest
+
+    def run(self) -> bool:
+        """Go on to the end, or until a stop is requested; returns whether it is the end."""
+        state, team = self.state, self.team
+        plan = self.job.plan(team, start=state.step)
+        batch_size = self.job.config.batch_size
+        self.watcher.started(RunStarted(plan.epochs, plan.epoch_steps, state.step, batch_size))
+        stopped = False
+        while state.step < plan.steps and not stopped:
+            # Another plan each time: a run whose patience is over leaves epochs out.
+            plan = self.job.plan(team, start=state.step)
+            stopped = self._follow(plan)
+        if team.leads and state.step < plan.steps:
+            state.save(self.job.last, self.job.about({}))
+        return state.step == plan.steps
+
+    def _follow(self, plan: BatchPlan) -> bool:
+        """Take the steps of a plan; returns whether a stop was requested.
+
+        It ends early, too, where the run leaves epochs out.
+        """
+        job, state, team = self.job, self.state, self.team
+        schedule = job.learning_rates(plan.epoch_steps)
+        since_reading, since_epoch = LossMeter(team), LossMeter(team, state.begun_epoch)
+        state.begun_epoch = Reading()
+        with contextlib.closing(self._batches(plan)) as batches:
+            for batch in batches:
+                epoch, place = divmod(state.step, plan.epoch_steps)
+                if place == 0:
+                    self.watcher.sampled(state.step, batch.images, batch.targets)
+                rate = schedule.rate(state.step)
+                losses = self.take_step(batch.to(team.device), rate, closing=plan.is_closing(epoch))
+                state.average.update(state.model)
+                state.step += 1
+
+                for meter in (since_reading, since_epoch):
+                    meter.add(losses)
+                epoch_is_over = place + 1 == plan.epoch_steps
+                if epoch_is_over or since_reading.steps == STEPS_PER_READING:
+                    self._tell_steps(rate, since_reading)
+                skips = epoch_is_over and self._end_epoch(epoch, rate, since_epoch)
+                if team.any(self.stop.made):
+                    state.begun_epoch = since_epoch.reading()
+                    return True
+                if skips:
+                    break
+                if epoch_is_over:
+                    since_reading.restart()
+        return False
+
+    def _batches(self, plan: BatchPlan) -> Generator[Batch, None, None]:
+        return training_batches(
+            self.job.samples(),
+            plan,
+            workers=self.job.machine.workers,
+            pin_memory=self.team.device.type == "cuda",
+        )
+
+    def _tell_steps(self, rate: float, meter: LossMeter) -> None:
+        batch_size = self.job.config.batch_size
+        self.watcher.stepped(_steps_taken(self.state.step - 1, rate, meter, batch_size))
+        meter.restart()
+
+    def _end_epoch(self, epoch: int, rate: float, meter: LossMeter) -> bool:
+        """Measure, report and save; returns whether epochs are left out now."""
+        job, state, team = self.job, self.state, self.team
+        ended = _epoch_ended(epoch, rate, meter, job.config.batch_size)
+        metrics = _measured(job, state, epoch, self.measure) if team.leads else None
+        # Only the leader knows the best epoch.
+        skips = team.any(metrics is not None and job.patience_is_over(epoch, state.best_epoch))
+        following = job.epoch_after_patience(epoch) if skips else epoch + 1
+        # A run that is cut off between these two repeats the epoch when it is resumed, and
+        # the watcher then receives the event again.
+        self.watcher.epoch_ended(replace(ended, metrics=metrics, following=following))
+        state.step = state.step // (epoch + 1) * following
+        if team.leads:
+            state.save(job.last, job.about({}))
+        meter.restart()
+        return skips
 
 
 def _first_state(job: Job, model: YOLOX, team: Team, dtype: torch.dtype) -> TrainingState:
@@ -122,7 +179,14 @@ def _first_state(job: Job, model: YOLOX, team: Team, dtype: torch.dtype) -> Trai
 def _training_step(job: Job, state: TrainingState, team: Team, dtype: torch.dtype) -> TrainingStep:
     config = job.config
     preset = replace(PRESETS[config.loss], class_weight=config.class_weight)
-    loss = DetectionLoss(preset, config.box_coding, config.center_radius, team.fair_divisor)
+    weights = job.class_weights()
+    loss = DetectionLoss(
+        preset,
+        config.box_coding,
+        config.center_radius,
+        team.fair_divisor,
+        None if weights is None else torch.from_numpy(weights).to(team.device),
+    )
     network = team.share(state.model)
     return TrainingStep(network, loss, state.optimizer, state.scaler, dtype, config.accumulate)
 
@@ -140,7 +204,7 @@ def _steps_taken(step: int, rate: float, meter: LossMeter, batch_size: int) -> S
 def _epoch_ended(epoch: int, rate: float, meter: LossMeter, batch_size: int) -> EpochEnded:
     losses, seconds = meter.losses(), meter.seconds()
     speed = meter.steps * batch_size / seconds
-    return EpochEnded(epoch, rate, losses, seconds, speed, metrics=None)
+    return EpochEnded(epoch, rate, losses, seconds, speed, metrics=None, following=epoch + 1)
 
 
 def _measured(job: Job, state: TrainingState, epoch: int, measure: Measure) -> Metrics | None:

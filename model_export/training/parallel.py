@@ -60,6 +60,14 @@ class Team:
         distributed.all_reduce(count)
         return bool(count.item())
 
+    def smallest(self, number: int) -> int:
+        """The smallest of the numbers that the processes have."""
+        if self.processes == 1:
+            return number
+        least = torch.tensor(number)
+        distributed.all_reduce(least, distributed.ReduceOp.MIN)
+        return int(least.item())
+
     def share(self, model: nn.Module) -> nn.Module:
         """Make a model learn the same in every process: by mean gradients and joint batch norms."""
         if self.processes == 1:

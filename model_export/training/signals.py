@@ -1,28 +1,46 @@
-"""Stopping on SIGINT and SIGTERM: the training finishes its step first."""
+"""Stopping on SIGINT and SIGTERM, and when time is up: the training finishes its step first."""
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 
 class StopRequest:
-    """The signal by which this process was asked to stop; 0 if there was none."""
+    """Why a training should stop, if it should.
 
-    def __init__(self) -> None:
+    Args:
+        time_limit_s: Seconds from now after which it should; without a limit by default.
+
+    Attributes:
+        number: The signal by which this process was asked to stop; 0 if there was none.
+    """
+
+    def __init__(self, time_limit_s: float | None = None) -> None:
         self.number = 0
+        self._deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the time limit has passed."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
     @property
     def made(self) -> bool:
         """Whether a stop was requested."""
-        return self.number > 0
+        return self.number > 0 or self.time_is_up
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Take SIGINT and SIGTERM as requests; a second one acts as it would without this."""
-    request = StopRequest()
+def stop_on_signals(time_limit_s: float | None = None) -> Iterator[StopRequest]:
+    """Take SIGINT and SIGTERM as requests; a second one acts as it would without this.
+
+    Args:
+        time_limit_s: Seconds from now after which a stop is requested too.
+    """
+    request = StopRequest(time_limit_s)
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _frame: FrameType | None) -> None:

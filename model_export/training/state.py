@@ -1,7 +1,7 @@
 """The state of a training, on disk too: all that it takes to continue as if uninterrupted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 from model_export.errors import ModelExportError
 from model_export.files import replacing
 from model_export.model.about import KEY, About
+from model_export.training.loss_meter import Reading
 from model_export.training.step import WeightAverage
 
 
@@ -26,6 +27,7 @@ class TrainingState:
         step: The optimizer step that comes next.
         best_ap: Highest AP on the validation data, or -1 before the first measurement.
         best_epoch: The epoch that had it, from 0, or -1.
+        begun_epoch: The losses of an epoch that was interrupted, over its steps so far.
     """
 
     model: nn.Module
@@ -35,6 +37,7 @@ class TrainingState:
     step: int = 0
     best_ap: float = -1.0
     best_epoch: int = -1
+    begun_epoch: Reading = field(default_factory=Reading)
 
     def save(self, path: Path, about: About) -> None:
         """Write the state; the file's `model` is the average, which is what other readers want.
@@ -54,6 +57,7 @@ class TrainingState:
             "step": self.step,
             "best_ap": self.best_ap,
             "best_epoch": self.best_epoch,
+            "begun_epoch": asdict(self.begun_epoch),
         }
         weights = self.average.model.state_dict()
         _write({"model": weights, "training": training, KEY: about.to_json()}, path)
@@ -75,6 +79,8 @@ class TrainingState:
             self.step = training["step"]
             self.best_ap = training["best_ap"]
             self.best_epoch = training["best_epoch"]
+            # Earlier releases did not write it.
+            self.begun_epoch = Reading(**training.get("begun_epoch", {}))
         except FileNotFoundError as error:
             raise ModelExportError(
                 f"there is nothing to resume: no {path}; remove the folder to begin anew"

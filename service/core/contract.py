@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, Literal, Self
 
 BoxCoding = Literal["yolox", "anchor_point"]
@@ -82,7 +83,7 @@ class Provenance:
     licence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelContract:
     """Everything a server must know about an ONNX detector, so that it never guesses.
 
@@ -121,12 +122,12 @@ class ModelContract:
         if problems:
             raise ContractError("; ".join(problems))
 
-    @property
+    @cached_property
     def num_classes(self) -> int:
         """C, the number of classes."""
         return len(self.class_names)
 
-    @property
+    @cached_property
     def output_channels(self) -> int:
         """4 + 1 + C, the length of one raw row."""
         return 5 + self.num_classes
@@ -139,7 +140,7 @@ class ModelContract:
         """(N, A, 4 + 1 + C), the shape of the raw rows of N inputs of this size in pixels."""
         return count, self.num_cells(height, width), self.output_channels
 
-    @property
+    @cached_property
     def least_side(self) -> int:
         """The minimum height and width of an input, pixels."""
         return self.input.least_side or max(self.strides)

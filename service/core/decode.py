@@ -1,5 +1,6 @@
 """Decode raw network rows into boxes and scores."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -110,8 +111,9 @@ def raw_threshold(contract: ModelContract, confidence: float) -> float:
     """The objectness, as the network gives it, below which no row has this confidence."""
     if contract.score_activation == "probabilities":
         return confidence
-    with np.errstate(divide="ignore"):
-        return float(np.log(confidence) - np.log1p(-confidence))
+    if not 0 < confidence < 1:
+        return -math.inf if confidence <= 0 else math.inf
+    return math.log(confidence) - math.log1p(-confidence)
 
 
 def decode_candidates(

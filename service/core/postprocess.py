@@ -43,5 +43,6 @@ def find_objects(
     )
     found = suppress(candidates, options)
     boxes = letterbox.to_image(found.boxes_xyxy)
-    visible = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
-    return replace(found, boxes_xyxy=boxes).take(visible)
+    visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    in_image = replace(found, boxes_xyxy=boxes)
+    return in_image if visible.all() else in_image.take(visible)

@@ -97,7 +97,13 @@ def suppress(candidates: Detections, options: DetectionOptions) -> Detections:
             scores[rivals] = decay(scores[rivals], overlaps[rivals], options)
             waiting &= scores >= max(options.confidence, MIN_SCORE)
     order = np.array(kept, dtype=np.intp)
-    return dataclasses.replace(candidates, scores=scores).take(order)
+    return Detections(
+        candidates.boxes_xyxy[order],
+        scores[order],
+        candidates.objectness[order],
+        class_ids[order],
+        candidates.class_scores[order],
+    )
 
 
 def decay(scores: Floats, overlaps: Floats, options: DetectionOptions) -> Floats:

@@ -14,9 +14,10 @@ from service.errors import ClientLeftError, MalformedRequestError, ServiceError,
 from service.grpc.wire import refuse_costly
 from service.http.access.keys import ApiKeys
 from service.http.access.note import Note
-from service.http.exchange import request_id_of
+from service.http.exchange import SERVER_ERRORS, request_id_of
 from service.http.problems import as_service_error
 from service.http.running import Running
+from service.observe.tracing.trace import CURRENT, TRACEPARENT, Attributes, Trace, exemplar
 
 CODES: Final = {
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -29,6 +30,7 @@ CODES: Final = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+OK: Final = 200
 # Calls without images are short.
 MAX_CONTROL_BYTES: Final = 64 * 1024
 
@@ -50,6 +52,7 @@ class GrpcExchange:
 
     def __init__(self, running: Running) -> None:
         self._metrics = running.metrics
+        self._tracing = running.tracing
         settings = running.settings
         # A message is whole in memory before its length is known.
         at_once = settings.max_buffered_bytes // 2 // settings.max_body_bytes
@@ -94,8 +97,11 @@ class GrpcExchange:
     ) -> Message:
         started, note = time.perf_counter(), Note(bytes=0)
         headers = headers_of(context)
-        request_id, status = request_id_of(headers), 200
-        context.set_trailing_metadata((("x-request-id", request_id),))
+        request_id, status = request_id_of(headers), OK
+        trace = self._tracing.begin(headers)
+        # A call is a task of its own, whose context ends with it.
+        CURRENT.set(trace)
+        context.set_trailing_metadata(_trailing(request_id))
         self._metrics.requests_in_flight.inc(int(detects))
         try:
             if keys is not None:
@@ -115,10 +121,12 @@ class GrpcExchange:
             self._metrics.requests_in_flight.dec(int(detects))
             self._count(path, status, time.perf_counter() - started, note, detects)
             _log(path, status, time.perf_counter() - started, note, context, request_id)
+            if trace is not None:
+                _end(trace, path, status, note)
 
     def _count(self, path: str, status: int, seconds: float, note: Note, detects: bool) -> None:
         self._metrics.requests.labels(path, str(status)).inc()
-        self._metrics.request_duration.labels(path).observe(seconds)
+        self._metrics.request_duration.labels(path).observe(seconds, exemplar())
         if detects and "problem" in note:
             self._metrics.rejections.labels(note["problem"]).inc()
 
@@ -149,9 +157,34 @@ def headers_of(context: Context) -> Sequence[tuple[bytes, bytes]]:
 async def refuse(context: Context, problem: ServiceError, request_id: str) -> None:
     """End a call with an error; this raises."""
     retry = {} if problem.retry_after_s is None else {"retry-after": str(problem.retry_after_s)}
-    trailing = (("x-request-id", request_id), *retry.items())
-    code = CODES.get(problem.status, grpc.StatusCode.INVALID_ARGUMENT)
-    await context.abort(code, problem.detail, trailing)
+    trailing = (*_trailing(request_id), *retry.items())
+    await context.abort(status_code(problem.status), problem.detail, trailing)
+
+
+def _trailing(request_id: str) -> list[tuple[str, str]]:
+    """The metadata that every answer has."""
+    trace = CURRENT.get()
+    parent = [] if trace is None else [(TRACEPARENT.decode(), trace.traceparent)]
+    return [("x-request-id", request_id), *parent]
+
+
+def _end(trace: Trace, path: str, status: int, note: Note) -> None:
+    """Note in a call's trace how it was answered, by OpenTelemetry's names for RPC."""
+    service, _, method = path.strip("/").partition("/")
+    attributes: Attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+    attributes["rpc.grpc.status_code"] = status_code(status).value[0]
+    if "problem" in note:
+        attributes["error.type"] = note["problem"]
+    facts = ((name, value) for name, value in note.items() if name != "problem")
+    attributes.update({f"yolox.{name}": value for name, value in facts})
+    trace.end(f"{service}/{method}", attributes, failed=status >= SERVER_ERRORS)
+
+
+def status_code(status: int) -> grpc.StatusCode:
+    """The code that gRPC has for an HTTP status."""
+    if status == OK:
+        return grpc.StatusCode.OK
+    return CODES.get(status, grpc.StatusCode.INVALID_ARGUMENT)
 
 
 def _log(

@@ -1,8 +1,6 @@
 """The answers of `POST /detect`: JSON with what was found, or a picture of it."""
 
-import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 import numpy as np
 from fastapi import Response
@@ -13,9 +11,8 @@ from service.core.decode import Detections
 from service.errors import ServiceError
 from service.http.formats import PLAIN, Layout, as_coco, as_yolo, named_boxes
 from service.models.served import ModelRef
+from service.observe.model_metrics import STAGES
 from service.pipeline.stages import DetectedImage, ImageSource, StageSeconds
-
-STAGES: Final = tuple(field.name for field in dataclasses.fields(StageSeconds))
 
 
 class Box(BaseModel):

@@ -1,6 +1,7 @@
 """The HTTP application: what it is made of, how it starts and stops."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final
@@ -45,6 +46,7 @@ from service.settings import Settings
 # Requests have ended by then; only an engine, or a decoder on its thread, that hangs keeps it busy.
 STOP_TIMEOUT_S: Final = 5.0
 READINESS_REPORT_S: Final = 1.0
+SPANS_TIMEOUT_S: Final = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -187,7 +189,7 @@ def exchange_of(running: Running) -> Exchange:
     settings = running.settings
     origins = Origins(settings.cors_origins) if settings.cors_origins else None
     clients = Clients(settings.trusted_proxies) if settings.trusted_proxies else None
-    return Exchange(running.metrics, clients, origins)
+    return Exchange(running.metrics, clients, origins, running.tracing)
 
 
 async def _raise(_: Request, error: Exception) -> Response:
@@ -212,7 +214,9 @@ async def _lifespan(app: Application) -> AsyncIterator[None]:
         app.beside(),
     ):
         yield
-    app.hung = not await _stopped(app.running)
+    app.hung = not await _stopped(running)
+    if running.settings.tracing:
+        await _send_last_spans(running)
 
 
 @asynccontextmanager
@@ -232,6 +236,13 @@ async def _report_readiness(running: Running) -> None:
     while True:
         running.metrics.ready.set(float(running.health.unready_reason() is None))
         await asyncio.sleep(READINESS_REPORT_S)
+
+
+async def _send_last_spans(running: Running) -> None:
+    """Wait until the last spans are sent, but not long for a collector that does not answer."""
+    sending = threading.Thread(target=running.tracing.stop, daemon=True)
+    sending.start()
+    await asyncio.to_thread(sending.join, SPANS_TIMEOUT_S)
 
 
 async def _stopped(running: Running) -> bool:

@@ -24,6 +24,15 @@ from service.http.access.note import NOTE, Note
 from service.http.access.origins import Origins
 from service.http.problems import EXPECTED_ERRORS, PROTOCOL, answer_error, as_service_error
 from service.observe.metrics import Metrics
+from service.observe.tracing.trace import (
+    CURRENT,
+    TRACEPARENT,
+    Attributes,
+    Carrying,
+    Trace,
+    Tracing,
+    exemplar,
+)
 from service.settings import UNIX_PEER
 
 DETECT: Final = "/detect"
@@ -34,6 +43,7 @@ QUIET_ENDPOINTS: Final = (
     *("/metrics", "/health/live", "/health/ready"),
     *(f"{PROTOCOL}/health/live", f"{PROTOCOL}/health/ready"),
 )
+SERVER_ERRORS: Final = 500
 SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 # The documentation shows that either header will do; `KeyedRoute` reads them.
 KEY_HEADERS: Final = (
@@ -59,12 +69,18 @@ class Exchange:
         metrics: Where to count.
         clients: Tells the addresses of clients behind proxies, if any proxy is trusted.
         origins: The origins whose pages may call the server, if any may.
+        tracing: Finds the trace that a request belongs to.
     """
 
     def __init__(
-        self, metrics: Metrics, clients: Clients | None = None, origins: Origins | None = None
+        self,
+        metrics: Metrics,
+        clients: Clients | None = None,
+        origins: Origins | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._metrics = metrics
+        self._tracing = tracing or Carrying()
         self._clients = clients
         self._origins = origins
 
@@ -82,6 +98,8 @@ class Exchange:
     async def answer(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have one request handled; count it, and answer in the place of a handler that raises."""
         request_id, started = request_id_of(scope["headers"]), time.perf_counter()
+        trace = self._tracing.begin(scope["headers"])
+        before = None if trace is None else CURRENT.set(trace)
         note: Note = {"bytes": 0}
         scope[NOTE] = note
         status = 0
@@ -92,6 +110,8 @@ class Exchange:
                 status = message["status"]
                 seconds = time.perf_counter() - started
                 message["headers"] = _marked(message.get("headers", ()), request_id, seconds)
+                if trace is not None:
+                    message["headers"].append((TRACEPARENT, trace.traceparent.encode()))
             await send(message)
 
         reply: Send = send_marked
@@ -112,6 +132,10 @@ class Exchange:
             seconds = time.perf_counter() - started
             self._count(scope, status or 500, seconds, note.get("problem"))
             self._log(scope, status or 500, seconds, request_id)
+            if trace is not None:
+                _end(trace, scope, status or 500)
+            if before is not None:
+                CURRENT.reset(before)
 
     def refusing(self, error: ServiceError, route: "KeyedRoute | None" = None) -> ASGIApp:
         """An application that answers a request with an error without handling it.
@@ -132,7 +156,7 @@ class Exchange:
     def _count(self, scope: Scope, status: int, seconds: float, problem: object) -> None:
         endpoint = _endpoint(scope)
         self._metrics.requests.labels(endpoint, str(status)).inc()
-        self._metrics.request_duration.labels(endpoint).observe(seconds)
+        self._metrics.request_duration.labels(endpoint).observe(seconds, exemplar())
         if problem is not None and scope["method"] == "POST" and is_detection(endpoint):
             self._metrics.rejections.labels(problem).inc()
 
@@ -222,6 +246,21 @@ def _across_origins(
     if preflight is not None:
         scope[PREFLIGHT] = True
     return preflight or handle, origins.marking(scope, send)
+
+
+def _end(trace: Trace, scope: Scope, status: int) -> None:
+    """Note in a request's trace how it was answered, by OpenTelemetry's names for HTTP."""
+    endpoint, facts = _endpoint(scope), dict[str, int | str](scope[NOTE])
+    attributes: Attributes = {
+        "http.request.method": scope["method"],
+        "http.route": endpoint,
+        "http.response.status_code": status,
+        "http.request.body.size": facts.pop("bytes"),
+    }
+    if "problem" in facts:
+        attributes["error.type"] = facts.pop("problem")
+    attributes |= {f"yolox.{name}": value for name, value in facts.items()}
+    trace.end(f"{scope['method']} {endpoint}", attributes, failed=status >= SERVER_ERRORS)
 
 
 def _endpoint(scope: Scope) -> str:

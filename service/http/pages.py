@@ -72,7 +72,10 @@ class ListedModel(BaseModel):
 
     name: str
     version: str
-    state: State = Field(description="Whether it answers requests now; UNAVAILABLE: see `reason`")
+    state: State = Field(
+        description="READY: it answers requests; ON_DEMAND: a request that names it has it loaded; "
+        "UNAVAILABLE: see `reason`"
+    )
     reason: str
     default: bool = Field(description="Whether requests that name no model go to this model")
     share: float = Field(description="Part of the model's requests without a version that it gets")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
+from service import __version__
 from service.build import ModelMaker, image_memory, load_engine, make_pipeline, warm_the_rest
 from service.engine.base import Engine
 from service.http.access.keys import ApiKeys
@@ -15,6 +16,8 @@ from service.models.shared_state import StateFile
 from service.models.stock import Stock
 from service.observe.gpus import watch_gpus
 from service.observe.metrics import Metrics
+from service.observe.tracing.choose import open_tracing
+from service.observe.tracing.trace import Tracing
 from service.pipeline.health import Health
 from service.pipeline.shared import SharedPipeline
 from service.queue.cpu_sharing import WorkerLoads
@@ -35,6 +38,7 @@ class Running:
         keys: The API keys, one of which some routes require.
         bodies: The memory of all request bodies.
         unread: The memory of all long answers that wait for their clients.
+        tracing: Finds the trace of each request.
     """
 
     settings: Settings
@@ -46,6 +50,7 @@ class Running:
     keys: ApiKeys
     bodies: BodyMemory
     unread: AnswerMemory
+    tracing: Tracing
 
     def dead_reason(self) -> str | None:
         """Why only a new process would help, or None."""
@@ -86,7 +91,8 @@ def assemble(
         keys: The API keys.
         file: The default model's file; None for an engine that has none.
     """
-    pipeline = make_pipeline(settings, engine, metrics, loads)
+    tracing = open_tracing(__version__, spans=settings.tracing)
+    pipeline = make_pipeline(settings, engine, metrics, loads, tracing)
     maker = ModelMaker(settings, pipeline, image_memory(settings, metrics), metrics)
     stock = Stock(
         partial(load_engine, settings),
@@ -116,4 +122,5 @@ def assemble(
         keys=keys,
         bodies=BodyMemory(settings.max_buffered_bytes),
         unread=AnswerMemory(settings.max_buffered_bytes // 4),
+        tracing=tracing,
     )

@@ -12,8 +12,9 @@ from service.models.repository import NO_TRAFFIC, RepositoryModel, Traffic
 from service.models.served import ServedModel
 from service.models.stock import Key, LoadedModel, Stock
 
-State = Literal["READY", "LOADING", "UNAVAILABLE"]
+State = Literal["READY", "LOADING", "ON_DEMAND", "UNAVAILABLE"]
 ON_DEMAND = "loaded when a request asks for it"
+LOADING = "it is being loaded"
 UNLOADED = "unloaded"
 
 
@@ -24,7 +25,7 @@ class ModelState:
     Attributes:
         name: The model's name.
         version: The version's.
-        state: Whether it answers requests now.
+        state: Whether it answers requests now; `ON_DEMAND` once a request has had it loaded.
         reason: Why it does not, or what is wrong with its file; else empty.
         default: Whether it is of the model that answers requests which name none.
         share: The part of the requests without a version that it answers.
@@ -114,7 +115,7 @@ class Catalog:
         key = self._resolve(name, version)
         if key in self._stock.loaded:
             return self._stock.loaded[key].served
-        if key in self._stock.failed:
+        if self._has_failed(key):
             raise self._unavailable(key, self._stock.failed[key][1])
         task = self._on_demand.get(key)
         if task is None:
@@ -199,19 +200,27 @@ class Catalog:
         name, version = key
         route = self.routes.get(name, NO_TRAFFIC)
         weight = route.versions.get(version, 0.0) / (sum(route.versions.values()) or 1.0)
-        state: State = "READY" if key in self._stock.loaded else "UNAVAILABLE"
-        if state == "UNAVAILABLE" and key in self._stock.loading:
-            state = "LOADING"
+        state, reason = self._state_and_reason(key)
         shadow, is_default = route.shadow == version, name == self.default_name
-        return ModelState(name, version, state, self._reason(key), is_default, weight, shadow)
+        return ModelState(name, version, state, reason, is_default, weight, shadow)
 
-    def _reason(self, key: Key) -> str:
+    def _state_and_reason(self, key: Key) -> tuple[State, str]:
         if key[0] in self.unloaded:
-            return UNLOADED
-        problem = self.found[key[0]].problem
-        if key in self._stock.failed:
-            return self._stock.failed[key][1]
-        return problem if problem or key in self._stock.loaded else ON_DEMAND
+            return "UNAVAILABLE", UNLOADED
+        problem = self._stock.failed[key][1] if key in self._stock.failed else ""
+        problem = problem or self.found[key[0]].problem
+        if key in self._stock.loaded:
+            return "READY", problem
+        if key in self._stock.loading:
+            return "LOADING", problem or LOADING
+        if self._has_failed(key):
+            return "UNAVAILABLE", problem
+        return "ON_DEMAND", problem or ON_DEMAND
+
+    def _has_failed(self, key: Key) -> bool:
+        """Whether the file, as it is now, has been tried in vain."""
+        failed = self._stock.failed.get(key)
+        return failed is not None and failed[0] == self.found[key[0]].files[key[1]].signature()
 
     def _unavailable(self, key: Key, reason: str) -> ModelLoadError:
         name, version = key

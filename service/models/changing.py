@@ -259,11 +259,6 @@ class Models(Catalog):
             return file.digest() != old.digest
         return False
 
-    def _has_failed(self, key: Key) -> bool:
-        """Whether the file, as it is now, has been tried in vain."""
-        failed = self._stock.failed.get(key)
-        return failed is not None and failed[0] == self.found[key[0]].files[key[1]].signature()
-
     def _main(self, name: str) -> ServedModel | None:
         loaded = self._stock.loaded.get((name, self.main_version(name) or ""))
         return None if loaded is None else loaded.served

@@ -3,19 +3,22 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from service.core.model_digest import model_digest
+from service.core.model_digest import external_files, model_digest
 from service.errors import StartupError
 
 MODEL_FILE: Final = "model.onnx"
 TRAFFIC_FILE: Final = "traffic.json"
 
-# Where a file stood when it was last looked at: path, inode, size and time of change of each.
-Signature = tuple[tuple[str, int, int, int], ...]
+# Where a file stood when it was last looked at: path, inode, size and time of change.
+Standing = tuple[str, int, int, int]
+# The same of an ONNX file and of the files beside it that hold its weights.
+Signature = tuple[Standing, ...]
 
 
 class Traffic(BaseModel):
@@ -64,12 +67,14 @@ class ModelFile:
         return str(self.path)
 
     def signature(self) -> Signature:
-        """Facts that change when the file is replaced; empty if it is not there."""
+        """Facts that change when the file, or weights beside it, are replaced; empty without it."""
+        own = _standing(self.path)
         try:
-            files = self.path.parent.iterdir() if self.version else [self.path]
-            return tuple(sorted(_standing(file) for file in files))
+            names = _weights_of(own) if own else ()
         except OSError:
             return ()
+        beside = (_standing(self.path.parent / name) for name in names)
+        return tuple(each for each in (own, *beside) if each)
 
     def digest(self) -> str:
         """SHA-256 of the model.
@@ -149,6 +154,15 @@ def _told(error: Exception) -> str:
     return str(error)
 
 
-def _standing(file: Path) -> tuple[str, int, int, int]:
-    stat = file.stat()
+def _standing(file: Path) -> Standing | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
     return str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+@lru_cache(maxsize=256)
+def _weights_of(own: Standing) -> tuple[str, ...]:
+    """The files beside an ONNX file that hold its weights; it is read once, until it changes."""
+    return tuple(external_files(Path(own[0]).read_bytes()))

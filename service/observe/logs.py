@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Final, Literal
 import structlog
 from structlog.typing import Processor
 
+from service.observe.tracing.trace import with_trace_id
+
 # `json.dumps` would make an encoder for each line, which takes longer than the encoding.
 ENCODER: Final = json.JSONEncoder(default=repr)
 
@@ -19,6 +21,7 @@ def configure_logs(log_format: Literal["auto", "console", "json"], level: str) -
     """Send structlog's and every library's lines to stderr in one form."""
     people = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
+        with_trace_id,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

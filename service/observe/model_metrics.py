@@ -14,11 +14,15 @@ class ModelMetrics:
         metrics: The server's metrics.
         model: The model's name.
         version: Its version.
+
+    Attributes:
+        label: Both, as traces name them.
     """
 
     def __init__(self, metrics: Metrics, model: str, version: str) -> None:
         self._metrics = metrics
         self._of = (model, version)
+        self.label = f"{model}@{version}"
         self._images: dict[str, Counter] = {}
         self._detections: dict[str, Counter] = {}
         self.batch_size: Histogram = metrics.batch_size.labels(*self._of)
@@ -37,9 +41,11 @@ class ModelMetrics:
         """Say whether the model runs on another provider than the device setting aims at."""
         self._metrics.provider_mismatch.labels(*self._of).set(is_mismatch)
 
-    def observe_stage(self, stage: str, seconds: float) -> None:
-        """Note how long an image spent in one of the stages."""
-        self._stages[stage].observe(seconds)
+    def observe_stage(
+        self, stage: str, seconds: float, exemplar: dict[str, str] | None = None
+    ) -> None:
+        """Note how long an image spent in one of the stages, with the trace to look at."""
+        self._stages[stage].observe(seconds, exemplar)
 
     def count_image(self, outcome: str) -> None:
         """Count an image by what became of it: `ok`, or the slug of a problem."""

@@ -46,11 +46,14 @@ class BatchedPipeline:
         """Decode the image, wait for a batch and its rows, and find the boxes in them."""
         seconds, task, stages = StageSeconds(), job.work, job.model.stages
         prepare = partial(stages.prepare, task)
-        prepared, seconds.decode = await _timed(self._decoding, prepare)
+        prepared, seconds.decode_at, seconds.decode = await _timed(self._decoding, prepare)
         outcome = await self._batcher.run(permit, Job(job.model, prepared), deadline)
         seconds.queue, seconds.inference = outcome.queue_s, outcome.run_s
+        seconds.queue_at = outcome.started - outcome.queue_s
+        seconds.inference_at, seconds.batch = outcome.started, outcome.batch
         find = partial(stages.postprocess, task, prepared, outcome.result, seconds)
-        detected, seconds.postprocess = await _timed(self._postprocessing, find)
+        detected, began, seconds.postprocess = await _timed(self._postprocessing, find)
+        seconds.postprocess_at = began
         return detected
 
     def stop(self) -> None:
@@ -84,8 +87,8 @@ class NetworkRunner:
         return [ImageRows(raw) for raw in engine.infer(tensors, items[0].model.span(width))]
 
 
-async def _timed(pool: ThreadPool, work: Callable[[], T]) -> tuple[T, float]:
-    """The result of some work on a thread, and the seconds that it took, waiting included."""
+async def _timed(pool: ThreadPool, work: Callable[[], T]) -> tuple[T, float, float]:
+    """The result of some work on a thread, when it began, and its seconds, waiting included."""
     began = time.monotonic()
     result = await pool.submit(work)
-    return result, time.monotonic() - began
+    return result, began, time.monotonic() - began

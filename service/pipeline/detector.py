@@ -25,6 +25,7 @@ from service.errors import (
 from service.imaging.draw import DrawingSlot, PictureType, draw_detections
 from service.imaging.read import Photo
 from service.observe.model_metrics import STAGES, ModelMetrics
+from service.observe.tracing.trace import CURRENT, Attributes, Trace, exemplar
 from service.pipeline.jobs import Job, RunnableModel
 from service.pipeline.shared import SharedPipeline
 from service.pipeline.stages import (
@@ -182,6 +183,9 @@ class Detector:
                 await before()
             result = await self._pipeline.detect(permit, Job(self.model, task), deadline)
             self._count(result.detections, result.seconds)
+            trace = CURRENT.get()
+            if trace is not None:
+                self._add_to(trace, result)
             if self.on_found is not None:
                 self.on_found(task, result)
             outcome = "ok"
@@ -202,10 +206,21 @@ class Detector:
         return result
 
     def _count(self, detections: Detections, seconds: StageSeconds) -> None:
+        example = exemplar()
         for stage in STAGES:
-            self._metrics.observe_stage(stage, getattr(seconds, stage))
+            self._metrics.observe_stage(stage, getattr(seconds, stage), example)
         for class_id, boxes in Counter(detections.class_ids.tolist()).items():
             self._metrics.count_detections(self.contract.class_names[class_id], boxes)
+
+    def _add_to(self, trace: Trace, found: DetectedImage) -> None:
+        """Note an image's stages in the trace of its request."""
+        facts: Attributes = {
+            "yolox.model": self._metrics.label,
+            "yolox.image.width": found.width,
+            "yolox.image.height": found.height,
+            "yolox.detections": len(found.detections.scores),
+        }
+        trace.add_image(found.seconds.stretches(), facts, found.seconds.batch)
 
     async def probe(self, deadline: float) -> bool:
         """Detect in a grey image, from its bytes on, so that hanging decoders are noticed too.

@@ -30,7 +30,8 @@ class OneThreadPipeline:
     async def detect(self, permit: Permit, job: Job[ImageTask], deadline: float) -> DetectedImage:
         """Wait for a thread, and for what it finds."""
         outcome = await self._batcher.run(permit, job, deadline)
-        outcome.result.seconds.queue = outcome.queue_s
+        seconds = outcome.result.seconds
+        seconds.queue, seconds.queue_at = outcome.queue_s, outcome.started - outcome.queue_s
         return outcome.result
 
     def stop(self) -> None:
@@ -67,6 +68,7 @@ def _run(model: RunnableModel, task: ImageTask, width: int) -> DetectedImage | E
     (raw,) = model.engine.infer([prepared.tensor], model.span(width))
     inferred = time.monotonic()
     seconds = StageSeconds(decode=decoded - began, inference=inferred - decoded)
+    seconds.decode_at, seconds.inference_at, seconds.postprocess_at = began, decoded, inferred
     try:
         detected = model.stages.postprocess(task, prepared, ImageRows(raw), seconds)
     except Exception as error:  # noqa: BLE001 - likewise

@@ -3,6 +3,7 @@
 import base64
 import binascii
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
 
@@ -18,6 +19,7 @@ from service.engine.base import ImageRows
 from service.errors import InvalidImageError, NotFiniteError
 from service.imaging.memory import HeldMemory, ImageMemory
 from service.imaging.read import Photo, read_image, refuse_too_many_pixels
+from service.observe.tracing.trace import Stretch
 
 Pixels = NDArray[np.uint8]
 
@@ -57,12 +59,39 @@ Source = ImageSource | PixelSource
 
 @dataclass(slots=True)
 class StageSeconds:
-    """How long an image spent in each stage, in seconds; filled in as it goes through them."""
+    """How long an image spent in each stage, in seconds; filled in as it goes through them.
+
+    Attributes:
+        decode: Reading the file, and fitting it to the network.
+        queue: Waiting for a batch.
+        inference: The batch's time in the network.
+        postprocess: From rows to boxes.
+        decode_at: `time.monotonic()` when the stage began; likewise those below.
+        queue_at: See above.
+        inference_at: See above.
+        postprocess_at: See above.
+        batch: The link to the image's batch, for its trace.
+    """
 
     decode: float = 0.0
     queue: float = 0.0
     inference: float = 0.0
     postprocess: float = 0.0
+    decode_at: float = 0.0
+    queue_at: float = 0.0
+    inference_at: float = 0.0
+    postprocess_at: float = 0.0
+    batch: object = None
+
+    def stretches(self) -> list[Stretch]:
+        """The stages in the order in which they began."""
+        stages = [
+            Stretch("decode", self.decode_at, self.decode),
+            Stretch("queue", self.queue_at, self.queue),
+            Stretch("inference", self.inference_at, self.inference),
+            Stretch("postprocess", self.postprocess_at, self.postprocess),
+        ]
+        return sorted(stages, key=attrgetter("began"))
 
 
 @dataclass(frozen=True, slots=True)

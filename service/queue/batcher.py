@@ -14,6 +14,7 @@ import structlog
 
 from service.errors import DeadlineError, ModelFailedError
 from service.observe.metrics import Metrics
+from service.observe.tracing.trace import CURRENT, Trace, Tracing
 from service.queue.admission import Admission, Permit
 from service.queue.runner import BatchRunner, Outcome, QueuedModel
 from service.queue.slots import OWN_SLOT, EngineSlots, SlotLease
@@ -39,6 +40,7 @@ class _Entry(Generic[Item, Result]):
     submitted: float
     had_to_wait: bool
     future: asyncio.Future[Outcome[Result]]
+    trace: Trace | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Batcher(Generic[Item, Result]):
             queued until it starts: it holds its permits, and images that nobody waits for any
             more are left out.
         max_batch_delay_s: How long the oldest image may wait for others to share its batch.
+        tracing: Where batches are noted, if images have traces.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Batcher(Generic[Item, Result]):
         admission: Admission,
         prefetch: int = 0,
         max_batch_delay_s: float = 0.0,
+        tracing: Tracing | None = None,
     ) -> None:
         self._runner = runner
         self._metrics = metrics
@@ -85,6 +89,7 @@ class Batcher(Generic[Item, Result]):
         self._admission = admission
         self._prefetch = prefetch
         self._max_batch_delay_s = max_batch_delay_s
+        self._tracing = tracing
         self._queue: deque[_Entry[Item, Result]] = deque()
         self._prefetched: deque[list[_Entry[Item, Result]]] = deque()
         self._running: set[asyncio.Future[_Report[Item, Result]]] = set()
@@ -134,7 +139,8 @@ class Batcher(Generic[Item, Result]):
         now = time.monotonic()
         model = self._runner.model_of(item)
         model.last_used = now
-        entry = _Entry(permit, item, model, deadline, now, self._slots.free < 1, future)
+        had_to_wait, trace = self._slots.free < 1, CURRENT.get()
+        entry = _Entry(permit, item, model, deadline, now, had_to_wait, future, trace)
         clock = asyncio.timeout(deadline - now)
         try:
             async with clock:
@@ -286,16 +292,26 @@ class Batcher(Generic[Item, Result]):
             model.failures_in_a_row, model.last_success = 0, report.ended
             model.metrics.batch_size.observe(len(report.ran))
             self._admission.note_pace(run_s * width / len(report.ran) / self._slots.own)
+        link = self._note_batch(report)
         for entry, result in zip(report.ran, report.results, strict=True):
             if entry.future.done():
                 continue
             if isinstance(result, Exception):
                 entry.future.set_exception(result)
             else:
-                entry.future.set_result(Outcome(result, report.started - entry.submitted, run_s))
+                queue_s = report.started - entry.submitted
+                entry.future.set_result(Outcome(result, queue_s, run_s, report.started, link))
         for entry in batch:
             if entry not in report.ran:
                 self._count_dropped(entry)
+
+    def _note_batch(self, report: _Report[Item, Result]) -> object:
+        """Note a batch of several images in their traces; gives what links them to it."""
+        traces = [entry.trace for entry in report.ran]
+        if self._tracing is None or len(traces) < 2:
+            return None
+        label = report.ran[0].model.metrics.label
+        return self._tracing.add_batch(traces, report.started, report.ended, label)
 
 
 def is_past(deadline: float) -> bool:

@@ -58,8 +58,12 @@ class Outcome(Generic[Result]):
         result: The runner's result.
         queue_s: Seconds between submission and the start of its batch.
         run_s: Seconds that its batch ran.
+        started: `time.monotonic()` when its batch started.
+        batch: The link to its batch, for its trace.
     """
 
     result: Result
     queue_s: float
     run_s: float
+    started: float
+    batch: object = None

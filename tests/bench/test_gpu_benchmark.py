@@ -9,6 +9,7 @@ import pytest
 from support.project import ROOT
 
 
+@pytest.mark.heavy
 def test_every_way_to_the_model_is_measured_and_compared_with_the_first() -> None:
     model = ROOT / "service" / "models" / "barcodes.onnx"
     arguments = ["--model", model, "--device", "cpu", "--batch", "2", "--workers", "1"]

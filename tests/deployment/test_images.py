@@ -18,8 +18,8 @@ from support.project import ROOT
 
 LOCKS = ROOT / "docker" / "locks"
 EXTRAS = {
-    "cpu": ["cpu"],
-    "gpu": ["gpu"],
+    "cpu": ["cpu", "grpc", "tracing"],
+    "gpu": ["gpu", "grpc", "tracing"],
     "fetch": ["fetch"],
     "model_export": ["train", "fetch", "evaluate", "cpu"],
 }

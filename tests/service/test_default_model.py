@@ -192,6 +192,7 @@ def test_nothing_is_found_on_blank_pages(running: Server, rng: random.Random) ->
 # Real photos, which no training has seen
 
 
+@pytest.mark.heavy
 def test_on_real_photos_it_reaches_what_its_card_says(shared_data: Path, running: Server) -> None:
     photos: list[Photo] = read_photos(shared_data / "zxing-blackbox")
     detector = ServerDetector(running.client, {})

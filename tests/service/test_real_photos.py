@@ -212,6 +212,7 @@ def test_on_ordinary_photos_the_golden_boxes_come_straight_out(
             assert_same(ours, official(entry, "class_agnostic"))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("mode", ["square", "rectangle"])
 def test_our_own_export_of_the_official_weights_gives_the_same_boxes(
     shared_data: Path, tmp_path: Path, mode: str
@@ -258,6 +259,7 @@ def test_coco_ap_of_the_served_path_is_the_official_one(shared_data: Path, runni
     assert ap == pytest.approx(reference["shared"]["all"]["AP"], abs=0.001)
 
 
+@pytest.mark.heavy
 def test_a_file_and_a_checkpoint_measure_as_they_are_served(
     shared_data: Path, running: Server, nano: Path
 ) -> None:

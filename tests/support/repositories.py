@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 from onnx import numpy_helper
 
 from model_export.graphs.onnx_file import save_with_contract
@@ -55,6 +56,24 @@ def write_model(
     contract = ModelContract("tiny", contract_version, spec, names, recommended=recommended)
     save_with_contract(model, contract, aside)
     aside.replace(path)
+
+
+def write_apart(path: Path, *, logit: float, weights_only: bool = False) -> None:
+    """Write a model whose weights are in `weights.bin` beside it; both, or the weights alone."""
+    aside = path.parent / "aside"
+    aside.mkdir(exist_ok=True)
+    write_model(aside / path.name, logit=logit)
+    model = onnx.load(aside / path.name)
+    onnx.save(
+        model,
+        aside / path.name,
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=60,  # the shapes of reshapes stay
+    )
+    for name in ("weights.bin",) if weights_only else ("weights.bin", path.name):
+        (aside / name).replace(path.parent / name)
+    shutil.rmtree(aside)
 
 
 def write_garbage(folder: Path, name: str, version: str) -> None:

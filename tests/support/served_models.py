@@ -40,6 +40,11 @@ class Served:
                 return str(each["reason"])
         raise AssertionError("not listed")
 
+    def digest(self) -> str:
+        """SHA-256 of the loaded default model."""
+        served = self.models.default
+        return str(self.models._stock.loaded[served.name, served.version].digest)
+
     def call(self, name: str, *arguments: Any) -> None:
         assert self.client.portal is not None
         self.client.portal.call(getattr(self.models, name), *arguments)

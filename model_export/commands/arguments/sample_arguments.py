@@ -15,15 +15,24 @@ from model_export.training.config import DrawnBarcodes
 
 AUGMENTATION: Final = Group("Augmentation (unset: the variant's)", sort_key=20)
 SHARE: Final = Parameter(metavar="P")
+RANGE: Final = Parameter(metavar="LOW HIGH")
 # Option to field of `Augmentation`.
 FIELDS: Final = {
     "mosaic": "mosaic_probability",
     "mixup": "mixup_probability",
+    "mixup_scale": "mixup_scale",
     "affine": "affine_probability",
     "rotation": "rotation_degrees",
+    "shear": "shear_degrees",
     "scale": "scale",
+    "translation": "translation",
     "flip": "flip_probability",
     "hsv": "hsv_probability",
+    "hue": "hue",
+    "saturation": "saturation",
+    "value": "value",
+    "min_side": "min_side",
+    "min_visible": "min_visible",
     "multiscale": "multiscale_steps",
 }
 
@@ -39,6 +48,11 @@ class AugmentationOptions:
         SHARE,
         Parameter(help="Share of mosaics with MixUp; not for drawn pictures"),
     ] = None
+    mixup_scale: Annotated[
+        tuple[float, float] | None,
+        RANGE,
+        Parameter(help="Minimum and maximum scale of the image that MixUp blends in"),
+    ] = None
     affine: Annotated[
         float | None,
         SHARE,
@@ -51,15 +65,40 @@ class AugmentationOptions:
             help="Maximum rotation of mosaics and --affine samples, in degrees",
         ),
     ] = None
+    shear: Annotated[
+        float | None,
+        Parameter(metavar="DEG", help="Maximum shear of mosaics and --affine samples, in degrees"),
+    ] = None
     scale: Annotated[
         tuple[float, float] | None,
-        Parameter(
-            metavar="LOW HIGH",
-            help="Minimum and maximum scale of mosaics and --affine samples",
-        ),
+        RANGE,
+        Parameter(help="Minimum and maximum scale of mosaics and --affine samples"),
+    ] = None
+    translation: Annotated[
+        float | None,
+        SHARE,
+        Parameter(help="Maximum shift of mosaics and --affine samples, as a share of the size"),
     ] = None
     flip: Annotated[float | None, SHARE, Parameter(help="Share mirrored left to right")] = None
     hsv: Annotated[float | None, SHARE, Parameter(help="Share whose colour is changed")] = None
+    hue: Annotated[
+        Natural | None, Parameter(help="Maximum change of hue, in steps of 2 degrees")
+    ] = None
+    saturation: Annotated[
+        Natural | None, Parameter(help="Maximum change of saturation, of 255")
+    ] = None
+    value: Annotated[Natural | None, Parameter(help="Maximum change of brightness, of 255")] = None
+    min_side: Annotated[
+        float | None,
+        Parameter(
+            metavar="PX", help="Boxes with a shorter side, in network pixels, are no targets"
+        ),
+    ] = None
+    min_visible: Annotated[
+        float | None,
+        SHARE,
+        Parameter(help="Boxes of which a smaller share is in view are no targets"),
+    ] = None
 
 
 @Parameter(name="*", group=AUGMENTATION)
@@ -93,10 +132,14 @@ def _check_effect(
     mosaics = settings.mosaic_probability > 0
     if given.mixup and not mosaics:
         raise ModelExportError("--mixup does nothing without mosaics: see --mosaic")
+    if given.mixup_scale and not settings.mixup_probability:
+        raise ModelExportError("--mixup-scale does nothing without --mixup above 0")
+    if (given.hue or given.saturation or given.value) and not settings.hsv_probability:
+        raise ModelExportError("--hue, --saturation and --value do nothing without --hsv above 0")
     if given.mixup and any(isinstance(each, DrawnBarcodes) for each in data):
         raise ModelExportError(
             "--mixup needs pictures known to contain boxes; drawn pictures may have none"
         )
-    for name, value in (("rotation", given.rotation), ("scale", given.scale)):
-        if value and not mosaics and not settings.affine_probability:
+    for name in ("rotation", "shear", "scale", "translation"):
+        if getattr(given, name) and not mosaics and not settings.affine_probability:
             raise ModelExportError(f"--{name} does nothing without --mosaic or --affine above 0")

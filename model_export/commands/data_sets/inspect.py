@@ -64,7 +64,7 @@ def run(
     from model_export.inspection.page import write_page  # noqa: PLC0415
     from model_export.inspection.statistics import NetworkView  # noqa: PLC0415
     from model_export.inspection.tables import report  # noqa: PLC0415
-    from model_export.measure.validation import read_validation_set  # noqa: PLC0415
+    from model_export.measure.validation_data import read_validation_set  # noqa: PLC0415
 
     source, validation = data_source(data), None
     if measured.val or measured.val_split:

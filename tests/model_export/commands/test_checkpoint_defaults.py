@@ -1,12 +1,15 @@
 """Commands take from a checkpoint what the command line leaves open."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from model_export.__main__ import main
+from model_export.adoption.usual_thresholds import USUAL_THRESHOLDS
 from model_export.drawing.demo_data import shapes, write_demo_data
 from model_export.measure import local_detector
 from model_export.model.about import About
@@ -82,6 +85,44 @@ def test_options_of_an_export_apply_on_top(
     assert contract.box_coding == "yolox"
     assert contract.recommended == Recommended(0.6, "objectness", "soft-mean", 0.3)
     assert contract.provenance == Provenance("here", "train.json", "AP 0.5")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", USUAL_THRESHOLDS),
+        ("--confidence 0.6", replace(USUAL_THRESHOLDS, confidence=0.6)),
+        ("--box-coding anchor_point", Recommended()),
+    ],
+)
+def test_weights_that_say_nothing_recommend_what_adopted_files_do(
+    given: str,
+    expected: Recommended,
+    exported: list[tuple[ModelContract, Path]],
+    tmp_path: Path,
+) -> None:
+    torch.save(build("pico", 3, "coupled").state_dict(), tmp_path / "plain.pth")
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    files = ["--weights", tmp_path / "plain.pth", "--names", tmp_path / "names.txt"]
+    output = ["--output", tmp_path / "model.onnx"]
+
+    assert main(["export", *map(str, [*files, *output]), *given.split()]) == 0
+
+    [(contract, _)] = exported
+    assert contract.recommended == expected
+
+
+def test_trained_weights_without_measured_thresholds_recommend_the_usual_ones(
+    exported: list[tuple[ModelContract, Path]], tmp_path: Path
+) -> None:
+    known = replace(KNOWN, box_coding="yolox", recommended=Recommended())
+    path = tmp_path / "best.pth"
+    save_weights(build("pico", 3, "coupled"), path, About("pico", "coupled", known, {}))
+
+    assert main(["export", "--run", str(tmp_path)]) == 0
+
+    [(contract, _)] = exported
+    assert contract.recommended == USUAL_THRESHOLDS
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from model_export.adoption.usual_thresholds import USUAL_THRESHOLDS
 from model_export.commands import export as export_command
 from model_export.errors import ModelExportError
 from model_export.exporting import export as export_module
@@ -31,7 +32,7 @@ from model_export.model.blocks import SILU
 from model_export.model.head import DecoupledHead
 from model_export.model.yolox import YOLOX, build
 from service.build import DEFAULT_MODEL
-from service.core.contract import InputSpec, ModelContract, Provenance, Recommended
+from service.core.contract import InputSpec, ModelContract, Provenance
 from support.commands import call
 from support.onnx_models import takers_of_input
 from support.project import ROOT
@@ -358,7 +359,7 @@ def test_command_exports_the_released_nano(
     path = tmp_path / "models" / "nano.onnx"
     _export_by_command(
         *("--variant", "nano", "--weights", weights, "--output", path),
-        *("--confidence", "0.3", "--score-by", "joint", "--source", "YOLOX 0.1.1rc0"),
+        *("--confidence", "0.35", "--source", "YOLOX 0.1.1rc0"),
         *("--least-side", "224"),
     )
     output = capfd.readouterr()
@@ -373,7 +374,7 @@ def test_command_exports_the_released_nano(
     contract = _contract_of(path)
     assert (contract.name, len(contract.version), contract.num_classes) == ("yolox-nano", 12, 80)
     assert contract.input == InputSpec("images", 416, 416, dynamic_size=True, least_side=224)
-    assert contract.recommended == Recommended(confidence=0.3, score_by="joint")
+    assert contract.recommended == replace(USUAL_THRESHOLDS, confidence=0.35)
     assert contract.provenance == Provenance(source="YOLOX 0.1.1rc0")
     for image in ("dog", "000000397133", "000000184324"):
         golden = np.load(shared_data / "golden" / f"official_nano_{image}.npz")

@@ -28,7 +28,7 @@ from model_export.measure.coco import RECALLS, CocoResult, CocoSet, Metrics, mea
 from model_export.measure.evaluate import Found, detect_all
 from model_export.measure.local_detector import LocalDetector, onnx_detector
 from model_export.measure.server_detector import MAX_TRIES, MAX_WAIT_S, ServerDetector, connect
-from model_export.measure.validation import coco_set_of_images
+from model_export.measure.validation_data import coco_set_of_images
 from model_export.model.yolox import build
 from service.core.contract import InputSpec, ModelContract
 from service.core.decode import anchor_grid, decode_candidates

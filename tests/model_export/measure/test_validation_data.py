@@ -9,7 +9,7 @@ import pytest
 from model_export.data.reading import read_source
 from model_export.data.sources import DataSource, Share
 from model_export.measure.coco import CocoResult, measure
-from model_export.measure.validation import read_validation_set
+from model_export.measure.validation_data import read_validation_set
 from support import data_forms as forms
 
 HELD_OUT = Share(0.5, 1, held_out=True)

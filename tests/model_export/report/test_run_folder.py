@@ -24,11 +24,11 @@ from model_export.report.events import (
     Watcher,
     Watchers,
 )
+from model_export.report.loggers.tensorboard import MAX_SIDE, TensorBoardWriter
 from model_export.report.metrics_csv import MetricsCsv
 from model_export.report.plots import plot_ap, plot_losses, plot_precision_recall
 from model_export.report.progress import ProgressBar
 from model_export.report.run_folder import Best, RunFolder
-from model_export.report.tensorboard import MAX_SIDE, TensorBoardWriter
 from model_export.samples.targets import pad_targets
 
 CLASSES = ("cat, small", "猫 $x_1$")

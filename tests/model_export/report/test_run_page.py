@@ -38,10 +38,18 @@ def test_finished_run_has_a_page_with_every_picture_inside(tmp_path: Path) -> No
     metrics = Metrics(dict.fromkeys(METRIC_NAMES, 0.25), {})
     best = Best(0, metrics, thresholds(tmp_path), NAMES)
 
-    RunFolder(tmp_path).finish([], best)
+    folder = RunFolder(tmp_path)
+    folder.finish([], best)
+    folder.show(best, "12.5 ms per image")
 
     page = (tmp_path / "report.html").read_text()
-    for text in ("missed objects: 1", "no object: 1", "another class: 1", "below 0.7: 1"):
+    for text in (
+        "12.5 ms per image",
+        "missed objects: 1",
+        "no object: 1",
+        "another class: 1",
+        "below 0.7: 1",
+    ):
         assert text in page
     assert "cat &lt;1&gt;" in page
     sources = re.findall(r'src="([^"]*)"', page)

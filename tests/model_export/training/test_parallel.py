@@ -451,6 +451,7 @@ def torchrun(folder: Path, data: Path, *arguments: str) -> tuple[str, ...]:
     )
 
 
+@pytest.mark.heavy
 def test_torchrun_leaves_a_whole_run_and_says_everything_once(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with process(*torchrun(folder, data, "--epochs", "2")) as started:
@@ -465,6 +466,7 @@ def test_torchrun_leaves_a_whole_run_and_says_everything_once(data: Path, tmp_pa
     assert (folder / "model.onnx").is_file()
 
 
+@pytest.mark.heavy
 def test_a_torchrun_that_is_stopped_saves_first(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = ("--epochs", "9999", "--evaluate-every", "9999")

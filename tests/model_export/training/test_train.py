@@ -5,7 +5,9 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, replace
+from io import StringIO
 from pathlib import Path
 
 import onnx
@@ -50,20 +52,42 @@ def contract_of(run: Path) -> ModelContract:
     return ModelContract.from_metadata({entry.key: entry.value for entry in entries})
 
 
-def test_run_leaves_everything_that_is_promised(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "run"
+@dataclass(frozen=True)
+class Finished:
+    """A run of two epochs: its exit code, its folder, and what the command said."""
 
-    assert main(new_run(demo, output, "--epochs", "2", "--closing-epochs", "1")) == 0
+    code: int
+    output: Path
+    stdout: str
+    stderr: str
 
-    captured = capsys.readouterr()
-    assert captured.out.splitlines() == [str(output)]
-    assert "8 images" in captured.err
-    assert "epoch 2/2" in captured.err
+
+@pytest.fixture(scope="module")
+def finished(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    output = tmp_path_factory.mktemp("finished") / "run"
+    with redirect_stdout(StringIO()) as stdout, redirect_stderr(StringIO()) as stderr:
+        code = main(new_run(demo, output, "--epochs", "2", "--closing-epochs", "1"))
+    return Finished(code, output, stdout.getvalue(), stderr.getvalue())
+
+
+def test_run_leaves_everything_that_is_promised(finished: Finished) -> None:
+    output = finished.output
+    assert finished.code == 0
+    assert finished.stdout.splitlines() == [str(output)]
+    assert "8 images" in finished.stderr
+    assert "epoch 2/2" in finished.stderr
     names = {path.name for path in output.iterdir()}
     assert names == {
-        *("config.json", "metrics.json", "metrics.csv", "losses.png", "ap.png", "pr.png"),
+        *(
+            "config.json",
+            "data.json",
+            "labels.png",
+            "metrics.json",
+            "metrics.csv",
+            "losses.png",
+            "ap.png",
+            "pr.png",
+        ),
         *("confidence.png", "confusion.png", "report.html"),
         *("best.pth", "last.pth", "model.onnx", "tensorboard"),
     }
@@ -73,11 +97,8 @@ def test_run_leaves_everything_that_is_promised(
     assert (config["epochs"], config["height"], config["seed"]) == (2, 64, 0)
 
 
-def test_exported_model_says_what_it_is(demo: Path, tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    main(new_run(demo, output, "--epochs", "1"))
-
-    contract = contract_of(output)
+def test_exported_model_says_what_it_is(finished: Finished) -> None:
+    contract = contract_of(finished.output)
 
     assert contract.name == "yolox-nano"
     assert contract.class_names == ("circle", "square", "triangle")
@@ -148,6 +169,7 @@ def test_settings_reach_the_configuration_the_weights_and_the_model(
     assert read_state_dict(output / "best.pth").keys() == coupled.keys()
 
 
+@pytest.mark.heavy
 def test_checkpoint_needs_no_words_to_be_exported_measured_and_trained_further(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +202,7 @@ def test_export_of_a_run_without_a_measured_epoch_says_so(
     assert "has no best.pth: no epoch has been measured yet" in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 def test_drawn_barcodes_are_learnt_from_without_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -302,6 +325,7 @@ def test_data_without_boxes_are_refused_after_their_table(
     assert not run.exists()
 
 
+@pytest.mark.heavy
 def test_run_goes_on_from_another_folder_and_without_its_table(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +357,7 @@ def test_missing_image_ends_the_command_before_there_is_a_run(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.heavy
 def test_fine_tuning_says_what_was_loaded(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], shared_data: Path
 ) -> None:
@@ -346,6 +371,7 @@ def test_fine_tuning_says_what_was_loaded(
     assert "measured the statistics" in said
 
 
+@pytest.mark.heavy
 def test_interrupted_run_says_how_to_go_on_and_does(demo: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     arguments = new_run(demo, output, "--epochs", "400", "--fixed-size")
@@ -404,6 +430,7 @@ def measured(annotations: Path, output: Path, *what: str) -> Metrics:
 
 
 # The training takes two minutes on slow CPUs.
+@pytest.mark.heavy
 @pytest.mark.timeout(900)
 def test_handful_of_pictures_is_learnt_exported_served_and_found(
     overfitted: tuple[Path, Path], tmp_path: Path

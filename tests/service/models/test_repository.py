@@ -11,7 +11,13 @@ from service.errors import ModelInUseError, ModelLoadError, ModelNotFoundError, 
 from service.http.app import create_app
 from service.settings import Settings
 from support.client import as_raw, metric, problem
-from support.repositories import remove, write_garbage, write_model, write_version
+from support.repositories import (
+    remove,
+    write_apart,
+    write_garbage,
+    write_model,
+    write_version,
+)
 from support.served_models import PHOTO, Served, repository, until
 
 
@@ -72,7 +78,8 @@ def test_a_new_version_takes_over_and_the_old_one_s_series_go(tmp_path: Path) ->
         write_version(tmp_path, "cats", "2")
         served.call("refresh")
         assert served.answer() == ("cats", "2")
-        assert served.states() == {("cats", "1"): "UNAVAILABLE", ("cats", "2"): "READY"}
+        assert served.states() == {("cats", "1"): "ON_DEMAND", ("cats", "2"): "READY"}
+        assert served.reason("cats", "1") == "loaded when a request asks for it"
         until(lambda: served.told() == {("cats", "2")})
 
 
@@ -162,6 +169,53 @@ def test_a_replaced_single_file_is_loaded_by_its_new_name_and_a_bad_one_is_not(
         assert "cannot be loaded" in served.reason("tiny", "2")
 
 
+@pytest.mark.parametrize("changed_by", ["polling", "SIGHUP", "call"])
+def test_weights_beside_a_single_file_are_noticed_when_they_alone_change(
+    tmp_path: Path, changed_by: str
+) -> None:
+    path = tmp_path / "one.onnx"
+    write_apart(path, logit=-5.0)
+    settings = Settings(model=path, device="cpu", model_poll_s=0.05 * (changed_by == "polling"))
+    with TestClient(create_app(settings)) as client:
+        served = Served(client)
+        before = served.digest()
+        write_apart(path, logit=-3.0, weights_only=True)
+        if changed_by == "SIGHUP":
+            served.call("refresh")
+        elif changed_by == "call":
+            served.call("load", "tiny")
+        until(lambda: served.digest() != before)
+        path.with_name("weights.bin").unlink()
+        served.call("refresh")
+        assert served.answer() == ("tiny", "1")
+        assert "cannot be loaded" in served.reason("tiny", "1")
+        write_apart(path, logit=-5.0, weights_only=True)
+        served.call("refresh")
+        assert served.digest() == before
+        assert served.reason("tiny", "1") == ""
+
+
+def test_a_bad_older_version_is_tried_again_once_its_file_is_another(tmp_path: Path) -> None:
+    write_garbage(tmp_path, "cats", "1")
+    write_version(tmp_path, "cats", "2")
+    with repository(tmp_path) as served:
+        problem(as_raw(served.client, PHOTO, "?version=1"), 503, "model-not-available")
+        assert served.states()["cats", "1"] == "UNAVAILABLE"
+        write_version(tmp_path, "cats", "1")
+        assert served.states()["cats", "1"] == "ON_DEMAND"
+        assert served.answer("?version=1") == ("cats", "1")
+
+
+def test_other_things_in_a_version_s_folder_do_not_matter(tmp_path: Path) -> None:
+    path = write_version(tmp_path, "cats", "1")
+    (path.parent / ".#model.onnx").symlink_to("nobody@nowhere")  # an editor's lock
+    with repository(tmp_path) as served:
+        write_version(tmp_path, "cats", "1", logit=-3)
+        before = served.digest()
+        served.call("refresh")
+        assert served.digest() != before
+
+
 def test_calls_load_and_unload_a_model(tmp_path: Path) -> None:
     write_version(tmp_path, "cats", "1")
     write_version(tmp_path, "dogs", "1")
@@ -190,6 +244,7 @@ def test_what_was_used_least_recently_is_unloaded_and_loaded_again_on_demand(
         write_version(tmp_path, name, "1")
     with repository(tmp_path, max_loaded_models=2) as served:
         assert served.loaded() == {("a", "1"), ("b", "1")}
+        assert served.states()["c", "1"] == "ON_DEMAND"
         served.answer("?model=b")
         served.answer("?model=a")
         assert served.answer("?model=c") == ("c", "1")

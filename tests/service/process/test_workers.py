@@ -290,6 +290,7 @@ def test_a_worker_serves_no_other_model_than_the_rest(
     assert all(answer.json()["results"][0]["detections"] for answer in answers)
 
 
+@pytest.mark.heavy
 def test_a_worker_that_hangs_is_replaced(workers: Workers) -> None:
     first, second = workers.pids
     os.kill(first, signal.SIGSTOP)

@@ -20,7 +20,10 @@ class IndexEntry(BaseModel):
 
     name: str
     version: str
-    state: str = Field(description="`READY`, `LOADING` or `UNAVAILABLE`")
+    state: str = Field(
+        description="`READY`, `LOADING`, or `UNAVAILABLE`, which a version is too that a request "
+        "would have loaded; `reason` says so"
+    )
     reason: str = Field(description="Why it is not ready, if it is not")
 
 
@@ -52,7 +55,13 @@ class Repository:
     def index(self, *, only_ready: bool) -> list[IndexEntry]:
         """Every version of every model."""
         entries = [
-            IndexEntry(name=each.name, version=each.version, state=each.state, reason=each.reason)
+            IndexEntry(
+                name=each.name,
+                version=each.version,
+                # Clients know Triton's states only.
+                state="UNAVAILABLE" if each.state == "ON_DEMAND" else each.state,
+                reason=each.reason,
+            )
             for each in self._running.models.listing()
         ]
         return [entry for entry in entries if entry.state == "READY" or not only_ready]

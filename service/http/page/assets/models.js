@@ -14,14 +14,14 @@ export class ModelChoice {
   }
 
   /**
-   * Offer every version that answers requests now.
+   * Offer every version that answers requests, or would be loaded for one.
    *
    * @returns whether another one than before is chosen then
    */
   async load() {
     const before = this.inWords;
     const { models } = await getModels();
-    this.#offered = models.filter(({ state }) => state === "READY");
+    this.#offered = models.filter(({ state }) => state !== "UNAVAILABLE");
     select.replaceChildren(...this.#offered.map((each) => new Option(inWords(each))));
     this.#choose(before);
     select.parentElement.hidden = !this.isOpen;

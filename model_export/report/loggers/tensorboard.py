@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from model_export.report.events import EpochEnded, RunStarted, StepsTaken
+from model_export.report.loggers.scalars import epoch_scalars, step_scalars
 from model_export.report.sheets import sheet
 from model_export.samples.geometry import Picture
 from model_export.samples.targets import NO_OBJECT, Targets
@@ -57,27 +58,11 @@ class TensorBoardWriter:
 
     def stepped(self, steps: StepsTaken) -> None:
         """Write the losses, the learning rate and the speed."""
-        losses = steps.losses
-        values = {
-            "losses/total": losses.total,
-            "losses/box": losses.box,
-            "losses/objectness": losses.objectness,
-            "losses/classification": losses.classification,
-            "losses/l1": losses.l1,
-            "positives_per_truth": losses.positives_per_truth,
-            "rate": steps.rate,
-            "images_per_second": steps.images_per_second,
-        }
-        self._write(values, steps.step)
+        self._write(step_scalars(steps), steps.step)
 
     def epoch_ended(self, epoch: EpochEnded) -> None:
         """Write the metrics, and flush the file."""
-        metrics = epoch.metrics
-        if metrics:
-            step = (epoch.number + 1) * self._epoch_steps - 1
-            self._write(_tagged("metrics", metrics.overall), step)
-            self._write(_tagged("AP_by_class", metrics.ap_by_class), step)
-            self._write(_tagged("AP50_by_class", metrics.ap50_by_class), step)
+        self._write(epoch_scalars(epoch), (epoch.number + 1) * self._epoch_steps - 1)
         if self._writer:
             self._writer.flush()
 
@@ -87,16 +72,11 @@ class TensorBoardWriter:
             self._writer.close()
             self._writer = None
 
-    def _write(self, values: Mapping[str, float | None], step: int) -> None:
+    def _write(self, values: Mapping[str, float], step: int) -> None:
         if self._writer is None:
             return
         for tag, value in values.items():
-            if value is not None:
-                self._writer.add_scalar(tag, value, step)
-
-
-def _tagged(group: str, values: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {f"{group}/{name.replace(' ', '_')}": value for name, value in values.items()}
+            self._writer.add_scalar(tag, value, step)
 
 
 def _picture(image: Tensor, targets: Targets, index: int) -> Picture:

@@ -1,0 +1,1 @@
+"""The parts of `train`: its options, and going on with a run."""

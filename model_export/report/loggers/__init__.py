@@ -1,0 +1,1 @@
+"""Services that a training is logged to."""
