@@ -167,8 +167,10 @@ $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	       && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu 'torch==$(TORCH)'; } \
 	  || $(BIN)/python -m pip install 'torch==$(TORCH)'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,fetch,evaluate,train,dev]'
-	@# It asks for opencv-python, whose cv2 would take the place of opencv-python-headless's.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps trackers
+	@# It asks for opencv-python, whose cv2 would take the place of opencv-python-headless's. In a folder of
+	@# its own, which pytest has on its path, it is no part of the environment that `pip check` looks at.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps --upgrade \
+	  --target $(VENV)/trackers trackers
 	@touch $@
 
 # The tests run a real Prometheus: the machine's, else Debian's package, unpacked here without root.

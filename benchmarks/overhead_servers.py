@@ -26,9 +26,9 @@ from service.models.shared_state import StateFile
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
-from service.process.ports import Ports
+from service.process.listening.ports import Ports
+from service.process.listening.uvicorn_config import uvicorn_config
 from service.process.server import SharedPort, run
-from service.process.uvicorn_config import uvicorn_config
 from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings
 

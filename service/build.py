@@ -1,25 +1,27 @@
 """From settings to a loaded, warmed engine and the defaults it is served with."""
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import structlog
 
+from service.capture.capture import Capture, ModelCapture
+from service.capture.choice import Chooser
+from service.capture.folder import CaptureFolder, FolderLimits
 from service.core.contract import ModelContract
 from service.core.letterbox import LetterboxMode, likely_sizes, promised_sizes
-from service.core.suppress import DetectionOptions, with_recommended
 from service.cpus import cpus_of_process, usable_cpus
 from service.engine.base import CUDA, CpuShares, Engine, LoadableEngine
 from service.engine.choose import EngineOptions, open_engine
 from service.errors import StartupError
 from service.imaging.draw import DrawingPool
 from service.imaging.memory import ImageMemory
+from service.models.defaults import default_options
 from service.models.repository import MODEL_FILE, ModelFile, scan
 from service.models.served import ModelRef, ServedModel, model_label
 from service.observe.metrics import Metrics
@@ -31,17 +33,14 @@ from service.pipeline.jobs import RunnableModel
 from service.pipeline.one_thread import OneThreadPipeline, OneThreadRunner
 from service.pipeline.shared import SharedPipeline
 from service.pipeline.stages import Stages
-from service.queue.admission import Admission
 from service.queue.batcher import Batcher
+from service.queue.capacity import Admission, EngineSlots
 from service.queue.cpu_sharing import WorkerLoads
 from service.queue.runner import QueuedModel
-from service.queue.slots import EngineSlots
 from service.settings import Settings
 
 # The barcode detector that comes with the package; its card lies beside it.
 DEFAULT_MODEL: Final = Path(__file__).with_name("models") / "barcodes.onnx"
-Origin = Literal["setting", "model", "article"]
-OPTION_SETTINGS: Final = ("confidence", "score_by", "nms", "iou", "sigma", "class_agnostic")
 
 SPAN_STEP: Final = 4
 GPU_INSTANCES: Final = 2
@@ -196,12 +195,11 @@ def make_pipeline(
         single = Batcher(runner, metrics, slots=slots, admission=admission, prefetch=instances)
         return SharedPipeline(OneThreadPipeline(single), single, admission, drawing)
     batcher = Batcher(
-        NetworkRunner(),
+        NetworkRunner(tracing),
         metrics,
         slots=slots,
         admission=admission,
         max_batch_delay_s=settings.max_batch_delay_ms / 1000,
-        tracing=tracing,
     )
     threads = settings.decode_threads or cpus_of_process(settings.workers)
     return SharedPipeline(BatchedPipeline(batcher, threads), batcher, admission, drawing)
@@ -266,6 +264,21 @@ def image_memory(settings: Settings, metrics: Metrics) -> ImageMemory:
     return ImageMemory(settings.max_decode_bytes, settings.workers, turns)
 
 
+def open_capture(settings: Settings, metrics: Metrics) -> Capture | None:
+    """What keeps images for labelling, if the settings name a folder for them.
+
+    Raises:
+        StartupError: The folder cannot be written to.
+    """
+    if settings.capture is None:
+        return None
+    limits = FolderLimits(settings.capture_max_mb, settings.capture_max_days)
+    folder = CaptureFolder(settings.capture, settings.capture_keep, limits)
+    # Each process keeps its part.
+    per_hour = settings.capture_per_hour / settings.workers
+    return Capture(folder, Chooser(per_hour, settings.capture_share), metrics)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelMaker:
     """Makes a loaded engine a model that answers requests.
@@ -275,12 +288,14 @@ class ModelMaker:
         pipeline: The pipeline of all models.
         memory: Where images take their memory from.
         metrics: Where to count.
+        capture: Keeps images for labelling, if that is asked for.
     """
 
     settings: Settings
     pipeline: SharedPipeline
     memory: ImageMemory
     metrics: Metrics
+    capture: Capture | None = None
 
     def serve(
         self, engine: Engine, name: str | None = None, version: str | None = None
@@ -298,40 +313,18 @@ class ModelMaker:
         counts = ModelMetrics(self.metrics, name, version)
         counts.describe(engine.provider, engine.precision, engine.threads, engine.max_batch)
         counts.note_mismatch(is_mismatch=engine.provider != engine.wanted_provider)
-        model = RunnableModel(
-            engine,
-            Stages(contract, mode, settings.max_image_pixels, self.memory),
-            QueuedModel(engine.max_batch, counts),
-        )
+        stages = Stages(contract, mode, settings.max_image_pixels, self.memory)
+        queued = QueuedModel(engine.max_batch, counts)
+        model = RunnableModel(engine, stages, queued, frozenset(engine.spans))
+        label = model_label(name, version)
+        watcher = None if self.capture is None else ModelCapture(self.capture, stages, label)
         return ServedModel(
             name=name,
             version=version,
             engine=engine,
-            detector=Detector(model, self.pipeline, counts),
+            detector=Detector(model, self.pipeline, counts, watcher),
+            class_names=contract.class_names,
             defaults=default_options(settings, contract),
             ref=ModelRef(name=name, version=version, provider=engine.provider),
-            label=model_label(name, version),
+            label=label,
         )
-
-
-def default_origins(settings: Settings, contract: ModelContract) -> dict[str, Origin]:
-    """Where the default of each option comes from: a setting, the model, or the article."""
-
-    def origin(name: str) -> Origin:
-        if getattr(settings, name) is not None:
-            return "setting"
-        return "article" if getattr(contract.recommended, name) is None else "model"
-
-    return {name: origin(name) for name in OPTION_SETTINGS}
-
-
-def default_options(settings: Settings, contract: ModelContract) -> DetectionOptions:
-    """The options of a request that names none: settings, the model's advice, or the article's."""
-    article = DetectionOptions(
-        max_candidates=settings.max_candidates, max_detections=settings.max_detections
-    )
-    advised = with_recommended(article, contract.recommended)
-    chosen = {name: getattr(settings, name) for name in OPTION_SETTINGS}
-    return dataclasses.replace(
-        advised, **{name: value for name, value in chosen.items() if value is not None}
-    )

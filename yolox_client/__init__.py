@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         YoloxClientError,
     )
     from yolox_client.results import Box, Detection, ImageResult, ModelRef
-    from yolox_client.retry import RetryPolicy
+    from yolox_client.transport.retry import RetryPolicy
 
 __all__ = [
     "AsyncClient",
@@ -74,7 +74,7 @@ _PLACES = {
     "MalformedRequestError": "yolox_client.errors",
     "ModelRef": "yolox_client.results",
     "ProblemError": "yolox_client.errors",
-    "RetryPolicy": "yolox_client.retry",
+    "RetryPolicy": "yolox_client.transport.retry",
     "ServerUnreachableError": "yolox_client.errors",
     "TooLargeError": "yolox_client.errors",
     "UnauthorizedError": "yolox_client.errors",

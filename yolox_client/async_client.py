@@ -8,10 +8,12 @@ from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 import httpx2
 
-from yolox_client.batches import BATCH, CONCURRENCY, batched, check_counts
 from yolox_client.client import DEFAULT_URL, TIMEOUT_S
-from yolox_client.exchange import (
-    Call,
+from yolox_client.images import Channels, Encoding, ImageFile, ImageInput, PixelForm, as_file
+from yolox_client.options import Options, as_query
+from yolox_client.results import ImageResult
+from yolox_client.transport.batches import BATCH, CONCURRENCY, batched, check_counts
+from yolox_client.transport.exchange import (
     Failure,
     Reply,
     Send,
@@ -20,15 +22,13 @@ from yolox_client.exchange import (
     each_detected,
     file_or_result,
     merged,
+    model_of,
     parsed,
     picture_of,
     reply_to,
 )
-from yolox_client.images import Channels, Encoding, ImageFile, ImageInput, PixelForm, as_file
-from yolox_client.options import Options, as_query
-from yolox_client.results import ImageResult
-from yolox_client.retry import Attempts, RetryPolicy
-from yolox_client.wire import NO_ANSWER, failure, settings_of, written
+from yolox_client.transport.retry import Attempts, RetryPolicy
+from yolox_client.transport.wire import NO_ANSWER, failure, settings_of, written
 
 T = TypeVar("T")
 
@@ -177,21 +177,32 @@ class AsyncClient:
         call = picture_of(file, as_query(options), f"image/{picture}")
         return (await self._run(reply_to(call, self._attempts()))).content
 
-    async def model(self) -> dict[str, Any]:
+    async def model(self, model: str | None = None, version: str | None = None) -> dict[str, Any]:
         """The answer of `GET /model`: contract, provider, limits and defaults.
 
-        Raises:
-            YoloxClientError: The server cannot be reached, or refuses the key.
-        """
-        return parsed(await self._run(reply_to(Call("GET", "/model"), self._attempts())), dict)
+        Args:
+            model: Name of the model; None for the server's default.
+            version: Its version; None for the default one.
 
-    async def class_names(self) -> tuple[str, ...]:
-        """The names of the model's classes, by class id.
+        Raises:
+            YoloxClientError: The server cannot be reached, refuses the key, or has no such model.
+        """
+        reply = await self._run(reply_to(model_of(model, version), self._attempts()))
+        return parsed(reply, dict)
+
+    async def class_names(
+        self, model: str | None = None, version: str | None = None
+    ) -> tuple[str, ...]:
+        """The names of a model's classes, by class id.
+
+        Args:
+            model: Name of the model; None for the server's default.
+            version: Its version; None for the default one.
 
         Raises:
             YoloxClientError: As for `model`.
         """
-        reply = await self._run(reply_to(Call("GET", "/model"), self._attempts()))
+        reply = await self._run(reply_to(model_of(model, version), self._attempts()))
         return parsed(reply, lambda body: tuple(map(str, body["contract"]["class_names"])))
 
     async def _detect_many(

@@ -9,7 +9,7 @@ import onnx
 
 from model_export.adoption.quantised import quantisation_note, read_as_float
 from model_export.adoption.read_graph import Facts, ReadGraph
-from model_export.adoption.reading.choose import Progress
+from model_export.adoption.reading.choice.candidate import Progress
 from model_export.adoption.reading.drawn import Pixels
 from model_export.adoption.reading.evidence import OPTIONS, holds
 from model_export.adoption.reading.pictures import first_pictures
@@ -194,6 +194,8 @@ def _stated_fields(thresholds: Recommended) -> dict[str, Any]:
 
 
 def _with_plain_pixels(read: ReadGraph) -> onnx.ModelProto:
+    if read.reading.values.is_plain:
+        return read.model
     image = image_input(open_session(read.model.SerializeToString()))
     return take_plain_pixels(read.model, image, read.reading.values)
 

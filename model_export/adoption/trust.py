@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model_export.adoption.reading.choose import MAX_ON_GREY
+from model_export.adoption.reading.choice.choose import MAX_ON_GREY
 from model_export.adoption.reading.evidence import probabilities
 from model_export.adoption.reading.pictures import grey_picture
 from model_export.graphs.network import load_network

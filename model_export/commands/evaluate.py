@@ -1,27 +1,33 @@
-"""`yolox-serve evaluate`: measure a server, a file or a checkpoint on a COCO set."""
+"""`yolox-serve evaluate`: measure a server, a file or a checkpoint on a data set."""
 
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Group, Parameter
 
 from model_export.commands.arguments.argument_types import (
+    SWITCH,
+    AbsolutePath,
     Fraction,
     Network,
     Positive,
     Sigma,
     Size,
+    absolute,
     check_exactly_one,
+    each_parsed_by,
     given_options,
 )
+from model_export.commands.data_sets.arguments import DATA, FORMS
 from model_export.commands.reporting import command
 from model_export.commands.weights_kind import kind_of_weights, names_of_weights
-from model_export.errors import ModelExportError
+from model_export.data.sources import SINGLE_CLASS, DataSource, FormName
+from model_export.errors import ModelExportError, UsageError
 from model_export.measure.published_options import MEASURING
 from model_export.model.variants import HeadKind, usual_size
 from service.core.contract import (
@@ -36,7 +42,7 @@ from service.core.letterbox import LetterboxMode
 from service.core.suppress import DetectionOptions
 
 if TYPE_CHECKING:
-    from model_export.measure.coco import Metrics
+    from model_export.measure.coco import CocoSet, Metrics
     from model_export.measure.evaluate import Detector
     from model_export.model.checkpoint import Kind
 
@@ -107,8 +113,9 @@ class WeightsOptions:
     names: Annotated[
         str | None,
         Parameter(
-            help="`coco`, or a file of one name per line (unset: the checkpoint's, or COCO's if "
-            "there are 80 classes)"
+            metavar="coco|FILE",
+            help="COCO's class names, or a file of one name per line (unset: the checkpoint's, or "
+            "COCO's if there are 80 classes)",
         ),
     ] = None
     size: Annotated[
@@ -121,11 +128,47 @@ class WeightsOptions:
     ] = None
 
 
+@Parameter(name="*", group=DATA)
+@dataclass(frozen=True)
+class MeasuringData:
+    """The data to measure on."""
+
+    data: Annotated[
+        tuple[Path, ...] | None,
+        each_parsed_by(absolute, "PATH"),
+        Parameter(name=("--data", "--annotations"), help=f"One or several data sets: {FORMS}"),
+    ] = None
+    images: Annotated[
+        AbsolutePath | None,
+        Parameter(metavar="DIR", help="Images of a COCO json or CSV file (unset: near the file)"),
+    ] = None
+    split: Annotated[
+        str | None,
+        Parameter(metavar="NAME", help="Split of data sets that have several (unset: val)"),
+    ] = None
+    form: Annotated[
+        FormName | None, Parameter(help="Form of the data (unset: found out, and told)")
+    ] = None
+
+    def source(self) -> DataSource:
+        """The location of the data.
+
+        Raises:
+            UsageError: It is not named.
+        """
+        from model_export.data.reading import has_own_split, is_divided  # noqa: PLC0415
+
+        if not self.data:
+            raise UsageError(f"this needs --data: {FORMS}")
+        found = DataSource(self.data[0], self.images, more=self.data[1:], form=self.form)
+        divided = is_divided(found) if found.path.is_dir() else has_own_split(found, "val")
+        return replace(found, split=self.split or ("val" if divided else "train"))
+
+
 @command("evaluate", extra="evaluate")
 def run(  # noqa: PLR0913 - each argument is one of the command line
     *,
-    annotations: Annotated[Path, Parameter(metavar="JSON", help="COCO annotations")],
-    images: Annotated[Path, Parameter(metavar="DIR", help="Folder of the images")],
+    data: MeasuringData = MeasuringData(),
     measured: MeasuredOptions = MeasuredOptions(),
     api_key: Annotated[
         str | None,
@@ -139,6 +182,9 @@ def run(  # noqa: PLR0913 - each argument is one of the command line
             "rectangle if the model accepts any size; published results use square)"
         ),
     ] = None,
+    single_class: Annotated[
+        bool, SWITCH, Parameter(help="Take all classes for one: are objects found at all?")
+    ] = False,
     output: Annotated[
         Path | None, Parameter(metavar="JSON", help="File for the detections")
     ] = None,
@@ -146,31 +192,46 @@ def run(  # noqa: PLR0913 - each argument is one of the command line
     options: OptionsToMeasure = OptionsToMeasure(),
     network: WeightsOptions = WeightsOptions(),
 ) -> None:
-    """Measure a server, a file or a checkpoint on a COCO data set.
+    """Measure a server, a file or a checkpoint on a data set.
 
-    Run every image of a COCO json through it, and print the COCO metrics of the detections. Classes
-    are matched by name. The default thresholds are those of published YOLOX results, which differ
-    from those for production.
+    Run every image of a data set through the detector, and print the COCO metrics of what it finds.
+    The data have the form COCO, YOLO, Pascal VOC or CSV. Classes are matched by name. The default
+    thresholds are those of published YOLOX results; they are not meant for production.
 
-    Example: `yolox-serve evaluate --model model.onnx --annotations val.json --images images/`
+    Example: `yolox-serve evaluate --model model.onnx --data val.json --images images/`
     """
     check_exactly_one(measured)
     # Only here, so that `--help` and the other commands need none of these packages.
-    from model_export.measure.coco import measure, read_coco_set  # noqa: PLC0415
-    from model_export.measure.evaluate import detect_all  # noqa: PLC0415
+    from model_export.measure.coco import measure  # noqa: PLC0415
+    from model_export.measure.evaluate import OneClass, detect_all  # noqa: PLC0415
 
-    coco = read_coco_set(annotations, images)
+    coco = _read(data.source(), single_class=single_class)
     for path in (output, metrics):
         _check_writable(path)
     with (
         _detector(measured, options, network, letterbox, api_key) as detector,
         _progress(len(coco.images)) as on_image,
     ):
+        if single_class:
+            detector = OneClass(detector, SINGLE_CLASS)  # noqa: PLW2901 - measured in its place
         results = detect_all(detector, coco, concurrency=concurrency, on_image=on_image)
     measurement = measure(coco, results)
     sys.stdout.write(_report(measurement))
     _write(output, json.dumps(results))
     _write(metrics, measurement.to_json())
+
+
+def _read(source: DataSource, *, single_class: bool) -> "CocoSet":
+    """Read the data to measure on, and tell how they were read."""
+    from model_export.data.forms.splits import NoSplitError  # noqa: PLC0415
+    from model_export.measure.validation_data import read_set_to_measure  # noqa: PLC0415
+
+    try:
+        coco, lines = read_set_to_measure(source)
+    except NoSplitError as error:
+        raise ModelExportError(f"{error.fact}: name one with --split") from error
+    sys.stderr.writelines(f"{line}\n" for line in lines)
+    return coco.as_one_class(SINGLE_CLASS) if single_class else coco
 
 
 def _check_writable(path: Path | None) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 FormName = Literal["coco", "yolo", "voc", "csv"]
+# The name of the class of a model that tells no classes apart.
+SINGLE_CLASS: Final = "object"
 FORM_NAMES: Final[tuple[FormName, ...]] = get_args(FormName)
 
 

@@ -108,6 +108,8 @@ def open_session(model: Path | bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     # Log only fatal messages: errors are raised below.
     options.log_severity_level = 4
+    # Threads that spin for work are a little faster, and burn the CPU of everybody else.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no other base class

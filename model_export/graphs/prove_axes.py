@@ -7,8 +7,9 @@ must then give the same values at every size as at the usual size. The narrowing
 fixed size: only slices, reshapes, upsampling and joins can contain one, and they stay as they are.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import onnx
@@ -25,6 +26,13 @@ from service.core.decode import anchor_grid
 TOLERANCE: Final = {"float32": 1e-4, "float16": 2e-2}
 
 
+class Tried(NamedTuple):
+    """Images (N, H, W, 3) uint8 of one size, and the rows that a graph gives for them."""
+
+    images: Images
+    rows: Rows
+
+
 @dataclass(frozen=True, slots=True)
 class ProvenAxes:
     """A graph, and the batches and image sizes that it takes.
@@ -34,12 +42,14 @@ class ProvenAxes:
         batch: The only batch size, or None for any.
         dynamic_size: Whether it takes any height and width that are multiples of 32.
         notes: The results of the experiments, for the user.
+        others: Images of the other sizes that were tried, and the graph's rows for them.
     """
 
     model: onnx.ModelProto
     batch: int | None
     dynamic_size: bool
     notes: tuple[str, ...]
+    others: tuple["Tried", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,7 @@ class ProvenSize:
     model: onnx.ModelProto
     dynamic_size: bool
     note: str
+    others: tuple[Tried, ...] = ()
 
 
 def prove_axes(
@@ -78,7 +89,8 @@ def prove_axes(
         if fixed_size
         else prove_sizes(batches, network, probe)
     )
-    return ProvenAxes(sizes.model, batches.batch, sizes.dynamic_size, (batches.note, sizes.note))
+    notes = (batches.note, sizes.note)
+    return ProvenAxes(sizes.model, batches.batch, sizes.dynamic_size, notes, sizes.others)
 
 
 def prove_batches(model: onnx.ModelProto, network: OnnxNetwork, probe: Probe) -> ProvenBatch:
@@ -123,7 +135,7 @@ def prove_sizes(batches: ProvenBatch, network: OnnxNetwork, probe: Probe) -> Pro
         candidates.insert(0, model)
     for candidate in candidates:
         try:
-            difference = _size_difference(candidate, batches, network, probe)
+            difference, others = _size_difference(candidate, batches, network, probe)
         except ModelExportError as error:
             problem = error
         else:
@@ -134,6 +146,7 @@ def prove_sizes(batches: ProvenBatch, network: OnnxNetwork, probe: Probe) -> Pro
                 f"{len(other_sizes(height, width, probe.strides[-1]))} other sizes, "
                 f"cells agree with {height}x{width}, image borders aside (largest difference "
                 f"{difference:.1e}, allowed {TOLERANCE[probe.rows.dtype.name]:.0e})",
+                others,
             )
     return ProvenSize(model, False, f"size {height}x{width} only; other sizes fail: {problem}")
 
@@ -174,8 +187,14 @@ def _batch_difference(
 
 def _size_difference(
     candidate: onnx.ModelProto, batches: ProvenBatch, network: OnnxNetwork, probe: Probe
-) -> float:
+) -> tuple[float, tuple[Tried, ...]]:
     """The largest difference between a graph's cells at other sizes and at the usual size.
+
+    For large images, the usual size is run once, and one image is tried at all sizes but the
+    smallest.
+
+    Returns:
+        The difference, and the first image of each other size with the graph's rows.
 
     Raises:
         ModelExportError: The graph fails, its cells differ by more than the tolerance, or its cells
@@ -183,37 +202,46 @@ def _size_difference(
     """
     usual = (probe.images.shape[1], probe.images.shape[2])
     opened = _load(candidate, network)
-    difference = largest_difference(opened.run_singly(probe.images), probe.rows)
+    first = slice(1 if is_large(*usual) else None)
+    difference = largest_difference(opened.run_singly(probe.images[first]), probe.rows[first])
     _refuse_beyond(difference, probe, usual)
     before, after = (_load(narrow_windows(model), network) for model in (batches.model, candidate))
-    count = batches.batch or 2
     sizes = other_sizes(*usual, probe.strides[-1])
     longest = [max(sides) for sides in zip(usual, *sizes, strict=True)]
-    pictures = _pictures(count, longest[0], longest[1])
+    pictures = _pictures(batches.batch or 2, longest[0], longest[1])
+    if is_large(*usual) and batches.batch is None:
+        _refuse_mixing(opened, pictures, min(sizes, key=math.prod), probe)
+        pictures = pictures[:1]
     at_usual = before.run(pictures[:, : usual[0], : usual[1]])
-    differences = []
+    differences, others = [], []
     for size in sizes:
-        _rows_of_part(opened, pictures, size, size, probe)
+        rows = _checked_rows(opened, pictures, size, probe)
+        others.append(Tried(pictures[:1, : size[0], : size[1]], rows[:1]))
         common = (min(usual[0], size[0]), min(usual[1], size[1]))
         expected = at_usual[:, _within(usual, common, probe)]
         _refuse_alike(expected)
-        found = _rows_of_part(after, pictures, size, common, probe)
+        found = _checked_rows(after, pictures, size, probe)[:, _within(size, common, probe)]
         differences.append(largest_difference(found, expected))
         _refuse_beyond(differences[-1], probe, size)
-    return max(differences)
+    return max(differences), tuple(others)
 
 
-def _rows_of_part(
-    network: OnnxNetwork,
-    pictures: Images,
-    size: tuple[int, int],
-    part: tuple[int, int],
-    probe: Probe,
+def _refuse_mixing(
+    network: OnnxNetwork, pictures: Images, size: tuple[int, int], probe: Probe
+) -> None:
+    """See that a batch of another size agrees with each of its images alone."""
+    cut = pictures[:, : size[0], : size[1]]
+    difference = largest_difference(network.run(cut), network.run_singly(cut))
+    _refuse_beyond(difference, probe, size)
+
+
+def _checked_rows(
+    network: OnnxNetwork, pictures: Images, size: tuple[int, int], probe: Probe
 ) -> Rows:
-    """Run a network on the top left `size` of pictures, and select the cells within `part` of it.
+    """Run a network on the top left `size` of pictures.
 
     Returns:
-        (N, A, 5 + C) for the selected cells, level by level, row by row.
+        (N, A, 5 + C), level by level, row by row.
 
     Raises:
         ModelExportError: The network fails, or does not give a row of finite values for every cell.
@@ -221,7 +249,7 @@ def _rows_of_part(
     height, width = size
     rows = network.run(pictures[:, :height, :width])
     check_rows(rows, height, width, probe.num_classes, probe.strides)
-    return rows[:, _within(size, part, probe)]
+    return rows
 
 
 def _within(size: tuple[int, int], part: tuple[int, int], probe: Probe) -> NDArray[np.bool_]:

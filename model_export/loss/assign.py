@@ -1,10 +1,13 @@
 """SimOTA: which cells should have found which ground truth (YOLOX, 2107.08430, section 2.1).
 
 All shapes follow from the shapes of the inputs, so that the host never waits for the device: rows
-that do not count are masked, not removed.
+that do not count are masked, not removed. Pairs of ground truths and rows are compared a bounded
+number at a time, whatever the number of ground truths, so that a crowded picture costs time but no
+memory; the result does not depend on that number.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +25,9 @@ OUTSIDE_PENALTY: Final = 1e6
 # Bounds log(probability), as torch's binary cross-entropy on probabilities does.
 MIN_LOG: Final = -100.0
 SMALLEST_IOU: Final = 1e-8
+# Pairs of a ground truth and a row that are compared at once: 16 MiB for each float of a pair. Most
+# batches have fewer in all.
+MAX_PAIRS: Final = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,36 +73,76 @@ def assign(
         The positives; each is a candidate of some ground truth, nearly always of the one that it
         is matched with.
     """
-    inside = _inside(targets, anchors, center_radius)
-    rows, is_candidate = _first_true(inside.any(dim=1), _max_candidates(inside, center_radius))
-    chosen = take_rows(raw, rows).float()
-    boxes = decode_boxes(chosen[..., :4], anchors.take(rows), coding)
-    ious = iou(targets.boxes_xyxy[:, :, None], boxes[:, None]) * is_candidate[:, None]
-    cost = _class_cost(chosen[..., 4:], targets.class_ids)
-    cost -= IOU_WEIGHT * (ious + SMALLEST_IOU).log()
-    own = inside.gather(2, rows[:, None].expand_as(cost))
-    cost += torch.where(own, 0.0, OUTSIDE_PENALTY)
-    cost.masked_fill_(~is_candidate[:, None], math.inf)
-    cheapest, claimed = _claims(cost, ious, targets.class_ids != NO_OBJECT)
-    truth = _settle(cheapest, claimed, cost)
-    return _compact(rows, truth, ious)
+    pairs_per_truth = raw.shape[0] * raw.shape[1]
+    parts = _parts_of(targets, max(1, MAX_PAIRS // pairs_per_truth))
+    inside = torch.stack([_inside(part, anchors, center_radius).any(dim=1) for part in parts])
+    truths = targets.class_ids.shape[1]
+    rows, real = _first_true(inside.any(dim=0), _max_candidates(truths, center_radius))
+    chosen, chosen_anchors = take_rows(raw, rows).float(), anchors.take(rows)
+    boxes = decode_boxes(chosen[..., :4], chosen_anchors, coding)
+    candidates = _Candidates(boxes, _class_costs(chosen[..., 4:]), chosen_anchors, real)
+    truth = _settle(_claims(candidates, part, center_radius) for part in parts)
+    return _compact(rows, truth, boxes, targets)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """The K rows of each image that ground truths choose from.
+
+    Attributes:
+        boxes_xyxy: `(N, K, 4)` float32, the predicted boxes.
+        class_costs: `(N, C, K)` float32, see `_class_costs`.
+        anchors: Their anchors.
+        real: `(N, K)` bool, False where padded.
+    """
+
+    boxes_xyxy: Tensor
+    class_costs: Tensor
+    anchors: Anchors
+    real: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Claims:
+    """What g ground truths of each image choose.
+
+    Attributes:
+        rows: `(N, g, M)` int64, the M cheapest of K candidates for each ground truth.
+        claimed: `(N, g, M)` bool, whether it claims them.
+        costs: `(N, K)` float32, the cost of each candidate for whom it is cheapest.
+        cheapest_for: `(N, K)` int64, that ground truth, counted within these g.
+    """
+
+    rows: Tensor
+    claimed: Tensor
+    costs: Tensor
+    cheapest_for: Tensor
+
+
+def _parts_of(targets: Targets, size: int) -> list[Targets]:
+    """The ground truths of all images, `size` of each image at a time."""
+    parts = zip(*(torch.split(values, size, dim=1) for values in targets), strict=True)
+    return [Targets(boxes, class_ids) for boxes, class_ids in parts]
 
 
 def _inside(targets: Targets, anchors: Anchors, center_radius: float) -> Tensor:
-    """`(N, G, A)` bool: whether the anchor point is a candidate of the ground truth."""
+    """`(N, G, X)` bool: whether the anchor point is a candidate of the ground truth.
+
+    The anchors are X for all images, or X for each: `(N, X)`.
+    """
     centers = (targets.boxes_xyxy[..., :2] + targets.boxes_xyxy[..., 2:]) / 2
     # Padding lies infinitely far from every anchor point, so that no mask is needed.
     centers = centers.masked_fill((targets.class_ids == NO_OBJECT)[..., None], math.inf)
     center_x, center_y = centers[..., None].unbind(2)
-    point_x, point_y = anchors.points_xy().unbind(-1)
-    reach = center_radius * anchors.strides
+    point_x, point_y = anchors.points_xy().unsqueeze(-3).unbind(-1)
+    reach = (center_radius * anchors.strides).unsqueeze(-2)
     return ((point_x - center_x).abs_() < reach) & ((point_y - center_y).abs_() < reach)
 
 
-def _max_candidates(inside: Tensor, center_radius: float) -> int:
+def _max_candidates(truths: int, center_radius: float) -> int:
     """The maximum number of candidate rows in one image, known from shapes alone."""
     # An open interval of 2r strides holds at most ceil(2r) anchor points of a level.
-    return inside.shape[1] * len(STRIDES) * math.ceil(2 * center_radius) ** 2
+    return truths * len(STRIDES) * math.ceil(2 * center_radius) ** 2
 
 
 def _first_true(mask: Tensor, limit: int) -> tuple[Tensor, Tensor]:
@@ -112,65 +158,90 @@ def _first_true(mask: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     return found, order > 0
 
 
-def _class_cost(logits: Tensor, class_ids: Tensor) -> Tensor:
-    """Cross-entropy of each prediction with each ground truth, summed over the classes.
+def _class_costs(logits: Tensor) -> Tensor:
+    """Cross-entropy of each prediction with each class being right, summed over the classes.
 
     Args:
         logits: `(N, K, 1 + C)` float32, objectness and classes.
-        class_ids: `(N, G)` int64.
 
     Returns:
-        `(N, G, K)` float32.
+        `(N, C, K)` float32.
     """
     probabilities = logits.sigmoid()
     joint = (probabilities[..., 1:] * probabilities[..., :1]).sqrt()
     log_yes = joint.log().clamp(min=MIN_LOG)
     log_no = (-joint).log1p().clamp(min=MIN_LOG)
-    # The sums for two ground truths differ in their classes alone: sum the cost of all classes
-    # being wrong once, then exchange the term of the ground truth's class.
-    exchanged = (log_no - log_yes - log_no.sum(dim=2, keepdim=True)).transpose(1, 2)
-    ids = class_ids.clamp(min=0)[..., None].expand(-1, -1, logits.shape[1])
-    return exchanged.gather(1, ids)
+    # The sums for two classes differ in these classes alone: sum the cost of all classes being
+    # wrong once, then exchange the term of the right class.
+    return (log_no - log_yes - log_no.sum(dim=2, keepdim=True)).transpose(1, 2)
 
 
-def _claims(cost: Tensor, ious: Tensor, is_truth: Tensor) -> tuple[Tensor, Tensor]:
+def _claims(candidates: _Candidates, targets: Targets, center_radius: float) -> _Claims:
     """Let each ground truth claim its k cheapest predictions.
 
     As in the release, k is the sum of the ten best IoUs with candidates of *any* ground truth,
     rounded down, but at least 1.
-
-    Returns:
-        `(N, G, M)` int64, the M cheapest of K predictions; and `(N, G, M)` bool, whether they are
-        claimed.
     """
+    real = candidates.real[:, None]
+    ious = iou(targets.boxes_xyxy[:, :, None], candidates.boxes_xyxy[:, None]) * real
+    cost = _cost(candidates, targets, ious, center_radius)
     limit = min(MAX_PER_TRUTH, cost.shape[2])
     k = ious.topk(limit).values.sum(dim=2).int().clamp(min=1)
-    costs, cheapest = cost.topk(limit, largest=False)
+    costs, rows = cost.topk(limit, largest=False)
     within_k = torch.arange(limit, device=cost.device) < k[..., None]
-    return cheapest, within_k & costs.isfinite() & is_truth[..., None]
+    is_truth = (targets.class_ids != NO_OBJECT)[..., None]
+    return _Claims(rows, within_k & costs.isfinite() & is_truth, *cost.min(dim=1))
 
 
-def _settle(cheapest: Tensor, claimed: Tensor, cost: Tensor) -> Tensor:
-    """The ground truth of each prediction, `(N, K)` int64, `NO_OBJECT` where none claims it.
+def _cost(candidates: _Candidates, targets: Targets, ious: Tensor, center_radius: float) -> Tensor:
+    """What each ground truth pays for each candidate, `(N, G, K)` float32, infinite for padding."""
+    ids = targets.class_ids.clamp(min=0)[..., None].expand_as(ious)
+    cost = candidates.class_costs.gather(1, ids)
+    cost -= IOU_WEIGHT * (ious + SMALLEST_IOU).log()
+    own = _inside(targets, candidates.anchors, center_radius)
+    cost += torch.where(own, 0.0, OUTSIDE_PENALTY)
+    return cost.masked_fill_(~candidates.real[:, None], math.inf)
 
-    A prediction that several claim goes to the cheapest ground truth of all, which, as in the
+
+def _settle(parts: Iterable[_Claims]) -> Tensor:
+    """The ground truth of each candidate, `(N, K)` int64, `NO_OBJECT` where none claims it.
+
+    A candidate that several claim goes to the cheapest ground truth of all, which, as in the
     release, need not be a claimant.
     """
-    where, claim = cheapest.flatten(1), claimed.flatten(1).long()
-    truths = torch.arange(claimed.shape[1], device=cost.device)
+    rows, claimed, cheapest_for = _joined(parts)
+    where, claim = rows.flatten(1), claimed.flatten(1).long()
+    truths = torch.arange(claimed.shape[1], device=claimed.device)
     claimant = truths[:, None].expand_as(claimed).flatten(1)
-    none = torch.zeros_like(cost[:, 0], dtype=torch.int64)
+    none = torch.zeros_like(cheapest_for)
     claimants = none.scatter_add(1, where, claim)
     # A sum over the claimants; it is read only where there is one.
     only_claimant = none.scatter_add(1, where, claim * claimant)
-    truth = torch.where(claimants > 1, cost.min(dim=1).indices, only_claimant)
+    truth = torch.where(claimants > 1, cheapest_for, only_claimant)
     return truth.masked_fill(claimants == 0, NO_OBJECT)
 
 
-def _compact(rows: Tensor, truth: Tensor, ious: Tensor) -> Assignment:
-    """Keep the positives of `(N, K)` rows, given all `(N, G, K)` IoUs."""
-    limit = ious.shape[1] * MAX_PER_TRUTH
+def _joined(parts: Iterable[_Claims]) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows, the claimed and the cheapest of all ground truths, counted within all of them."""
+    others = iter(parts)
+    first = next(others)
+    rows, claimed, counted = [first.rows], [first.claimed], first.rows.shape[1]
+    costs, cheapest_for = first.costs, first.cheapest_for
+    for part in others:
+        rows.append(part.rows)
+        claimed.append(part.claimed)
+        cheaper = part.costs < costs
+        costs = torch.where(cheaper, part.costs, costs)
+        cheapest_for = torch.where(cheaper, part.cheapest_for + counted, cheapest_for)
+        counted += part.rows.shape[1]
+    return torch.cat(rows, dim=1), torch.cat(claimed, dim=1), cheapest_for
+
+
+def _compact(rows: Tensor, truth: Tensor, boxes_xyxy: Tensor, targets: Targets) -> Assignment:
+    """Keep the positives of `(N, K)` rows, given their boxes, `(N, K, 4)`."""
+    limit = targets.class_ids.shape[1] * MAX_PER_TRUTH
     places, positive = _first_true(truth != NO_OBJECT, limit)
     kept = truth.gather(1, places)
-    matched = ious.gather(1, truth.clamp(min=0)[:, None])[:, 0]
-    return Assignment(rows.gather(1, places), kept, matched.gather(1, places) * positive)
+    matched = take_rows(targets.boxes_xyxy, kept.clamp(min=0))
+    ious = iou(matched, take_rows(boxes_xyxy, places)) * positive
+    return Assignment(rows.gather(1, places), kept, ious)

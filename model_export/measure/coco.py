@@ -104,10 +104,19 @@ def read_coco_set(annotations: Path, folder: Path) -> CocoSet:
         ModelExportError: The file is no COCO json or contradicts itself, or an image is missing.
     """
     coco = coco_set_of(read_coco(annotations, folder))
+    refuse_missing_images(coco)
+    return coco
+
+
+def refuse_missing_images(coco: CocoSet) -> None:
+    """Refuse a set whose files are not there.
+
+    Raises:
+        ModelExportError: An image is missing.
+    """
     missing = [path for path in coco.images.values() if not path.is_file()]
     if missing:
         raise ModelExportError(f"{len(missing)} images are missing, the first {missing[0]}")
-    return coco
 
 
 def coco_set_of(file: CocoFile) -> CocoSet:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +31,31 @@ class Detector(Protocol):
         Raises:
             ModelExportError: The image cannot be decoded, or the detector fails.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class OneClass:
+    """A detector whose classes count as one.
+
+    Attributes:
+        detector: The detector.
+        name: The name of the class.
+    """
+
+    detector: Detector
+    name: str
+
+    def class_names(self) -> tuple[str, ...]:
+        """The one name."""
+        return (self.name,)
+
+    def detect(self, image: bytes) -> Sequence[Found]:
+        """Find objects of any class.
+
+        Raises:
+            ModelExportError: The image cannot be decoded, or the detector fails.
+        """
+        return [replace(each, class_name=self.name) for each in self.detector.detect(image)]
 
 
 def detect_all(

@@ -8,7 +8,13 @@ from model_export.data.checked_images import CheckedImages, check_images
 from model_export.data.reading import read_coco_file, read_source
 from model_export.data.sources import DataSource
 from model_export.errors import ModelExportError
-from model_export.measure.coco import CocoBox, CocoSet, coco_set_of, make_coco_set
+from model_export.measure.coco import (
+    CocoBox,
+    CocoSet,
+    coco_set_of,
+    make_coco_set,
+    refuse_missing_images,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,29 @@ def read_validation_set(
     names = checked.class_names
     coco = coco_set_of(file) if file else coco_set_of_images(checked.images, names)
     return ValidationData(coco, checked)
+
+
+def read_set_to_measure(source: DataSource) -> tuple[CocoSet, list[str]]:
+    """Read annotated images of any form, with the classes that they have.
+
+    Every file is read once, except those of a COCO json, which need not even be images.
+
+    Args:
+        source: Where they are.
+
+    Returns:
+        The set, and what was read in lines for a person.
+
+    Raises:
+        ModelExportError: The annotations or an image cannot be used, or nothing is annotated.
+    """
+    file = read_coco_file(source)
+    if file is None:
+        data = read_validation_set(source)
+        return data.coco, data.checked.report()
+    coco = coco_set_of(file)
+    refuse_missing_images(coco)
+    return coco, list(file.notes)
 
 
 def coco_set_of_images(images: Sequence[AnnotatedImage], class_names: Sequence[str]) -> CocoSet:

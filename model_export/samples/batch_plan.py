@@ -55,7 +55,7 @@ class BatchPlan:
         closing_epochs: How many of these, at the end, go without mosaic, MixUp and affine maps.
         height: Usual network height in pixels.
         width: Usual network width in pixels.
-        multiscale_steps: Sizes vary by up to this many times 32 pixels; 0 for one size.
+        size_changes: How many times 32 pixels smaller and larger the sizes become at most.
         seed: The run's seed.
         process: Which process this is, from 0.
         processes: How many take part.
@@ -68,7 +68,7 @@ class BatchPlan:
     closing_epochs: int
     height: int
     width: int
-    multiscale_steps: int = 0
+    size_changes: tuple[int, int] = (0, 0)
     seed: int = 0
     process: int = 0
     processes: int = 1
@@ -112,7 +112,7 @@ class BatchPlan:
             epoch * self.epoch_steps + step,
             self.height,
             self.width,
-            variation=self.multiscale_steps,
+            changes=self.size_changes,
         )
         start = (step * self.processes + self.process) * self.batch_size
         return [
@@ -124,7 +124,7 @@ class BatchPlan:
 
 
 def training_size(
-    seed: int, step: int, height: int, width: int, *, variation: int
+    seed: int, step: int, height: int, width: int, *, changes: tuple[int, int]
 ) -> tuple[int, int]:
     """The network's input size in one step: another every 10 steps, the same in every process.
 
@@ -133,29 +133,30 @@ def training_size(
         step: Counted from 0 over the whole run.
         height: Usual height in pixels, a multiple of 32.
         width: Usual width in pixels, a multiple of 32.
-        variation: Maximum change of the shorter side, in multiples of 32 pixels.
+        changes: How many times 32 pixels the shorter side becomes smaller and larger at most.
 
     Returns:
         Height and width in the usual proportion, rounded to multiples of 32.
     """
     rng = np.random.default_rng((seed, SIZE_STREAM, step // STEPS_PER_SIZE))
-    change = int(rng.integers(_lowest_change(height, width, variation), variation + 1))
+    down, up = changes
+    change = int(rng.integers(-_largest_step_down(height, width, down), up + 1))
     return _changed(height, width, change)
 
 
-def smallest_training_size(height: int, width: int, *, variation: int) -> tuple[int, int]:
+def smallest_training_size(height: int, width: int, *, changes: tuple[int, int]) -> tuple[int, int]:
     """The smallest size that `training_size` gives, whatever the seed and the step."""
-    return _changed(height, width, _lowest_change(height, width, variation))
+    return _changed(height, width, -_largest_step_down(height, width, changes[0]))
 
 
-def largest_training_size(height: int, width: int, *, variation: int) -> tuple[int, int]:
+def largest_training_size(height: int, width: int, *, changes: tuple[int, int]) -> tuple[int, int]:
     """The largest size that `training_size` gives, whatever the seed and the step."""
-    return _changed(height, width, variation)
+    return _changed(height, width, changes[1])
 
 
-def _lowest_change(height: int, width: int, variation: int) -> int:
+def _largest_step_down(height: int, width: int, steps: int) -> int:
     # A size near 0 would show nothing: sizes do not go below half of the usual one.
-    return max(-variation, -(min(height, width) // SIZE_STEP // 2))
+    return min(steps, min(height, width) // SIZE_STEP // 2)
 
 
 def _changed(height: int, width: int, change: int) -> tuple[int, int]:

@@ -28,7 +28,8 @@ class Augmentation:
         value: Maximum change of value, of 255.
         min_side: Boxes with a shorter side are no targets, network pixels.
         min_visible: Boxes of which a smaller share is in view are no targets.
-        multiscale_steps: Sizes vary by up to this many times 32 pixels; 0 for one size.
+        multiscale_steps: Sizes vary by up to this many times 32 pixels, down and up, or by one
+            number of these down and another up; 0 for one size.
     """
 
     mosaic_probability: float = 1.0
@@ -46,7 +47,7 @@ class Augmentation:
     value: int = 30
     min_side: float = 2.0
     min_visible: float = 0.2
-    multiscale_steps: int = 5
+    multiscale_steps: int | tuple[int, int] = 5
 
     def __post_init__(self) -> None:
         """Refuse values without a meaning.
@@ -57,13 +58,21 @@ class Augmentation:
         """
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, tuple):
+            if field.name == "multiscale_steps":
+                good = min(self.size_changes) >= 0
+            elif isinstance(value, tuple):
                 good = 0 < value[0] <= value[1] < math.inf
             else:
                 is_share = field.name.endswith("_probability")
                 good = 0 <= value < math.inf and (value <= 1 or not is_share)
             if not good:
                 raise ModelExportError(f"augmentation: {field.name} cannot be {value}")
+
+    @property
+    def size_changes(self) -> tuple[int, int]:
+        """How many times 32 pixels smaller and larger the sizes become at most."""
+        steps = self.multiscale_steps
+        return (steps, steps) if isinstance(steps, int) else steps
 
 
 def augmentation_for(variant: Variant) -> Augmentation:
@@ -76,4 +85,6 @@ def augmentation_for(variant: Variant) -> Augmentation:
         mosaic_probability=mosaic_probability,
         mixup_probability=0.0,
         scale=(0.5, 1.5),
+        # 320 to 640 pixels for the usual 416.
+        multiscale_steps=(3, 7),
     )

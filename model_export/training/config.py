@@ -157,8 +157,8 @@ class TrainingConfig:
             raise ModelExportError("seed must be at least 0 and below 2^63")
 
     def _check_norms(self) -> None:
-        variation = self.augmentation.multiscale_steps
-        height, width = smallest_training_size(self.height, self.width, variation=variation)
+        changes = self.augmentation.size_changes
+        height, width = smallest_training_size(self.height, self.width, changes=changes)
         cells = (height // SIZE_STEP) * (width // SIZE_STEP)
         if self.batch_size * cells <= self.accumulate:
             raise ModelExportError(

@@ -75,7 +75,7 @@ class Job:
             closing_epochs=config.closing_epochs,
             height=config.height,
             width=config.width,
-            multiscale_steps=config.augmentation.multiscale_steps,
+            size_changes=config.augmentation.size_changes,
             seed=config.seed,
             process=team.process,
             processes=team.processes,

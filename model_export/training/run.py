@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from model_export.data.checked_images import CheckedImages
 from model_export.data.identity import Identity, identities_text
 from model_export.data.image_cache import ImageCache
 from model_export.data.pictures import TrainingData
+from model_export.data.sources import SINGLE_CLASS
 from model_export.errors import ModelExportError
 from model_export.exporting.export import export
 from model_export.inspection.inspection import inspect
@@ -49,9 +49,6 @@ from model_export.training.resuming import changes, identities, refuse_other_dat
 from model_export.training.signals import StopRequest
 from model_export.training.state import best_epoch, save_weights
 from service.core.contract import Provenance
-
-# The name of the class of a model that tells no classes apart.
-SINGLE_CLASS: Final = "object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +162,7 @@ class TrainingRun:
         """The configuration, with the batch that fits if that is asked for."""
         if self.resume or not self.machine.fit_batch:
             return self.config
-        config, line = with_fitting_batch(self.config, data, self.team)
+        config, line = with_fitting_batch(self.config, data, self.team, self.machine.precision)
         self._print(line)
         return config
 

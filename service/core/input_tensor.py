@@ -8,6 +8,11 @@ from numpy.typing import NDArray
 from service.core.contract import InputSpec
 
 
+def takes_pixels(spec: InputSpec) -> bool:
+    """Whether a model takes (N, H, W, 3) uint8 BGR images as they are."""
+    return (spec.color_order, spec.layout, spec.dtype) == ("BGR", "NHWC", "uint8")
+
+
 def pack_images(images: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.generic]:
     """Convert (N, H, W, 3) uint8 BGR images to a model's channel order, range, dtype and layout."""
     if spec.color_order == "RGB":

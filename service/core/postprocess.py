@@ -43,6 +43,6 @@ def find_objects(
     )
     found = suppress(candidates, options)
     boxes = letterbox.to_image(found.boxes_xyxy)
-    visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    visible = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
     in_image = replace(found, boxes_xyxy=boxes)
-    return in_image if visible.all() else in_image.take(visible)
+    return in_image if len(visible) == len(boxes) else in_image.take(visible)

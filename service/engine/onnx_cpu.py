@@ -1,12 +1,14 @@
 """ONNX Runtime on the CPU."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.core.contract import ModelContract
-from service.core.input_tensor import stack_images
+from service.core.input_tensor import stack_images, takes_pixels
 from service.engine.base import (
     CPU,
     ONE_THREAD,
@@ -62,6 +64,8 @@ class OnnxCpuEngine:
             for span in self._shares.spans
         }
         self._contract = contract_of(self._sessions[1], self._path)
+        self._rows_shape = lru_cache(maxsize=256)(self._contract.rows_shape)
+        self._takes_pixels = takes_pixels(self._contract.input)
         output = self._sessions[1].get_outputs()[0]
         self._output: str = output.name
         self._output_dtype = np.dtype(ONNX_DTYPES[output.type])
@@ -111,12 +115,15 @@ class OnnxCpuEngine:
         count = len(images)
         fixed = self._contract.input.batch or count
         filled = images if count == fixed else filled_up(images, fixed)
-        tensor = stack_images(filled, self._contract.input)
+        if fixed == 1 and self._takes_pixels:
+            tensor: NDArray[np.generic] = images[0][np.newaxis]
+        else:
+            tensor = stack_images(filled, self._contract.input)
         session = self._sessions[span]
         binding = session.io_binding()
         binding.bind_cpu_input(self._contract.input.name, tensor)
         # The runtime writes the rows where they stay, which saves a copy.
-        raw = np.empty(self._contract.rows_shape(fixed, *images[0].shape[:2]), self._output_dtype)
+        raw = np.empty(self._rows_shape(fixed, *images[0].shape[:2]), self._output_dtype)
         binding.bind_output(self._output, "cpu", 0, raw.dtype, raw.shape, raw.ctypes.data)
         session.run_with_iobinding(binding)
         return raw[:count]

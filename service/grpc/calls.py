@@ -8,8 +8,7 @@ from service.grpc.messages import inference_pb2 as pb
 from service.grpc.translation import parameters_of, read_call, write_answer
 from service.http.access.keys import ApiKeys
 from service.http.access.note import Note
-from service.http.bodies.memory import BodyLease
-from service.http.deadline import Deadline
+from service.http.bounds import Bounds
 from service.http.inference_protocol.calls.inference import infer, limits_of
 from service.http.inference_protocol.calls.metadata import model_metadata, server_metadata
 from service.http.inference_protocol.calls.repository import Repository
@@ -88,21 +87,20 @@ class InferenceService:
         limit_s = running.settings.request_timeout_ms / 1000
         left_s: float | None = context.time_remaining()
         limit_s = limit_s if left_s is None else min(limit_s, left_s)
-        with BodyLease(running.bodies) as lease:
-            async with Deadline(limit_s, None) as deadline:
-                with running.pipeline.arrive():
-                    content = await receive()
-                    note["bytes"] = len(content)
-                    lease.grow(len(content))
-                    request = parsed(pb.ModelInferRequest, content)
-                    del content
-                    model = await find(running, request.model_name, request.model_version)
-                    note["model"] = model.label
-                    call = read_call(request, self._limits)
-                if call.query.timeout_ms is not None:
-                    deadline.set(call.query.timeout_ms)
-                found = await infer(model, call, deadline.at, lease, note)
-                return write_answer((model.name, model.version), call.id, found)
+        async with Bounds(running.bodies, limit_s) as bounds:
+            with running.pipeline.arrive():
+                content = await receive()
+                note["bytes"] = len(content)
+                bounds.grow(len(content))
+                request = parsed(pb.ModelInferRequest, content)
+                del content
+                model = await find(running, request.model_name, request.model_version)
+                note["model"] = model.label
+                call = read_call(request, self._limits)
+            if call.query.timeout_ms is not None:
+                bounds.set_time(call.query.timeout_ms)
+            found = await infer(model, call, bounds, note)
+            return write_answer((model.name, model.version), call.id, found)
 
     async def index(self, receive: Receive, _: Context, __: Note) -> pb.RepositoryIndexResponse:
         """Every version of every model, loaded or not."""

@@ -20,7 +20,7 @@ PAGE: Final = "text/html"
 
 # Clients send the same few headers all the time.
 @lru_cache(maxsize=128)
-def wanted_picture(accept: str) -> PictureType | None:
+def wanted_picture(accept: bytes) -> PictureType | None:
     """The picture type that an Accept header prefers to JSON, or None if it prefers JSON.
 
     A header without a single valid range counts as absent.
@@ -28,7 +28,7 @@ def wanted_picture(accept: str) -> PictureType | None:
     Raises:
         NotAcceptableError: It asks for neither.
     """
-    weights = _weights(accept)
+    weights = _weights(accept.decode("latin-1"))
     if not weights or PAGE in weights:
         return None
     best = max(OFFERS, key=lambda offer: _quality(weights, offer[0]))

@@ -9,6 +9,7 @@ from pydantic_core import to_json
 
 from service.core.decode import Detections
 from service.errors import ServiceError
+from service.http.access.note import Note
 from service.http.formats import PLAIN, Layout, as_coco, as_yolo, named_boxes
 from service.models.served import ModelRef
 from service.observe.model_metrics import STAGES
@@ -102,6 +103,7 @@ def answer_found(
     outcomes: Sequence[DetectedImage | ServiceError],
     total_s: float,
     layout: Layout = PLAIN,
+    note: Note | None = None,
 ) -> Response:
     """The answer to a request: JSON, unless it asks for YOLO labels.
 
@@ -112,11 +114,14 @@ def answer_found(
         outcomes: The detections of each image, or the error that it met.
         total_s: Time since the request came, in seconds.
         layout: The form that is asked for.
+        note: Where to note the number of boxes, if a log is to tell it.
 
     Raises:
         ServiceError: Not one image could be used.
     """
     found = [outcome for outcome in outcomes if isinstance(outcome, DetectedImage)]
+    if note is not None:
+        note["detections"] = sum([len(image.detections.scores) for image in found])
     if not found:
         raise _worst(outcomes)
     timing = _timing_ms([image.seconds for image in found], total_s)

@@ -1,5 +1,6 @@
 """`POST /detect`, from the head of a request to its answer."""
 
+import time
 from typing import Annotated
 
 from fastapi import Query, Request, Response
@@ -10,11 +11,9 @@ from service.http.accept import wanted_picture
 from service.http.access.note import NOTE, Note
 from service.http.answers import DetectResponse, answer_drawn, answer_found
 from service.http.bodies.json_form import read_json
-from service.http.bodies.kinds import declared_kind, kind_by_content
-from service.http.bodies.memory import BodyLease
+from service.http.bodies.kinds import Kind, declared_kind, kind_by_content, media_type_of
 from service.http.bodies.multipart import read_multipart, too_many_images
-from service.http.bodies.whole import read_whole
-from service.http.deadline import Deadline
+from service.http.bounds import Bounds, fields_of
 from service.http.exchange import DETECT, KeyedRoute
 from service.http.formats import PLAIN, CocoResponse
 from service.http.openapi.detection import detect_answers, detect_bodies
@@ -66,7 +65,8 @@ class Endpoint:
 
     def __init__(self, running: Running) -> None:
         self._running = running
-        self._settings = running.settings
+        self._limit_s = running.settings.request_timeout_ms / 1000
+        self._max_body_bytes = running.settings.max_body_bytes
         self._limits = RequestLimits(
             images=running.settings.max_images_per_request,
             detections=running.settings.max_detections,
@@ -79,28 +79,28 @@ class Endpoint:
         Send image files as multipart parts named `images`, one image as the raw body, or JSON with
         base64. With `Accept: image/png` or `image/jpeg`, one image comes back with its boxes drawn.
         """
-        limit_s = self._settings.request_timeout_ms / 1000
         if query.model_fields_set:
             query.check(self._limits)
-        picture = wanted_picture(request.headers.get("accept", ""))
-        with BodyLease(self._running.bodies) as lease:
-            async with Deadline(limit_s, query.timeout_ms) as deadline:
-                with self._running.pipeline.arrive():
-                    sources, options = await self._read(request, query, lease)
-                if options is not query:
-                    deadline.set(options.timeout_ms)
-                answer = self._answer(sources, options, deadline, picture, request.scope[NOTE])
-                return await deadline.unless_client_leaves(request.receive, answer)
+        receive, note, fields = request.receive, request.scope[NOTE], fields_of(request.scope)
+        picture = wanted_picture(fields.get(b"accept", b""))
+        content_type = fields.get(b"content-type", b"").decode("latin-1")
+        async with Bounds(self._running.bodies, self._limit_s, query.timeout_ms) as bounds:
+            with self._running.pipeline.arrive():
+                kind = declared_kind(media_type_of(content_type))
+                body = await bounds.read(receive, fields, self._max_body_bytes, note)
+                sources, options = [ImageSource(body)], query
+                if kind != "image" or not body:
+                    sources, options = await self._parsed(body, kind, content_type, query)
+            if options is not query:
+                bounds.set_time(options.timeout_ms)
+            answer = self._answer(sources, options, bounds, picture, note)
+            return await bounds.unless_client_leaves(receive, answer)
 
-    async def _read(
-        self, request: Request, query: DetectQuery, lease: BodyLease
+    async def _parsed(
+        self, body: bytes, kind: Kind | None, content_type: str, query: DetectQuery
     ) -> tuple[list[ImageSource], DetectQuery]:
-        """The images of a request, and its options from query and body; the query's win."""
-        content_type = request.headers.get("content-type", "")
-        media_type = content_type.partition(";")[0].strip().lower()
-        kind = declared_kind(media_type)
-        body = await read_whole(request, lease, self._settings.max_body_bytes)
-        match kind or kind_by_content(body, media_type):
+        """The images of a body, and its options besides those of the query, which win."""
+        match kind or kind_by_content(body, media_type_of(content_type)):
             case "multipart":
                 sources, query = await read_multipart(body, content_type, query, self._limits)
             case "json":
@@ -117,7 +117,7 @@ class Endpoint:
         self,
         sources: list[ImageSource],
         query: DetectQuery,
-        deadline: Deadline,
+        bounds: Bounds,
         picture: PictureType | None,
         note: Note,
     ) -> Response:
@@ -125,21 +125,24 @@ class Endpoint:
         if picture is not None and len(sources) > 1:
             raise NotAcceptableError("a picture can show one image; ask for application/json")
         note["images"] = len(sources)
-        model = await self._running.models.get(query.model, query.version)
+        models, asked = self._running.models, (query.model, query.version)
+        model = models.ready.get(asked) or await models.get(*asked)
         note["model"] = model.label
         detector, options, layout = model.detector, model.defaults, PLAIN
         names = model.class_names
         if query.model_fields_set:
             options, layout = query.resolve(options, names), query.layout()
         if picture is not None:
-            found, drawn = await detector.detect_drawn(sources[0], options, deadline.at, picture)
+            found, drawn = await detector.detect_drawn(
+                sources[0], options, bounds.deadline, picture
+            )
             note["detections"] = len(found.detections.scores)
-            return answer_drawn(found, drawn, picture, deadline.elapsed_s())
+            return answer_drawn(found, drawn, picture, time.monotonic() - bounds.started)
         if len(sources) > 1:
-            deadline.leave_to_images()
-        outcomes = await detector.detect_all(sources, options, deadline.at)
-        note["detections"] = sum(map(_boxes, outcomes))
-        answer = answer_found(model.ref, names, sources, outcomes, deadline.elapsed_s(), layout)
+            bounds.leave_to_images()
+        outcomes = await detector.detect_all(sources, options, bounds.deadline)
+        total_s = time.monotonic() - bounds.started
+        answer = answer_found(model.ref, names, sources, outcomes, total_s, layout, note)
         if len(outcomes) > 1:
             self._count_refused(outcomes)
         return answer
@@ -149,7 +152,3 @@ class Endpoint:
         for outcome in outcomes:
             if isinstance(outcome, ServiceError) and outcome.retry_after_s is not None:
                 self._running.metrics.rejections.labels(outcome.slug).inc()
-
-
-def _boxes(outcome: DetectedImage | ServiceError) -> int:
-    return len(outcome.detections.scores) if isinstance(outcome, DetectedImage) else 0

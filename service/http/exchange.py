@@ -98,7 +98,7 @@ class Exchange:
     async def answer(self, handle: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Have one request handled; count it, and answer in the place of a handler that raises."""
         request_id, started = request_id_of(scope["headers"]), time.perf_counter()
-        trace = self._tracing.begin(scope["headers"])
+        trace = self._begin_trace(scope["headers"])
         before = None if trace is None else CURRENT.set(trace)
         note: Note = {"bytes": 0}
         scope[NOTE] = note
@@ -153,10 +153,16 @@ class Exchange:
 
         return partial(self.answer, refuse)
 
+    def _begin_trace(self, headers: Headers) -> Trace | None:
+        """The trace of a request; no time goes into one that has none."""
+        has_trace = self._tracing.traces_all or TRACEPARENT in dict(headers)
+        return self._tracing.begin(headers) if has_trace else None
+
     def _count(self, scope: Scope, status: int, seconds: float, problem: object) -> None:
         endpoint = _endpoint(scope)
         self._metrics.requests.labels(endpoint, str(status)).inc()
-        self._metrics.request_duration.labels(endpoint).observe(seconds, exemplar())
+        example = None if CURRENT.get() is None else exemplar()
+        self._metrics.request_duration.labels(endpoint).observe(seconds, example)
         if problem is not None and scope["method"] == "POST" and is_detection(endpoint):
             self._metrics.rejections.labels(problem).inc()
 

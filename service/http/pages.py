@@ -10,7 +10,6 @@ from fastapi.routing import APIRoute
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, Field
 
-from service.build import Origin, default_origins
 from service.core.contract import ModelContract
 from service.errors import NotAliveError, NotReadyError
 from service.http.exchange import KeyedRoute
@@ -19,6 +18,7 @@ from service.http.options import DetectQuery
 from service.http.page.static import docs_routes, page_routes
 from service.http.running import Running
 from service.models.catalog import State
+from service.models.defaults import Origin, default_origins
 
 # The format that Prometheus asks for, and the one for all others.
 METRICS: Final = {

@@ -2,7 +2,7 @@
 
 import io
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from PIL import Image
 from PIL import ImageFile as PillowImageFile
@@ -16,37 +16,20 @@ Size = tuple[int, int]
 class ImageFile(ABC):
     """An image file of which the header is read, and no pixel.
 
-    Args:
-        width: Width of the image in pixels, as stored.
-        height: Its height.
-
     Attributes:
         kind: The kind of file.
+        width: Width of the image in pixels, as stored.
+        height: Its height.
         decoded_size: (width, height) that decoding fills, if that is more than the image has.
     """
 
     kind: ClassVar[Kind]
-
-    def __init__(self, width: int, height: int) -> None:
-        self.width = width
-        self.height = height
-        self.decoded_size = width, height
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    width: int
+    height: int
+    decoded_size: Size
 
     def close(self) -> None:  # noqa: B027 - most kinds hold nothing
-        """Give back what the file holds."""
-
-    def refuse_slow(self) -> None:  # noqa: B027 - most kinds are quick
-        """Refuse a file that takes far longer than its size suggests: no thread can be stopped.
-
-        Raises:
-            InvalidImageError: This is one.
-        """
+        """Give back what the file holds; a second call does nothing."""
 
     @abstractmethod
     def peak_bytes(self, fit: Size | None) -> int:
@@ -65,6 +48,10 @@ class ImageFile(ABC):
 
         Returns:
             The pixels as stored, (h, w, 3) uint8, BGR, and their EXIF orientation.
+
+        Raises:
+            InvalidImageError: The file would take far longer than its size suggests; no thread can
+                be stopped.
         """
 
 

@@ -1,15 +1,17 @@
 """JPEG files: decoded quickly, and smaller where fewer pixels are enough."""
 
+import io
 import re
 from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 import simplejpeg
+from PIL import Image
 
 from service.errors import InvalidImageError
-from service.imaging.image_file import ImageFile, Size, open_with_pillow
-from service.imaging.pixels import Pixels, bands, to_bgr
+from service.imaging.image_file import ImageFile, Size
+from service.imaging.pixels import UPRIGHT, Pixels, bands, to_bgr
 from service.imaging.tiff.directory import exif_orientation
 
 # Each scan costs a pass over all pixels. Encoders write about ten.
@@ -53,23 +55,13 @@ class JpegFile(ImageFile):
 
     def __init__(self, content: bytes) -> None:
         _refuse_unusual(content)
-        image = open_with_pillow(content, ("JPEG", "MPO"))
-        super().__init__(*image.size)
+        self._image = Image.open(io.BytesIO(content), formats=("JPEG", "MPO"))
         self._content = content
-        self._image = image
+        self.width, self.height = self.decoded_size = self._image.size
 
     def close(self) -> None:
         """Let Pillow's image go."""
         self._image.close()
-
-    def refuse_slow(self) -> None:
-        """Refuse a JPEG with many scans.
-
-        Raises:
-            InvalidImageError: There are more than `MAX_SCANS`.
-        """
-        if _scans(self._content) > MAX_SCANS:
-            raise InvalidImageError(f"the JPEG has more than {MAX_SCANS} scans; save it anew")
 
     def peak_bytes(self, fit: Size | None) -> int:
         """An upper bound of the memory that decoding takes, copies included."""
@@ -79,8 +71,15 @@ class JpegFile(ImageFile):
         return reduced * PEAK_BYTES + pixels * coefficients
 
     def decode(self, fit: Size | None) -> tuple[Pixels, int]:
-        """Decode the pixels, as stored, and tell their orientation."""
-        orientation = exif_orientation(self._image.info.get("exif", b""))
+        """Decode the pixels, as stored, and tell their orientation.
+
+        Raises:
+            InvalidImageError: There are more than `MAX_SCANS`.
+        """
+        if _scans(self._content) > MAX_SCANS:
+            raise InvalidImageError(f"the JPEG has more than {MAX_SCANS} scans; save it anew")
+        exif = self._image.info.get("exif")
+        orientation = exif_orientation(exif) if exif else UPRIGHT
         pixels = self._decode_strictly(reduction((self.width, self.height), fit))
         if pixels is None:
             self._image.load()

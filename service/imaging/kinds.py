@@ -1,6 +1,7 @@
 """Tells by its first bytes what a file is."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from typing import Final, Literal, get_args
@@ -9,18 +10,19 @@ from service.errors import UnsupportedTypeError
 
 Kind = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC"]
 
-# Offset and bytes by which a file claims to be of an accepted kind.
-ACCEPTED: Final[tuple[tuple[int, bytes, Kind], ...]] = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    (8, b"WEBP", "WEBP"),
-    (0, b"GIF8", "GIF"),
-    (0, b"BM", "BMP"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    # BigTIFF
-    (0, b"II+\0", "TIFF"),
-    (0, b"MM\0+", "TIFF"),
+# The first bytes by which a file claims to be of an accepted kind; + marks a BigTIFF.
+SIGNATURES: Final[Mapping[Kind, bytes]] = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "WEBP": rb".{8}WEBP",
+    "GIF": rb"GIF8",
+    "BMP": rb"BM",
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+}
+# The group that matches is named by the kind.
+SIGNATURE: Final = re.compile(
+    b"|".join(b"(?P<%b>%b)" % (kind.encode(), start) for kind, start in SIGNATURES.items()),
+    re.DOTALL,
 )
 # Files that people send by mistake, so that the refusal can call them by their name.
 OTHERS: Final = (
@@ -79,19 +81,15 @@ def accepted_kinds() -> Sequence[str]:
 
 def has_image_signature(content: bytes) -> bool:
     """Whether the first bytes claim to be an image, even one that is not accepted."""
-    is_accepted = any(content.startswith(magic, at) for at, magic, _ in ACCEPTED)
-    return is_accepted or bool(brands_of(content))
+    return SIGNATURE.match(content) is not None or bool(brands_of(content))
 
 
-def identify(content: bytes) -> Kind:
-    """The kind of an image file.
+def kind_by_brands(content: bytes) -> Kind:
+    """The kind of an image file that has no `SIGNATURE`.
 
     Raises:
         UnsupportedTypeError: It is of no accepted kind; the error names what it is, if known.
     """
-    for at, magic, kind in ACCEPTED:
-        if content.startswith(magic, at):
-            return kind
     brands = brands_of(content)
     if AVIF_BRANDS & set(brands):
         return "AVIF"

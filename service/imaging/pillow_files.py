@@ -41,7 +41,7 @@ class PillowFile(ImageFile):
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._image = self.open_image(content)
-        super().__init__(*self._image.size)
+        self.width, self.height = self.decoded_size = self._image.size
 
     def open_image(self, content: bytes) -> PillowImageFile.ImageFile:
         """Read the header with Pillow."""
@@ -163,7 +163,7 @@ class WebpFile(ImageFile):
     peak: ClassVar[int] = 18
 
     def __init__(self, content: bytes) -> None:
-        super().__init__(*_webp_size(content))
+        self.width, self.height = self.decoded_size = _webp_size(content)
         self._content = content
 
     def peak_bytes(self, fit: Size | None) -> int:  # noqa: ARG002 - only JPEGs get smaller

@@ -11,6 +11,7 @@ Pixels = NDArray[np.uint8]
 
 # Pixels that are converted at once. With more, threads keep megabytes of heap behind them.
 BAND_PIXELS: Final = 200_000
+UPRIGHT: Final = 1
 # EXIF orientations that swap width and height.
 SIDEWAYS: Final = (5, 6, 7, 8)
 

@@ -1,8 +1,8 @@
 """Decodes the bytes of an image file to upright pixels, within limits."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from PIL import Image, UnidentifiedImageError
@@ -11,13 +11,13 @@ from service.errors import InvalidImageError, MalformedRequestError, ServiceErro
 from service.imaging.heic import HeicFile
 from service.imaging.image_file import ImageFile, Size
 from service.imaging.jpeg import JpegFile
-from service.imaging.kinds import Kind, identify
+from service.imaging.kinds import SIGNATURE, kind_by_brands
 from service.imaging.memory import HeldMemory, ImageMemory
 from service.imaging.pillow_files import AvifFile, BmpFile, GifFile, PngFile, WebpFile
-from service.imaging.pixels import SIDEWAYS, Pixels, turn_upright
+from service.imaging.pixels import SIDEWAYS, UPRIGHT, Pixels, turn_upright
 from service.imaging.tiff.file import TiffFile
 
-OPENERS: Final[Mapping[Kind, Callable[[bytes], ImageFile]]] = {
+OPENERS: Final[Mapping[str | None, Callable[[bytes], ImageFile]]] = {
     file.kind: file
     for file in (JpegFile, PngFile, WebpFile, GifFile, BmpFile, TiffFile, AvifFile, HeicFile)
 }
@@ -79,52 +79,53 @@ def read_image(
     """
     if not content:
         raise MalformedRequestError("the image is empty")
-    kind = identify(content)
-    with _as_service_errors(kind, max_pixels), OPENERS[kind](content) as file:
+    signature = SIGNATURE.match(content)
+    kind = signature.lastgroup if signature else kind_by_brands(content)
+    with _as_service_errors(kind, max_pixels), closing(OPENERS[kind](content)) as file:
         width, height = file.decoded_size
-        refuse_too_many_pixels(width, height, max_pixels)
-        file.refuse_slow()
-        if memory is None or width * height <= SMALL_PIXELS:
-            return _decode(file, fit)
-        drawn = DRAWN_BYTES * width * height if fit is None else 0
-        taken = (
-            memory
-            if isinstance(memory, HeldMemory)
-            else memory.take(max(drawn, file.peak_bytes(fit)))
-        )
+        if width * height > max_pixels:
+            raise too_many_pixels(width, height, max_pixels)
+        held = None
+        if memory is not None and width * height > SMALL_PIXELS:
+            held = _held(memory, file, fit)
         try:
-            photo = _decode(file, fit)
+            pixels, orientation = file.decode(fit)
+            # Pillow's copy of the pixels goes before another one is made.
+            file.close()
+            if orientation != UPRIGHT:
+                pixels = turn_upright(pixels, orientation)
         except BaseException:
-            taken.release()
+            if held is not None:
+                held.release()
             raise
-        taken.shrink(max(photo.pixels.nbytes, drawn))
-        return replace(photo, memory=taken)
+        if held is not None:
+            held.shrink(max(pixels.nbytes, _drawn_bytes(file, fit)))
+        sides = file.height, file.width
+        return Photo(pixels, *(sides[::-1] if orientation in SIDEWAYS else sides), held)
 
 
-def refuse_too_many_pixels(width: int, height: int, max_pixels: int) -> None:
-    """See that an image of this size, in pixels, is within the limit.
-
-    Raises:
-        TooLargeError: It has more pixels.
-    """
-    if width * height > max_pixels:
-        raise TooLargeError(
-            f"the image is {width} x {height} pixels, and the limit is {max_pixels} pixels"
-        )
+def _held(memory: ImageMemory | HeldMemory, file: ImageFile, fit: Size | None) -> HeldMemory:
+    """The memory that decoding takes, and drawing if all pixels are asked for."""
+    if isinstance(memory, HeldMemory):
+        return memory
+    return memory.take(max(_drawn_bytes(file, fit), file.peak_bytes(fit)))
 
 
-def _decode(file: ImageFile, fit: Size | None) -> Photo:
-    pixels, orientation = file.decode(fit)
-    # Pillow's copy of the pixels goes before another one is made.
-    file.close()
-    width, height = file.width, file.height
-    if orientation in SIDEWAYS:
-        width, height = height, width
-    return Photo(turn_upright(pixels, orientation), height, width)
+def _drawn_bytes(file: ImageFile, fit: Size | None) -> int:
+    """The memory that drawing on the image takes; a fitted image is never drawn on."""
+    width, height = file.decoded_size
+    return DRAWN_BYTES * width * height if fit is None else 0
+
+
+def too_many_pixels(width: int, height: int, max_pixels: int) -> TooLargeError:
+    """The error of an image of this size, in pixels, that is above the limit."""
+    return TooLargeError(
+        f"the image is {width} x {height} pixels, and the limit is {max_pixels} pixels"
+    )
 
 
 @contextmanager
-def _as_service_errors(kind: Kind, max_pixels: int) -> Iterator[None]:
+def _as_service_errors(kind: str | None, max_pixels: int) -> Iterator[None]:
     """Turn whatever a decoder raises into the error that a client gets for a damaged file.
 
     A library's own words mean nothing to a client; they remain as the error's cause.

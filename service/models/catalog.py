@@ -50,6 +50,7 @@ class Catalog:
         found: The models that there are.
 
     Attributes:
+        ready: The models that answer now, by the name and version of a request, which may be None.
         found: The models that there are; a file that is served by itself is one of them.
         routes: Which versions of a model answer its requests.
         unloaded: Models that a call has unloaded.
@@ -63,7 +64,7 @@ class Catalog:
         found: Mapping[str, RepositoryModel],
     ) -> None:
         self._stock = stock
-        self._table: dict[tuple[str | None, str | None], ServedModel] = {}
+        self.ready: dict[tuple[str | None, str | None], ServedModel] = {}
         self._on_demand: dict[Key, asyncio.Task[LoadedModel]] = {}
         self.default_name = default_name
         self.found = dict(found)
@@ -74,7 +75,7 @@ class Catalog:
     @property
     def default(self) -> ServedModel:
         """The model that answers requests which name none, or another while it is unloaded."""
-        served = self._table.get((None, None))
+        served = self.ready.get((None, None))
         if served is not None:
             return served
         loaded = self._stock.loaded
@@ -92,7 +93,7 @@ class Catalog:
             ModelNotFoundError: There is no such model or version; the error names what there is.
             ModelLoadError: There is, and it is not loaded now.
         """
-        served = self._table.get((name, version))
+        served = self.ready.get((name, version))
         if served is not None:
             return served
         key = self._resolve(name, version)
@@ -109,7 +110,7 @@ class Catalog:
             ModelNotFoundError: There is no such model or version.
             ModelLoadError: It cannot be loaded.
         """
-        served = self._table.get((name, version))
+        served = self.ready.get((name, version))
         if served is not None:
             return served
         key = self._resolve(name, version)
@@ -149,7 +150,7 @@ class Catalog:
                 table[named, version] = loaded.served
                 if alone:
                     table[named, None] = loaded.served
-        self._table = table
+        self.ready = table
 
     async def load_on_demand(self, key: Key, *, by_version: bool) -> LoadedModel:
         """Load a version that a request needs, in the room of what was used least recently.

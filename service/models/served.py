@@ -32,6 +32,7 @@ class ServedModel:
         version: Likewise.
         engine: Runs the network.
         detector: From the bytes of images to their boxes; its `contract` is the model's.
+        class_names: A name for each class id.
         defaults: The options of a request that has none.
         ref: The model as answers name it.
         label: The model as log lines name it: bounded, and harmless on a terminal.
@@ -41,14 +42,10 @@ class ServedModel:
     version: str
     engine: Engine
     detector: Detector
+    class_names: tuple[str, ...]
     defaults: DetectionOptions
     ref: ModelRef
     label: str
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """A name for each class id."""
-        return self.detector.contract.class_names
 
 
 def model_label(name: str, version: str) -> str:

@@ -7,6 +7,24 @@ from service.observe.metrics import Metrics
 STAGES = ("decode", "queue", "inference", "postprocess")
 
 
+class LabelledCounters(dict[str, Counter]):
+    """The counters of one version of a model by another label; each is there when it is asked for.
+
+    Args:
+        family: All counters of this name.
+        of_model: The name and the version of the model.
+    """
+
+    def __init__(self, family: Counter, of_model: tuple[str, str]) -> None:
+        super().__init__()
+        self._family = family
+        self._of_model = of_model
+
+    def __missing__(self, label: str) -> Counter:
+        counter = self[label] = self._family.labels(label, *self._of_model)
+        return counter
+
+
 class ModelMetrics:
     """Counts for one version of a model; looks no label up twice.
 
@@ -17,17 +35,22 @@ class ModelMetrics:
 
     Attributes:
         label: Both, as traces name them.
+        batch_size: Images in a batch.
+        engine_busy: Time in batches.
+        images: Images by what became of them: `ok`, or the slug of a problem.
+        detections: Boxes by class name.
+        stages: The time of an image in each of the `STAGES`.
     """
 
     def __init__(self, metrics: Metrics, model: str, version: str) -> None:
         self._metrics = metrics
         self._of = (model, version)
         self.label = f"{model}@{version}"
-        self._images: dict[str, Counter] = {}
-        self._detections: dict[str, Counter] = {}
+        self.images = LabelledCounters(metrics.images, self._of)
+        self.detections = LabelledCounters(metrics.detections, self._of)
         self.batch_size: Histogram = metrics.batch_size.labels(*self._of)
         self.engine_busy: Counter = metrics.engine_busy.labels(*self._of)
-        self._stages: dict[str, Histogram] = {
+        self.stages: dict[str, Histogram] = {
             stage: metrics.stage_duration.labels(stage, *self._of) for stage in STAGES
         }
 
@@ -40,27 +63,6 @@ class ModelMetrics:
     def note_mismatch(self, *, is_mismatch: bool) -> None:
         """Say whether the model runs on another provider than the device setting aims at."""
         self._metrics.provider_mismatch.labels(*self._of).set(is_mismatch)
-
-    def observe_stage(
-        self, stage: str, seconds: float, exemplar: dict[str, str] | None = None
-    ) -> None:
-        """Note how long an image spent in one of the stages, with the trace to look at."""
-        self._stages[stage].observe(seconds, exemplar)
-
-    def count_image(self, outcome: str) -> None:
-        """Count an image by what became of it: `ok`, or the slug of a problem."""
-        counter = self._images.get(outcome)
-        if counter is None:
-            counter = self._images[outcome] = self._metrics.images.labels(outcome, *self._of)
-        counter.inc()
-
-    def count_detections(self, class_name: str, boxes: int) -> None:
-        """Count boxes of a class."""
-        counter = self._detections.get(class_name)
-        if counter is None:
-            counter = self._metrics.detections.labels(class_name, *self._of)
-            self._detections[class_name] = counter
-        counter.inc(boxes)
 
     def shadow_image(self, outcome: str) -> None:
         """Count an image that this version was to see as a shadow."""

@@ -1,24 +1,17 @@
 """The pipeline of GPUs: threads decode, the engine runs batches, and threads find the boxes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
+from service.core.decode import raw_threshold
 from service.engine.base import ChoosingEngine, ImageRows
-from service.pipeline.jobs import Job
-from service.pipeline.stages import (
-    DetectedImage,
-    ImageTask,
-    PreparedImage,
-    StageSeconds,
-)
-from service.queue.admission import Permit
+from service.observe.tracing.trace import Tracing
+from service.pipeline.jobs import Job, RunnableModel
+from service.pipeline.stages import DetectedImage, ImageTask, PreparedImage
 from service.queue.batcher import Batcher
-from service.queue.runner import QueuedModel
+from service.queue.capacity import Permit
 from service.queue.threads import ThreadPool
-
-T = TypeVar("T")
 
 
 class BatchedPipeline:
@@ -44,16 +37,16 @@ class BatchedPipeline:
 
     async def detect(self, permit: Permit, job: Job[ImageTask], deadline: float) -> DetectedImage:
         """Decode the image, wait for a batch and its rows, and find the boxes in them."""
-        seconds, task, stages = StageSeconds(), job.work, job.model.stages
-        prepare = partial(stages.prepare, task)
-        prepared, seconds.decode_at, seconds.decode = await _timed(self._decoding, prepare)
-        outcome = await self._batcher.run(permit, Job(job.model, prepared), deadline)
-        seconds.queue, seconds.inference = outcome.queue_s, outcome.run_s
-        seconds.queue_at = outcome.started - outcome.queue_s
-        seconds.inference_at, seconds.batch = outcome.started, outcome.batch
-        find = partial(stages.postprocess, task, prepared, outcome.result, seconds)
-        detected, began, seconds.postprocess = await _timed(self._postprocessing, find)
-        seconds.postprocess_at = began
+        task, stages, seconds = job.work, job.model.stages, job.seconds
+        seconds.decode_at = time.monotonic()
+        prepared = await self._decoding.submit(partial(stages.prepare, task))
+        seconds.decode = time.monotonic() - seconds.decode_at
+        queued = Job(job.model, prepared, seconds, job.trace)
+        rows = await self._batcher.run(permit, queued, deadline)
+        seconds.postprocess_at = time.monotonic()
+        find = partial(stages.postprocess, task, prepared, rows, seconds)
+        detected = await self._postprocessing.submit(find)
+        seconds.postprocess = time.monotonic() - seconds.postprocess_at
         return detected
 
     def stop(self) -> None:
@@ -63,32 +56,54 @@ class BatchedPipeline:
 
 
 class NetworkRunner:
-    """Runs prepared images of one model and one shape together."""
+    """Runs prepared images of one model and one shape together.
 
-    def model_of(self, item: Job[PreparedImage]) -> QueuedModel:
-        """The model that the image was prepared for."""
-        return item.model.queued
+    Args:
+        tracing: Where batches are noted, if images have traces.
+    """
+
+    def __init__(self, tracing: Tracing | None = None) -> None:
+        self._tracing = tracing
 
     def fit_together(self, first: Job[PreparedImage], second: Job[PreparedImage]) -> bool:
         """Whether two network inputs have the same shape, and are for the same model."""
         return first.model is second.model and first.work.tensor.shape == second.work.tensor.shape
 
-    def run(self, items: Sequence[Job[PreparedImage]], width: int) -> list[ImageRows]:
+    def run(
+        self, items: Sequence[Job[PreparedImage]], waited_s: Sequence[float], width: int
+    ) -> Sequence[ImageRows]:
         """The rows of each image.
 
         Raises:
             Exception: The engine's.
         """
-        tensors = [item.work.tensor for item in items]
-        engine = items[0].model.engine
-        chooses = not any(item.work.needs_all_rows for item in items)
-        if chooses and isinstance(engine, ChoosingEngine):
-            return engine.infer_candidates(tensors, [item.work.threshold for item in items])
-        return [ImageRows(raw) for raw in engine.infer(tensors, items[0].model.span(width))]
+        began = time.monotonic()
+        model = items[0].model
+        rows = _rows(model, [item.work for item in items], width if width in model.spans else 1)
+        ended = time.monotonic()
+        link = self._note_batch(items, began, ended)
+        for item, waited in zip(items, waited_s, strict=True):
+            seconds = item.seconds
+            seconds.queue_at, seconds.queue = began - waited, waited
+            seconds.inference_at, seconds.inference = began, ended - began
+            seconds.batch = link
+        return rows
+
+    def _note_batch(
+        self, items: Sequence[Job[PreparedImage]], began: float, ended: float
+    ) -> object:
+        """Note a batch of several images in their traces; gives what links them to it."""
+        if self._tracing is None or len(items) < 2:
+            return None
+        traces, label = [item.trace for item in items], items[0].model.queued.metrics.label
+        return self._tracing.add_batch(traces, began, ended, label)
 
 
-async def _timed(pool: ThreadPool, work: Callable[[], T]) -> tuple[T, float, float]:
-    """The result of some work on a thread, when it began, and its seconds, waiting included."""
-    began = time.monotonic()
-    result = await pool.submit(work)
-    return result, began, time.monotonic() - began
+def _rows(model: RunnableModel, images: Sequence[PreparedImage], span: int) -> list[ImageRows]:
+    tensors = [image.tensor for image in images]
+    engine = model.engine
+    if isinstance(engine, ChoosingEngine) and not any(image.needs_all_rows for image in images):
+        contract = model.stages.contract
+        thresholds = [raw_threshold(contract, image.confidence) for image in images]
+        return engine.infer_candidates(tensors, thresholds)
+    return [ImageRows(raw) for raw in engine.infer(tensors, span)]

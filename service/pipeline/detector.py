@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -23,9 +24,11 @@ from service.errors import (
     ServiceError,
 )
 from service.imaging.draw import DrawingSlot, PictureType, draw_detections
+from service.imaging.memory import MemoryShortError
 from service.imaging.read import Photo
-from service.observe.model_metrics import STAGES, ModelMetrics
+from service.observe.model_metrics import ModelMetrics
 from service.observe.tracing.trace import CURRENT, Attributes, Trace, exemplar
+from service.pipeline.base import Watcher
 from service.pipeline.jobs import Job, RunnableModel
 from service.pipeline.shared import SharedPipeline
 from service.pipeline.stages import (
@@ -35,8 +38,8 @@ from service.pipeline.stages import (
     Source,
     StageSeconds,
 )
-from service.queue.admission import Permit
 from service.queue.batcher import is_past
+from service.queue.capacity import Permit
 
 FAILURES_UNTIL_UNREADY: Final = 3
 
@@ -50,18 +53,25 @@ class Detector:
         model: The model.
         pipeline: The pipeline of all models.
         metrics: Where to count.
+        watcher: Looks at each image that succeeded, if anybody does.
 
     Attributes:
         contract: The model's contract.
+        watcher: The same.
         on_found: Called with each image that succeeded; None where nobody listens.
     """
 
     def __init__(
-        self, model: RunnableModel, pipeline: SharedPipeline, metrics: ModelMetrics
+        self,
+        model: RunnableModel,
+        pipeline: SharedPipeline,
+        metrics: ModelMetrics,
+        watcher: Watcher | None = None,
     ) -> None:
         self.contract: ModelContract = model.stages.contract
         self.on_found: Callable[[ImageTask, DetectedImage], None] | None = None
         self.model = model
+        self.watcher = watcher
         self._pipeline = pipeline
         self._metrics = metrics
         self._grey_file = _grey_image(self.contract)
@@ -93,6 +103,7 @@ class Detector:
         deadline: float,
         *,
         keep_rows: bool = False,
+        is_watched: bool = True,
     ) -> list[DetectedImage | ServiceError]:
         """Detect in several images at once; a bad image does not affect the others.
 
@@ -102,11 +113,15 @@ class Detector:
             deadline: `time.monotonic()` at which an image that is not done is given up. The caller
                 is to cut the work on a single image short by itself.
             keep_rows: Whether results are to hold the network's raw output.
+            is_watched: Whether the images are a client's, which others may look at as well.
 
         Returns:
             For each image, in order, what was found, or why it could not be used.
         """
-        tasks = [ImageTask(source, options, keep_rows=keep_rows) for source in sources]
+        tasks = [
+            ImageTask(source, options, keep_rows=keep_rows, is_watched=is_watched)
+            for source in sources
+        ]
         # All at once, before other requests take the room that was kept while these were read.
         permits = [self._admit() for _ in tasks]
         if len(tasks) == 1:
@@ -175,19 +190,19 @@ class Detector:
             before: Awaited before anything is done to the image.
         """
         if isinstance(permit, ServiceError):
-            self._metrics.count_image(permit.slug)
+            self._metrics.images[permit.slug].inc()
             return permit
         result: DetectedImage | ServiceError
         try:
             if before is not None:
                 await before()
-            result = await self._pipeline.detect(permit, Job(self.model, task), deadline)
-            self._count(result.detections, result.seconds)
+            result = await self._run(permit, task, deadline)
             trace = CURRENT.get()
+            self._count(result.detections, result.seconds, None if trace is None else exemplar())
             if trace is not None:
                 self._add_to(trace, result)
-            if self.on_found is not None:
-                self.on_found(task, result)
+            if task.is_watched:
+                self._show(task, result)
             outcome = "ok"
         except asyncio.CancelledError:
             outcome = DeadlineError.slug if is_past(deadline) else ClientLeftError.slug
@@ -201,16 +216,50 @@ class Detector:
             log.exception("image failed")
             outcome, result = ServiceError.slug, ServiceError("an unexpected error")
         finally:
-            permit.release()
-            self._metrics.count_image(outcome)
+            if permit.is_held:
+                permit.release()
+            self._metrics.images[outcome].inc()
         return result
 
-    def _count(self, detections: Detections, seconds: StageSeconds) -> None:
-        example = exemplar()
-        for stage in STAGES:
-            self._metrics.observe_stage(stage, getattr(seconds, stage), example)
+    async def _run(self, permit: Permit, task: ImageTask, deadline: float) -> DetectedImage:
+        """Take one image through the pipeline.
+
+        An image for which there is no memory waits for it here, where it keeps no thread from the
+        others, and holds that memory before a thread decodes it.
+
+        Raises:
+            ServiceError: The image cannot be used, the deadline passed, or the model failed.
+        """
+        job = Job(self.model, task, trace=CURRENT.get())
+        try:
+            return await self._pipeline.run.detect(permit, job, deadline)
+        except MemoryShortError as short:
+            memory, count = short.memory, short.count
+            # The error and the frames in its traceback refer to each other, and these to what is
+            # held below: it would stay held until the garbage collector comes by.
+            short.__traceback__ = None
+        permit.hold()
+        held = await self._pipeline.wait_for_memory(memory, count, deadline)
+        job = replace(job, work=replace(task, memory=held), seconds=StageSeconds())
+        found = await self._pipeline.run.detect(permit, job, deadline)
+        if found.photo is None:
+            held.release()
+        return found
+
+    def _count(
+        self, detections: Detections, seconds: StageSeconds, example: dict[str, str] | None
+    ) -> None:
+        for stage, histogram in self._metrics.stages.items():
+            histogram.observe(getattr(seconds, stage), example)
         for class_id, boxes in Counter(detections.class_ids.tolist()).items():
-            self._metrics.count_detections(self.contract.class_names[class_id], boxes)
+            self._metrics.detections[self.contract.class_names[class_id]].inc(boxes)
+
+    def _show(self, task: ImageTask, found: DetectedImage) -> None:
+        """Have others look at an image that succeeded."""
+        if self.on_found is not None:
+            self.on_found(task, found)
+        if self.watcher is not None:
+            self.watcher.offer(task, found)
 
     def _add_to(self, trace: Trace, found: DetectedImage) -> None:
         """Note an image's stages in the trace of its request."""
@@ -234,7 +283,7 @@ class Detector:
         task = ImageTask(self._grey_file, DetectionOptions())
         try:
             with self._pipeline.admit_image() as permit:
-                await self._pipeline.detect(permit, Job(self.model, task), deadline)
+                await self._run(permit, task, deadline)
         except ServiceError as error:
             self._is_broken = isinstance(error, NotFiniteError)
             log.warning("probe failed", detail=error.detail)

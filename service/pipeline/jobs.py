@@ -1,10 +1,11 @@
 """A loaded model as the pipelines run it, and the work that waits for it in the queue."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from service.engine.base import Engine
-from service.pipeline.stages import Stages
+from service.observe.tracing.trace import Trace
+from service.pipeline.stages import Stages, StageSeconds
 from service.queue.runner import QueuedModel
 
 Work = TypeVar("Work")
@@ -18,18 +19,13 @@ class RunnableModel:
         engine: Runs the network.
         stages: The steps before and after it.
         queued: The model as the queue sees it.
+        spans: How many slots a call of the engine can use; engines differ.
     """
 
     engine: Engine
     stages: Stages
     queued: QueuedModel
-
-    def span(self, width: int) -> int:
-        """The span of a call in a number of slots: that of all, or one where the engine has none.
-
-        Engines of different kinds have different spans.
-        """
-        return width if width == 1 or width in self.engine.spans else 1
+    spans: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +35,11 @@ class Job(Generic[Work]):
     Attributes:
         model: The model.
         work: The image, as far as it has come.
+        seconds: Where its time has gone until then.
+        trace: The trace of its request, if that has one.
     """
 
     model: RunnableModel
     work: Work
+    seconds: StageSeconds = field(default_factory=StageSeconds)
+    trace: Trace | None = None

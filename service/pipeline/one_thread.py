@@ -4,11 +4,9 @@ import time
 from collections.abc import Sequence
 
 from service.engine.base import ImageRows
-from service.pipeline.jobs import Job, RunnableModel
-from service.pipeline.stages import DetectedImage, ImageTask, StageSeconds
-from service.queue.admission import Permit
+from service.pipeline.jobs import Job
+from service.pipeline.stages import DetectedImage, ImageTask
 from service.queue.batcher import Batcher
-from service.queue.runner import QueuedModel
 
 
 class OneThreadPipeline:
@@ -22,17 +20,10 @@ class OneThreadPipeline:
     """
 
     def __init__(self, batcher: Batcher[Job[ImageTask], DetectedImage]) -> None:
-        self._batcher = batcher
+        self.detect = batcher.run
 
     def start(self) -> None:
         """Do nothing: the threads are the batcher's."""
-
-    async def detect(self, permit: Permit, job: Job[ImageTask], deadline: float) -> DetectedImage:
-        """Wait for a thread, and for what it finds."""
-        outcome = await self._batcher.run(permit, job, deadline)
-        seconds = outcome.result.seconds
-        seconds.queue, seconds.queue_at = outcome.queue_s, outcome.started - outcome.queue_s
-        return outcome.result
 
     def stop(self) -> None:
         """Do nothing: the threads are the batcher's."""
@@ -41,33 +32,33 @@ class OneThreadPipeline:
 class OneThreadRunner:
     """Runs images one after the other through all stages, on the calling thread."""
 
-    def model_of(self, item: Job[ImageTask]) -> QueuedModel:
-        """The model that is to look at the image."""
-        return item.model.queued
-
     def fit_together(self, first: Job[ImageTask], second: Job[ImageTask]) -> bool:
         """Whether both are the same; no two images run together."""
         return first is second
 
-    def run(self, items: Sequence[Job[ImageTask]], width: int) -> list[DetectedImage | Exception]:
+    def run(
+        self, items: Sequence[Job[ImageTask]], waited_s: Sequence[float], width: int
+    ) -> list[DetectedImage | Exception]:
         """The detections in each image, or the error that it met.
 
         Raises:
             Exception: The engine's.
         """
-        return [_run(job.model, job.work, width) for job in items]
+        return [_run(job, waited, width) for job, waited in zip(items, waited_s, strict=True)]
 
 
-def _run(model: RunnableModel, task: ImageTask, width: int) -> DetectedImage | Exception:
+def _run(job: Job[ImageTask], waited_s: float, width: int) -> DetectedImage | Exception:
     began = time.monotonic()
+    model, task, seconds = job.model, job.work, job.seconds
+    seconds.queue, seconds.queue_at = waited_s, began - waited_s
     try:
         prepared = model.stages.prepare(task)
     except Exception as error:  # noqa: BLE001 - the image's fault, not the model's
         return error
     decoded = time.monotonic()
-    (raw,) = model.engine.infer([prepared.tensor], model.span(width))
+    (raw,) = model.engine.infer([prepared.tensor], width if width in model.spans else 1)
     inferred = time.monotonic()
-    seconds = StageSeconds(decode=decoded - began, inference=inferred - decoded)
+    seconds.decode, seconds.inference = decoded - began, inferred - decoded
     seconds.decode_at, seconds.inference_at, seconds.postprocess_at = began, decoded, inferred
     try:
         detected = model.stages.postprocess(task, prepared, ImageRows(raw), seconds)

@@ -1,20 +1,16 @@
 """The parts that all models share: admission, the queue and its threads, threads that draw."""
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import cv2
 
-from service.errors import ServiceError
 from service.imaging.draw import DrawingPool
-from service.imaging.memory import MemoryShortError
+from service.imaging.memory import HeldMemory, ImageMemory
 from service.pipeline.base import Pipeline
-from service.pipeline.jobs import Job
-from service.pipeline.stages import DetectedImage, ImageTask
-from service.queue.admission import Admission, Permit, Upload
 from service.queue.batcher import Batcher
+from service.queue.capacity import Admission
 from service.queue.threads import ThreadPool
 
 
@@ -29,6 +25,9 @@ class SharedPipeline:
 
     Attributes:
         run: The pipeline.
+        arrive: Lets a request in before its body is read: `Admission.admit_request`.
+        refusal: Why `arrive` would refuse a request now, or None.
+        admit_image: Gives an image its permit: `Admission.admit_image`.
         drawing: The same.
         draining: Whether the server is about to stop. It is unready then, but serves on.
         suspicion: Set when a model has failed an image: a probe tells whether it would fail any.
@@ -42,6 +41,9 @@ class SharedPipeline:
         drawing: DrawingPool,
     ) -> None:
         self.run = pipeline
+        self.arrive = admission.admit_request
+        self.refusal = admission.refusal
+        self.admit_image = admission.admit_image
         self.drawing = drawing
         self.draining = False
         self.suspicion = asyncio.Event()
@@ -67,34 +69,20 @@ class SharedPipeline:
         self.drawing.stop()
         self._waiting_for_memory.stop()
 
-    async def detect(self, permit: Permit, job: Job[ImageTask], deadline: float) -> DetectedImage:
-        """Take one image through the pipeline.
-
-        An image for which there is no memory waits for it here, where it keeps no thread from the
-        others, and holds that memory before a thread decodes it.
+    def wait_for_memory(
+        self, memory: ImageMemory, count: int, deadline: float
+    ) -> asyncio.Future[HeldMemory]:
+        """Wait until an image's memory is free, where that keeps no thread from other images.
 
         Args:
-            permit: The image's.
-            job: The image, and the model that is to look at it.
-            deadline: `time.monotonic()` until which the result is of use.
+            memory: Where it comes from.
+            count: The bytes that decoding the image takes.
+            deadline: `time.monotonic()` until which they are of use.
 
         Raises:
-            ServiceError: The image cannot be used, there is no room, or the model failed.
+            ServiceError: They were not free in time, or never could be.
         """
-        try:
-            return await self.run.detect(permit, job, deadline)
-        except MemoryShortError as short:
-            wait = partial(short.memory.wait, short.count, deadline)
-            # The error and the frames in its traceback refer to each other, and these to what is
-            # held below: it would stay held until the garbage collector comes by.
-            short.__traceback__ = None
-        permit.hold()
-        held = await self._waiting_for_memory.submit(wait)
-        task = replace(job.work, memory=held)
-        found = await self.run.detect(permit, Job(job.model, task), deadline)
-        if found.photo is None:
-            held.release()
-        return found
+        return self._waiting_for_memory.submit(partial(memory.wait, count, deadline))
 
     def drain(self) -> None:
         """Be unready from now on. Safe in a signal handler."""
@@ -104,28 +92,6 @@ class SharedPipeline:
         """Let no request or image in any more; those that are in are finished."""
         self.drain()
         self._admission.close()
-
-    def arrive(self) -> Upload:
-        """Let a request in before its body is read, if there is room for an image of it.
-
-        Raises:
-            QueueFullError: There is no room.
-            DrainingError: The server is shutting down.
-        """
-        return self._admission.admit_request()
-
-    def refusal(self) -> ServiceError | None:
-        """Why `arrive` would refuse a request now, or None."""
-        return self._admission.refusal()
-
-    def admit_image(self) -> Permit:
-        """A permit for one image, at once or not at all.
-
-        Raises:
-            QueueFullError: There is no room.
-            DrainingError: The server is shutting down.
-        """
-        return self._admission.admit_image()
 
     @property
     def is_idle(self) -> bool:

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.contract import ModelContract
-from service.core.decode import Detections, raw_threshold
+from service.core.decode import Detections
 from service.core.letterbox import Letterbox, LetterboxMode, fit_to_model
 from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 from service.engine.base import ImageRows
 from service.errors import InvalidImageError, NotFiniteError
 from service.imaging.memory import HeldMemory, ImageMemory
-from service.imaging.read import Photo, read_image, refuse_too_many_pixels
+from service.imaging.read import Photo, read_image, too_many_pixels
 from service.observe.tracing.trace import Stretch
 
 Pixels = NDArray[np.uint8]
@@ -126,6 +126,7 @@ class ImageTask:
         options: Thresholds, suppression and classes.
         keep_pixels: Whether the result is to hold the decoded image.
         keep_rows: Whether the result is to hold every raw row of the network's output.
+        is_watched: Whether it is a client's, which others may look at as well.
         memory: The memory that is held already to decode it.
     """
 
@@ -133,6 +134,7 @@ class ImageTask:
     options: DetectionOptions
     keep_pixels: bool = False
     keep_rows: bool = False
+    is_watched: bool = True
     memory: HeldMemory | None = None
 
 
@@ -142,14 +144,14 @@ class PreparedImage:
 
     Attributes:
         tensor: (H, W, 3) uint8, BGR, network pixels.
-        threshold: The raw objectness from which on a row of the network's output is needed.
+        confidence: The objectness from which on a row of the network's output is needed, 0 to 1.
         letterbox: Maps boxes back to the image's pixels.
         photo: The image itself, if the task asked to keep it.
         needs_all_rows: Whether no row of the network's output may be left out.
     """
 
     tensor: Pixels
-    threshold: float
+    confidence: float
     letterbox: Letterbox
     photo: Photo | None
     needs_all_rows: bool = False
@@ -187,23 +189,34 @@ class Stages:
         if isinstance(source, PixelSource):
             # The fitted image is smaller than the one that was sent, so it is turned to BGR.
             tensor = np.ascontiguousarray(tensor[..., ::-1])
-        threshold = raw_threshold(self.contract, task.options.confidence)
         kept = photo if task.keep_pixels else None
-        return PreparedImage(tensor, threshold, letterbox, kept, task.keep_rows)
+        return PreparedImage(tensor, task.options.confidence, letterbox, kept, task.keep_rows)
 
     def _decoded(self, source: ImageSource, task: ImageTask) -> Photo:
         spec = self.contract.input
         return read_image(
-            _unbase64(source.content) if source.encoding == "base64" else source.content,
+            _content(source),
             self.max_image_pixels,
             fit=None if task.keep_pixels else (spec.height, spec.width),
             memory=task.memory or self.memory,
         )
 
+    def upright(self, source: Source) -> Photo:
+        """The whole image: upright, BGR, in its full size.
+
+        Raises:
+            ServiceError: It cannot be read, or there is no memory for it at the moment.
+        """
+        if isinstance(source, PixelSource):
+            height, width = source.pixels.shape[:2]
+            return Photo(np.ascontiguousarray(source.pixels[..., ::-1]), height, width)
+        return read_image(_content(source), self.max_image_pixels, memory=self.memory)
+
     def _sent(self, pixels: Pixels) -> Photo:
         """The pixels that a client sent, which are RGB."""
         height, width = pixels.shape[:2]
-        refuse_too_many_pixels(width, height, self.max_image_pixels)
+        if width * height > self.max_image_pixels:
+            raise too_many_pixels(width, height, self.max_image_pixels)
         return Photo(pixels, height, width)
 
     def postprocess(
@@ -228,6 +241,11 @@ class Stages:
         kept = rows.raw.astype(np.float32) if task.keep_rows else None
         width, height = letterbox.image_width, letterbox.image_height
         return DetectedImage(width, height, detections, seconds, prepared.photo, letterbox, kept)
+
+
+def _content(source: ImageSource) -> bytes:
+    """The bytes of the image's file."""
+    return _unbase64(source.content) if source.encoding == "base64" else source.content
 
 
 def _unbase64(text: bytes) -> bytes:

@@ -30,14 +30,14 @@ from service.imaging.memory import give_back_large_blocks
 from service.models.repository import ModelFile
 from service.models.shared_state import StateFile
 from service.observe.metrics import Metrics
-from service.process.acceptor import Acceptor
-from service.process.closing_port import HANDSHAKE_S, begin_no_connections
-from service.process.grpc_port import check_grpc_port, grpc_port
 from service.process.hangup import reload_at_hangup
-from service.process.metrics_port import metrics_port
-from service.process.open_files import allowed_connections
-from service.process.ports import Ports, bind_ports
-from service.process.uvicorn_config import uvicorn_config
+from service.process.listening.acceptor import Acceptor
+from service.process.listening.closing_port import HANDSHAKE_S, begin_no_connections
+from service.process.listening.grpc_port import check_grpc_port, grpc_port
+from service.process.listening.metrics_port import metrics_port
+from service.process.listening.open_files import allowed_connections
+from service.process.listening.ports import Ports, bind_ports
+from service.process.listening.uvicorn_config import uvicorn_config
 from service.queue.cpu_sharing import WorkerLoads
 from service.queue.threads import any_at_work
 from service.settings import Settings

@@ -20,10 +20,10 @@ import structlog
 from pydantic import SecretStr
 
 from service.observe.process_group import FOLDER_VARIABLE, forget_gauges, write_process_ids
-from service.process.closing_port import begin_no_connections
-from service.process.grpc_port import check_grpc_port
 from service.process.hangup import hangups_held, release_hangups
-from service.process.ports import Ports, bind_ports
+from service.process.listening.closing_port import begin_no_connections
+from service.process.listening.grpc_port import check_grpc_port
+from service.process.listening.ports import Ports, bind_ports
 from service.process.shared_folder import shared_folder
 from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads
 from service.settings import Settings

@@ -15,7 +15,7 @@ from service.models.shared_state import StateFile
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.observe.process_group import FOLDER_VARIABLE, write_metrics_as
-from service.process.ports import Ports
+from service.process.listening.ports import Ports
 from service.process.server import SharedPort, serve
 from service.process.shared_folder import FolderLock
 from service.queue.cpu_sharing import LOADS_FILE, WorkerLoads

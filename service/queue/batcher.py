@@ -14,13 +14,11 @@ import structlog
 
 from service.errors import DeadlineError, ModelFailedError
 from service.observe.metrics import Metrics
-from service.observe.tracing.trace import CURRENT, Trace, Tracing
-from service.queue.admission import Admission, Permit
-from service.queue.runner import BatchRunner, Outcome, QueuedModel
-from service.queue.slots import OWN_SLOT, EngineSlots, SlotLease
+from service.queue.capacity import OWN_SLOT, Admission, EngineSlots, Permit, SlotLease
+from service.queue.runner import BatchRunner, QueuedModel, QueueItem
 from service.queue.threads import ThreadPool
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=QueueItem)
 Result = TypeVar("Result")
 
 # Timers may fire a moment early.
@@ -39,16 +37,15 @@ class _Entry(Generic[Item, Result]):
     deadline: float
     submitted: float
     had_to_wait: bool
-    future: asyncio.Future[Outcome[Result]]
-    trace: Trace | None
+    future: asyncio.Future[Result]
 
 
 @dataclass(frozen=True, slots=True)
 class _Report(Generic[Item, Result]):
-    """A thread's report: the entries that it ran, their results, and when it started and ended."""
+    """A thread's report: the entries that it ran, what became of them, and how long it took."""
 
     ran: list[_Entry[Item, Result]]
-    results: Sequence[Result | Exception]
+    outcome: Sequence[Result | Exception] | BaseException
     started: float
     ended: float
 
@@ -69,7 +66,6 @@ class Batcher(Generic[Item, Result]):
             queued until it starts: it holds its permits, and images that nobody waits for any
             more are left out.
         max_batch_delay_s: How long the oldest image may wait for others to share its batch.
-        tracing: Where batches are noted, if images have traces.
     """
 
     def __init__(
@@ -81,7 +77,6 @@ class Batcher(Generic[Item, Result]):
         admission: Admission,
         prefetch: int = 0,
         max_batch_delay_s: float = 0.0,
-        tracing: Tracing | None = None,
     ) -> None:
         self._runner = runner
         self._metrics = metrics
@@ -89,12 +84,13 @@ class Batcher(Generic[Item, Result]):
         self._admission = admission
         self._prefetch = prefetch
         self._max_batch_delay_s = max_batch_delay_s
-        self._tracing = tracing
         self._queue: deque[_Entry[Item, Result]] = deque()
         self._prefetched: deque[list[_Entry[Item, Result]]] = deque()
-        self._running: set[asyncio.Future[_Report[Item, Result]]] = set()
-        self._changed = asyncio.Event()
-        self._dispatcher: asyncio.Task[None] | None = None
+        self._running = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # The next look at the queue: at the end of this turn of the loop, or when a delay is over.
+        self._look: asyncio.Handle | None = None
+        self._ended = asyncio.Event()
         self._threads = ThreadPool(slots.own, "engine")
         # Prefetched batches wait for a slot of this process, so borrowed slots have other threads.
         self._borrowed_threads = ThreadPool(slots.of_others, "engine_borrowed")
@@ -105,21 +101,23 @@ class Batcher(Generic[Item, Result]):
         self._metrics.engine_instances.set(self._slots.own)
         self._threads.start()
         self._borrowed_threads.start()
-        self._dispatcher = asyncio.create_task(self._dispatch())
+        self._loop = asyncio.get_running_loop()
+        self._look_soon()
 
     async def stop(self) -> None:
         """Close admission, finish every image that holds a permit, and end the threads."""
         self._admission.close()
-        self._changed.set()
-        if self._dispatcher is not None:
+        if self._loop is not None:
+            self._look_soon()
             await self._admission.drained()
-            self._dispatcher.cancel()
-        if self._running:
-            await asyncio.wait(self._running)
+            while self._running:
+                self._ended.clear()
+                await self._ended.wait()
+            self._loop = None
         self._threads.stop()
         self._borrowed_threads.stop()
 
-    async def run(self, permit: Permit, item: Item, deadline: float) -> Outcome[Result]:
+    async def run(self, permit: Permit, item: Item, deadline: float) -> Result:
         """Queue an item, and wait for its result.
 
         The deadline is enforced here and nowhere else: an image whose deadline passes is an image
@@ -135,26 +133,30 @@ class Batcher(Generic[Item, Result]):
             ModelFailedError: The runner could not run the batch.
             Exception: The runner's, in place of this item's result.
         """
-        future: asyncio.Future[Outcome[Result]] = asyncio.get_running_loop().create_future()
-        now = time.monotonic()
-        model = self._runner.model_of(item)
+        loop, model, now = asyncio.get_running_loop(), item.model.queued, time.monotonic()
+        future: asyncio.Future[Result] = loop.create_future()
+        entry = _Entry(permit, item, model, deadline, now, self._slots.free < 1, future)
         model.last_used = now
-        had_to_wait, trace = self._slots.free < 1, CURRENT.get()
-        entry = _Entry(permit, item, model, deadline, now, had_to_wait, future, trace)
-        clock = asyncio.timeout(deadline - now)
+        self._queue.append(entry)
+        if now >= deadline:
+            self._expire(entry)
+        clock = loop.call_later(deadline - now, self._expire, entry)
         try:
-            async with clock:
-                self._queue.append(entry)
-                self._changed.set()
-                return await future
-        except TimeoutError as error:
-            if not clock.expired():
-                raise
-            self._abandon(entry)
-            raise DeadlineError("the deadline passed before the image was done") from error
+            self._look_soon()
+            return await future
         except asyncio.CancelledError:
             self._abandon(entry)
             raise
+        finally:
+            clock.cancel()
+
+    def _expire(self, entry: _Entry[Item, Result]) -> None:
+        """Tell the waiter of an entry that its deadline has passed."""
+        if not entry.future.done():
+            entry.future.set_exception(
+                DeadlineError("the deadline passed before the image was done")
+            )
+            self._abandon(entry)
 
     def _abandon(self, entry: _Entry[Item, Result]) -> None:
         """Take an entry out of the queue; a batch that already has it leaves it out."""
@@ -166,30 +168,31 @@ class Batcher(Generic[Item, Result]):
         reason = "deadline-passed" if is_past(entry.deadline) else "client-left"
         self._metrics.rejections.labels(f"dropped-{reason}").inc()
 
-    async def _dispatch(self) -> None:
-        """Take each batch that is due and run it; `_give_back` follows when it has ended."""
-        while True:
-            delay = self._delay() if self._queue else None
-            if delay is not None and delay <= 0:
-                self._start(self._take())
-                continue
-            # Nothing else runs between the look at the queue and this wait.
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._changed.wait()
+    def _look_soon(self) -> None:
+        """Look at the queue once all that can run in this turn of the event loop has run."""
+        if isinstance(self._look, asyncio.TimerHandle):
+            self._look.cancel()
+            self._look = None
+        if self._look is None and self._loop is not None:
+            self._look = self._loop.call_soon(self._dispatch, self._loop)
+
+    def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start every batch that is due; `_give_back` follows when one has ended."""
+        self._look = None
+        while self._queue and (delay := self._delay()) is not None:
+            if delay > 0:
+                self._look = loop.call_later(delay, self._dispatch, loop)
+                return
+            self._start(self._take(), loop)
 
     def _delay(self) -> float | None:
         """Seconds until the oldest image's batch is due; None until a slot is free."""
         if not self._may_start():
             return None
         delay = self._queue[0].submitted + self._max_batch_delay_s - time.monotonic()
-        if delay > 0 and (self._admission.closed or self._fills_a_batch()):
+        if delay <= 0 or self._admission.closed:
             return 0.0
-        return delay
-
-    def _fills_a_batch(self) -> bool:
-        return len(self._candidates()) >= self._queue[0].model.max_batch
+        return 0.0 if len(self._candidates()) >= self._queue[0].model.max_batch else delay
 
     def _may_start(self) -> bool:
         """Whether a batch may run now, or be prefetched."""
@@ -214,7 +217,7 @@ class Batcher(Generic[Item, Result]):
             self._queue.remove(entry)
         return batch
 
-    def _start(self, batch: list[_Entry[Item, Result]]) -> None:
+    def _start(self, batch: list[_Entry[Item, Result]], loop: asyncio.AbstractEventLoop) -> None:
         """Hand a batch to a thread: to run in slots of its own, or prefetched if none is free."""
         lease = self._slots.lease(self._sharers(batch))
         if lease is None:
@@ -224,9 +227,8 @@ class Batcher(Generic[Item, Result]):
             for entry in batch:
                 entry.permit.release()
         threads = self._threads if lease.own else self._borrowed_threads
-        running = threads.submit(partial(self._run_on_thread, batch, lease.width))
-        self._running.add(running)
-        running.add_done_callback(partial(self._give_back, batch, lease))
+        self._running += 1
+        threads.post(partial(self._run_on_thread, batch, lease, loop))
 
     def _sharers(self, batch: Sequence[_Entry[Item, Result]]) -> int:
         """How many are to have the same number of slots: this batch, and each image that waits.
@@ -238,33 +240,47 @@ class Batcher(Generic[Item, Result]):
         return 1 + waiting + any(entry.had_to_wait for entry in batch)
 
     def _run_on_thread(
-        self, batch: Sequence[_Entry[Item, Result]], width: int
-    ) -> _Report[Item, Result]:
-        """Run the entries that somebody still waits for."""
+        self,
+        batch: Sequence[_Entry[Item, Result]],
+        lease: SlotLease,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """Run the entries that somebody still waits for, and report what became of them."""
         started = time.monotonic()
         wanted = [entry for entry in batch if not entry.future.done()]
+        outcome = self._outcome(wanted, started, lease.width) if wanted else []
+        ended = time.monotonic()
+        batch[0].model.metrics.engine_busy.inc(lease.width * (ended - started))
+        report = _Report(wanted, outcome, started, ended)
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits
+            loop.call_soon_threadsafe(self._give_back, batch, lease, report)
+
+    def _outcome(
+        self, wanted: Sequence[_Entry[Item, Result]], started: float, width: int
+    ) -> Sequence[Result | Exception] | BaseException:
+        """A result for each entry, or why the whole batch has failed."""
+        items = [entry.item for entry in wanted]
         try:
-            results = self._runner.run([entry.item for entry in wanted], width) if wanted else []
-        finally:
-            ended = time.monotonic()
-            batch[0].model.metrics.engine_busy.inc(width * (ended - started))
-        if len(results) != len(wanted):
-            raise ValueError(f"the model gave {len(results)} results for {len(wanted)} images")
-        return _Report(wanted, results, started, ended)
+            results = self._runner.run(items, [started - e.submitted for e in wanted], width)
+        except BaseException as error:  # noqa: BLE001 - the waiters get it, whatever it is
+            return error
+        if len(results) == len(wanted):
+            return results
+        return ValueError(f"the model gave {len(results)} results for {len(wanted)} images")
 
     def _give_back(
         self,
         batch: Sequence[_Entry[Item, Result]],
         lease: SlotLease,
-        ran: asyncio.Future[_Report[Item, Result]],
+        report: _Report[Item, Result],
     ) -> None:
         """Give the results to the waiting clients, and the slots to the next batch."""
-        self._running.discard(ran)
-        error = ran.exception()
-        if error is None:
-            self._succeed(batch, ran.result(), lease.width)
+        self._running -= 1
+        self._ended.set()
+        if isinstance(report.outcome, BaseException):
+            self._fail(batch, report.outcome)
         else:
-            self._fail(batch, error)
+            self._succeed(batch, report, report.outcome, lease.width)
         if lease.own and self._prefetched:
             # The thread has gone on to the oldest prefetched batch, which takes over the slot.
             for entry in self._prefetched.popleft():
@@ -272,7 +288,7 @@ class Batcher(Generic[Item, Result]):
         else:
             self._slots.release(lease)
         if self._queue:
-            self._changed.set()
+            self._look_soon()
 
     def _fail(self, batch: Sequence[_Entry[Item, Result]], error: BaseException) -> None:
         batch[0].model.failures_in_a_row += 1
@@ -284,34 +300,28 @@ class Batcher(Generic[Item, Result]):
                 )
 
     def _succeed(
-        self, batch: Sequence[_Entry[Item, Result]], report: _Report[Item, Result], width: int
+        self,
+        batch: Sequence[_Entry[Item, Result]],
+        report: _Report[Item, Result],
+        results: Sequence[Result | Exception],
+        width: int,
     ) -> None:
-        run_s = report.ended - report.started
-        if not all(isinstance(result, Exception) for result in report.results):
+        if not all(isinstance(result, Exception) for result in results):
             model = batch[0].model
             model.failures_in_a_row, model.last_success = 0, report.ended
-            model.metrics.batch_size.observe(len(report.ran))
-            self._admission.note_pace(run_s * width / len(report.ran) / self._slots.own)
-        link = self._note_batch(report)
-        for entry, result in zip(report.ran, report.results, strict=True):
+            model.metrics.batch_size.observe(len(results))
+            run_s = report.ended - report.started
+            self._admission.note_pace(run_s * width / len(results) / self._slots.own)
+        for entry, result in zip(report.ran, results, strict=True):
             if entry.future.done():
                 continue
             if isinstance(result, Exception):
                 entry.future.set_exception(result)
             else:
-                queue_s = report.started - entry.submitted
-                entry.future.set_result(Outcome(result, queue_s, run_s, report.started, link))
+                entry.future.set_result(result)
         for entry in batch:
             if entry not in report.ran:
                 self._count_dropped(entry)
-
-    def _note_batch(self, report: _Report[Item, Result]) -> object:
-        """Note a batch of several images in their traces; gives what links them to it."""
-        traces = [entry.trace for entry in report.ran]
-        if self._tracing is None or len(traces) < 2:
-            return None
-        label = report.ran[0].model.metrics.label
-        return self._tracing.add_batch(traces, report.started, report.ended, label)
 
 
 def is_past(deadline: float) -> bool:

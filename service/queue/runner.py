@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from service.observe.model_metrics import ModelMetrics
 
-Result = TypeVar("Result")
-Item_contra = TypeVar("Item_contra", contravariant=True)
+Item_contra = TypeVar("Item_contra", bound="QueueItem", contravariant=True)
 Result_co = TypeVar("Result_co", covariant=True)
 
 
@@ -30,17 +29,37 @@ class QueuedModel:
     last_used: float = 0.0
 
 
+class LoadedModel(Protocol):
+    """A model that the queue has items for."""
+
+    @property
+    def queued(self) -> QueuedModel:
+        """The model as the queue sees it."""
+
+
+class QueueItem(Protocol):
+    """An item of the queue."""
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model that it is for."""
+
+
 class BatchRunner(Protocol[Item_contra, Result_co]):
     """Runs batches, each of one model; several threads may call it at once."""
-
-    def model_of(self, item: Item_contra) -> QueuedModel:
-        """The model that an item is for."""
 
     def fit_together(self, first: Item_contra, second: Item_contra) -> bool:
         """Whether two items may be in the same batch."""
 
-    def run(self, items: Sequence[Item_contra], width: int) -> Sequence[Result_co | Exception]:
+    def run(
+        self, items: Sequence[Item_contra], waited_s: Sequence[float], width: int
+    ) -> Sequence[Result_co | Exception]:
         """Run a batch on the CPUs of `width` slots.
+
+        Args:
+            items: The items.
+            waited_s: How long each has waited in the queue, in seconds.
+            width: Slots that the batch may use.
 
         Returns:
             One result for each item. An exception in place of a result is that item's alone.
@@ -48,22 +67,3 @@ class BatchRunner(Protocol[Item_contra, Result_co]):
         Raises:
             Exception: The model could not run, so the whole batch has failed.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[Result]):
-    """The result of one item, and where its time went.
-
-    Attributes:
-        result: The runner's result.
-        queue_s: Seconds between submission and the start of its batch.
-        run_s: Seconds that its batch ran.
-        started: `time.monotonic()` when its batch started.
-        batch: The link to its batch, for its trace.
-    """
-
-    result: Result
-    queue_s: float
-    run_s: float
-    started: float
-    batch: object = None

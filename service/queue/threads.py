@@ -5,25 +5,23 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
 END: Final = None
+Work = Callable[[], object]
 
 
-class _Task(Generic[T]):
-    """A piece of work, and the future on an event loop that waits for it."""
+class _Task(asyncio.Future[T]):
+    """A piece of work, as the future on an event loop that waits for it."""
 
     def __init__(self, work: Callable[[], T]) -> None:
+        super().__init__()
         self._work: Callable[[], T] | None = work
-        self._loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[T] = self._loop.create_future()
-        # Cancelled work frees all that it refers to at once, not when its turn comes.
-        self.future.add_done_callback(self._forget_work)
 
-    def run(self) -> None:
-        """Do the work on the calling thread, unless its future is cancelled."""
+    def __call__(self) -> None:
+        """Do the work on the calling thread, unless it is cancelled."""
         work, self._work = self._work, None
         if work is None:
             return
@@ -34,35 +32,37 @@ class _Task(Generic[T]):
         else:
             self._post(self._succeed, result)
 
-    def _forget_work(self, _: asyncio.Future[T]) -> None:
+    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ANN401 - the base class's
+        """Cancel the work, and free all that it refers to at once, not when its turn comes."""
         self._work = None
+        return super().cancel(msg)
 
     def _post(self, settle: Callable[[Any], None], outcome: T | BaseException) -> None:
         with suppress(RuntimeError):  # the loop is closed, so nobody waits
-            self._loop.call_soon_threadsafe(settle, outcome)
+            self.get_loop().call_soon_threadsafe(settle, outcome)
 
     def _succeed(self, result: T) -> None:
-        if not self.future.done():
-            self.future.set_result(result)
+        if not self.done():
+            self.set_result(result)
 
     def _fail(self, error: BaseException) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
+        if not self.done():
+            self.set_exception(error)
 
 
 class _Thread(threading.Thread):
-    def __init__(self, waiting: "SimpleQueue[_Task[Any] | None]", name: str) -> None:
+    def __init__(self, waiting: "SimpleQueue[Work | None]", name: str) -> None:
         super().__init__(name=name, daemon=True)
         self._waiting = waiting
         self.at_work = False
 
     def run(self) -> None:
-        while (task := self._waiting.get()) is not END:
+        while (work := self._waiting.get()) is not END:
             self.at_work = True
-            task.run()
+            work()
             self.at_work = False
-            # An idle thread keeps nothing of its last task alive.
-            del task
+            # An idle thread keeps nothing of its last work alive.
+            del work
         self._waiting.put(END)
 
 
@@ -76,12 +76,16 @@ class ThreadPool:
     Args:
         count: Number of threads.
         name: Name of the threads, to which each adds its number.
+
+    Attributes:
+        post: Has a thread do some work that tells its outcome by itself, and raises nothing.
     """
 
     def __init__(self, count: int, name: str) -> None:
         self._count = count
         self._name = name
-        self._waiting: SimpleQueue[_Task[Any] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[Work | None] = SimpleQueue()
+        self.post: Callable[[Work], None] = self._waiting.put
 
     def start(self) -> None:
         """Start the threads."""
@@ -99,7 +103,7 @@ class ThreadPool:
         """
         task = _Task(work)
         self._waiting.put(task)
-        return task.future
+        return task
 
     def stop(self) -> None:
         """Let each thread end as soon as no work is left. Does not wait for them."""

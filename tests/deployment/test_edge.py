@@ -22,7 +22,7 @@ from benchmarks.qa.rig.names import Names, telling
 from benchmarks.qa.rig.programs import find_recent_nginx
 from service.http.connection.ending import HEAD_TIMEOUT_S
 from service.http.connection.limits import MAX_HEAD_BYTES
-from service.process.uvicorn_config import KEEP_ALIVE_S
+from service.process.listening.uvicorn_config import KEEP_ALIVE_S
 from service.settings import Settings
 from support.programs import needed
 from support.replicas import Replica, answering, dropping, replicas

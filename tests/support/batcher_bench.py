@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,22 @@ from service.observe.metrics import Metrics
 from service.pipeline.batched import NetworkRunner
 from service.pipeline.jobs import Job
 from service.pipeline.stages import PreparedImage
-from service.queue.admission import Admission
 from service.queue.batcher import Batcher
+from service.queue.capacity import Admission, EngineSlots, Permit
 from service.queue.cpu_sharing import WorkerLoads
-from service.queue.runner import Outcome
-from service.queue.slots import EngineSlots
 from support.engines import FakeEngine
 from support.models import runnable
 
-Rows = Outcome[ImageRows]
-
 FAR = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The result of an image that went through the queue, and its times in seconds."""
+
+    result: ImageRows
+    queue_s: float
+    run_s: float
 
 
 def image(value: int = 0, height: int = 64, width: int = 64) -> NDArray[np.uint8]:
@@ -60,9 +66,12 @@ class Bench:
 
     async def infer(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> Rows:
         with self.admission.admit_image() as permit:
-            return await self.batcher.run(
-                permit, Job(self.model, prepared(tensor)), time.monotonic() + seconds
-            )
+            return await self.run(permit, tensor, seconds)
+
+    async def run(self, permit: Permit, tensor: NDArray[np.uint8], seconds: float = FAR) -> Rows:
+        job = Job(self.model, prepared(tensor))
+        rows = await self.batcher.run(permit, job, time.monotonic() + seconds)
+        return Rows(rows, job.seconds.queue, job.seconds.inference)
 
     def submit(self, tensor: NDArray[np.uint8], seconds: float = FAR) -> asyncio.Task[Rows]:
         return asyncio.create_task(self.infer(tensor, seconds))

@@ -18,7 +18,9 @@ def runnable(engine: Engine, metrics: Metrics | None = None) -> RunnableModel:
     """A model as the pipelines run it, with square letterboxes."""
     counts = ModelMetrics(metrics or Metrics(), engine.contract.name, engine.contract.version)
     queued = QueuedModel(engine.max_batch, counts)
-    return RunnableModel(engine, Stages(engine.contract, "square", MAX_PIXELS), queued)
+    return RunnableModel(
+        engine, Stages(engine.contract, "square", MAX_PIXELS), queued, frozenset(engine.spans)
+    )
 
 
 class OneModel:

@@ -13,7 +13,7 @@ import pytest
 
 import yolox_client
 from yolox_client import AsyncClient, Client, ImageResult, RetryPolicy
-from yolox_client.retry import Attempts, retry_after_s
+from yolox_client.transport.retry import Attempts, retry_after_s
 
 QUICK = RetryPolicy(max_tries=3, first_pause_s=0.001, longest_pause_s=0.002)
 MODEL = {"name": "m", "version": "1", "provider": "CPUExecutionProvider"}

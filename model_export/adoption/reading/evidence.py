@@ -173,6 +173,28 @@ def agree(first: Sequence[Detections], second: Sequence[Detections]) -> bool:
     return all(_alike(*pair) for pair in zip(first, second, strict=True))
 
 
+def difference(
+    found: Sequence[Detections], expected: Sequence[Detections]
+) -> tuple[int, int, float]:
+    """How the boxes of two readings differ.
+
+    Returns:
+        How many of the expected boxes are found, how many are expected, and the largest difference
+        of the scores of those found.
+    """
+    kept, apart = 0, 0.0
+    for some, others in zip(found, expected, strict=True):
+        if not len(some) or not len(others):
+            continue
+        same = overlaps(others.boxes_xyxy, some.boxes_xyxy) >= SAME
+        same &= others.class_ids[:, None] == some.class_ids[None]
+        away = np.where(same, np.abs(others.scores[:, None] - some.scores[None]), np.inf)
+        nearest = away.min(axis=1)
+        kept += int(np.isfinite(nearest).sum())
+        apart = max(apart, float(nearest[np.isfinite(nearest)].max(initial=0.0)))
+    return kept, sum(map(len, expected)), apart
+
+
 def holds(found: Detections, expected: Detections) -> bool:
     """Whether every expected box is found: the same place, class and score."""
     if not len(expected):

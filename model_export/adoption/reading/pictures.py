@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, get_args
 
 import cv2
@@ -23,7 +24,8 @@ NOISE: Final = 14.0
 DARKENED: Final = 0.4
 
 Boxes = NDArray[np.float32]
-Change = Literal["none", "noise", "dark", "small"]
+# The first tells most: what is wrong about brightness or contrast shows where there is little.
+Change = Literal["dark", "none", "noise", "small"]
 CHANGES: Final[tuple[Change, ...]] = get_args(Change)
 
 
@@ -60,7 +62,7 @@ def grey_picture(size: tuple[int, int]) -> Pixels:
 
 def first_pictures(size: tuple[int, int], class_names: Sequence[str]) -> list[TrialPicture]:
     """One picture, with the objects that are found best."""
-    return _canvases([_scene(SCENES[0], class_names)], size)
+    return _canvases([_scene(SCENES[0], tuple(class_names))], size)
 
 
 def drawn_pictures(
@@ -74,7 +76,8 @@ def drawn_pictures(
         change: The change to each scene; `none` leaves out the scene of the first picture.
     """
     scenes = SCENES[1:] if change == "none" else SCENES
-    return _canvases([_changed(_scene(each, class_names), change) for each in scenes], size)
+    names = tuple(class_names)
+    return _canvases([_changed(_scene(each, names), change) for each in scenes], size)
 
 
 def photo_pictures(
@@ -94,7 +97,7 @@ def photo_pictures(
 
 def knows_drawn(class_names: Sequence[str]) -> bool:
     """Whether any drawn object is of one of these classes."""
-    return any(_scene(numbers, class_names).class_ids for numbers in SCENES)
+    return any(_scene(numbers, tuple(class_names)).class_ids for numbers in SCENES)
 
 
 def _letterboxed(photo: Pixels, size: tuple[int, int]) -> TrialPicture:
@@ -104,7 +107,8 @@ def _letterboxed(photo: Pixels, size: tuple[int, int]) -> TrialPicture:
     return TrialPicture(image, np.zeros((0, 4), np.float32), (), (photo, letterbox))
 
 
-def _scene(numbers: Sequence[int], class_names: Sequence[str]) -> _Scene:
+@lru_cache(maxsize=16)
+def _scene(numbers: tuple[int, ...], class_names: tuple[str, ...]) -> _Scene:
     image = np.full((SIDE, SIDE, 3), GREY, np.uint8)
     boxes, classes = [], []
     lookup = {name.lower().replace("_", " "): place for place, name in enumerate(class_names)}

@@ -30,7 +30,7 @@ FOLLOWS: Final = 0.5
 # How far from 1 the classes of a row may add up after a softmax in float16.
 NEAR_ONE: Final = 0.01
 # Rows that are looked at to tell forms apart; large images have ten times as many.
-MAX_LOOKED_AT: Final = 4096
+MAX_LOOKED_AT: Final = 1024
 USUAL_ORDER: Final[tuple[Block, ...]] = ("box", "objectness", "classes")
 ORDERS: Final = (USUAL_ORDER, *itertools.islice(itertools.permutations(USUAL_ORDER), 1, None))
 Form = tuple[BoxForm, BoxUnit]
@@ -236,6 +236,11 @@ def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: tuple[int, 
             "the classes of each row add up to 1, as after a softmax, where YOLOX has a sigmoid "
             "for each class; export it with the sigmoid, or with logits"
         )
+    if any(_have_products(each, stacked) for each in readings):
+        return (
+            "no class of any row exceeds its objectness, so the classes are multiplied by it "
+            "already; export them as they are before that"
+        )
     forms = [form for reading in readings for form in _forms(reading, FORMS)]
     if any(
         math.isfinite(grid_distance(each, tables, size))
@@ -259,13 +264,23 @@ def _have_softmax(reading: RowReading, stacked: Floats) -> bool:
     return shares and np.allclose(classes.sum(axis=2), 1, atol=NEAR_ONE)
 
 
+def _have_products(reading: RowReading, stacked: Floats) -> bool:
+    """Whether the classes of every row, (pictures, A, 5 + C), are at most its objectness."""
+    objectness = stacked[:, :, reading.columns("objectness")]
+    classes = stacked[:, :, reading.columns("classes")]
+    # The objectness of a single class may well be below that class in every row.
+    shares = reading.num_classes > 1 and bool((classes >= 0).all() and (objectness <= 1).all())
+    return shares and bool((classes <= objectness * (1 + NEAR_ONE)).all())
+
+
 def grid_distance(reading: RowReading, tables: Sequence[Floats], size: tuple[int, int]) -> float:
     """How far boxes are from their own cells on the best of the pictures, median, strides.
 
     It is infinite if more than a fifth of them are no boxes about their cells.
     """
     grid = grid_of(reading, size)
-    some = np.arange(0, len(grid.strides), 1 + len(grid.strides) // MAX_LOOKED_AT)
+    # An odd step meets every column of maps whose width is even.
+    some = np.arange(0, len(grid.strides), 1 | (1 + len(grid.strides) // MAX_LOOKED_AT))
     grid = grid.take(some)
     centers = (grid.cells_ij + 0.5) * grid.strides[:, np.newaxis]
     distances = [math.inf]

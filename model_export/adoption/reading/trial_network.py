@@ -1,6 +1,7 @@
 """Run a graph of any outputs on pictures, with its pixels made in any way."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,20 @@ class TrialNetwork:
         image: Its input.
         height: Height in pixels of the images it is run on.
         width: Width in pixels of the images it is run on.
+
+    A tensor is run once: its outputs are kept.
     """
 
     session: onnxruntime.InferenceSession
     image: ImageInput
     height: int
     width: int
+    _known: dict[bytes, Outputs] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def runs(self) -> int:
+        """How many tensors have been run."""
+        return len(self._known)
 
     def run(self, picture: NDArray[np.uint8], values: PixelValues) -> Outputs:
         """Run one picture, (H, W, 3) uint8 BGR; it fills a batch of fixed size.
@@ -46,6 +55,12 @@ class TrialNetwork:
         Raises:
             ModelExportError: The graph fails.
         """
+        key = hashlib.sha256(tensor.tobytes()).digest()
+        if key not in self._known:
+            self._known[key] = self._run(tensor)
+        return self._known[key]
+
+    def _run(self, tensor: NDArray[Any]) -> Outputs:
         count = self.image.batch or 1
         tensor = np.repeat(tensor, count, axis=0)
         try:

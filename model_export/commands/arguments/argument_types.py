@@ -79,6 +79,17 @@ def size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def size_changes(text: str) -> int | tuple[int, int]:
+    """5 from `5`, (down, up) from `3,7`."""
+    if "," not in text:
+        return natural(text)
+    try:
+        down, up = map(natural, text.split(","))
+    except ValueError as error:
+        raise WrongValueError(f"{text} is not N or DOWN,UP, such as 3,7") from error
+    return down, up
+
+
 def strides(text: str) -> tuple[int, ...]:
     """Ascending strides from `8,16,32,64`."""
     try:
@@ -173,5 +184,6 @@ Sigma = Annotated[float, parsed_by(gaussian_width, "S")]
 AbsolutePath = Annotated[Path, parsed_by(absolute, "PATH")]
 Size = Annotated[tuple[int, int], parsed_by(size, "N|HxW")]
 TrainingSize = Annotated[tuple[int, int], parsed_by(training_size, "N|HxW")]
+SizeChanges = Annotated[int | tuple[int, int], parsed_by(size_changes, "N|N,N")]
 Strides = Annotated[tuple[int, ...], parsed_by(strides, "N,N,..")]
 Network = Annotated[Variant, one_of(Variant)]

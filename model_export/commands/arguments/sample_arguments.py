@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from cyclopts import Group, Parameter
 
-from model_export.commands.arguments.argument_types import Natural, given_options
+from model_export.commands.arguments.argument_types import Natural, SizeChanges, given_options
 from model_export.errors import ModelExportError
 from model_export.model.variants import Variant
 from model_export.samples.settings import Augmentation, augmentation_for
@@ -107,8 +107,11 @@ class TrainingAugmentationOptions(AugmentationOptions):
     """Those of a training, whose sizes vary too."""
 
     multiscale: Annotated[
-        Natural | None,
-        Parameter(help="Training sizes vary by up to N times 32 pixels; 0 for one size (unset: 5)"),
+        SizeChanges | None,
+        Parameter(
+            help="Training sizes vary by up to N times 32 pixels, or by N down and another N up; "
+            "0 for one size (unset: 5, and 3,7 for pico to tiny)"
+        ),
     ] = None
 
 

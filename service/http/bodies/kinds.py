@@ -23,6 +23,12 @@ ACCEPTED: Final = "send image/*, application/octet-stream, multipart/form-data o
 
 # Clients send the same few types all the time.
 @lru_cache(maxsize=128)
+def media_type_of(content_type: str) -> str:
+    """The type of a body without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+@lru_cache(maxsize=128)
 def declared_kind(media_type: str) -> Kind | None:
     """The kind of a body of this type; None if the type says nothing.
 

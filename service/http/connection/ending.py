@@ -1,6 +1,7 @@
 """How a connection ends: by the server's patience, by its client, or for want of room."""
 
 import asyncio
+import socket
 from typing import Any, Final
 
 from service.errors import TooManyConnectionsError
@@ -22,6 +23,8 @@ TELLING_S: Final = 1.0
 TOLD_OF_LIMIT: Final = 64
 # From a client's last byte to the first look whether it has left altogether; then twice as long.
 LEAVING_S: Final = 0.05
+# The state of a connection that the other side has reset, in Linux's TCP_INFO.
+TCP_CLOSED: Final = b"\x07"
 
 
 class EndingConnection(Connection):
@@ -162,7 +165,7 @@ class EndingConnection(Connection):
     def _see_whether_it_left(self, after_s: float) -> None:
         if self.transport.is_closing() or not self.awaits_answer:
             return
-        if self.client_has_left:
+        if _is_reset(self.transport):
             self.transport.abort()
         else:
             self.loop.call_later(2 * after_s, self._see_whether_it_left, 2 * after_s)
@@ -187,3 +190,14 @@ class EndingConnection(Connection):
     def _drop(self, reason: DropReason) -> None:
         self.door.crowd.dropped(reason, self.client)
         self.transport.close()
+
+
+def _is_reset(transport: asyncio.Transport) -> bool:
+    """Whether the client's system has objected to a probe; False where this one does not tell."""
+    try:
+        state = transport.get_extra_info("socket").getsockopt(
+            socket.IPPROTO_TCP, socket.TCP_INFO, 1
+        )
+    except (AttributeError, OSError):
+        return False
+    return bool(state == TCP_CLOSED)

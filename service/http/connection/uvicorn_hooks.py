@@ -6,19 +6,15 @@ docs/decisions/http-overrides.md says what they buy; `server_hooks` does the sam
 """
 
 import asyncio
-import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from httptools import HttpRequestParser
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.http.connection.whole_answer import INTERIM_ANSWER, WholeAnswer
-
-# The state of a connection that the other side has reset, in Linux's TCP_INFO.
-TCP_CLOSED: Final = b"\x07"
 
 
 class Connection(HttpToolsProtocol):
@@ -140,17 +136,6 @@ class Connection(HttpToolsProtocol):
         """
         if not self.answering and self.cycle.scope["http_version"] == "1.1":
             self.transport.write(INTERIM_ANSWER + b"Continue\r\n\r\n")
-
-    @property
-    def client_has_left(self) -> bool:
-        """Whether its system has objected; False where this one does not tell."""
-        try:
-            state = self.transport.get_extra_info("socket").getsockopt(
-                socket.IPPROTO_TCP, socket.TCP_INFO, 1
-            )
-        except (AttributeError, OSError):
-            return False
-        return bool(state == TCP_CLOSED)
 
     @property
     def answered(self) -> bool:

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from service.errors import MalformedRequestError
 from service.http.access.keys import ApiKeys
-from service.http.bodies.memory import BodyLease
-from service.http.bodies.whole import read_whole
+from service.http.access.note import NOTE
+from service.http.bounds import Bounds, fields_of
 from service.http.exchange import KeyedRoute
 from service.http.inference_protocol.calls.repository import (
     ChangeRequest,
@@ -90,8 +90,9 @@ class RepositoryPages:
 
     async def _read(self, request: Request, kind: type[Body]) -> Body:
         """The body of a call, which may be empty."""
-        with BodyLease(self._running.bodies) as lease:
-            body = await read_whole(request, lease, MAX_BYTES)
+        scope = request.scope
+        async with Bounds(self._running.bodies) as bounds:
+            body = await bounds.read(request.receive, fields_of(scope), MAX_BYTES, scope[NOTE])
             try:
                 return kind.model_validate_json(body.strip() or b"{}")
             except ValidationError as error:

@@ -6,9 +6,7 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from service.http.access.note import NOTE, Note
-from service.http.bodies.memory import BodyLease
-from service.http.bodies.whole import read_whole
-from service.http.deadline import Deadline
+from service.http.bounds import Bounds, fields_of
 from service.http.exchange import INFER, MODELS, KeyedRoute
 from service.http.inference_protocol.calls.inference import infer, limits_of
 from service.http.inference_protocol.calls.served import find
@@ -82,21 +80,18 @@ class InferEndpoint:
     async def answer(self, request: Request, name: str, version: str | None = None) -> Response:
         """The answer to a request for this model."""
         note: Note = request.scope[NOTE]
-        settings = self._running.settings
-        with BodyLease(self._running.bodies) as lease:
-            async with Deadline(settings.request_timeout_ms / 1000, None) as deadline:
-                model = await find(self._running, name, version)
-                note["model"] = model.label
-                with self._running.pipeline.arrive():
-                    body = await read_whole(request, lease, settings.max_body_bytes)
-                    sent = read_call(body, request.headers.get(HEADER_LENGTH), self._limits)
-                deadline.set(sent.call.query.timeout_ms)
-                work = _answer(model, sent, deadline, lease, note)
-                return await deadline.unless_client_leaves(request.receive, work)
+        settings, receive = self._running.settings, request.receive
+        async with Bounds(self._running.bodies, settings.request_timeout_ms / 1000) as bounds:
+            model = await find(self._running, name, version)
+            note["model"] = model.label
+            with self._running.pipeline.arrive():
+                fields = fields_of(request.scope)
+                body = await bounds.read(receive, fields, settings.max_body_bytes, note)
+                sent = read_call(body, request.headers.get(HEADER_LENGTH), self._limits)
+            bounds.set_time(sent.call.query.timeout_ms)
+            return await bounds.unless_client_leaves(receive, _answer(model, sent, bounds, note))
 
 
-async def _answer(
-    model: ServedModel, sent: HttpCall, deadline: Deadline, lease: BodyLease, note: Note
-) -> Response:
-    found = await infer(model, sent.call, deadline.at, lease, note)
+async def _answer(model: ServedModel, sent: HttpCall, bounds: Bounds, note: Note) -> Response:
+    found = await infer(model, sent.call, bounds, note)
     return answer((model.name, model.version), sent.call.id, found, sent.binary)

@@ -79,7 +79,7 @@ class TiffFile(ImageFile):
         width, height = directory.number(WIDTH, 0), directory.number(HEIGHT, 0)
         if min(width, height) < 1:
             raise ValueError("no size")
-        super().__init__(width, height)
+        self.width, self.height = width, height
         _refuse_camera_raw(content, directory)
         self._layout = layout_of(directory)
         if not self._layout.is_read:

@@ -98,6 +98,8 @@ class Spans:
             a thread of their own.
     """
 
+    traces_all = True
+
     def __init__(self, version: str, processor: SpanProcessor | None = None) -> None:
         self._provider = TracerProvider(resource=_resource(version))
         self._provider.add_span_processor(processor or BatchSpanProcessor(OTLPSpanExporter()))

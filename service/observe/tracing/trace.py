@@ -56,7 +56,13 @@ class Trace(Protocol):
 
 
 class Tracing(Protocol):
-    """Finds the trace of each request."""
+    """Finds the trace of each request.
+
+    Attributes:
+        traces_all: Whether a request has a trace though its client sent none.
+    """
+
+    traces_all: bool
 
     def begin(self, headers: Headers) -> Trace | None:
         """The trace of a request that begins now; None where it has none."""
@@ -108,6 +114,8 @@ class CarriedTrace:
 
 class Carrying:
     """Carries on the traces of clients that have one, and sends nothing anywhere."""
+
+    traces_all = False
 
     def begin(self, headers: Headers) -> CarriedTrace | None:
         """The client's trace, if it sent one."""

@@ -11,7 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model_export.adoption.adopt import AdoptRequest, adopt
 from model_export.adoption.reading.tables import arrangements
-from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.data.image_files import read_image
 from model_export.errors import ModelExportError
 from model_export.graphs.network import ImageInput, load_network
@@ -225,49 +224,6 @@ def load_network_session(model: onnx.ModelProto) -> Any:
     return open_session(model.SerializeToString())
 
 
-def legacy_nano(source: Path) -> onnx.ModelProto:
-    """YOLOX-nano as release 0.1.0 has it: it takes RGB of 0 to 1, normalised."""
-    model = onnx.load(source)
-    graph, name = model.graph, model.graph.input[0].name
-    for node in graph.node:
-        node.input[:] = ["plain" if each == name else each for each in node.input]
-    shape = (1, 3, 1, 1)
-    steps = (
-        ("Mul", (255 * np.array(LEGACY.std)).astype(np.float32).reshape(shape)),
-        ("Add", (255 * np.array(LEGACY.mean)).astype(np.float32).reshape(shape)),
-        ("Gather", np.array([2, 1, 0])),
-    )
-    nodes, tensor = [], name
-    for place, (kind, value) in enumerate(steps):
-        graph.initializer.append(numpy_helper.from_array(value, f"by{place}"))
-        target = "plain" if place == 2 else f"step{place}"
-        options = {"axis": 1} if kind == "Gather" else {}
-        nodes.append(helper.make_node(kind, [tensor, f"by{place}"], [target], **options))
-        tensor = target
-    kept = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *kept])
-    return model
-
-
-def test_pixels_of_legacy_are_found_out(tmp_path: Path, shared_data: Path) -> None:
-    source = shared_data / "weights" / "yolox_nano.onnx"
-    onnx.save(legacy_nano(source), tmp_path / "legacy.onnx")
-    request = AdoptRequest(keep_graph=True, fixed_size=True)
-    adoption = adopt(tmp_path / "legacy.onnx", tmp_path / "out.onnx", request)
-
-    assert adoption.contract.class_names == COCO_CLASS_NAMES
-    assert (adoption.contract.input.color_order, adoption.contract.input.value_range) == (
-        "BGR",
-        (0.0, 255.0),
-    )
-    images = np.random.default_rng(2).integers(0, 256, (1, 416, 416, 3), dtype=np.uint8)
-    found, expected = (
-        load_network(path, (0.0, 255.0)).run(images) for path in (tmp_path / "out.onnx", source)
-    )
-    np.testing.assert_allclose(found, expected, atol=2e-3, rtol=1e-3)
-
-
 def test_photo_does_not_outvote_the_drawn_objects(tmp_path: Path, shared_data: Path) -> None:
     """On a photo alone, scores read as boxes seem to find more than the right reading does."""
     source = shared_data / "weights" / "yolox_nano.onnx"
@@ -311,5 +267,17 @@ def test_softmax_over_classes_is_refused(tmp_path: Path) -> None:
     request = AdoptRequest(NAMES, pixel_values=PixelValues())
 
     with pytest.raises(ModelExportError, match="add up to 1, as after a softmax"):
+        adopt(tmp_path / "form.onnx", tmp_path / "out.onnx", request)
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_classes_that_are_multiplied_by_objectness_are_refused(tmp_path: Path) -> None:
+    edit = Edit(activation="probabilities")
+    blocks = [edit.part("rows", *bounds, 2) for bounds in ((0, 4), (4, 5), (5, 8))]
+    blocks[2] = edit.add("Mul", [blocks[2], blocks[1]])
+    onnx.save(edit.give(edit.add("Concat", blocks, axis=2)), tmp_path / "form.onnx")
+    request = AdoptRequest(NAMES, pixel_values=PixelValues())
+
+    with pytest.raises(ModelExportError, match="no class of any row exceeds its objectness"):
         adopt(tmp_path / "form.onnx", tmp_path / "out.onnx", request)
     assert not (tmp_path / "out.onnx").exists()

@@ -21,6 +21,7 @@ from service.core.contract import ModelContract
 from service.core.decode import Detections
 from service.core.letterbox import fit_to_model
 from service.core.postprocess import find_objects
+from support.made_once import made_once
 
 REPOSITORY = Path(__file__).parents[3]
 SCRIPT = REPOSITORY.parent / "shared" / "cases" / "model_forms.py"
@@ -59,11 +60,13 @@ Pixels = NDArray[np.uint8]
 def forms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not SCRIPT.is_file():
         pytest.skip("the script that makes the forms (shared/cases beside the checkout) is missing")
-    folder = tmp_path_factory.mktemp("forms")
+    return made_once(tmp_path_factory, "forms", make_forms)
+
+
+def make_forms(folder: Path) -> None:
     command = [sys.executable, "-c", RUN, str(SCRIPT), str(folder)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True)
-    return folder
 
 
 @pytest.fixture(scope="session")

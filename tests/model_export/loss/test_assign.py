@@ -23,6 +23,7 @@ from model_export.loss.boxes import (
 from model_export.samples.targets import NO_OBJECT, Targets, pad_targets
 from service.core import decode
 from service.core.contract import BoxCoding
+from support.tensor_memory import TensorMemory
 
 CPU = torch.device("cpu")
 HEIGHT, WIDTH, CLASSES = 64, 96, 5
@@ -347,3 +348,45 @@ def test_padding_has_no_class_and_no_area() -> None:
 def test_a_batch_without_objects_still_has_a_row_of_padding() -> None:
     targets = pad_targets([torch.zeros(0, 4)] * 2, [torch.zeros(0, dtype=torch.int64)] * 2)
     assert targets.boxes_xyxy.shape == (2, 1, 4)
+
+
+def crowded(counts: list[int], height: int, width: int) -> tuple[Tensor, Targets, Anchors]:
+    """Raw rows of one class near random objects, of 8 to 48 pixels."""
+    generator, anchors = torch.Generator().manual_seed(3), anchors_on(CPU, height, width)
+    raw = torch.randn(len(counts), len(anchors.strides), 6, generator=generator)
+    boxes = []
+    for image, count in enumerate(counts):
+        centers = torch.rand(count, 2, generator=generator) * torch.tensor([width, height])
+        sides = 8 + 40 * torch.rand(count, 2, generator=generator)
+        boxes.append(torch.cat([centers - sides / 2, centers + sides / 2], dim=1))
+        near = torch.randint(count, (raw.shape[1],), generator=generator)
+        raw[image, :, :4] = raw[image, :, :4] * 0.2 + encode_boxes(
+            boxes[image][near], anchors, "yolox"
+        )
+    ids = [torch.zeros(count, dtype=torch.int64) for count in counts]
+    return raw, pad_targets(boxes, ids), anchors
+
+
+@settings(max_examples=40, deadline=None)
+@given(case=cases(margin=-8.0), radius=st.sampled_from([1.5, 2.5]))
+def test_comparing_fewer_pairs_at_once_changes_no_bit(case: Case, radius: float) -> None:
+    whole = case.assign(radius)
+    for pairs in (1, 3 * case.raw.shape[0] * case.raw.shape[1]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("model_export.loss.assign.MAX_PAIRS", pairs)
+            parts = case.assign(radius)
+        for name in ("rows", "truth", "ious"):
+            assert torch.equal(getattr(parts, name), getattr(whole, name))
+
+
+def test_a_crowded_picture_costs_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = []
+    for count in (20, 300):
+        raw, targets, anchors = crowded([count, 5, 5, 5], 160, 160)
+        monkeypatch.setattr("model_export.loss.assign.MAX_PAIRS", 20 * raw.shape[0] * raw.shape[1])
+        with TensorMemory() as memory:
+            found = assign(raw, targets, anchors, "yolox")
+        assert found.positive[0].sum() >= count / 4
+        peaks.append(memory.peak)
+    # Fifteen times the objects: what grows with them are the ten claims of each.
+    assert peaks[1] < 2 * peaks[0]

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
+from model_export.model.variants import Variant
 from model_export.samples.augment import augment
-from model_export.samples.batch_plan import SampleSpec, training_size
+from model_export.samples.batch_plan import SampleSpec, smallest_training_size, training_size
 from model_export.samples.color import jitter_hsv
 from model_export.samples.geometry import (
     Picture,
@@ -386,21 +387,35 @@ def test_colours_that_nothing_shifts_are_left_alone() -> None:
 
 
 def test_sizes_change_every_ten_iterations_within_their_limits() -> None:
-    sizes = [training_size(1, i, 416, 416, variation=5) for i in range(600)]
+    sizes = [training_size(1, i, 416, 416, changes=(5, 5)) for i in range(600)]
     for i in range(0, 600, 10):
         assert len(set(sizes[i : i + 10])) == 1
     assert {height for height, _ in sizes} == set(range(256, 577, 32))
     assert all(height == width for height, width in sizes)
-    assert sizes == [training_size(1, i, 416, 416, variation=5) for i in range(600)]
+    assert sizes == [training_size(1, i, 416, 416, changes=(5, 5)) for i in range(600)]
+
+
+# exps/default of the release: `random_size` of nano and tiny, `multiscale_range` of the others.
+@pytest.mark.parametrize(
+    ("variant", "side", "smallest", "largest"),
+    [("nano", 416, 320, 640), ("tiny", 416, 320, 640), ("s", 640, 480, 800), ("x", 640, 480, 800)],
+)
+def test_sizes_are_those_of_the_release(
+    variant: Variant, side: int, smallest: int, largest: int
+) -> None:
+    changes = augmentation_for(variant).size_changes
+    sizes = {training_size(2, 10 * i, side, side, changes=changes) for i in range(600)}
+    assert sizes == {(size, size) for size in range(smallest, largest + 1, 32)}
+    assert smallest_training_size(side, side, changes=changes) == (smallest, smallest)
 
 
 def test_sizes_keep_the_proportion_and_never_vanish() -> None:
     for iteration in range(0, 300, 10):
-        height, width = training_size(0, iteration, 64, 128, variation=9)
+        height, width = training_size(0, iteration, 64, 128, changes=(9, 9))
         assert height >= 32
         assert width == pytest.approx(2 * height, abs=32)
         assert height % 32 == width % 32 == 0
-    assert training_size(0, 123, 416, 640, variation=0) == (416, 640)
+    assert training_size(0, 123, 416, 640, changes=(0, 0)) == (416, 640)
 
 
 def test_small_models_learn_from_samples_that_vary_less() -> None:
@@ -412,7 +427,10 @@ def test_small_models_learn_from_samples_that_vary_less() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("flip_probability", 1.5), ("scale", (2.0, 1.0)), ("scale", (0.0, 1.0)), ("min_side", -1.0)],
+    [
+        *(("flip_probability", 1.5), ("scale", (2.0, 1.0)), ("scale", (0.0, 1.0))),
+        *(("min_side", -1.0), ("multiscale_steps", -1), ("multiscale_steps", (3, -7))),
+    ],
 )
 def test_settings_without_a_meaning_are_refused(field: str, value: object) -> None:
     with pytest.raises(ModelExportError, match=field):

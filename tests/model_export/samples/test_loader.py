@@ -39,7 +39,7 @@ def batches_from(
     pictures: FilePictures, workers: int, method: str | None = None
 ) -> Generator[Batch, None, None]:
     samples = TrainingSamples(pictures, Augmentation(mosaic_probability=0.7), seed=5)
-    plan = BatchPlan(len(pictures), 4, 3, 1, 64, 64, multiscale_steps=1, seed=5)
+    plan = BatchPlan(len(pictures), 4, 3, 1, 64, 64, size_changes=(1, 1), seed=5)
     context = multiprocessing.get_context(method) if method else None
     return training_batches(samples, plan, workers=workers, context=context)
 
@@ -152,14 +152,14 @@ def test_few_images_fill_a_batch_with_different_samples() -> None:
 
 @pytest.mark.parametrize("start", [0, 1, 3, 7, 12])
 def test_a_resumed_run_takes_the_batches_that_were_left(start: int) -> None:
-    plan = BatchPlan(10, 4, 4, 1, 416, 416, multiscale_steps=5, seed=3)
+    plan = BatchPlan(10, 4, 4, 1, 416, 416, size_changes=(3, 7), seed=3)
     resumed = replace(plan, start=start)
     assert list(resumed) == list(plan)[start:]
     assert len(resumed) == len(list(resumed)) == 12 - start
 
 
 def test_processes_together_take_what_one_would() -> None:
-    alone = BatchPlan(10, 4, 2, 0, 416, 416, multiscale_steps=5)
+    alone = BatchPlan(10, 4, 2, 0, 416, 416, size_changes=(3, 7))
     pair = [replace(alone, batch_size=2, processes=2, process=process) for process in (0, 1)]
     joined = [first + second for first, second in zip(*pair, strict=True)]
     assert joined == list(alone)

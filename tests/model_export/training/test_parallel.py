@@ -39,6 +39,7 @@ from model_export.training.loop import train
 from model_export.training.parallel import SharedBatchNorm, Team, team
 from model_export.training.signals import StopRequest, stop_on_signals
 from model_export.training.step import TrainingStep, sgd
+from support.made_once import made_once
 from support.project import ROOT
 
 CPU = torch.device("cpu")
@@ -283,10 +284,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pair(data: Path) -> Pair:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = made_once(tmp_path_factory, "pair", run_pair)
+    folders = [folder / f"process{rank}" for rank in range(2)]
+    found = [torch.load(each / "found.pt") for each in folders]
+    return Pair(found, folders, folder / "train.json")
+
+
+def run_pair(folder: Path) -> None:
+    """Run the two processes on pictures in the folder; each leaves its files there."""
+    write_demo_data(folder, shapes(64, 0), train=BATCH, val=2)
     code = "import sys, pathlib, test_parallel; test_parallel.work(pathlib.Path(sys.argv[1]))"
     # The deprecated of today is the error of tomorrow.
-    command = ("-W", "error::FutureWarning", "-c", code, str(data.parent))
+    command = ("-W", "error::FutureWarning", "-c", code, str(folder))
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     with ExitStack() as stack:
         for started in [
@@ -294,8 +304,6 @@ def pair(data: Path) -> Pair:
             for rank in "01"
         ]:
             assert output_of(started) == ""
-    folders = [data.parent / f"process{rank}" for rank in range(2)]
-    return Pair([torch.load(folder / "found.pt") for folder in folders], folders, data)
 
 
 def assert_same_course(found: dict[str, Any], expected: dict[str, Any]) -> None:

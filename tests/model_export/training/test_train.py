@@ -23,8 +23,8 @@ from model_export.model.yolox import build
 from model_export.report.run_folder import RunFolder
 from model_export.samples.settings import augmentation_for
 from model_export.training.config import DrawnBarcodes, TrainingConfig
-from service.build import default_options
 from service.core.contract import ModelContract
+from service.models.defaults import default_options
 from service.settings import Settings
 from support.servers import server
 

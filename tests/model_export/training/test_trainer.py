@@ -263,7 +263,7 @@ def test_batches_follow_the_configuration(pictures: CheckedImages, tmp_path: Pat
         closing_epochs=1,
         height=96,
         width=128,
-        multiscale_steps=2,
+        size_changes=(2, 2),
         seed=7,
         start=3,
     )

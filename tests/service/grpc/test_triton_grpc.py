@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-import service.process.grpc_port as grpc_port_module
+import service.process.listening.grpc_port as grpc_port_module
 from service.errors import StartupError
 from service.settings import Settings
 from support.client import boxes

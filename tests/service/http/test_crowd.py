@@ -9,9 +9,9 @@ import pytest
 from fastapi import Response
 
 from service.errors import UnreadAnswersError
+from service.http.bounds import SLICE_BYTES, AnswerMemory
 from service.http.connection import crowd as crowd_module
 from service.http.connection.crowd import Crowd
-from service.http.sending import SLICE_BYTES, AnswerMemory
 from service.observe.metrics import Metrics
 from support.connection_clients import serving_connections
 from support.connections import GET, POST, FakeDoor, application

@@ -202,7 +202,7 @@ def test_whatever_a_decoder_raises_is_an_invalid_image(monkeypatch: pytest.Monke
     def broken(*_: object) -> None:
         raise RuntimeError("segment 3 is missing")
 
-    monkeypatch.setattr("service.imaging.read._decode", broken)
+    monkeypatch.setattr("service.imaging.pillow_files.PngFile.decode", broken)
     with pytest.raises(InvalidImageError, match="the PNG is damaged or cut short") as caught:
         pixels_of(plain())
     assert "segment 3" not in caught.value.detail

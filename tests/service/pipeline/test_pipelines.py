@@ -36,7 +36,7 @@ OF_MODEL = {"model": "fake", "version": "1"}
 
 
 def run_alone(engine: FakeEngine, task: ImageTask) -> list[Any]:
-    return OneThreadRunner().run([Job(runnable(engine), task)], 1)
+    return OneThreadRunner().run([Job(runnable(engine), task)], [0.0], 1)
 
 
 def task_for(content: bytes) -> ImageTask:

@@ -3,7 +3,7 @@
 import pytest
 
 from service.http.app import create_app
-from service.process.uvicorn_config import uvicorn_config
+from service.process.listening.uvicorn_config import uvicorn_config
 from service.settings import Settings
 from support.engines import FakeEngine
 

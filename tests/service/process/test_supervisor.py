@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 from unittest.mock import MagicMock
 
-from service.process.ports import Ports
+from service.process.listening.ports import Ports
 from service.process.supervisor import HANGS_AFTER_S, LISTENING_S, Supervisor, _Worker
 from service.settings import Settings
 

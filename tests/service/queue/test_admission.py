@@ -7,8 +7,8 @@ import pytest
 
 from service.errors import DrainingError, QueueFullError
 from service.observe.metrics import Metrics
-from service.queue import admission as admission_module
-from service.queue.admission import Admission
+from service.queue import capacity as admission_module
+from service.queue.capacity import Admission
 
 
 def test_no_more_bodies_are_read_than_there_is_room_for() -> None:

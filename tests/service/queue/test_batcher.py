@@ -10,9 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.errors import DrainingError, ModelFailedError, QueueFullError
-from service.pipeline.jobs import Job
-from service.queue.runner import Outcome
-from support.batcher_bench import FAR, Bench, image, on_bench, prepared, settle
+from support.batcher_bench import FAR, Bench, Rows, image, on_bench, settle
 from support.engines import CONTRACT, FakeEngine
 
 
@@ -166,7 +164,7 @@ def test_an_engine_that_loses_a_row_fails_its_batch_only() -> None:
         bench.engine.gate.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(result) for result in results] == [ModelFailedError] * 2
-        assert isinstance(await held, Outcome)
+        assert isinstance(await held, Rows)
 
     on_bench(body, Forgetful())
 
@@ -221,7 +219,7 @@ def test_stopping_finishes_waiting_images_and_refuses_new_ones() -> None:
         bench.engine.gate.set()
         await stopping
         results = await asyncio.gather(held, *tasks)
-        assert all(isinstance(result, Outcome) for result in results)
+        assert all(isinstance(result, Rows) for result in results)
 
     on_bench(body)
 
@@ -250,11 +248,7 @@ def test_stopping_waits_for_an_image_that_is_still_being_decoded() -> None:
         with bench.admission.admit_image() as permit:
             stopping = asyncio.create_task(bench.batcher.stop())
             await settle()
-            deadline = time.monotonic() + FAR
-            assert isinstance(
-                await bench.batcher.run(permit, Job(bench.model, prepared(image())), deadline),
-                Outcome,
-            )
+            assert isinstance(await bench.run(permit, image()), Rows)
         await stopping
 
     on_bench(body)

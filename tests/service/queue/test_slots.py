@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from service.queue.capacity import EngineSlots, SlotLease
 from service.queue.cpu_sharing import WorkerLoads
-from service.queue.slots import EngineSlots, SlotLease
 
 
 @pytest.fixture

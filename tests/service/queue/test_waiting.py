@@ -12,9 +12,8 @@ from service.errors import DeadlineError, QueueFullError
 from service.observe.metrics import Metrics
 from service.pipeline.batched import NetworkRunner
 from service.pipeline.jobs import Job
-from service.queue.admission import Admission
 from service.queue.batcher import Batcher
-from service.queue.slots import EngineSlots
+from service.queue.capacity import Admission, EngineSlots
 from support.batcher_bench import FAR, Bench, image, on_bench, prepared, settle
 from support.engines import FakeEngine
 from support.models import runnable
@@ -166,7 +165,12 @@ def test_the_deadline_of_a_prefetched_image_is_enforced() -> None:
 
 def test_a_timeout_of_the_runner_is_no_deadline() -> None:
     class Slow(NetworkRunner):
-        def run(self, items: Sequence[Any], width: int) -> list[Any]:
+        def run(
+            self,
+            items: Sequence[Any],
+            waited_s: Sequence[float],
+            width: int,
+        ) -> list[Any]:
             return [TimeoutError("a lock was not free") for _ in items]
 
     async def main() -> None:

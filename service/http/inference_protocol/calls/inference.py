@@ -5,7 +5,7 @@ from typing import Final
 
 from service.errors import ServiceError, TooLargeError
 from service.http.access.note import Note
-from service.http.bodies.memory import BodyLease
+from service.http.bounds import Bounds
 from service.http.inference_protocol.calls.call import Call
 from service.http.inference_protocol.calls.outputs import Found, tensors
 from service.http.inference_protocol.calls.tensors import Tensor
@@ -28,16 +28,13 @@ def limits_of(running: Running) -> RequestLimits:
     )
 
 
-async def infer(
-    model: ServedModel, call: Call, deadline: float, lease: BodyLease, note: Note
-) -> list[Tensor]:
+async def infer(model: ServedModel, call: Call, bounds: Bounds, note: Note) -> list[Tensor]:
     """Detect in the images of a call.
 
     Args:
         model: The model that the call names.
         call: The call.
-        deadline: `time.monotonic()` at which it is given up.
-        lease: Holds the memory of the call.
+        bounds: The time and the memory of the call.
         note: Facts for the access log.
 
     Raises:
@@ -45,18 +42,18 @@ async def infer(
     """
     note["images"] = len(call.sources)
     if call.wants_rows:
-        _hold_rows(model, call, lease)
+        _hold_rows(model, call, bounds)
     names = model.class_names
     options = call.query.resolve(model.defaults, names)
     outcomes = await model.detector.detect_all(
-        call.sources, options, deadline, keep_rows=call.wants_rows
+        call.sources, options, bounds.deadline, keep_rows=call.wants_rows
     )
     found = _all_found(outcomes)
     note["detections"] = sum(len(image.detections) for image in found)
     return tensors(Found(found, names, call.query.layout()), call.outputs)
 
 
-def _hold_rows(model: ServedModel, call: Call, lease: BodyLease) -> None:
+def _hold_rows(model: ServedModel, call: Call, bounds: Bounds) -> None:
     """Hold the memory that the raw rows may take.
 
     Raises:
@@ -66,12 +63,12 @@ def _hold_rows(model: ServedModel, call: Call, lease: BodyLease) -> None:
     contract, count = model.detector.contract, len(call.sources)
     _, rows, channels = contract.rows_shape(count, contract.input.height, contract.input.width)
     needed = COPIES_OF_ROWS * ROW_BYTES * count * rows * channels
-    if needed > lease.capacity:
+    if needed > bounds.capacity:
         raise TooLargeError(
             f"output rows: those of {count} images would take {needed} bytes, and the limit is "
-            f"{lease.capacity}; send fewer images a request"
+            f"{bounds.capacity}; send fewer images a request"
         )
-    lease.grow(needed)
+    bounds.grow(needed)
 
 
 def _all_found(outcomes: Sequence[DetectedImage | ServiceError]) -> list[DetectedImage]:

@@ -1,0 +1,1 @@
+"""How calls are made: written, sent, repeated, and their answers read."""

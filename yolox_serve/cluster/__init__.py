@@ -1,0 +1,1 @@
+"""Beyond one machine, by Ray: the server as replicas, and detection in whole data sets."""
