@@ -265,7 +265,7 @@ def image_memory(settings: Settings, metrics: Metrics) -> ImageMemory:
 
 
 def open_capture(settings: Settings, metrics: Metrics) -> Capture | None:
-    """What keeps images for labelling, if the settings name a folder for them.
+    """The part that keeps images for labelling, if the settings name a folder for them.
 
     Raises:
         StartupError: The folder cannot be written to.

@@ -94,7 +94,7 @@ class Capture:
 
 
 class ModelCapture:
-    """What is captured of the images of one model.
+    """Captures the images of one model.
 
     Args:
         capture: Keeps them.

@@ -15,16 +15,16 @@ REASONS: Final[Sequence[Reason]] = ("disagreement", "rare", "uncertain", "sample
 
 # A score so little above the threshold may as well have been below it.
 UNCERTAIN_MARGIN: Final = 0.1
-# A class is rare if it has less than this part of the boxes, once so many were seen.
+# A class is rare if it has less than this part of the boxes, once enough boxes were seen.
 RARE_SHARE: Final = 0.01
 LEAST_BOXES: Final = 200
 HOUR_S: Final = 3600.0
-# So many images may follow each other at once, after a quiet time.
+# This number of images may follow each other at once, after a quiet time.
 BURST: Final = 5.0
 
 
 class Allowance:
-    """So many an hour, and a few at once after a quiet time.
+    """A number an hour, and a few at once after a quiet time.
 
     Args:
         per_hour: How many, on average.
@@ -68,7 +68,7 @@ class Chooser:
         """Why an image is to be kept; None if it is not.
 
         Args:
-            found: What the model found in it.
+            found: The detections in it.
             names: A name for each class id.
             confidence: The threshold that the scores had to reach.
         """

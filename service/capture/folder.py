@@ -27,7 +27,7 @@ Keep = Literal["picture", "blurred", "boxes"]
 
 IMAGES, RECORDS, COCO_FILE = "images", "records", "annotations.json"
 JPEG_QUALITY: Final = 92
-# What is left of the longer side before it is enlarged again: no face and no writing can be read.
+# Pixels of the longer side before it is enlarged again: no face and no writing can be read.
 BLURRED_SIDE: Final = 48
 DAY_S: Final = 86_400
 MB: Final = 2**20
@@ -61,7 +61,7 @@ class Record:
         model: Name and version of the model that answered.
         reason: Why it was chosen.
         class_names: All classes of the model.
-        boxes: What it found.
+        boxes: The boxes that it found.
     """
 
     width: int
@@ -90,7 +90,7 @@ class CaptureFolder:
 
     Args:
         path: The folder; it is made, for its owner alone.
-        keep: What is kept of a picture.
+        keep: How much of a picture is kept.
         limits: How much the folder may hold.
 
     Raises:
@@ -116,7 +116,7 @@ class CaptureFolder:
 
         Args:
             pixels: (h, w, 3) uint8, BGR; None where `keep` is `boxes`.
-            record: What is known of it.
+            record: The facts about it.
 
         Raises:
             OSError: It cannot be written.

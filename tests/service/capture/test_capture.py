@@ -25,7 +25,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def captured(client: TestClient, reason: str, count: int = 1) -> None:
-    """Wait until so many were captured for a reason."""
+    """Wait until this number was captured for a reason."""
     ends = time.monotonic() + 20
     while metric(client, f'yolox_captured_images_total{{reason="{reason}"}}') < count:
         assert time.monotonic() < ends

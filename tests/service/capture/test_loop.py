@@ -73,7 +73,7 @@ def without(coco: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def labelled(captured: Path, truth: dict[str, Any], drawn: Path) -> Path:
-    """What a person does: look at each captured picture, and correct its boxes.
+    """The work of a person: to look at each captured picture, and to correct its boxes.
 
     The person here knows the pictures: they are those that were drawn, saved once more.
     """

@@ -1,4 +1,4 @@
-"""What finds objects."""
+"""The interface of a finder, which finds objects."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""What users are told about readings."""
+"""The words in which users are told about readings."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from model_export.adoption.reading.evidence import difference
 
 
 def doubt(rival: Candidate, one: Candidate) -> str:
-    """What a reading would change that fits about as well as the chosen one."""
+    """The changes by a reading that fits about as well as the chosen one."""
     kept, total, apart = difference(rival.found, one.found)
     return (
         f"{rival.values} would fit about as well: on {len(one.found)} pictures it finds {kept} of "
