@@ -182,7 +182,7 @@ def _tried(network: TrialNetwork) -> tuple[TrialNetwork, dict[str, tuple[int, ..
 
 
 def _doubts(reading: Candidate) -> tuple[str, ...]:
-    """What a user should know who knows how the model was trained."""
+    """Notes for a user who knows how the model was trained."""
     if reading.values in RARE_VALUES:
         guess = (
             f"that it takes {reading.values} was found by trying, and numbers near these would "
