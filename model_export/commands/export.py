@@ -257,7 +257,7 @@ def _input(given: GraphOptions, kind: "Kind", known: ModelContract | None) -> In
 
 
 def _known_thresholds(known: ModelContract | None, box_coding: BoxCoding) -> Recommended:
-    """The thresholds that a checkpoint recommends, or else those usual for weights of YOLOX."""
+    """The recommendation of a checkpoint, or else the usual one for weights of YOLOX."""
     from model_export.adoption.usual_thresholds import usual_thresholds  # noqa: PLC0415
 
     carried = known.recommended if known else Recommended()

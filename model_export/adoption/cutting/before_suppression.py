@@ -61,7 +61,7 @@ def before_suppression(
 
 
 def without_rows(ending: str, num_classes: int | None) -> str:
-    """The words for a graph that has the rows nowhere."""
+    """The refusal of a graph that has the rows nowhere."""
     return (
         f"the model gives finished boxes, after suppression ({ending}), and the graph has the "
         "rows of all cells nowhere before it: 4 box values, objectness and "

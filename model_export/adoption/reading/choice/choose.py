@@ -231,7 +231,7 @@ def _the_one(judged: Sequence[Candidate], question: Question) -> Candidate:
 
 
 def _likeliest(best: Candidate, rivals: Sequence[Candidate], question: Question) -> Candidate:
-    """The best with usual pixel values, or else one of the most common of the rare kinds."""
+    """The best with usual pixel values, or else the most common of the rare ones that are alike."""
     usual = [each for each in (best, *rivals) if each.values in question.values]
     if usual:
         return usual[0]

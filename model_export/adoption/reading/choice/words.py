@@ -1,4 +1,4 @@
-"""The words in which users are told about readings."""
+"""Notes and refusals about readings, for the user."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from model_export.adoption.reading.evidence import difference
 
 
 def doubt(rival: Candidate, one: Candidate) -> str:
-    """The changes by a reading that fits about as well as the chosen one."""
+    """A note on a reading that fits about as well as the chosen one, and on what it changes."""
     kept, total, apart = difference(rival.found, one.found)
     return (
         f"{rival.values} would fit about as well: on {len(one.found)} pictures it finds {kept} of "
