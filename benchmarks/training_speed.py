@@ -6,6 +6,9 @@ A whole step takes its samples from the workers, assigns them, computes the loss
 optimizer and updates the weight average. The other step is the forward and backward pass of the
 same network on ready tensors. The two alternate in short blocks, so that both run under the same
 conditions.
+
+With --costs, the parts of a step and of a validation are measured instead, in CPU time on one
+thread, which other programs of the machine disturb little.
 """
 
 import argparse
@@ -13,24 +16,28 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from model_export.commands.arguments.argument_types import natural, positive, training_size
+from model_export.data.annotations import AnnotatedImage
 from model_export.data.checked_images import check_images
 from model_export.data.image_cache import ImageCache
 from model_export.data.reading import read_annotations
 from model_export.errors import ModelExportError
 from model_export.loss.loss import PRESETS, DetectionLoss
+from model_export.measure.validation import Validation
+from model_export.measure.validation_data import coco_set_of_images
 from model_export.model.variants import VARIANTS
 from model_export.model.yolox import YOLOX, build
 from model_export.samples.batch_plan import BatchPlan
 from model_export.samples.loader import Batch, TrainingSamples, training_batches
 from model_export.samples.settings import augmentation_for
 from model_export.training.step import TrainingStep, WeightAverage, sgd
+from service.core.contract import InputSpec, ModelContract
 
 LIMIT = 0.85
 BLOCK = 5
@@ -39,7 +46,8 @@ BLOCK = 5
 def main() -> None:
     """Measure, and print the ratio with its limit."""
     try:
-        _measure(_arguments())
+        arguments = _arguments()
+        (_costs if arguments.costs else _measure)(arguments)
     except ModelExportError as error:
         raise SystemExit(f"error: {error}") from error
 
@@ -71,6 +79,70 @@ def _measure(arguments: argparse.Namespace) -> None:
     ratio = statistics.median(ratios)
     verdict = "within" if ratio >= LIMIT else "MISSES"
     print(f"whole step / network alone: {ratio:.3f} ({verdict} the limit of {LIMIT})")
+
+
+def _costs(arguments: argparse.Namespace) -> None:
+    """Print the CPU time of each part, per image, and its share of the network's own."""
+    torch.set_num_threads(1)
+    data = check_images(read_annotations(arguments.data, arguments.images, split=arguments.split))
+    model = build(arguments.variant, len(data.class_names)).train()
+    model.to(memory_format=torch.channels_last)
+    (height, width), batch_size = arguments.size, arguments.batch_size
+    settings = replace(augmentation_for(arguments.variant), multiscale_steps=0)
+    cache = ImageCache(arguments.cache) if arguments.cache else None
+    samples = TrainingSamples(data.pictures(cache), settings, seed=0)
+    plan = BatchPlan(len(data), batch_size, 10_000, 0, height, width)
+    batches = training_batches(samples, plan)
+    batch = next(batches)
+    optimizer, average = sgd(model, rate=1e-4), WeightAverage(model)
+    raw = model(batch.images.float()).detach()
+    loss = DetectionLoss(PRESETS[arguments.loss])
+    model.zero_grad()
+    parts: dict[str, Callable[[], object]] = {
+        "network, forward and backward": network_step(model, batch_size, height, width),
+        "samples (in the workers)": lambda: next(batches),
+        "assignment and loss": lambda: loss(raw, batch.targets, height, width),
+        "optimizer": optimizer.step,
+        "average of the weights": lambda: average.update(model),
+    }
+    model(batch.images.float()).mean().backward()  # gradients for the optimizer
+    rows = {name: cpu_seconds(part, arguments.blocks) / batch_size for name, part in parts.items()}
+    model.eval()
+    images = data.images[: 8 * batch_size]
+    for size in (1, batch_size):
+        rows[f"validation, in batches of {size}"] = validation_seconds(
+            model, data.class_names, images, (height, width), size
+        )
+    whole = rows["network, forward and backward"]
+    for name, seconds_ in rows.items():
+        print(f"{name:<34} {seconds_ * 1000:8.2f} ms per image  {seconds_ / whole:7.1%}")
+
+
+def validation_seconds(
+    model: YOLOX,
+    class_names: Sequence[str],
+    images: Sequence[AnnotatedImage],
+    size: tuple[int, int],
+    batch_size: int,
+) -> float:
+    """CPU time per image of decoding, network, suppression and metrics."""
+    spec = InputSpec("images", *size, dynamic_size=True)
+    contract = ModelContract("x", "1", spec, tuple(class_names))
+    coco = coco_set_of_images(images, class_names)
+    started = time.process_time()
+    Validation(coco, contract, batch_size).measure(model)
+    return (time.process_time() - started) / len(images)
+
+
+def cpu_seconds(part: Callable[[], object], times: int) -> float:
+    """Median CPU time of a call, of all threads of this process."""
+    part()
+    durations = []
+    for _ in itertools.repeat(None, times):
+        started = time.process_time()
+        part()
+        durations.append(time.process_time() - started)
+    return statistics.median(durations)
 
 
 def whole_step(model: YOLOX, batches: Iterator[Batch], preset: str) -> Callable[[], None]:
@@ -120,6 +192,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=natural, default=min(8, os.cpu_count() or 1))
     parser.add_argument("--loss", choices=tuple(PRESETS), default="yolox")
     parser.add_argument("--blocks", type=positive, default=10)
+    parser.add_argument("--costs", action="store_true", help="measure the parts instead")
     return parser.parse_args()
 
 

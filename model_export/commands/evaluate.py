@@ -42,7 +42,7 @@ from service.core.letterbox import LetterboxMode
 from service.core.suppress import DetectionOptions
 
 if TYPE_CHECKING:
-    from model_export.measure.coco import Metrics
+    from model_export.measure.coco import CocoSet, Metrics
     from model_export.measure.evaluate import Detector
     from model_export.model.checkpoint import Kind
 
@@ -113,8 +113,9 @@ class WeightsOptions:
     names: Annotated[
         str | None,
         Parameter(
-            help="`coco`, or a file of one name per line (unset: the checkpoint's, or COCO's if "
-            "there are 80 classes)"
+            metavar="coco|FILE",
+            help="COCO's class names, or a file of one name per line (unset: the checkpoint's, or "
+            "COCO's if there are 80 classes)",
         ),
     ] = None
     size: Annotated[
@@ -193,9 +194,9 @@ def run(  # noqa: PLR0913 - each argument is one of the command line
 ) -> None:
     """Measure a server, a file or a checkpoint on a data set.
 
-    Run every image of a data set through it, and print the COCO metrics of the detections. The data
-    have the form COCO, YOLO, Pascal VOC or CSV. Classes are matched by name. The default thresholds
-    are those of published YOLOX results, which differ from those for production.
+    Run every image of a data set through the detector, and print the COCO metrics of what it finds.
+    The data have the form COCO, YOLO, Pascal VOC or CSV. Classes are matched by name. The default
+    thresholds are those of published YOLOX results; they are not meant for production.
 
     Example: `yolox-serve evaluate --model model.onnx --data val.json --images images/`
     """
@@ -203,12 +204,8 @@ def run(  # noqa: PLR0913 - each argument is one of the command line
     # Only here, so that `--help` and the other commands need none of these packages.
     from model_export.measure.coco import measure  # noqa: PLC0415
     from model_export.measure.evaluate import OneClass, detect_all  # noqa: PLC0415
-    from model_export.measure.validation_data import read_set_to_measure  # noqa: PLC0415
 
-    coco, lines = read_set_to_measure(data.source())
-    sys.stderr.writelines(f"{line}\n" for line in lines)
-    if single_class:
-        coco = coco.as_one_class(SINGLE_CLASS)
+    coco = _read(data.source(), single_class=single_class)
     for path in (output, metrics):
         _check_writable(path)
     with (
@@ -222,6 +219,19 @@ def run(  # noqa: PLR0913 - each argument is one of the command line
     sys.stdout.write(_report(measurement))
     _write(output, json.dumps(results))
     _write(metrics, measurement.to_json())
+
+
+def _read(source: DataSource, *, single_class: bool) -> "CocoSet":
+    """Read the data to measure on, and tell how they were read."""
+    from model_export.data.forms.splits import NoSplitError  # noqa: PLC0415
+    from model_export.measure.validation_data import read_set_to_measure  # noqa: PLC0415
+
+    try:
+        coco, lines = read_set_to_measure(source)
+    except NoSplitError as error:
+        raise ModelExportError(f"{error.fact}: name one with --split") from error
+    sys.stderr.writelines(f"{line}\n" for line in lines)
+    return coco.as_one_class(SINGLE_CLASS) if single_class else coco
 
 
 def _check_writable(path: Path | None) -> None:

@@ -22,6 +22,7 @@ def add_commands(app: App) -> None:
         ("convert", TRAINING),
         ("preview", TRAINING),
         ("train", TRAINING),
+        ("torchrun", TRAINING),
     ):
         module = f"{'data_sets.' if name in ('inspect', 'convert') else ''}{name.replace('-', '_')}"
         config = (options_of_file,) if name in ("preview", "train") else None

@@ -1,8 +1,11 @@
 """How a command ends: one line for an error, and its exit code."""
 
+import json
 import os
+import time
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Final, ParamSpec
 
 from model_export.errors import InterruptedRunError, ModelExportError, UsageError
@@ -10,6 +13,8 @@ from service.console import WRONG_USAGE, print_error, print_note
 
 Arguments = ParamSpec("Arguments")
 
+# Tells a process that `yolox-serve torchrun` started it.
+LAUNCHED: Final = "YOLOX_SERVE_LAUNCHED"
 # The extras of packages that a command needs for some arguments only.
 PACKAGE_EXTRAS: Final = {
     "onnxruntime": "cpu",
@@ -46,16 +51,26 @@ def command(
                 print_error(f"{error} (see `yolox-serve {name} --help`)")
                 return WRONG_USAGE
             except (ModelExportError, OSError) as error:  # a file that cannot be read or written
-                print_error(str(error))
+                _tell(str(error))
                 return 1
             except ModuleNotFoundError as error:
-                print_error(_missing_package(error, name, extra))
+                _tell(_missing_package(error, name, extra))
                 return 1
             return 0
 
         return reported
 
     return decorated
+
+
+def _tell(message: str) -> None:
+    """Print an error; a process of several leaves it to `yolox-serve torchrun`, which tells one."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE") if os.environ.get(LAUNCHED) else None
+    if not file:
+        print_error(message)
+        return
+    content = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+    Path(file).write_text(json.dumps({"message": content}), encoding="utf-8")
 
 
 def _missing_package(error: ModuleNotFoundError, command_name: str, extra: str) -> str:

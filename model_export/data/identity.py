@@ -1,4 +1,4 @@
-"""What makes two data sets the same, wherever they lie: names and contents, not paths."""
+"""The identity of a data set, wherever it lies: names and contents, not paths."""
 
 import hashlib
 import json

@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import nn
 
-from model_export.measure.batches import ImageBatches, ImageRows, in_threads
+from model_export.measure.batches import BATCH, ImageBatches, ImageRows, in_threads
 from model_export.measure.coco import CocoResult, CocoSet, Metrics, measure
 from model_export.measure.evaluate import coco_result, match_categories
 from model_export.measure.local_detector import named_objects, torch_network
@@ -20,16 +20,18 @@ class Validation:
     Attributes:
         coco: The images.
         contract: The model's classes, size and box coding.
+        batch_size: Images that the network takes at once, at most.
     """
 
     coco: CocoSet
     contract: ModelContract
+    batch_size: int = BATCH
 
     def measure(self, model: nn.Module) -> Metrics:
         """The COCO metrics of a model in evaluation mode, on whatever device it is."""
         ids, paths = list(self.coco.images), list(self.coco.images.values())
         categories = match_categories(self.contract.class_names, self.coco)
-        batches = ImageBatches(paths, self.contract)
+        batches = ImageBatches(paths, self.contract, self.batch_size)
         # While the network runs on a batch, the rows of the last one are turned into detections.
         rows = batches.run(torch_network(model))
         by_image = dict(in_threads(partial(self._results, ids, categories), rows))

@@ -1,4 +1,4 @@
-"""What the objects of the data are: how many of each class, how large, and where."""
+"""Plots of the objects of the data: how many of each class, how large, and where."""
 
 from collections.abc import Sequence
 from pathlib import Path

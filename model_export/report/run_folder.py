@@ -116,19 +116,20 @@ class RunFolder:
                 f"{self.path} holds a run already: {way}, or choose another --output"
             )
 
-    def create(self, config: str, data: str = "{}") -> None:
+    def create(self, config: str, data: str | None = None) -> None:
         """Make the folder for a new run, and write its configuration.
 
         Args:
             config: The configuration, a JSON object.
-            data: What the data are, a JSON object.
+            data: The identity of the data, a JSON object (default: it is not known).
 
         Raises:
             ModelExportError: There is a run in it, or it cannot be written.
         """
         self.check_free()
-        with writing_to(self.path):
-            write_atomically(data.encode(), self.data)
+        if data is not None:
+            with writing_to(self.path):
+                write_atomically(data.encode(), self.data)
         self.write_config(config)
 
     def write_config(self, config: str) -> None:
@@ -141,7 +142,7 @@ class RunFolder:
             write_atomically(f"{config}\n".encode(), self.config)
 
     def read_data(self) -> str | None:
-        """What `create` was told of the data; None for a run of an earlier release.
+        """The identity of the data; None for a run of an earlier release.
 
         Raises:
             ModelExportError: It cannot be read.

@@ -12,7 +12,7 @@ from model_export.data.pictures import TrainingData
 from model_export.memory import amount, available_memory
 from model_export.model.yolox import build
 from model_export.samples.batch_plan import largest_training_size
-from model_export.training.config import TrainingConfig
+from model_export.training.config import Precision, TrainingConfig
 from model_export.training.parallel import Team
 from model_export.training.step import arithmetic
 
@@ -29,7 +29,7 @@ PROBE: Final = 2
 
 
 def with_fitting_batch(
-    config: TrainingConfig, data: TrainingData, team: Team
+    config: TrainingConfig, data: TrainingData, team: Team, precision: Precision = "auto"
 ) -> tuple[TrainingConfig, str]:
     """The configuration with the largest batch that fits, at most that of the release.
 
@@ -39,12 +39,13 @@ def with_fitting_batch(
         config: The configuration; its batch size does not matter.
         data: The data to learn from; a batch has no image twice.
         team: The processes that take part.
+        precision: The network's arithmetic.
 
     Returns:
         The configuration, and a line for a person.
     """
     network = build(config.variant, len(data.class_names), config.head).to(team.device)
-    per_image = bytes_per_image(network, config, arithmetic("auto", team.device))
+    per_image = bytes_per_image(network, config, arithmetic(precision, team.device))
     fixed = COPIES * sum(each.numel() * each.element_size() for each in network.parameters())
     free = _free(team.device)
     fitting = LARGEST if free is None else int((free * USABLE - fixed) / per_image)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -9,7 +10,8 @@ from torch import Tensor
 from model_export.report.events import LossValues
 from model_export.training.parallel import Team
 
-PARTS = 6
+# The values of `LossParts`.
+PARTS: Final = 6
 
 
 def _zeros() -> Tensor:
@@ -36,7 +38,7 @@ class LossMeter:
 
     Args:
         team: The processes whose losses are averaged.
-        begun: What another process counted before.
+        begun: The steps that another process counted before.
     """
 
     def __init__(self, team: Team, begun: Reading | None = None) -> None:

@@ -17,6 +17,7 @@ from model_export.errors import ModelExportError
 
 # The other processes wait at most this long while the leader measures.
 MAX_WAIT: Final = timedelta(hours=2)
+OTHER_ENDED: Final = "another process of this training ended before it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,9 @@ class Team:
         """The smallest of the numbers that the processes have."""
         if self.processes == 1:
             return number
-        least = torch.tensor(number)
-        distributed.all_reduce(least, distributed.ReduceOp.MIN)
-        return int(least.item())
+        lowest = torch.tensor(number)
+        distributed.all_reduce(lowest, distributed.ReduceOp.MIN)
+        return int(lowest.item())
 
     def share(self, model: nn.Module) -> nn.Module:
         """Make a model learn the same in every process: by mean gradients and joint batch norms."""
@@ -100,7 +101,10 @@ def team(device: str) -> Iterator[Team]:
         yield Team(chosen)
         return
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=MAX_WAIT)
+    try:
+        distributed.init_process_group(backend, timeout=MAX_WAIT)
+    except RuntimeError as error:
+        raise ModelExportError(f"the processes did not find one another: {error}") from error
     try:
         yield (members := Team(chosen, distributed.get_rank(), processes))
         # As soon as one process of a stopped training exits, torchrun kills the others, and the
@@ -109,9 +113,10 @@ def team(device: str) -> Iterator[Team]:
         with suppress(RuntimeError):
             members.any(flag=False)
     except RuntimeError as error:
-        if "gloo" not in str(error):  # gloo's errors have no class of their own
+        # gloo's errors have no class of their own.
+        if "gloo" not in str(error) and not isinstance(error, distributed.DistError):
             raise
-        raise ModelExportError("another process of this training ended before it") from error
+        raise ModelExportError(OTHER_ENDED) from error
     finally:
         distributed.destroy_process_group()
         # Models in reference cycles still hold parts of the group. Collect them now: gloo threads

@@ -103,7 +103,7 @@ def refuse_lost_data(config: TrainingConfig) -> None:
 
 
 def changes(before: TrainingConfig, now: TrainingConfig) -> Iterator[str]:
-    """What a run goes on with that it did not begin with, in lines for a person."""
+    """The changes that a run goes on with, in lines for a person."""
     for role, old, new in (
         ("training", before.data, now.data),
         ("validation", before.validation, now.validation),

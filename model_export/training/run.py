@@ -162,7 +162,7 @@ class TrainingRun:
         """The configuration, with the batch that fits if that is asked for."""
         if self.resume or not self.machine.fit_batch:
             return self.config
-        config, line = with_fitting_batch(self.config, data, self.team)
+        config, line = with_fitting_batch(self.config, data, self.team, self.machine.precision)
         self._print(line)
         return config
 

@@ -14,7 +14,16 @@ SPLIT_NAMES: Final = (
 
 
 class NoSplitError(ModelExportError):
-    """A data set does not have a split."""
+    """A data set does not have a split.
+
+    Args:
+        fact: The split that it lacks, and those that it has.
+        cure: The way out in a training.
+    """
+
+    def __init__(self, fact: str, cure: str) -> None:
+        super().__init__(f"{fact}: {cure}")
+        self.fact = fact
 
 
 def names_of(split: str) -> tuple[str, ...]:
@@ -59,7 +68,7 @@ def no_split(source: Path, split: str, others: Iterable[str] = ()) -> NoSplitErr
         cure += "the training images with --val 0.2"
     else:
         cure = "name one with --split, or rename the folder or list"
-    return NoSplitError(f"{source} has no split {split}{has}: {cure}")
+    return NoSplitError(f"{source} has no split {split}{has}", cure)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from model_export.data.sources import DataSource
 from model_export.drawing.demo_data import shapes, write_demo_data
 from model_export.errors import ModelExportError
 from model_export.report.run_folder import RunFolder
+from model_export.samples.settings import Augmentation
 from model_export.training.config import DrawnBarcodes, TrainingConfig
 from model_export.training.resuming import (
     changes,
@@ -27,6 +28,7 @@ from model_export.training.resuming import (
     refuse_other_data,
     with_moved_data,
 )
+from model_export.training.run import TrainingRun
 from model_export.training.signals import StopRequest
 
 TINY = (
@@ -35,6 +37,12 @@ TINY = (
 )
 HERE = ("--workers", "0", "--device", "cpu")
 IMAGES = 6
+
+
+@pytest.fixture(autouse=True)
+def _no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports and the export, which take most of the time, are tested elsewhere."""
+    monkeypatch.setattr(TrainingRun, "_finish", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +142,6 @@ def test_settings_that_decide_the_numbers_stay(
 
 
 def config(folder: Path) -> TrainingConfig:
-    from model_export.samples.settings import Augmentation  # noqa: PLC0415
-
     return TrainingConfig(
         variant="nano",
         data=DataSource(folder / "train.json", folder / "images"),
