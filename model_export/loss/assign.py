@@ -198,7 +198,7 @@ def _claims(candidates: _Candidates, targets: Targets, center_radius: float) -> 
 
 
 def _cost(candidates: _Candidates, targets: Targets, ious: Tensor, center_radius: float) -> Tensor:
-    """`(N, G, K)`: the cost of each candidate for each ground truth; padding is infinite."""
+    """The cost of each candidate for each ground truth, `(N, G, K)` float32; infinite if padded."""
     ids = targets.class_ids.clamp(min=0)[..., None].expand_as(ious)
     cost = candidates.class_costs.gather(1, ids)
     cost -= IOU_WEIGHT * (ious + SMALLEST_IOU).log()
