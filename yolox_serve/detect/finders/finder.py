@@ -1,4 +1,4 @@
-"""What finds objects."""
+"""The interface of everything that finds objects."""
 
 from collections.abc import Sequence
 from typing import Protocol
