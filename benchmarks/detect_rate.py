@@ -1,4 +1,4 @@
-"""Measure the cost of a photo in `yolox-serve detect`, compared with a server that is sent the same photos.
+"""The cost of a photo in `yolox-serve detect`, compared with that on a server.
 
     python benchmarks/detect_rate.py --photos FOLDER [--count 10000] [--model MODEL.onnx]
 
