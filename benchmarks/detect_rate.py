@@ -1,4 +1,4 @@
-"""The cost of a photo in `yolox-serve detect`, compared with a server that is sent the same photos.
+"""The cost of a photo in `yolox-serve detect`, compared with that on a server.
 
     python benchmarks/detect_rate.py --photos FOLDER [--count 10000] [--model MODEL.onnx]
 
@@ -45,7 +45,7 @@ LATE_S = 60.0
 
 @dataclass(frozen=True)
 class Cost:
-    """The time and memory that a part of a round took.
+    """The cost of a part of a round.
 
     Attributes:
         command_ms: CPU time of the command for each photo, in ms; 0 where there was none.
@@ -169,7 +169,7 @@ def _command_cost(words: Sequence[str], photos: Sequence[Path], server: int | No
 
 
 def _memory_after(pid: int, journal: Path, count: int) -> float:
-    """The resident memory of a process, in MiB, once its journal has this number of records."""
+    """The resident memory of a process, in MiB, once its journal has that number of records."""
     size, lines = 0, 0
     while lines <= count and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         time.sleep(POLL_S)

@@ -156,7 +156,7 @@ async def _run(job: Job, settings: Settings, where: ModelChoice, options: Option
 def _finder(
     settings: Settings, where: ModelChoice, options: Options
 ) -> AbstractAsyncContextManager[Finder]:
-    """The finder; that of a server does not load the packages that run a model here."""
+    """The finder; asking a server loads nothing that runs a model here."""
     if where.server is None:
         from yolox_serve.detect.finders.local import local_finder  # noqa: PLC0415
 

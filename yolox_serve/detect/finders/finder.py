@@ -1,4 +1,4 @@
-"""The interface of a finder, which finds objects."""
+"""The interface of everything that finds objects."""
 
 from collections.abc import Sequence
 from typing import Protocol
