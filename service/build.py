@@ -10,6 +10,9 @@ from typing import Final
 
 import structlog
 
+from service.capture.capture import Capture, ModelCapture
+from service.capture.choice import Chooser
+from service.capture.folder import CaptureFolder, FolderLimits
 from service.core.contract import ModelContract
 from service.core.letterbox import LetterboxMode, likely_sizes, promised_sizes
 from service.cpus import cpus_of_process, usable_cpus
@@ -261,6 +264,21 @@ def image_memory(settings: Settings, metrics: Metrics) -> ImageMemory:
     return ImageMemory(settings.max_decode_bytes, settings.workers, turns)
 
 
+def open_capture(settings: Settings, metrics: Metrics) -> Capture | None:
+    """What keeps images for labelling, if the settings name a folder for them.
+
+    Raises:
+        StartupError: The folder cannot be written to.
+    """
+    if settings.capture is None:
+        return None
+    limits = FolderLimits(settings.capture_max_mb, settings.capture_max_days)
+    folder = CaptureFolder(settings.capture, settings.capture_keep, limits)
+    # Each process keeps its part.
+    per_hour = settings.capture_per_hour / settings.workers
+    return Capture(folder, Chooser(per_hour, settings.capture_share), metrics)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelMaker:
     """Makes a loaded engine a model that answers requests.
@@ -270,12 +288,14 @@ class ModelMaker:
         pipeline: The pipeline of all models.
         memory: Where images take their memory from.
         metrics: Where to count.
+        capture: Keeps images for labelling, if that is asked for.
     """
 
     settings: Settings
     pipeline: SharedPipeline
     memory: ImageMemory
     metrics: Metrics
+    capture: Capture | None = None
 
     def serve(
         self, engine: Engine, name: str | None = None, version: str | None = None
@@ -293,19 +313,18 @@ class ModelMaker:
         counts = ModelMetrics(self.metrics, name, version)
         counts.describe(engine.provider, engine.precision, engine.threads, engine.max_batch)
         counts.note_mismatch(is_mismatch=engine.provider != engine.wanted_provider)
-        model = RunnableModel(
-            engine,
-            Stages(contract, mode, settings.max_image_pixels, self.memory),
-            QueuedModel(engine.max_batch, counts),
-            frozenset(engine.spans),
-        )
+        stages = Stages(contract, mode, settings.max_image_pixels, self.memory)
+        queued = QueuedModel(engine.max_batch, counts)
+        model = RunnableModel(engine, stages, queued, frozenset(engine.spans))
+        label = model_label(name, version)
+        watcher = None if self.capture is None else ModelCapture(self.capture, stages, label)
         return ServedModel(
             name=name,
             version=version,
             engine=engine,
-            detector=Detector(model, self.pipeline, counts),
+            detector=Detector(model, self.pipeline, counts, watcher),
             class_names=contract.class_names,
             defaults=default_options(settings, contract),
             ref=ModelRef(name=name, version=version, provider=engine.provider),
-            label=model_label(name, version),
+            label=label,
         )

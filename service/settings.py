@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.contract import MAX_SIGMA, MIN_SIGMA, NmsMethod, ScoreBy
 from service.core.letterbox import LetterboxMode
+from service.lists import split_keys, split_list
 
 Device = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -173,6 +174,24 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Form of log lines (`auto`: console on a terminal, else json)"
     )
+    capture: GivenPath = Field(
+        None, description="Folder that keeps a sample of the images, to label (unset: none)"
+    )
+    capture_keep: Literal["picture", "blurred", "boxes"] = Field(
+        "picture", description="What of an image is kept: it, a blurred one, or its boxes alone"
+    )
+    capture_per_hour: int = Field(
+        60, ge=1, le=100_000, description="Maximum images that are kept in an hour, on average"
+    )
+    capture_share: Fraction = Field(
+        0.01, description="Part of all images that is kept by chance, besides the uncertain ones"
+    )
+    capture_max_mb: int = Field(
+        1024, ge=1, description="Size of the folder, in MiB, from which on the oldest are deleted"
+    )
+    capture_max_days: float = Field(
+        30, gt=0, description="Age of an image, in days, at which it is deleted"
+    )
     tracing: bool = Field(
         False,
         description="Send OpenTelemetry spans (extra `tracing`); OTEL_EXPORTER_OTLP_ENDPOINT says "
@@ -307,22 +326,3 @@ class Settings(BaseSettings):
         if self.grpc_port == 0 and self.workers > 1:
             raise ValueError("grpc_port must be a number, as workers share the port")
         return self
-
-
-def split_list(text: str | None) -> tuple[str, ...]:
-    """The items of a setting that commas separate."""
-    return tuple(item for part in (text or "").split(",") if (item := part.strip()))
-
-
-def split_keys(text: str) -> tuple[str, ...]:
-    """The API keys that commas or line feeds separate.
-
-    Raises:
-        ValueError: A header could not carry one of them, or one is empty.
-    """
-    keys = tuple(re.split("[,\n]", text))
-    if any(not key or re.search(r"[\s\x00-\x1f\x7f]", key) for key in keys):
-        raise ValueError(
-            "keys must not be empty, and must have no white space and no control characters"
-        )
-    return keys

@@ -14,7 +14,6 @@ from yolox_client.options import Options, as_query
 from yolox_client.results import ImageResult
 from yolox_client.transport.batches import BATCH, CONCURRENCY, batched, check_counts
 from yolox_client.transport.exchange import (
-    Call,
     Failure,
     Reply,
     Send,
@@ -23,6 +22,7 @@ from yolox_client.transport.exchange import (
     each_detected,
     file_or_result,
     merged,
+    model_of,
     parsed,
     picture_of,
     reply_to,
@@ -177,21 +177,32 @@ class AsyncClient:
         call = picture_of(file, as_query(options), f"image/{picture}")
         return (await self._run(reply_to(call, self._attempts()))).content
 
-    async def model(self) -> dict[str, Any]:
+    async def model(self, model: str | None = None, version: str | None = None) -> dict[str, Any]:
         """The answer of `GET /model`: contract, provider, limits and defaults.
 
-        Raises:
-            YoloxClientError: The server cannot be reached, or refuses the key.
-        """
-        return parsed(await self._run(reply_to(Call("GET", "/model"), self._attempts())), dict)
+        Args:
+            model: Name of the model; None for the server's default.
+            version: Its version; None for the default one.
 
-    async def class_names(self) -> tuple[str, ...]:
-        """The names of the model's classes, by class id.
+        Raises:
+            YoloxClientError: The server cannot be reached, refuses the key, or has no such model.
+        """
+        reply = await self._run(reply_to(model_of(model, version), self._attempts()))
+        return parsed(reply, dict)
+
+    async def class_names(
+        self, model: str | None = None, version: str | None = None
+    ) -> tuple[str, ...]:
+        """The names of a model's classes, by class id.
+
+        Args:
+            model: Name of the model; None for the server's default.
+            version: Its version; None for the default one.
 
         Raises:
             YoloxClientError: As for `model`.
         """
-        reply = await self._run(reply_to(Call("GET", "/model"), self._attempts()))
+        reply = await self._run(reply_to(model_of(model, version), self._attempts()))
         return parsed(reply, lambda body: tuple(map(str, body["contract"]["class_names"])))
 
     async def _detect_many(

@@ -13,7 +13,6 @@ from yolox_client.options import Options, as_query
 from yolox_client.results import ImageResult
 from yolox_client.transport.batches import BATCH, CONCURRENCY, batched, check_counts, in_order
 from yolox_client.transport.exchange import (
-    Call,
     Failure,
     Reply,
     Send,
@@ -22,6 +21,7 @@ from yolox_client.transport.exchange import (
     each_detected,
     file_or_result,
     merged,
+    model_of,
     parsed,
     picture_of,
     reply_to,
@@ -178,21 +178,30 @@ class Client:
         call = picture_of(file, as_query(options), f"image/{picture}")
         return self._run(reply_to(call, self._attempts())).content
 
-    def model(self) -> dict[str, Any]:
+    def model(self, model: str | None = None, version: str | None = None) -> dict[str, Any]:
         """The answer of `GET /model`: contract, provider, limits and defaults.
 
-        Raises:
-            YoloxClientError: The server cannot be reached, or refuses the key.
-        """
-        return parsed(self._run(reply_to(Call("GET", "/model"), self._attempts())), dict)
+        Args:
+            model: Name of the model; None for the server's default.
+            version: Its version; None for the default one.
 
-    def class_names(self) -> tuple[str, ...]:
-        """The names of the model's classes, by class id.
+        Raises:
+            YoloxClientError: The server cannot be reached, refuses the key, or has no such model.
+        """
+        reply = self._run(reply_to(model_of(model, version), self._attempts()))
+        return parsed(reply, dict)
+
+    def class_names(self, model: str | None = None, version: str | None = None) -> tuple[str, ...]:
+        """The names of a model's classes, by class id.
+
+        Args:
+            model: Name of the model; None for the server's default.
+            version: Its version; None for the default one.
 
         Raises:
             YoloxClientError: As for `model`.
         """
-        reply = self._run(reply_to(Call("GET", "/model"), self._attempts()))
+        reply = self._run(reply_to(model_of(model, version), self._attempts()))
         return parsed(reply, lambda body: tuple(map(str, body["contract"]["class_names"])))
 
     def _detect_many(

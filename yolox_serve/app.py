@@ -23,6 +23,7 @@ def console_app() -> App:
     app = command_app("yolox-serve", HELP)
     app.command("yolox_serve.completion:run", name="--install-completion", group=HELP_PANEL)
     app.command("service.command.serve:serve", name="serve", group=SERVING)
-    app.command("yolox_serve.detect.command:detect", name="detect", group=SERVING)
+    usage = "Usage: yolox-serve detect [OPTIONS] SOURCE..."
+    app.command("yolox_serve.detect.command:detect", name="detect", group=SERVING, usage=usage)
     add_commands(app)
     return app

@@ -39,12 +39,13 @@ def main(words: Sequence[str] | None = None) -> int:
     """Carry out a ramp; the exit code is 1 if no rate met the objective, 2 if it cannot be done."""
     arguments = _arguments(words)
     objective = Objective(arguments.slo_ms, arguments.share)
+    search = Search(arguments.first, limit=arguments.limit)
     arguments.output.mkdir(parents=True, exist_ok=True)
     steps = list[Step]()
     try:
         measure = _measure(arguments, objective)
         print(TITLES)
-        for step in climb(measure, objective, Search(arguments.first)):
+        for step in climb(measure, objective, search):
             print(line(step), flush=True)
             steps.append(step)
     except (MissingProgramError, LoadError) as error:
@@ -57,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace, objective: Objective) -> Callable[[float], Step]:
-    """What offers a rate to the server, and reads what that cost it."""
+    """The function that offers a rate to the server, and reads its cost from the servers."""
     k6, target = find_k6(), _target(arguments)
     addresses = arguments.metrics or [f"{arguments.url.rstrip('/')}/metrics"]
 
@@ -112,6 +113,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--slo-ms", type=float, default=200.0, help="time to an answer")
     parser.add_argument("--share", type=float, default=0.99, help="of the requests, 0 to 1")
     parser.add_argument("--first", type=float, default=5.0, help="first rate, images a second")
+    parser.add_argument("--limit", type=float, default=20_000.0, help="no rate is higher")
     parser.add_argument("--seconds", type=float, default=15.0, help="length of a step")
     parser.add_argument("--warm-up", type=float, default=5.0, help="seconds at the first rate")
     parser.add_argument("--photos", type=Path, help="folder of JPEG files (unset: the examples)")

@@ -32,7 +32,7 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What requests go to.
+    """The receiver of the requests.
 
     Attributes:
         url: Where images are sent, such as `http://127.0.0.1:8000/detect`.
@@ -64,8 +64,8 @@ def offer(
 
     Args:
         k6: The program.
-        target: What requests go to.
-        objective: What counts as good service.
+        target: The receiver of the requests.
+        objective: The definition of good service.
         rate: Requests in a second.
         seconds: For how long.
         folder: Where k6 writes its summary.

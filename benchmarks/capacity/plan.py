@@ -2,8 +2,7 @@
 
     python -m benchmarks.capacity.plan --replica-rate 38 --cpu-ms 45
 
-It prints the table of docs/capacity.md. What a constant assumes, and where it comes from, is said
-beside it.
+It prints the table of docs/capacity.md. Comments say what each constant assumes.
 """
 
 import argparse
@@ -22,7 +21,7 @@ LOADS: Final = (10, 100, 1000, 10_000)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of one replica and of the balancer.
+    """Measurements of one replica and of the balancer.
 
     Attributes:
         replica_rate: The greatest rate of a replica within the objective, in images a second.
@@ -43,7 +42,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the machines around the replicas can do; the defaults are assumptions, not measurements.
+    """Limits of the machines around the replicas; the defaults are assumptions, not measurements.
 
     Attributes:
         balancer_cpus: CPUs of one balancer.
@@ -64,7 +63,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a load needs.
+    """The needs of a load.
 
     Attributes:
         load: Images a second.
@@ -118,7 +117,7 @@ def images_per_core_hour(cpu_ms: float) -> float:
 
 
 def need_of(load: float, measured: Measured, site: Site) -> Need:
-    """What a load needs of everything that the replicas share."""
+    """The needs of a load, of everything that the replicas share."""
     replicas = replicas_for(load, measured.replica_rate)
     nodes = math.ceil(replicas / site.replicas_of_node)
     balancer_cpus = load * measured.balancer_cpu_ms / 1000
@@ -162,10 +161,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replica-rate", type=float, required=True, help="images a second")
     parser.add_argument("--cpu-ms", type=float, required=True, help="CPU time of an image")
-    parser.add_argument("--balancer-cpu-ms", type=float, default=0.1, help="of a request")
-    parser.add_argument("--request-bytes", type=float, default=80_000, help="with its answer")
-    parser.add_argument("--series", type=int, default=1000, help="Prometheus series of a replica")
-    parser.add_argument("--image-bytes", type=float, default=300e6, help="size of the image")
+    parser.add_argument("--balancer-cpu-ms", type=float, default=0.5, help="of a request")
+    parser.add_argument("--request-bytes", type=float, default=71_000, help="with its answer")
+    parser.add_argument("--series", type=int, default=300, help="Prometheus series of a replica")
+    parser.add_argument("--image-bytes", type=float, default=220e6, help="size of the image")
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS, help="images a second")
     given = vars(parser.parse_args(words))
     loads = given.pop("loads")

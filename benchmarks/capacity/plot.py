@@ -16,7 +16,7 @@ def draw(steps: Sequence[Step], objective: Objective, best: Step | None, path: P
 
     Args:
         steps: The steps of the ramp.
-        objective: What counted as good service.
+        objective: The definition of good service.
         best: The step of the greatest rate within the objective.
         path: Where to write.
     """

@@ -50,7 +50,7 @@ def climb(measure: Callable[[float], Step], objective: Objective, search: Search
 
     Args:
         measure: Offers a rate, and tells what came of it.
-        objective: What counts as good service.
+        objective: The definition of good service.
         search: How the rates go up.
     """
     passed, failed = 0.0, None

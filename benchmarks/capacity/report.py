@@ -1,4 +1,4 @@
-"""What a ramp tells, for people to read."""
+"""The findings of a ramp, for people to read."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -31,7 +31,7 @@ def summary(best: Step | None, objective: Objective, loads: Sequence[float] = LO
 
     Args:
         best: The step of the greatest rate within the objective.
-        objective: What counted as good service.
+        objective: The definition of good service.
         loads: Images a second for which replicas are counted.
     """
     within = f"{objective.share:.1%} answered within {objective.slo_ms:g} ms"

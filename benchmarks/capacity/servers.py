@@ -14,7 +14,7 @@ TOLERANCE: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What the servers have done since they started.
+    """Work of the servers since they started.
 
     Attributes:
         cpu_s: CPU time, in seconds.
@@ -26,7 +26,7 @@ class Spent:
 
 
 def spent_in(text: str) -> Spent:
-    """What a server's metrics tell.
+    """The work that a server's metrics tell of.
 
     Args:
         text: The metrics in Prometheus's text format.
@@ -45,7 +45,7 @@ def spent_in(text: str) -> Spent:
 
 
 def spent_by(addresses: Sequence[str]) -> Spent:
-    """What several servers have done together.
+    """The work of several servers together.
 
     Args:
         addresses: The address of each server's metrics.
@@ -62,8 +62,8 @@ def cpu_ms_of_image(before: Spent, after: Spent, answered: int) -> float | None:
     """CPU time of an image, in ms.
 
     Args:
-        before: What the servers had done before.
-        after: What they have done now.
+        before: Their work until before.
+        after: Their work until now.
         answered: Number of images that were answered meanwhile, as the client counted.
 
     Returns:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What counts as good service.
+    """The definition of good service.
 
     Attributes:
         slo_ms: Time in which a request is answered with 200, in ms.

@@ -113,7 +113,7 @@ def fetch(release: Release, output: Path, base_url: str, on_progress: Progress) 
         raise ModelExportError(
             f"{error}. Another way: --base-url with a mirror; or get {release.file_name} "
             f"(SHA-256 {release.sha256}) elsewhere and run "
-            f"`python -m model_export adopt {release.file_name}`"
+            f"`yolox-serve adopt {release.file_name}`"
         ) from error
     request = AdoptRequest(
         class_names=release.class_names,

@@ -26,7 +26,7 @@ UNKNOWN: Final = (
     "warning: the model computes with 8-bit integers, and nothing says what that costs "
     f"({MEASURED})"
     "; add --float-model with the file that it was made from to compare their boxes, and measure "
-    "both with `python -m model_export evaluate`"
+    "both with `yolox-serve evaluate`"
 )
 
 
@@ -81,7 +81,7 @@ def quantisation_note(
     note = (
         f"{sign}the model computes with 8-bit integers: on {pictures}, it finds {kept} of the "
         f"{total} boxes of {float_path.name}, and {others} others; {MEASURED}, so "
-        "measure both with `python -m model_export evaluate`"
+        "measure both with `yolox-serve evaluate`"
     )
     return (note,)
 

@@ -12,7 +12,8 @@ from model_export.adoption.contract_form import (
     in_contract_form,
     is_in_contract_form,
 )
-from model_export.adoption.raw_rows import at_raw_rows
+from model_export.adoption.cutting.before_suppression import before_suppression, without_rows
+from model_export.adoption.cutting.raw_rows import at_raw_rows
 from model_export.adoption.reading.choice.candidate import Candidate, Progress, Question
 from model_export.adoption.reading.choice.pixel_choices import RARE_VALUES, USUAL_VALUES
 from model_export.adoption.reading.choice.smaller import read_rows
@@ -29,14 +30,12 @@ from model_export.adoption.reading.tables import (
     arrangements,
 )
 from model_export.adoption.reading.trial_network import Outputs, TrialNetwork, open_trial
-from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
-from model_export.graphs.edit import constants_of, with_outputs
+from model_export.graphs.edit import constants_of
 from model_export.graphs.network import ImageInput, image_input, open_session
 from model_export.graphs.pixel_values import PixelValues
 from model_export.graphs.prepare import (
     foreign_operators,
-    inner_tables,
     without_foreign_operators,
     without_resize,
 )
@@ -152,7 +151,8 @@ def _outputs_of(model: onnx.ModelProto, facts: Facts) -> _Outputs:
     Raises:
         ModelExportError: It does not run, or its classes have no names.
     """
-    model, session, notes = _runnable(model)
+    plugin = ", ".join(dict.fromkeys(node.op_type for node in foreign_operators(model)))
+    model, session, notes = _runnable(model, plugin)
     image = image_input(session)
     size = network_size(model, image, facts)
     network, shapes = _tried(TrialNetwork(session, image, *size))
@@ -160,11 +160,15 @@ def _outputs_of(model: onnx.ModelProto, facts: Facts) -> _Outputs:
         notes += (f"the usual size is taken to be {size[0]}x{size[1]}; --size states another",)
     known, told = known_names(model, facts.class_names)
     count = None if known is None else len(known)
-    if not arrangements(shapes, size, count, facts.strides):
-        model, cut = _before_suppression(model, network, count, facts)
-        if cut:
+    ending = suppression(model)
+    if (ending or plugin) and not arrangements(shapes, size, count, facts.strides):
+        cut = before_suppression(model, network, count, facts.strides, ending or plugin)
+        if cut is not None:
+            model, note = cut
             network, shapes = _tried(open_trial(model.SerializeToString(), size))
-            notes += cut
+            notes += (note,)
+        elif ending:
+            raise ModelExportError(without_rows(ending, count))
     if known is None:
         known, taken = names_by_number(shapes, size, facts.strides)
         told = (taken,) if taken else ()
@@ -195,17 +199,15 @@ def _binds(rows: RowReading) -> bool:
 
 
 def _runnable(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto, plugin: str
 ) -> tuple[onnx.ModelProto, onnxruntime.InferenceSession, tuple[str, ...]]:
     """The graph without operators that onnxruntime lacks and its own resizing; and it loaded."""
     notes: tuple[str, ...] = ()
-    foreign = foreign_operators(model)
-    if foreign:
-        kinds = ", ".join(dict.fromkeys(node.op_type for node in foreign))
+    if plugin:
         model = without_foreign_operators(model)
         if not model.graph.output:
-            raise ModelExportError(f"the model needs operators of a plugin: {kinds}")
-        notes = (f"{kinds}, which only a plugin can run, is cut off with all that follows",)
+            raise ModelExportError(f"the model needs operators of a plugin: {plugin}")
+        notes = (f"{plugin}, which only a plugin can run, is cut off with all that follows",)
     session = open_session(model.SerializeToString())
     resized = without_resize(model, image_input(session))
     if resized is None:
@@ -255,29 +257,6 @@ def _forms(facts: Facts) -> tuple[Form, ...]:
     return FORMS if facts.box_coding == "yolox" else ((facts.box_coding, "cells"),)
 
 
-def _before_suppression(
-    model: onnx.ModelProto, network: TrialNetwork, num_classes: int | None, facts: Facts
-) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """A graph that ends in suppression, cut where it has the rows of all cells.
-
-    Raises:
-        ModelExportError: It has them nowhere in one tensor.
-    """
-    ending = suppression(model)
-    if ending is None:
-        return model, ()
-    names = _tables_inside(model, network, num_classes, facts)
-    if not names:
-        raise ModelExportError(
-            f"the model gives finished boxes, after suppression ({ending}), and the graph has no "
-            "tensor with the rows of all cells before it, of 4 box values, objectness and "
-            f"{num_classes or len(COCO_CLASS_NAMES)} classes; export it without suppression, or "
-            "name its classes with --names if they are others"
-        )
-    note = f"suppression at the end ({ending}) is cut off: the server does it"
-    return with_outputs(model, names), (note,)
-
-
 def _refuse(outputs: _Outputs, facts: Facts) -> NoReturn:
     """Say what outputs without a YOLOX's rows belong to."""
     size = (outputs.network.height, outputs.network.width)
@@ -309,19 +288,6 @@ def _misfit(
         f"{known}, but strides 8, 16 and 32 at {size[0]}x{size[1]} with {num_classes} class names "
         f"need {cells} rows of {5 + num_classes} values; other strides need --strides"
     )
-
-
-def _tables_inside(
-    model: onnx.ModelProto, network: TrialNetwork, num_classes: int | None, facts: Facts
-) -> list[str]:
-    size = (network.height, network.width)
-    columns = 5 + (num_classes or len(COCO_CLASS_NAMES))
-    for strides in (facts.strides,) if facts.strides else KNOWN_STRIDES:
-        cells = sum((size[0] // stride) * (size[1] // stride) for stride in strides)
-        names = inner_tables(model, network.image, size, (cells, columns))
-        if names:
-            return names
-    return []
 
 
 def _shapes(outputs: Outputs) -> dict[str, tuple[int, ...]]:

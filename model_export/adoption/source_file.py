@@ -11,8 +11,7 @@ from model_export.errors import ModelExportError
 HEAD_BYTES: Final = 4096
 LFS_POINTER: Final = b"version https://git-lfs"
 WEIGHTS: Final = (
-    "export them: `python -m model_export export --variant VARIANT --weights {path} --output "
-    "model.onnx`"
+    "export them: `yolox-serve export --variant VARIANT --weights {path} --output model.onnx`"
 )
 
 

@@ -63,12 +63,14 @@ class ModelOptions:
     names: Annotated[
         str | None,
         Parameter(
-            help="`coco`, or a file of one name per line (unset: the file's own names, or COCO's "
-            "if it has 80 classes)",
+            metavar="coco|FILE",
+            help="COCO's class names, or a file of one name per line (unset: the file's own names, "
+            "or COCO's if it has 80 classes)",
         ),
     ] = None
     name: Annotated[
-        str | None, Parameter(help="The model's name (unset: the file's, with `-` for `_`)")
+        str | None,
+        Parameter(metavar="NAME", help="The model's name (unset: the file's, with `-` for `_`)"),
     ] = None
     model_version: Annotated[
         str | None, Parameter(metavar="V", help="Unset: 12 digits of the file's SHA-256")
@@ -80,7 +82,10 @@ class ModelOptions:
     least_side: LeastSide = None
     score_activation: Annotated[
         Literal["auto"] | ScoreActivation,
-        Parameter(help="The kind of scores; `auto` checks whether all are within 0 and 1"),
+        Parameter(
+            metavar="CHOICE",
+            help="The kind of scores; `auto` checks whether all are within 0 and 1",
+        ),
     ] = "auto"
     box_coding: Annotated[BoxCoding, Parameter(help="Coding of the raw boxes")] = "yolox"
     strides: Annotated[
@@ -126,14 +131,14 @@ def run(  # noqa: PLR0913 - each argument is one of the command line
 ) -> None:
     """Stamp a contract on a third-party YOLOX ONNX file.
 
-    Try a file that has no model contract on pictures, find out how it takes pixels and gives boxes,
-    and write a copy with the output that the server expects and a contract. A file that makes sense
-    in no way, or in several, is refused with what was seen. If the outputs provably stay the same,
-    the copy also accepts any batch and image size, and its graph is optimized. Quantise with care:
-    plain static quantisation to 8 bits took YOLOX-nano from an AP of 0.299 to 0.184.
+    Run the file on pictures to find out how it takes pixels and gives boxes. Then write a copy that
+    has a contract and the output that the server expects. The file is refused if no way of reading
+    it gives sensible boxes, or if several do; the error says what was seen. Where the outputs stay
+    the same, the copy also accepts any batch and image size, and its graph is optimized.
 
-    Thresholds that are not given are those of a replaced contract, else YOLOX's: joint scores from
-    0.3, hard suppression of all classes together at an IoU of 0.45.
+    Quantise with care: plain static quantisation to 8 bits took YOLOX-nano from an AP of 0.299 to
+    0.184. Thresholds that you do not give are those of a replaced contract, or else YOLOX's: joint
+    scores from 0.3, hard suppression of all classes together at an IoU of 0.45.
 
     Example: `yolox-serve adopt their.onnx --names mine.txt --try photo.jpg --output model.onnx`
     """

@@ -113,8 +113,9 @@ class WeightsOptions:
     names: Annotated[
         str | None,
         Parameter(
-            help="`coco`, or a file of one name per line (unset: the checkpoint's, or COCO's if "
-            "there are 80 classes)"
+            metavar="coco|FILE",
+            help="COCO's class names, or a file of one name per line (unset: the checkpoint's, or "
+            "COCO's if there are 80 classes)",
         ),
     ] = None
     size: Annotated[
@@ -193,9 +194,9 @@ def run(  # noqa: PLR0913 - each argument is one of the command line
 ) -> None:
     """Measure a server, a file or a checkpoint on a data set.
 
-    Run every image of a data set through it, and print the COCO metrics of the detections. The data
-    have the form COCO, YOLO, Pascal VOC or CSV. Classes are matched by name. The default thresholds
-    are those of published YOLOX results, which differ from those for production.
+    Run every image of a data set through the detector, and print the COCO metrics of what it finds.
+    The data have the form COCO, YOLO, Pascal VOC or CSV. Classes are matched by name. The default
+    thresholds are those of published YOLOX results; they are not meant for production.
 
     Example: `yolox-serve evaluate --model model.onnx --data val.json --images images/`
     """

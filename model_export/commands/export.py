@@ -72,8 +72,9 @@ class ModelOptions:
     names: Annotated[
         str | None,
         Parameter(
-            help="`coco`, or a file of one name per line (unset: the checkpoint's, or COCO's if "
-            "there are 80 classes)"
+            metavar="coco|FILE",
+            help="COCO's class names, or a file of one name per line (unset: the checkpoint's, or "
+            "COCO's if there are 80 classes)",
         ),
     ] = None
     head: Annotated[
@@ -87,7 +88,10 @@ class ModelOptions:
         ),
     ] = None
     name: Annotated[
-        str | None, Parameter(help="The model's name (unset: the checkpoint's, or yolox-VARIANT)")
+        str | None,
+        Parameter(
+            metavar="NAME", help="The model's name (unset: the checkpoint's, or yolox-VARIANT)"
+        ),
     ] = None
     model_version: Annotated[
         str | None, Parameter(metavar="V", help="Unset: 12 digits of the weights' SHA-256")
@@ -156,7 +160,7 @@ def run(
     of three, at the default size and at another. Quantise the file with care: plain static
     quantisation to 8 bits took YOLOX-nano from an AP of 0.299 to 0.184.
 
-    A checkpoint of `train` knows its classes, size, box coding and thresholds. Other weights
+    A checkpoint of `train` contains its classes, size, box coding and thresholds. Other weights
     recommend the thresholds of YOLOX's own tools: joint scores from 0.3, hard suppression of all
     classes together at an IoU of 0.45.
 

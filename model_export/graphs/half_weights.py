@@ -8,10 +8,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model_export.errors import ModelExportError
 from model_export.graphs.edit import copy_without_shapes
+from model_export.model.exported import HALF_SUFFIX
 
 # Smaller tensors stay float32: the added Cast node would take as many bytes as float16 saves.
 MIN_VALUES: Final = 256
-SUFFIX: Final = "_float16"
 
 
 def compacted(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -31,7 +31,7 @@ def compacted(model: onnx.ModelProto) -> onnx.ModelProto:
             continue
         if np.abs(values).max() > np.finfo(np.float16).max:
             raise ModelExportError(f"a weight of {tensor.name} is too large for float16")
-        name, stored = tensor.name, tensor.name + SUFFIX
+        name, stored = tensor.name, tensor.name + HALF_SUFFIX
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
         casts.append(helper.make_node("Cast", [stored], [name], name=stored, to=TensorProto.FLOAT))
     nodes = [*casts, *copy.graph.node]

@@ -78,10 +78,9 @@ class PixelValues:
         return np.asarray((low - np.array(self.mean)) / np.array(self.std), np.float32)
 
     def __str__(self) -> str:
-        if self.is_normalised:
-            mean, std = (" ".join(f"{n:g}" for n in numbers) for numbers in (self.mean, self.std))
-            return f"{self._range}, less mean {mean}, by std {std}"
-        return self._range
+        mean, std = (" ".join(f"{n:g}" for n in numbers) for numbers in (self.mean, self.std))
+        less = f", less mean {mean}" if self.mean != NO_MEAN else ""
+        return f"{self._range}{less}" + (f", by std {std}" if self.std != NO_STD else "")
 
     @property
     def _range(self) -> str:

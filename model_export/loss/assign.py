@@ -14,7 +14,14 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from model_export.loss.boxes import STRIDES, Anchors, decode_boxes, iou, take_rows
+from model_export.loss.boxes import (
+    MAX_PAIRS,
+    STRIDES,
+    Anchors,
+    decode_boxes,
+    iou,
+    take_rows,
+)
 from model_export.loss.presets import CENTER_RADIUS
 from model_export.samples.targets import NO_OBJECT, Targets
 from service.core.contract import BoxCoding
@@ -25,9 +32,6 @@ OUTSIDE_PENALTY: Final = 1e6
 # Bounds log(probability), as torch's binary cross-entropy on probabilities does.
 MIN_LOG: Final = -100.0
 SMALLEST_IOU: Final = 1e-8
-# Pairs of a ground truth and a row that are compared at once: 16 MiB for each float of a pair. Most
-# batches have fewer in all.
-MAX_PAIRS: Final = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ class _Candidates:
 
 @dataclass(frozen=True, slots=True)
 class _Claims:
-    """What g ground truths of each image choose.
+    """The choices of g ground truths of each image.
 
     Attributes:
         rows: `(N, g, M)` int64, the M cheapest of K candidates for each ground truth.
@@ -121,8 +125,8 @@ class _Claims:
 
 def _parts_of(targets: Targets, size: int) -> list[Targets]:
     """The ground truths of all images, `size` of each image at a time."""
-    parts = zip(*(values.split(size, dim=1) for values in targets), strict=True)
-    return [Targets(boxes, class_ids) for boxes, class_ids in parts]
+    starts = range(0, targets.class_ids.shape[1], size)
+    return [Targets(*(values[:, at : at + size] for values in targets)) for at in starts]
 
 
 def _inside(targets: Targets, anchors: Anchors, center_radius: float) -> Tensor:
@@ -194,7 +198,7 @@ def _claims(candidates: _Candidates, targets: Targets, center_radius: float) -> 
 
 
 def _cost(candidates: _Candidates, targets: Targets, ious: Tensor, center_radius: float) -> Tensor:
-    """What each ground truth pays for each candidate, `(N, G, K)` float32, infinite for padding."""
+    """`(N, G, K)`: the cost of each candidate for each ground truth; padding is infinite."""
     ids = targets.class_ids.clamp(min=0)[..., None].expand_as(ious)
     cost = candidates.class_costs.gather(1, ids)
     cost -= IOU_WEIGHT * (ious + SMALLEST_IOU).log()

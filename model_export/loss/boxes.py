@@ -12,6 +12,9 @@ from service.core.contract import BoxCoding
 from service.core.decode import MAX_LOG_SIZE, MAX_OFFSET, anchor_grid
 
 STRIDES: Final = (8, 16, 32)
+# Pairs of boxes that are compared at once, so that crowded pictures cost time but no memory: 16 MiB
+# for each float of a pair. Most batches have fewer in all.
+MAX_PAIRS: Final = 2**22
 # Keeps division by an empty area finite; far below any area in pixels.
 SMALLEST_AREA: Final = 1e-16
 # Keeps the logarithm of an empty side finite; the release's value.
@@ -103,6 +106,13 @@ def iou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:
     first, second = _planes(first_xyxy), _planes(second_xyxy)
     intersection, union = _intersection_and_union(first, second)
     return intersection / (union + SMALLEST_AREA)
+
+
+def largest_iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
+    """The largest IoU of each of `(A, 4)` boxes with any of `(G, 4)` others; `(A,)`."""
+    size = max(1, MAX_PAIRS // len(boxes_xyxy))
+    parts = [others_xyxy[at : at + size, None] for at in range(0, len(others_xyxy), size)]
+    return torch.stack([iou(part, boxes_xyxy).amax(dim=0) for part in parts]).amax(dim=0)
 
 
 def giou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from model_export.loss.boxes import (
     encode_boxes,
     giou,
     iou,
+    largest_iou,
     take_rows,
 )
 from model_export.loss.presets import CENTER_RADIUS, PresetName
@@ -145,7 +146,7 @@ class DetectionLoss:
         # Image by image: all pairs of a batch at once need N times the memory and no longer fit
         # the CPU's cache, which is several times slower at 60 objects per image.
         pairs = zip(targets.boxes_xyxy, boxes, strict=True)
-        return torch.stack([iou(truths[:, None], image).amax(dim=0) for truths, image in pairs])
+        return torch.stack([largest_iou(image, truths) for truths, image in pairs])
 
 
 @dataclass(frozen=True, slots=True)

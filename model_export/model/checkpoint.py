@@ -48,10 +48,11 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read weights on the CPU: name -> tensor.
 
-    A `.npz` archive holds one array per name, and a `.safetensors` file one tensor. Any other file
-    is read as a PyTorch checkpoint: a state_dict, or a dictionary that has one under a usual name,
-    such as `model` in the YOLOX release's; averaged weights (`ema`) come first. Prefixes of
-    training tools, such as `module.`, `model.` or `_orig_mod.`, are removed.
+    A `.npz` archive holds one array per name, a `.safetensors` file one tensor, and an `.onnx` file
+    what `export` wrote, with folded batch norms. Any other file is read as a PyTorch checkpoint: a
+    state_dict, or a dictionary that has one under a usual name, such as `model` in the YOLOX
+    release's; averaged weights (`ema`) come first. Prefixes of training tools, such as `module.`,
+    `model.` or `_orig_mod.`, are removed.
 
     Raises:
         ModelExportError: The file cannot be read, or does not contain a state_dict.
@@ -143,6 +144,18 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     return load_file(path)
 
 
+def _read_onnx(path: Path) -> dict[str, Tensor]:
+    from model_export.model.exported import read_exported  # noqa: PLC0415 - for such files only
+
+    weights = {name: torch.from_numpy(values) for name, values in read_exported(path).items()}
+    # Counters that only training uses.
+    counters = [name for name in weights if name.endswith(".bn.running_var")]
+    return weights | {
+        name.removesuffix(".running_var") + COUNTER: torch.zeros((), dtype=torch.int64)
+        for name in counters
+    }
+
+
 def _read_checkpoint(path: Path) -> object:
     """Load a PyTorch file; NumPy scalars are allowed, as the release's trainer saves its AP so."""
     make_scalar: Any = np.float64(0).__reduce__()[0]
@@ -198,4 +211,5 @@ def identify(shapes: Shapes) -> Kind | None:
 READERS: Final[Mapping[str, Callable[[Path], object]]] = {
     ".npz": _read_archive,
     ".safetensors": _read_safetensors,
+    ".onnx": _read_onnx,
 }

@@ -71,6 +71,14 @@ def random_affine(
     return moved
 
 
+def quarter_turned(picture: Picture) -> Picture:
+    """The picture and its boxes, turned left by 90 degrees."""
+    width = picture.image.shape[1]
+    x1, y1, x2, y2 = picture.boxes_xyxy.T
+    boxes = np.stack([y1, width - x2, y2, width - x1], axis=1)
+    return Picture(np.ascontiguousarray(np.rot90(picture.image)), boxes, picture.class_ids)
+
+
 def in_view(
     canvas: NDArray[np.uint8], picture: Picture, matrix: Matrix, settings: Augmentation
 ) -> Picture:

@@ -137,18 +137,23 @@ class Job:
             closing_steps=config.closing_epochs * epoch_steps,
         )
 
-    def first_batches(self, images: int, device: torch.device) -> Iterator[Tensor]:
-        """The run's first training samples in the usual size, to compute batch norm statistics on.
+    def first_batches(
+        self, images: int, device: torch.device, *, closing: bool = False
+    ) -> Iterator[Tensor]:
+        """The first training samples in the usual size, to compute batch norm statistics on.
 
         Args:
-            images: The minimum number of samples, in whole batches; fewer if the run has fewer.
+            images: The minimum number of samples, in whole batches; fewer if there are fewer.
             device: Where to put them.
+            closing: Whether to take them from the closing epochs instead of the whole run.
 
         Yields:
             `(batch_size, 3, H, W)` float32, BGR, 0-255.
         """
         one_size = replace(self.config.augmentation, multiscale_steps=0)
         job = replace(self, config=replace(self.config, augmentation=one_size))
-        batches = training_batches(job.samples(), job.plan(Team(device)))
+        plan = job.plan(Team(device))
+        before = self.config.first_closing if closing else 0
+        batches = training_batches(job.samples(), replace(plan, start=before * plan.epoch_steps))
         for batch in itertools.islice(batches, -(-images // self.config.batch_size)):
             yield batch.images.to(device, torch.float32, memory_format=torch.channels_last)

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -212,21 +212,30 @@ def _measured(job: Job, state: TrainingState, epoch: int, measure: Measure) -> M
     config, ended = job.config, epoch + 1
     if ended % config.evaluate_every and ended != config.epochs:
         return None
-    candidate = _candidate(job, state)
-    metrics = measure(candidate)
-    ap = metrics.overall["AP"] or 0.0
-    if ap > state.best_ap:
-        state.best_ap, state.best_epoch = ap, epoch
+    closing = epoch >= config.first_closing
+    measured = [(each, measure(each)) for each in _candidates(job, state, closing=closing)]
+    candidate, metrics = max(measured, key=lambda pair: _ap(pair[1]))
+    if _ap(metrics) > state.best_ap:
+        state.best_ap, state.best_epoch = _ap(metrics), epoch
         save_weights(candidate, job.best, job.about(metrics.overall))
     return metrics
 
 
-def _candidate(job: Job, state: TrainingState) -> nn.Module:
-    """The averaged weights, with batch norm statistics of their own."""
+def _ap(metrics: Metrics) -> float:
+    return metrics.overall["AP"] or 0.0
+
+
+def _candidates(job: Job, state: TrainingState, *, closing: bool) -> Iterator[nn.Module]:
+    """The averaged weights with batch norm statistics of samples; closing, with averaged ones, too.
+
+    The samples are of the kind that the weights have learnt from last. After a few closing epochs,
+    whose samples look like served images, either kind may be the better one.
+    """
     average, images = state.average.model, job.config.norm_images
-    if not images:
-        return average
-    candidate = copy.deepcopy(average)
-    device = next(candidate.parameters()).device
-    refresh_statistics(candidate, job.first_batches(images, device))
-    return candidate
+    if images:
+        candidate = copy.deepcopy(average)
+        device = next(candidate.parameters()).device
+        refresh_statistics(candidate, job.first_batches(images, device, closing=closing))
+        yield candidate
+    if closing or not images:
+        yield average

@@ -23,19 +23,22 @@ def serve(
     *,
     config: Annotated[
         Path | None,
-        Parameter(group=HELP_PANEL, help="TOML file of settings", env_var="YOLOX_CONFIG"),
+        Parameter(
+            group=HELP_PANEL, metavar="FILE", help="TOML file of settings", env_var="YOLOX_CONFIG"
+        ),
     ] = None,
     **flags: object,
 ) -> int:
-    """Serve a model over HTTP, until a signal.
+    """Serve a model over HTTP.
 
-    POST /detect finds objects; / is a page to try it on, /docs the documentation, /metrics what
-    Prometheus reads.
+    `POST /detect` finds the objects in images. `/` is a page to try the model on, `/docs` describes
+    the API, and Prometheus reads `/metrics`. Ctrl-C or SIGTERM ends the server, after the requests
+    that it has accepted.
 
-    Each option is also an environment variable, `YOLOX_PORT` for `--port`, a line of the file
-    `.env` in the current folder, and a line of the TOML file that `--config` names: `port = 8000`.
-    Where several set the same, the flag counts; then come the environment, `.env`, secrets mounted
-    at /run/secrets, and the TOML file.
+    Each option can also be set by an environment variable (`YOLOX_PORT` for `--port`), by the same
+    line in the file `.env` of the current folder, and by a TOML file that `--config` names
+    (`port = 8000`). The flag wins; then come the environment, `.env`, secrets mounted at
+    /run/secrets, and the TOML file.
 
     Example: `yolox-serve serve --model model.onnx --port 8080 --confidence 0.4`
     """

@@ -44,7 +44,7 @@ def read_contract(metadata: Mapping[str, str], graph: GraphFacts, path: Path) ->
         _check_output(contract, graph)
     except ContractError as error:
         raise StartupError(
-            f"{path}: {error}; `python -m model_export adopt {path}` writes a copy with a contract"
+            f"{path}: {error}; `yolox-serve adopt {path}` writes a copy with a contract"
         ) from error
     return contract
 

@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from service import __version__
-from service.build import ModelMaker, image_memory, load_engine, make_pipeline, warm_the_rest
+from service.build import (
+    ModelMaker,
+    image_memory,
+    load_engine,
+    make_pipeline,
+    open_capture,
+    warm_the_rest,
+)
+from service.capture.capture import Capture
 from service.engine.base import Engine
 from service.http.access.keys import ApiKeys
 from service.http.bounds import AnswerMemory, BodyMemory
@@ -38,6 +46,7 @@ class Running:
         bodies: The memory of all request bodies.
         unread: The memory of all long answers that wait for their clients.
         tracing: Finds the trace of each request.
+        capture: Keeps images for labelling, if that is asked for.
     """
 
     settings: Settings
@@ -50,6 +59,7 @@ class Running:
     bodies: BodyMemory
     unread: AnswerMemory
     tracing: Tracing
+    capture: Capture | None
 
     def dead_reason(self) -> str | None:
         """Why only a new process would help, or None."""
@@ -60,6 +70,8 @@ class Running:
     async def start(self) -> None:
         """Start all threads, and try one inference before anyone can call the server ready."""
         self.pipeline.start()
+        if self.capture is not None:
+            self.capture.start()
         await self.health.start()
         self.models.warm_default()
         self.following.start()
@@ -69,6 +81,8 @@ class Running:
         self.health.stop()
         await self.following.stop()
         await self.models.stop()
+        if self.capture is not None:
+            await self.capture.stop()
         await self.pipeline.stop()
 
 
@@ -92,7 +106,8 @@ def assemble(
     """
     tracing = open_tracing(__version__, spans=settings.tracing)
     pipeline = make_pipeline(settings, engine, metrics, loads, tracing)
-    maker = ModelMaker(settings, pipeline, image_memory(settings, metrics), metrics)
+    capture = open_capture(settings, metrics)
+    maker = ModelMaker(settings, pipeline, image_memory(settings, metrics), metrics, capture)
     stock = Stock(
         partial(load_engine, settings),
         maker.serve,
@@ -122,4 +137,5 @@ def assemble(
         bodies=BodyMemory(settings.max_buffered_bytes),
         unread=AnswerMemory(settings.max_buffered_bytes // 4),
         tracing=tracing,
+        capture=capture,
     )

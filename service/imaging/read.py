@@ -112,7 +112,7 @@ def _held(memory: ImageMemory | HeldMemory, file: ImageFile, fit: Size | None) -
 
 
 def _drawn_bytes(file: ImageFile, fit: Size | None) -> int:
-    """What drawing on the image takes; no image that is fitted is drawn on."""
+    """The memory that drawing on the image takes; a fitted image is never drawn on."""
     width, height = file.decoded_size
     return DRAWN_BYTES * width * height if fit is None else 0
 

@@ -50,7 +50,7 @@ class Catalog:
         found: The models that there are.
 
     Attributes:
-        ready: What answers now, by the name and the version that a request may give, or None.
+        ready: The models that answer now, by the name and version of a request, which may be None.
         found: The models that there are; a file that is served by itself is one of them.
         routes: Which versions of a model answer its requests.
         unloaded: Models that a call has unloaded.

@@ -60,6 +60,7 @@ class Shadow:
         # The primary itself is not kept: it holds this object.
         self._names = primary.class_names
         self._primary_defaults = primary.defaults
+        self._watcher = primary.detector.watcher
         self._shadow = shadow
         self._share = share
         self._pipeline = pipeline
@@ -85,7 +86,9 @@ class Shadow:
     async def _compare(self, task: ImageTask, found: DetectedImage) -> None:
         options = self._options(task.options)
         deadline = time.monotonic() + DEADLINE_S
-        (seen,) = await self._shadow.detector.detect_all([task.source], options, deadline)
+        (seen,) = await self._shadow.detector.detect_all(
+            [task.source], options, deadline, is_watched=False
+        )
         if not isinstance(seen, DetectedImage):
             self._count("failed")
             return
@@ -93,6 +96,8 @@ class Shadow:
             found.detections, self._names, seen.detections, self._shadow.class_names
         )
         self._count("compared")
+        if self._watcher is not None and (agreement.missing or agreement.extra):
+            self._watcher.disagreed(task, found)
         for outcome in ("matched", "missing", "extra"):
             boxes = getattr(agreement, outcome)
             self._counts.shadow_boxes(outcome, boxes)

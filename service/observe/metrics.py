@@ -129,6 +129,11 @@ class Metrics:
         )
 
     def _define_models(self) -> None:
+        self.captured = self._counter(
+            "yolox_captured_images",
+            "Images kept for labelling, by reason, and those that were to be kept and were not.",
+            ("reason",),
+        )
         self.model_loads = self._counter(
             "yolox_model_loads", "Loads of a model, by outcome.", ("outcome", *OF_MODEL)
         )

@@ -1,10 +1,20 @@
-"""The interface of pipelines: the same on whichever threads the stages run."""
+"""The interface of pipelines, the same on whichever threads the stages run, and of watchers."""
 
 from typing import Protocol
 
 from service.pipeline.jobs import Job
 from service.pipeline.stages import DetectedImage, ImageTask
 from service.queue.capacity import Permit
+
+
+class Watcher(Protocol):
+    """Looks at the images of clients behind their requests, without holding them up."""
+
+    def offer(self, task: ImageTask, found: DetectedImage) -> None:
+        """An image succeeded."""
+
+    def disagreed(self, task: ImageTask, found: DetectedImage) -> None:
+        """Another version of the model finds something else in the image."""
 
 
 class Pipeline(Protocol):

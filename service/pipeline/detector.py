@@ -28,6 +28,7 @@ from service.imaging.memory import MemoryShortError
 from service.imaging.read import Photo
 from service.observe.model_metrics import ModelMetrics
 from service.observe.tracing.trace import CURRENT, Attributes, Trace, exemplar
+from service.pipeline.base import Watcher
 from service.pipeline.jobs import Job, RunnableModel
 from service.pipeline.shared import SharedPipeline
 from service.pipeline.stages import (
@@ -52,18 +53,25 @@ class Detector:
         model: The model.
         pipeline: The pipeline of all models.
         metrics: Where to count.
+        watcher: Looks at each image that succeeded, if anybody does.
 
     Attributes:
         contract: The model's contract.
+        watcher: The same.
         on_found: Called with each image that succeeded; None where nobody listens.
     """
 
     def __init__(
-        self, model: RunnableModel, pipeline: SharedPipeline, metrics: ModelMetrics
+        self,
+        model: RunnableModel,
+        pipeline: SharedPipeline,
+        metrics: ModelMetrics,
+        watcher: Watcher | None = None,
     ) -> None:
         self.contract: ModelContract = model.stages.contract
         self.on_found: Callable[[ImageTask, DetectedImage], None] | None = None
         self.model = model
+        self.watcher = watcher
         self._pipeline = pipeline
         self._metrics = metrics
         self._grey_file = _grey_image(self.contract)
@@ -95,6 +103,7 @@ class Detector:
         deadline: float,
         *,
         keep_rows: bool = False,
+        is_watched: bool = True,
     ) -> list[DetectedImage | ServiceError]:
         """Detect in several images at once; a bad image does not affect the others.
 
@@ -104,11 +113,15 @@ class Detector:
             deadline: `time.monotonic()` at which an image that is not done is given up. The caller
                 is to cut the work on a single image short by itself.
             keep_rows: Whether results are to hold the network's raw output.
+            is_watched: Whether the images are a client's, which others may look at as well.
 
         Returns:
             For each image, in order, what was found, or why it could not be used.
         """
-        tasks = [ImageTask(source, options, keep_rows=keep_rows) for source in sources]
+        tasks = [
+            ImageTask(source, options, keep_rows=keep_rows, is_watched=is_watched)
+            for source in sources
+        ]
         # All at once, before other requests take the room that was kept while these were read.
         permits = [self._admit() for _ in tasks]
         if len(tasks) == 1:
@@ -188,8 +201,8 @@ class Detector:
             self._count(result.detections, result.seconds, None if trace is None else exemplar())
             if trace is not None:
                 self._add_to(trace, result)
-            if self.on_found is not None:
-                self.on_found(task, result)
+            if task.is_watched:
+                self._show(task, result)
             outcome = "ok"
         except asyncio.CancelledError:
             outcome = DeadlineError.slug if is_past(deadline) else ClientLeftError.slug
@@ -240,6 +253,13 @@ class Detector:
             histogram.observe(getattr(seconds, stage), example)
         for class_id, boxes in Counter(detections.class_ids.tolist()).items():
             self._metrics.detections[self.contract.class_names[class_id]].inc(boxes)
+
+    def _show(self, task: ImageTask, found: DetectedImage) -> None:
+        """Have others look at an image that succeeded."""
+        if self.on_found is not None:
+            self.on_found(task, found)
+        if self.watcher is not None:
+            self.watcher.offer(task, found)
 
     def _add_to(self, trace: Trace, found: DetectedImage) -> None:
         """Note an image's stages in the trace of its request."""

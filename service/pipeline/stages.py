@@ -126,6 +126,7 @@ class ImageTask:
         options: Thresholds, suppression and classes.
         keep_pixels: Whether the result is to hold the decoded image.
         keep_rows: Whether the result is to hold every raw row of the network's output.
+        is_watched: Whether it is a client's, which others may look at as well.
         memory: The memory that is held already to decode it.
     """
 
@@ -133,6 +134,7 @@ class ImageTask:
     options: DetectionOptions
     keep_pixels: bool = False
     keep_rows: bool = False
+    is_watched: bool = True
     memory: HeldMemory | None = None
 
 
@@ -193,11 +195,22 @@ class Stages:
     def _decoded(self, source: ImageSource, task: ImageTask) -> Photo:
         spec = self.contract.input
         return read_image(
-            _unbase64(source.content) if source.encoding == "base64" else source.content,
+            _content(source),
             self.max_image_pixels,
             fit=None if task.keep_pixels else (spec.height, spec.width),
             memory=task.memory or self.memory,
         )
+
+    def upright(self, source: Source) -> Photo:
+        """The whole image: upright, BGR, in its full size.
+
+        Raises:
+            ServiceError: It cannot be read, or there is no memory for it at the moment.
+        """
+        if isinstance(source, PixelSource):
+            height, width = source.pixels.shape[:2]
+            return Photo(np.ascontiguousarray(source.pixels[..., ::-1]), height, width)
+        return read_image(_content(source), self.max_image_pixels, memory=self.memory)
 
     def _sent(self, pixels: Pixels) -> Photo:
         """The pixels that a client sent, which are RGB."""
@@ -228,6 +241,11 @@ class Stages:
         kept = rows.raw.astype(np.float32) if task.keep_rows else None
         width, height = letterbox.image_width, letterbox.image_height
         return DetectedImage(width, height, detections, seconds, prepared.photo, letterbox, kept)
+
+
+def _content(source: ImageSource) -> bytes:
+    """The bytes of the image's file."""
+    return _unbase64(source.content) if source.encoding == "base64" else source.content
 
 
 def _unbase64(text: bytes) -> bytes:

@@ -27,7 +27,7 @@ FAR = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What an image that went through the queue is told."""
+    """The result of an image that went through the queue, and its times in seconds."""
 
     result: ImageRows
     queue_s: float

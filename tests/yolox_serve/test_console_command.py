@@ -48,6 +48,7 @@ def test_help_of_a_command_has_an_example_and_no_default_that_is_nothing(
     assert f"Usage: yolox-serve {command}" in shown
     assert "Example: yolox-serve" in shown
     assert "--empty-" not in shown
+    assert not re.search(r"--[a-z-]+ (?:STR|INT|FLOAT|BOOL|.*CHOICE\|CHOICE)\b", shown)
     assert not re.search(r"\bnull\b|default:\s+(?:None|\(\)|\"\"|\])", shown.replace("│", " "))
 
 

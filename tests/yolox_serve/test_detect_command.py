@@ -113,6 +113,10 @@ def test_sources_of_every_kind(detect: Command, photos: Path) -> None:
         (["photos", "--output", "empty"], "is a folder; name a file"),
         (["photos", "--server", "localhost:80"], "write it like http://127.0.0.1:8000"),
         (["photos", "--form", "coco"], "did you mean"),
+        (["photos", "--server", "http://a", "--model", "m.onnx"], "--model-name chooses one of a"),
+        (["photos", "--server", "http://a", "--device", "cpu"], "--model-name chooses one of a"),
+        (["photos", "--model-name", "m"], "without one, --model names a file"),
+        (["photos", "--model-version", "1"], "without one, --model names a file"),
     ],
 )
 def test_wrong_usage_says_what_to_do(
@@ -147,9 +151,10 @@ def test_a_bad_file_is_skipped_with_its_reason(detect: Command, photos: Path) ->
     code, out, err = detect("photos/a.png", "photos/b.png", "photos/gone.png")
     assert code == 1
     assert [fields["error"] is None for fields in lines(out)] == [True, False, False]
-    assert "skipped photos/b.png: 422" in err
+    assert "skipped photos/b.png: the image" in err
+    assert "422" not in err
     assert "skipped photos/gone.png: cannot be read: No such file" in err
-    assert "2 skipped" in err
+    assert "3 images (2 of them skipped), " in err
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +174,47 @@ def test_a_server_finds_the_same(detect: Command, photos: Path, url: str) -> Non
     assert lines(here[1]) == lines(there[1])
 
 
+def test_hidden_files_are_left_out_and_dead_links_are_told(detect: Command, photos: Path) -> None:
+    for hidden in (photos / "._a.png", photos / ".thumbnails" / "a.png"):
+        hidden.parent.mkdir(exist_ok=True)
+        hidden.write_bytes(b"bad")
+    assert detect(photos)[0] == 0
+    assert names(detect("photos/._a.png")[1]) == ["photos/._a.png"]
+    (photos / "dead.png").symlink_to("nowhere.png")
+    code, _, err = detect(photos)
+    assert (code, "skipped dead.png: cannot be read" in err) == (1, True)
+
+
+def test_one_of_a_servers_models_is_chosen(
+    detect: Command, photos: Path, tmp_path: Path, model: Path
+) -> None:
+    other = tmp_path / "models" / "other" / "2"
+    other.mkdir(parents=True)
+    (other / "model.onnx").write_bytes(model_file(tmp_path, names=("x", "y", "z")).read_bytes())
+    running = Server("--model", str(model), "--models", str(other.parents[1]))
+    try:
+        asked = ["photos/a.png", "--server", running.url, "--format", "coco"]
+        outputs = [detect(*asked, *choice) for choice in ([], ["--model-name", "other"])]
+        versioned = detect(*asked, "--model-name", "other", "--model-version", "2")
+        unknown = detect(*asked, "--model-name", "otter")
+    finally:
+        running.close()
+    found = [json.loads(out)["categories"] for _, out, _ in outputs]
+    assert [[each["name"] for each in categories] for categories in found] == [
+        list(NAMES),
+        ["x", "y", "z"],
+    ]
+    assert json.loads(versioned[1])["annotations"] == json.loads(outputs[1][1])["annotations"]
+    assert (unknown[0], unknown[1]) == (1, "")
+    assert "otter" in unknown[2]
+
+
+def test_standard_error_is_quiet_where_nobody_sees_the_bar(detect: Command, photos: Path) -> None:
+    _, _, err = detect(photos / "a.png")
+    assert err.startswith("1 image, ")
+    assert err.count("\n") == 1
+
+
 def test_a_server_that_is_not_there_ends_the_run(
     detect: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +227,12 @@ def test_a_server_that_is_not_there_ends_the_run(
 def test_without_httpx2_a_server_cannot_be_asked(
     detect: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("yolox_client.async_client", "yolox_client.client", "yolox_client.transport.wire"):
+    for name in (
+        "yolox_client.async_client",
+        "yolox_client.client",
+        "yolox_client.transport.wire",
+        "yolox_serve.detect.finders.remote",
+    ):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "httpx2", None)
     assert detect(photos)[0] == 0
@@ -266,6 +317,8 @@ def test_labelstudio_gets_tasks_with_predictions(detect: Command, photos: Path) 
     assert 0 <= region["value"]["x"] <= 100
     assert region["value"]["rectanglelabels"][0] in NAMES
     assert (region["original_width"], region["original_height"]) == (64, 48)
+    assert tasks[0]["predictions"][0]["model_version"] == "tiny"
+    assert json.loads(detect(photos, "--format", "labelstudio")[1]) == tasks
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "csv", "coco", "labelstudio"])

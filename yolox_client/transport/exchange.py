@@ -23,6 +23,7 @@ from yolox_client.errors import (
     problem_of,
 )
 from yolox_client.images import ImageFile, ImageInput, PixelForm, as_file
+from yolox_client.options import as_query
 from yolox_client.results import ImageResult, ModelRef, image_result, is_temporary
 from yolox_client.transport.retry import REPEATED_STATUSES, Attempts, retry_after_s
 
@@ -177,6 +178,12 @@ def merged(
 def picture_of(file: ImageFile, query: Sequence[tuple[str, str]], accept: str) -> Call:
     """The request for an image with its boxes drawn."""
     return Call("POST", "/detect", query, [file], accept)
+
+
+def model_of(model: str | None, version: str | None) -> Call:
+    """The request for what is known of a model; None stands for the server's default."""
+    named = {"model": model, "version": version}
+    return Call("GET", "/model", as_query(named))
 
 
 def parsed(reply: Reply, read: Callable[[Any], T]) -> T:

@@ -1,9 +1,11 @@
 """How a request is written for httpx2, and what its failures mean."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import httpx2
 
+from yolox_client.images import ImageFile
 from yolox_client.transport.exchange import Call, Failure
 
 # Idle connections are closed before the server closes them (5 s is common): a request sent at
@@ -41,10 +43,17 @@ def written(call: Call, timeout_s: float) -> dict[str, Any]:
         fields["headers"]["Content-Type"] = "application/octet-stream"
         fields["content"] = call.files[0].content
     elif call.files:
-        parts = [(file.filename or "image", file.content) for file in call.files]
-        kind = "application/octet-stream"
-        fields["files"] = [("images", (name, content, kind)) for name, content in parts]
+        form = _form(call.files)
+        fields["headers"]["Content-Type"] = form.headers["Content-Type"]
+        fields["content"] = form.read()
     return fields
+
+
+def _form(files: Sequence[ImageFile]) -> httpx2.Request:
+    """A form of several images, whose body is read at once: as a stream it takes many writes."""
+    kind = "application/octet-stream"
+    parts = [("images", (file.filename or "image", file.content, kind)) for file in files]
+    return httpx2.Request("POST", "http://form", files=parts)
 
 
 def failure(error: Exception, url: httpx2.URL) -> Failure:

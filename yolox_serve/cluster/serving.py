@@ -28,7 +28,7 @@ HEALTH_PERIOD_S: Final = 5.0
 HEALTH_TIMEOUT_S: Final = 30.0
 # Ray has chosen another replica for new requests before it looks for the first time.
 DRAIN_LOOP_S: Final = 0.5
-# What Ray does instead; each with its name there.
+# Settings that Ray replaces, each with the name of the replacement.
 REPLACED: Final = {
     "host": "http_options.host",
     "port": "http_options.port",
@@ -85,7 +85,7 @@ def replica_settings(options: ServeOptions) -> Settings:
 
 
 def deployment_options(options: ServeOptions, settings: Settings) -> dict[str, Any]:
-    """What Ray is told about the replicas.
+    """The replicas, as Ray is told of them.
 
     Ray passes more requests to a replica than the queue takes, so that the server itself refuses
     what is too much, with its own answer; behind that bound Ray keeps none waiting for long.
@@ -111,7 +111,7 @@ def deployment_options(options: ServeOptions, settings: Settings) -> dict[str, A
 
 
 def application_builder(options: ServeOptions) -> Callable[[], Application]:
-    """What builds the application in a replica; Ray starts and stops it by its lifespan."""
+    """Give the function that builds the application in a replica; its lifespan is Ray's to run."""
 
     def build() -> Application:
         settings = replica_settings(options)

@@ -18,7 +18,7 @@ from fastapi import Request
 from starlette.responses import JSONResponse
 
 from service.http.app import Application
-from service.process.metrics_port import metrics_port
+from service.process.listening.metrics_port import metrics_port
 
 PATH: Final = "/metrics-targets"
 ACTOR: Final = "metrics-targets"

@@ -4,14 +4,13 @@ import asyncio
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, cast
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -20,10 +19,19 @@ from service.console import WRONG_USAGE, print_error
 from service.cpus import usable_cpus
 from service.errors import ServiceError, StartupError
 from service.observe.logs import configure_logs
-from service.settings import Device, Settings
+from service.settings import Settings
 from yolox_client import YoloxClientError
-from yolox_client.options import NmsMethod, Options, Preset, ScoreBy
-from yolox_serve.detect.finders import Finder, local_finder, remote_finder
+from yolox_client.options import Options
+from yolox_serve.detect.arguments import (
+    SOURCE,
+    FindingChoice,
+    ModelChoice,
+    OutputChoice,
+    VideoChoice,
+    option_names,
+    options_of,
+)
+from yolox_serve.detect.finders.finder import Finder
 from yolox_serve.detect.formats import Format
 from yolox_serve.detect.run import Job, Run
 from yolox_serve.detect.sources import SourceError, Sources, find_sources
@@ -32,115 +40,6 @@ FAILED: Final = 1
 BROKEN_PIPE: Final = 141
 REMOTE_CONCURRENCY: Final = 8
 BY_SUFFIX: Final[dict[str, Format]] = {".json": "json", ".jsonl": "jsonl", ".csv": "csv"}
-
-SOURCE: Final = (
-    "Files, folders, patterns such as 'photos/**/*.jpg', videos, a camera (0), an RTSP address, or "
-    "- for a list on standard input"
-)
-MODEL: Final = Group("The model, here or on a server", sort_key=1)
-OUTPUT: Final = Group("Output", sort_key=2)
-VIDEO: Final = Group("Videos", sort_key=3)
-FINDING: Final = Group("Detection; unset, the model's or the server's defaults", sort_key=4)
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """Where objects are found."""
-
-    model: Annotated[
-        Path | None,
-        Parameter(group=MODEL, help="ONNX file with a contract (unset: the barcode detector)"),
-    ] = None
-    device: Annotated[
-        Device | None, Parameter(group=MODEL, help="Where the model runs here (unset: auto)")
-    ] = None
-    server: Annotated[
-        str | None,
-        Parameter(group=MODEL, help="Address of a server to ask, instead of a model here"),
-    ] = None
-    api_key: Annotated[
-        str | None,
-        Parameter(group=MODEL, help="The server's API key", env_var="YOLOX_API_KEY"),
-    ] = None
-    concurrency: Annotated[
-        int | None,
-        Parameter(group=MODEL, help="Images, or requests, at a time (unset: as many as pay)"),
-    ] = None
-
-
-@dataclass(frozen=True)
-class OutputChoice:
-    """The output, and its format."""
-
-    format: Annotated[
-        Format | None,
-        Parameter(group=OUTPUT, help="Format (unset: by the name of the output, else jsonl)"),
-    ] = None
-    output: Annotated[
-        Path | None,
-        Parameter(
-            ("--output", "-o"),
-            group=OUTPUT,
-            help="File to write, for yolo a folder (unset: standard output)",
-        ),
-    ] = None
-    resume: Annotated[
-        bool, Parameter(group=OUTPUT, help="Go on with a run that broke off", negative="")
-    ] = False
-    save_images: Annotated[
-        Path | None,
-        Parameter(group=OUTPUT, help="Folder for the images and frames with their boxes"),
-    ] = None
-
-
-@dataclass(frozen=True)
-class VideoChoice:
-    """How videos are read."""
-
-    every: Annotated[int, Parameter(group=VIDEO, help="Look into one frame of this many")] = 1
-    max_frames: Annotated[
-        int | None, Parameter(group=VIDEO, help="Frames to look into of each video (unset: all)")
-    ] = None
-    track: Annotated[
-        bool, Parameter(group=VIDEO, help="Number objects through a video", negative="")
-    ] = False
-    save_video: Annotated[
-        Path | None,
-        Parameter(group=VIDEO, help="MP4 file with the boxes; a folder for several videos"),
-    ] = None
-
-
-@dataclass(frozen=True)
-class FindingChoice:
-    """The options of detection."""
-
-    preset: Annotated[
-        Preset | None,
-        Parameter(group=FINDING, help="Thresholds of the article, or of YOLOX's own tools"),
-    ] = None
-    confidence: Annotated[
-        float | None, Parameter(group=FINDING, help="Minimum score to report, 0 to 1")
-    ] = None
-    classes: Annotated[
-        str | None, Parameter(group=FINDING, help="Only these: names or ids, with commas")
-    ] = None
-    score_by: Annotated[
-        ScoreBy | None,
-        Parameter(group=FINDING, help="Score by objectness alone, or with the class probability"),
-    ] = None
-    nms: Annotated[
-        NmsMethod | None, Parameter(group=FINDING, help="How overlapping boxes are pruned")
-    ] = None
-    iou: Annotated[
-        float | None, Parameter(group=FINDING, help="Overlap above which boxes compete, 0 to 1")
-    ] = None
-    sigma: Annotated[float | None, Parameter(group=FINDING, help="Width of soft-gaussian")] = None
-    class_agnostic: Annotated[
-        bool | None, Parameter(group=FINDING, help="Whether boxes of different classes compete")
-    ] = None
-    max_detections: Annotated[
-        int | None, Parameter(group=FINDING, help="Maximum number of boxes in an image")
-    ] = None
 
 
 def detect(
@@ -152,18 +51,21 @@ def detect(
 ) -> int:
     """Detect objects in images, folders and videos.
 
-    A file that cannot be used is skipped with its reason, and the exit code is 1 at the end. A run
-    with `--output` that was stopped goes on with `--resume`.
+    A file that cannot be used is skipped: the reason is printed, and the exit code is 1 at the end.
+    To continue a run with `--output` that was stopped, repeat the command with `--resume`.
 
     Example: `yolox-serve detect photos/ --format coco --output boxes.json`
     """
     configure_logs("console", "warning")
     try:
         _check_words(source)
+        _check_model(where)
         sources = find_sources(source, sys.stdin)
         settings = _settings(where)
-        job = _job(sources, where, out, video, _described(where, settings, options))
-        return asyncio.run(_run(job, settings, where, options_of(options)))
+        asked = _asked(where, options)
+        job = _job(sources, where, out, video, _described(where, settings, asked))
+        with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+            return runner.run(_run(job, settings, where, asked))
     except (SourceError, WrongSettingError, ValueError) as error:
         print_error(str(error))
         return WRONG_USAGE
@@ -184,11 +86,27 @@ def _check_words(words: Sequence[str]) -> None:
         raise SourceError("name what to look into: files, folders, a video, or - for a list")
     wrong = next((word for word in words if word.startswith("-") and word != "-"), None)
     if wrong is not None:
-        choices = (ModelChoice, OutputChoice, VideoChoice, FindingChoice)
-        names = [f"--{field.name}" for choice in choices for field in fields(choice)]
-        close = get_close_matches(wrong.partition("=")[0], [n.replace("_", "-") for n in names], 1)
+        close = get_close_matches(wrong.partition("=")[0], list(option_names()), 1)
         hint = f"did you mean {close[0]}?" if close else "yolox-serve detect --help lists them"
         raise SourceError(f"there is no option {wrong}; {hint}")
+
+
+def _check_model(where: ModelChoice) -> None:
+    """Refuse options of a model here for a server, and the other way round.
+
+    Raises:
+        SourceError: There is one.
+    """
+    if where.server is not None and (where.model is not None or where.device is not None):
+        raise SourceError(
+            "--model and --device are for a model in this process; --model-name chooses one of a "
+            "--server"
+        )
+    if where.server is None and (where.model_name is not None or where.model_version is not None):
+        raise SourceError(
+            "--model-name and --model-version choose a model of a --server; without one, --model "
+            "names a file"
+        )
 
 
 def _failed(error: Exception) -> int:
@@ -201,12 +119,16 @@ def _failed(error: Exception) -> int:
     return FAILED
 
 
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The server's event loop, which takes less of a CPU; None where there is none."""
+    try:
+        import uvloop  # noqa: PLC0415
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop
+
+
 async def _run(job: Job, settings: Settings, where: ModelChoice, options: Options) -> int:
-    finder: AbstractAsyncContextManager[Finder]
-    if where.server is None:
-        finder = local_finder(settings, options)
-    else:
-        finder = remote_finder(where.server, where.api_key, options)
     # Standard output is for the results alone.
     columns = (
         TextColumn("{task.description}"),
@@ -216,12 +138,32 @@ async def _run(job: Job, settings: Settings, where: ModelChoice, options: Option
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    async with finder as found:
-        with Progress(*columns, console=console, redirect_stdout=False, transient=True) as progress:
+    async with _finder(settings, where, options) as found:
+        shown = Progress(
+            *columns,
+            console=console,
+            redirect_stdout=False,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        with shown as progress:
             run = Run(job, found, progress)
             code = await run.carry_out()
     sys.stderr.write(f"{run.summary()}\n")
     return code
+
+
+def _finder(
+    settings: Settings, where: ModelChoice, options: Options
+) -> AbstractAsyncContextManager[Finder]:
+    """What finds the objects; a server is asked without loading what runs a model here."""
+    if where.server is None:
+        from yolox_serve.detect.finders.local import local_finder  # noqa: PLC0415
+
+        return local_finder(settings, options)
+    from yolox_serve.detect.finders.remote import remote_finder  # noqa: PLC0415
+
+    return remote_finder(where.server, where.api_key, options)
 
 
 def _settings(where: ModelChoice) -> Settings:
@@ -230,18 +172,17 @@ def _settings(where: ModelChoice) -> Settings:
     return read_settings({name: value for name, value in asked.items() if value is not None})
 
 
-def _described(where: ModelChoice, settings: Settings, options: FindingChoice) -> dict[str, object]:
+def _described(where: ModelChoice, settings: Settings, options: Options) -> dict[str, object]:
     """Whatever decides which boxes are found; a resumed run must have the same."""
     model = None if where.server else str(settings.model or "")
-    return {"server": where.server, "model": model, "options": dict(options_of(options))}
+    return {"server": where.server, "model": model, "options": dict(options)}
 
 
-def options_of(options: FindingChoice) -> Options:
-    """The options that are given, as the client and the server take them."""
-    given = {name: value for name, value in vars(options).items() if value is not None}
-    if options.classes is not None:
-        given["classes"] = [name.strip() for name in options.classes.split(",")]
-    return cast("Options", given)
+def _asked(where: ModelChoice, options: FindingChoice) -> Options:
+    """The options that are given, and the server's model."""
+    named = {"model": where.model_name, "version": where.model_version}
+    chosen = {name: value for name, value in named.items() if value is not None}
+    return cast("Options", {**options_of(options), **chosen})
 
 
 def _job(

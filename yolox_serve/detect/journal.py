@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from yolox_serve.detect.records import Record, as_line, from_fields
+from yolox_serve.detect.records import Record, as_kept_line, from_fields
 from yolox_serve.detect.sources import SourceError
 
 
@@ -44,7 +44,7 @@ class Journal:
 
     def add(self, record: Record) -> None:
         """Keep a record; it is there even if the process is killed."""
-        self._out.write(as_line(record))
+        self._out.write(as_kept_line(record))
         self._out.flush()
 
     def records(self) -> Iterator[Record]:

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 from yolox_client import Detection, ImageResult
 from yolox_client.errors import ProblemError, YoloxClientError
-from yolox_client.results import image_result
+from yolox_client.results import ModelRef, image_result
+
+# The source and the frame, which no other record has.
+Key: TypeAlias = tuple[str, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Record:
         return self.source if self.frame is None else frame_name(self.source, self.frame)
 
     @property
-    def key(self) -> tuple[str, int | None]:
+    def key(self) -> Key:
         """The source and the frame, which no other record has."""
         return self.source, self.frame
 
@@ -63,14 +66,27 @@ def as_line(record: Record) -> str:
     return json.dumps(as_fields(record), ensure_ascii=False) + "\n"
 
 
+def as_kept_line(record: Record) -> str:
+    """A record as a line of JSON from which it can be had again, with the model."""
+    model = record.result.model
+    kept = as_fields(record) | {"model": None if model is None else asdict(model)}
+    return json.dumps(kept, ensure_ascii=False) + "\n"
+
+
 def from_fields(fields: Mapping[str, Any]) -> Record:
-    """The record of such fields.
+    """The record of the fields of a kept line.
 
     Raises:
         LookupError, TypeError, ValueError: They are not those of a record.
     """
-    result = image_result(fields, None, {})
+    model = fields.get("model")
+    result = image_result(fields, None if model is None else ModelRef(**model), {})
     return Record(str(fields["filename"]), result, fields.get("frame"), fields.get("time_s"))
+
+
+def reason(error: YoloxClientError) -> str:
+    """Why an image has no result, in words; the number of an HTTP status tells nothing here."""
+    return error.detail if isinstance(error, ProblemError) else str(error)
 
 
 def _detection(found: Detection) -> dict[str, Any]:

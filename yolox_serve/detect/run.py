@@ -3,9 +3,9 @@
 import asyncio
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,12 +15,12 @@ from typing import Any, Final, TextIO
 from rich.progress import Progress
 
 from yolox_client import ImageResult, UnusableImageError
-from yolox_serve.detect.finders import Finder
+from yolox_serve.detect.finders.finder import Finder
 from yolox_serve.detect.formats import Coco, Csv, Format, Json, JsonLines, LabelStudio, Writer, Yolo
 from yolox_serve.detect.items import FrameCoding, Item, OpenVideo, open_video, still_item
 from yolox_serve.detect.journal import Journal
 from yolox_serve.detect.pictures import VideoFile, save_picture
-from yolox_serve.detect.records import Record, frame_name
+from yolox_serve.detect.records import Key, Record, frame_name, reason
 from yolox_serve.detect.sources import SourceError, Sources, Video
 from yolox_serve.detect.stream import Stream
 from yolox_serve.detect.tracking import Tracker
@@ -86,29 +86,48 @@ class Run:
     async def carry_out(self) -> int:
         """Look into every source; the exit code is 0, 1 if images were skipped, 130 if stopped."""
         job = self._job
-        with _stopping_at_interrupts(self._stop), _kept(job) as journal, ExitStack() as stack:
-            live = None if job.output is not None else writer_of(job, self._names, stack)
-            done = {record.key: record for record in journal.records()}
-            for record in done.values():
-                self._count(record, shown=False)
-            self._resumed = len(done)
-            async for record in self._records(done):
-                journal.add(record)
-                self._count(record)
-                if live is not None:
-                    live.add(record)
-            if self._stream.stopped and not any(video.live for video in job.sources.videos):
-                return self._interrupted()
-            if live is not None:
-                live.end()
+        with _stopping_at_interrupts(self._stop), ExitStack() as stack:
+            if job.output is None:
+                writer = writer_of(job, self._names, stack)
+                complete = await self._look(set(), writer.add)
+                if complete:
+                    writer.end()
             else:
-                _write_all(writer_of(job, self._names, stack), journal)
-            journal.remove()
+                complete = await self._look_and_keep(job.output, stack)
+        if not complete:
+            return INTERRUPTED
         return SOME_FAILED if self.failed else 0
 
-    async def _records(
-        self, done: Mapping[tuple[str, int | None], Record]
-    ) -> AsyncIterator[Record]:
+    async def _look_and_keep(self, output: Path, stack: ExitStack) -> bool:
+        """Keep what is found until everything is, and then write it; gives whether it is."""
+        described = {"format": self._job.form, "every": self._job.every} | self._job.settings
+        path = journal_path(output)
+        journal = stack.enter_context(Journal(path, described, resume=self._job.resume))
+        done = set[Key]()
+        for record in journal.records():
+            done.add(record.key)
+            self._count(record, shown=False)
+        self._resumed = len(done)
+        if not await self._look(done, journal.add):
+            how = "the same command with --resume goes on from here"
+            print(f"stopped after {_counted(self.images, 'image')}; {how}", file=sys.stderr)  # noqa: T201
+            return False
+        _write_all(writer_of(self._job, self._names, stack), journal)
+        journal.remove()
+        return True
+
+    async def _look(self, done: AbstractSet[Key], take: Callable[[Record], None]) -> bool:
+        """Look into everything that is not done yet; gives whether the run is complete.
+
+        Whoever stops a camera or a stream has all of it.
+        """
+        async for record in self._records(done):
+            take(record)
+            self._count(record)
+        live = any(video.live for video in self._job.sources.videos)
+        return live or not self._stream.stopped
+
+    async def _records(self, done: AbstractSet[Key]) -> AsyncIterator[Record]:
         """The records of everything that is not done yet."""
         job = self._job
         stills = (still_item(still) for still in job.sources.stills)
@@ -144,7 +163,7 @@ class Run:
             self.failed += 1
             if shown:
                 name = record.source if record.frame is None else record.picture_name
-                print(f"skipped {name}: {record.result.error}", file=sys.stderr)  # noqa: T201
+                print(f"skipped {name}: {reason(record.result.error)}", file=sys.stderr)  # noqa: T201
 
     def _rate(self) -> float:
         """Images in a second so far, in this run."""
@@ -152,19 +171,12 @@ class Run:
 
     def summary(self) -> str:
         """The whole run in a line."""
-        skipped = f", {self.failed} skipped" if self.failed else ""
-        return (
-            f"{self.images} images{skipped}, {self.detections} objects, {self._rate():.1f} images/s"
-        )
+        skipped = f" ({self.failed} of them skipped)" if self.failed else ""
+        counts = f"{_counted(self.images, 'image')}{skipped}, {_counted(self.detections, 'object')}"
+        return f"{counts}, {self._rate():.1f} images/s"
 
     def _stop(self) -> None:
         self._stream.stopped = True
-
-    def _interrupted(self) -> int:
-        if self._job.output is not None:
-            how = "the same command with --resume goes on from here"
-            print(f"stopped after {self.images} images; {how}", file=sys.stderr)  # noqa: T201
-        return INTERRUPTED
 
 
 class FrameSink:
@@ -200,6 +212,10 @@ class FrameSink:
         return followed
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def writer_of(job: Job, class_names: tuple[str, ...], stack: ExitStack) -> Writer:
     """The writer of the format, to the output, which the stack closes, or to standard output."""
     if job.form == "yolo":
@@ -220,19 +236,6 @@ def writer_of(job: Job, class_names: tuple[str, ...], stack: ExitStack) -> Write
 def journal_path(output: Path) -> Path:
     """The file beside an output that keeps the records of an unfinished run."""
     return output.with_name(f"{output.name}.unfinished.jsonl")
-
-
-@contextmanager
-def _kept(job: Job) -> Iterator[Journal]:
-    """The journal of a job; without an output it is a temporary file."""
-    described = {"format": job.form, "every": job.every} | job.settings
-    with ExitStack() as stack:
-        if job.output is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            path = Path(folder, "records.jsonl")
-        else:
-            path = journal_path(job.output)
-        yield stack.enter_context(Journal(path, described, resume=job.resume))
 
 
 @contextmanager

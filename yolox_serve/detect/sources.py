@@ -126,7 +126,17 @@ def _files_of(name: str) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and _is_known(path))
+    """The images and videos in a folder and its folders; hidden ones are caches or leftovers.
+
+    A link to nowhere counts, so that the run says what is missing.
+    """
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if _is_known(path)
+        and not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def _is_known(path: Path) -> bool:

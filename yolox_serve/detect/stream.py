@@ -9,7 +9,7 @@ from typing import Final
 
 from service.errors import ServiceError
 from yolox_client import ImageResult, UnusableImageError
-from yolox_serve.detect.finders import Finder
+from yolox_serve.detect.finders.finder import Finder
 from yolox_serve.detect.items import Item
 from yolox_serve.detect.pictures import save_picture
 

@@ -236,6 +236,11 @@ def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: tuple[int, 
             "the classes of each row add up to 1, as after a softmax, where YOLOX has a sigmoid "
             "for each class; export it with the sigmoid, or with logits"
         )
+    if any(_have_products(each, stacked) for each in readings):
+        return (
+            "no class of any row exceeds its objectness, so the classes are multiplied by it "
+            "already; export them as they are before that"
+        )
     forms = [form for reading in readings for form in _forms(reading, FORMS)]
     if any(
         math.isfinite(grid_distance(each, tables, size))
@@ -257,6 +262,15 @@ def _have_softmax(reading: RowReading, stacked: Floats) -> bool:
     classes = stacked[:, :, reading.columns("classes")]
     shares = reading.num_classes > 1 and bool((classes >= 0).all())
     return shares and np.allclose(classes.sum(axis=2), 1, atol=NEAR_ONE)
+
+
+def _have_products(reading: RowReading, stacked: Floats) -> bool:
+    """Whether the classes of every row, (pictures, A, 5 + C), are at most its objectness."""
+    objectness = stacked[:, :, reading.columns("objectness")]
+    classes = stacked[:, :, reading.columns("classes")]
+    # The objectness of a single class may well be below that class in every row.
+    shares = reading.num_classes > 1 and bool((classes >= 0).all() and (objectness <= 1).all())
+    return shares and bool((classes <= objectness * (1 + NEAR_ONE)).all())
 
 
 def grid_distance(reading: RowReading, tables: Sequence[Floats], size: tuple[int, int]) -> float:

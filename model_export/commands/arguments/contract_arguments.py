@@ -20,6 +20,7 @@ LeastSide = Annotated[
         help="Pad narrow images to N pixels, for a model not trained on narrow ones (unset: 32)",
     ),
 ]
+Text = Annotated[str, Parameter(metavar="TEXT")]
 Channels = tuple[float, float, float]
 
 
@@ -62,10 +63,10 @@ class RecommendedOptions:
 class ProvenanceOptions:
     """Texts about a model's origin."""
 
-    source: str = ""
-    dataset: str = ""
-    metrics: str = ""
-    licence: str = ""
+    source: Text = ""
+    dataset: Text = ""
+    metrics: Text = ""
+    licence: Text = ""
 
     def contract_part(self) -> Provenance:
         """The given texts, as the contract has them."""

@@ -90,7 +90,7 @@ class ModelOptions:
         AbsolutePath | None,
         Parameter(
             metavar="FILE",
-            help="Start from a .pth checkpoint or .npz with any classes (unset: from scratch)",
+            help="Start from a .pth checkpoint, .npz or exported .onnx (unset: from scratch)",
         ),
     ] = None
     size: Annotated[

@@ -21,7 +21,7 @@ from model_export.drawing.barcodes.surfaces import (
     surface,
 )
 from model_export.drawing.barcodes.symbols import Symbol, random_symbol
-from model_export.samples.geometry import Picture
+from model_export.samples.geometry import Picture, quarter_turned
 
 Random = np.random.Generator
 
@@ -75,7 +75,7 @@ def draw_scene(rng: Random) -> Picture:
         picture, rng = draw_dense(fork), fork
     else:
         picture = _upright_scene(rng)
-    return _turned(picture) if rng.random() < TURNED_SHARE else picture
+    return quarter_turned(picture) if rng.random() < TURNED_SHARE else picture
 
 
 def _upright_scene(rng: Random) -> Picture:
@@ -87,14 +87,6 @@ def _upright_scene(rng: Random) -> Picture:
     if choice < BARE_SHARE + SHEET_SHARE + EMPTY_SHARE:
         return _empty_scene(rng)
     return _camera_scene(rng)
-
-
-def _turned(picture: Picture) -> Picture:
-    """A picture rotated by 90 degrees to the left."""
-    width = picture.image.shape[1]
-    x1, y1, x2, y2 = picture.boxes_xyxy.T
-    boxes = np.stack([y1, width - x2, y2, width - x1], axis=1)
-    return Picture(np.ascontiguousarray(np.rot90(picture.image)), boxes, picture.class_ids)
 
 
 def _bare_scene(rng: Random) -> Picture:

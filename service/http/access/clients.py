@@ -5,7 +5,8 @@ from typing import Final
 
 from starlette.types import Scope
 
-from service.settings import UNIX_PEER, split_list
+from service.lists import split_list
+from service.settings import UNIX_PEER
 
 Address = IPv4Address | IPv6Address
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.errors import StartupError, UnauthorizedError
-from service.settings import Settings, split_keys
+from service.lists import split_keys
+from service.settings import Settings
 
 Headers = Sequence[tuple[bytes, bytes]]
 

@@ -8,7 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import OriginRefusedError
-from service.settings import split_list
+from service.lists import split_list
 
 ANY: Final = "*"
 METHODS: Final = ("GET", "HEAD", "POST")

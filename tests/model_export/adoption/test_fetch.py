@@ -228,7 +228,7 @@ def test_no_server_is_told_with_other_ways(output: Path, base_url: str) -> None:
     assert base_url in message
     assert "--base-url" in message
     assert SUM in message
-    assert "python -m model_export adopt" in message
+    assert "yolox-serve adopt" in message
 
 
 def test_place_that_cannot_be_written_is_told(mirror: Mirror, tmp_path: Path) -> None:

@@ -269,3 +269,15 @@ def test_softmax_over_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelExportError, match="add up to 1, as after a softmax"):
         adopt(tmp_path / "form.onnx", tmp_path / "out.onnx", request)
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_classes_that_are_multiplied_by_objectness_are_refused(tmp_path: Path) -> None:
+    edit = Edit(activation="probabilities")
+    blocks = [edit.part("rows", *bounds, 2) for bounds in ((0, 4), (4, 5), (5, 8))]
+    blocks[2] = edit.add("Mul", [blocks[2], blocks[1]])
+    onnx.save(edit.give(edit.add("Concat", blocks, axis=2)), tmp_path / "form.onnx")
+    request = AdoptRequest(NAMES, pixel_values=PixelValues())
+
+    with pytest.raises(ModelExportError, match="no class of any row exceeds its objectness"):
+        adopt(tmp_path / "form.onnx", tmp_path / "out.onnx", request)
+    assert not (tmp_path / "out.onnx").exists()

@@ -19,6 +19,7 @@ from model_export.loss.boxes import (
     encode_boxes,
     giou,
     iou,
+    largest_iou,
 )
 from model_export.samples.targets import NO_OBJECT, Targets, pad_targets
 from service.core import decode
@@ -390,3 +391,16 @@ def test_a_crowded_picture_costs_no_memory(monkeypatch: pytest.MonkeyPatch) -> N
         peaks.append(memory.peak)
     # Fifteen times the objects: what grows with them are the ten claims of each.
     assert peaks[1] < 2 * peaks[0]
+
+
+def test_largest_overlap_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, targets, anchors = crowded([300], 160, 160)
+    boxes = decode_boxes(raw[0, :, :4], anchors, "yolox")
+    whole = iou(targets.boxes_xyxy[0, :, None], boxes).amax(dim=0)
+    peaks = []
+    for truths in (300, 20):
+        monkeypatch.setattr("model_export.loss.boxes.MAX_PAIRS", truths * len(boxes))
+        with TensorMemory() as memory:
+            assert torch.equal(largest_iou(boxes, targets.boxes_xyxy[0]), whole)
+        peaks.append(memory.peak)
+    assert peaks[1] < peaks[0] / 5

@@ -27,7 +27,7 @@ from model_export.model.yolox import build
 from model_export.report.events import EpochEnded, RunStarted, StepsTaken
 from model_export.samples.batch_plan import BatchPlan, SampleSpec
 from model_export.samples.loader import Batch
-from model_export.samples.settings import augmentation_for
+from model_export.samples.settings import Augmentation, augmentation_for
 from model_export.samples.targets import Targets
 from model_export.training.config import DrawnBarcodes, Machine, TrainingConfig
 from model_export.training.job import Job
@@ -283,7 +283,8 @@ def test_best_file_is_the_average_of_the_best_epoch(
     pictures: CheckedImages, tmp_path: Path
 ) -> None:
     seen: list[dict[str, Tensor]] = []
-    aps = iter([0.2, 0.6, None])
+    # The closing epoch is measured with two kinds of statistics.
+    aps = iter([0.2, 0.6, None, None])
 
     def measure(model: nn.Module) -> Metrics:
         assert not model.training
@@ -339,6 +340,7 @@ def test_measured_average_has_the_statistics_of_its_own_activations(
             tmp_path / str(norm_images),
             Diary(),
             epochs=1,
+            closing_epochs=0,
             norm_images=norm_images,
             measure=measure,
         )
@@ -351,6 +353,52 @@ def test_measured_average_has_the_statistics_of_its_own_activations(
     assert (anew[first] > 10 * averaged[first]).float().mean() > 0.5
     last = read_state_dict(tmp_path / "4" / "last.pth")
     assert torch.equal(last[first], averaged[first])
+
+
+def test_closing_epochs_measure_statistics_on_plain_pictures(
+    pictures: CheckedImages, tmp_path: Path
+) -> None:
+    plain = replace(
+        Augmentation(), flip_probability=0, hsv_probability=0, multiscale_steps=3, scale=(0.5, 0.6)
+    )
+    settings = config(augmentation=plain, height=96, width=96)
+    job = Job(settings, Machine(), pictures, tmp_path / "last.pth", tmp_path / "best.pth")
+
+    def samples(*, closing: bool) -> set[bytes]:
+        batches = job.first_batches(IMAGES, CPU, closing=closing)
+        return {image.numpy().tobytes() for batch in batches for image in batch}
+
+    whole = {
+        torch.from_numpy(picture.image).permute(2, 0, 1).float().numpy().tobytes()
+        for picture in (pictures.pictures(None)[number] for number in range(IMAGES))
+    }
+    assert samples(closing=True) == whole
+    assert not samples(closing=False) & whole
+
+
+@pytest.mark.parametrize(("anew", "averaged"), [(0.6, 0.5), (0.5, 0.6)])
+def test_closing_epochs_keep_the_better_statistics(
+    pictures: CheckedImages, tmp_path: Path, anew: float, averaged: float
+) -> None:
+    measured: list[dict[str, Tensor]] = []
+    aps = iter([0.2, anew, averaged])
+
+    def measure(model: nn.Module) -> Metrics:
+        measured.append({name: value.clone() for name, value in model.state_dict().items()})
+        return metrics(next(aps))
+
+    diary = Diary()
+    run(pictures, tmp_path, diary, epochs=2, closing_epochs=1, norm_images=4, measure=measure)
+
+    first = "backbone.backbone.stem.conv.bn.running_var"
+    assert (measured[1][first] > 10 * measured[2][first]).float().mean() > 0.5
+    best, last = (read_state_dict(tmp_path / name) for name in ("best.pth", "last.pth"))
+    assert torch.equal(best[first], measured[1 if anew > averaged else 2][first])
+    assert torch.equal(last[first], measured[2][first])
+    assert [record.metrics and record.metrics.overall["AP"] for record in diary.epochs] == [
+        0.2,
+        0.6,
+    ]
 
 
 def test_resumed_training_remembers_the_best_epoch(pictures: CheckedImages, tmp_path: Path) -> None:
@@ -395,7 +443,7 @@ def test_training_that_is_cut_off_between_row_and_snapshot_repeats_the_epoch(
 def test_data_that_shrank_cannot_go_on(pictures: CheckedImages, tmp_path: Path) -> None:
     assert run(pictures, tmp_path, Diary(), epochs=3)
     fewer = replace(pictures, images=pictures.images[:BATCH])
-    with pytest.raises(ModelExportError, match="6 steps far, but these data make 3"):
+    with pytest.raises(ModelExportError, match="6 steps far, but these data and 3 epochs make 3"):
         run(fewer, tmp_path, Diary(), epochs=3, resume=True)
 
 

@@ -119,7 +119,7 @@ def test_model_that_cannot_run_stops_the_start(tmp_path: Path) -> None:
 def test_file_without_contract_says_how_to_get_one(tmp_path: Path) -> None:
     path = tmp_path / "alien.onnx"
     onnx.save(tiny_yolox_model(), path)
-    with pytest.raises(StartupError, match=r"no model contract.*python -m model_export adopt"):
+    with pytest.raises(StartupError, match=r"no model contract.*yolox-serve adopt"):
         loaded(path)
 
 

@@ -321,7 +321,7 @@ def test_a_bug_is_a_500_without_its_secrets(client: TestClient, monkeypatch: Any
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("the password is swordfish")
 
-    monkeypatch.setattr("service.http.detect.Endpoint._read", broken)
+    monkeypatch.setattr("service.http.detect.Endpoint._answer", broken)
     detail = problem(as_raw(client, plain()), 500, "internal-error")
     assert "swordfish" not in detail
     assert client.get("/health/live").status_code == 200

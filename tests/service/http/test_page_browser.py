@@ -315,7 +315,7 @@ def test_the_picture_is_downloaded_as_the_server_draws_it(page: Page) -> None:
     ("content", "name", "media_type", "says"),
     [
         (b"\xff\xd8\xff damaged", "damaged.jpg", "image/jpeg", "decode"),
-        (b"some text", "notes.txt", "text/plain", "“notes.txt” is no image"),
+        (b"some text", "notes.txt", "text/plain", "“notes.txt” is not an image"),
         (bytes(1_100_000), "huge.png", "image/png", "at most 1.0 MB"),
     ],
     ids=["a damaged photo", "a text", "a file over the limit"],

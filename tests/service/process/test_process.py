@@ -145,7 +145,7 @@ def test_model_without_contract_is_one_line_and_exit_code_1(tmp_path: Path) -> N
     onnx.save(tiny_yolox_model(), path)
     code, complaint = failed_start("--model", str(path))
     assert code == 1
-    assert f"python -m model_export adopt {path}" in complaint
+    assert f"yolox-serve adopt {path}" in complaint
     assert complaint.count("\n") == 1
 
 

@@ -21,7 +21,7 @@ from service.settings import Device, Settings
 from yolox_serve.cluster.dataset.coco_file import write_coco
 from yolox_serve.cluster.dataset.job import DatasetJob, begin, carry_out
 from yolox_serve.cluster.dataset.results import summarise
-from yolox_serve.detect.command import FindingChoice, options_of
+from yolox_serve.detect.arguments import FindingChoice, options_of
 from yolox_serve.detect.sources import SourceError
 
 FAILED: Final = 1
@@ -58,7 +58,7 @@ class WorkChoice:
 
 @dataclass(frozen=True)
 class FormChoice:
-    """What is read and written."""
+    """The input and the output."""
 
     column: Annotated[
         str | None,
@@ -183,7 +183,7 @@ def actors_for(resources: dict[str, float], cpus: float, gpus: float) -> int:
     """How many actors a cluster has room for, beside the tasks that list, share out and write.
 
     Args:
-        resources: What the cluster has, as Ray tells.
+        resources: The cluster's resources, as Ray tells of them.
         cpus: CPUs of an actor.
         gpus: GPUs of an actor.
 

@@ -19,7 +19,7 @@ JOB: Final = "_job.json"
 
 @dataclass(frozen=True, slots=True)
 class DatasetJob:
-    """What is to be done.
+    """A data set to look into.
 
     Attributes:
         source: URI of a folder of images, or of Parquet files.
@@ -65,8 +65,12 @@ def begin(job: DatasetJob, *, resume: bool) -> None:
     """Note what is done in the output's folder.
 
     Raises:
-        SourceError: There is another run's output, or this one's and it is not to go on.
+        SourceError: There is no source; or another run's output, or this one's and it is not to go
+            on.
     """
+    source, place = FileSystem.from_uri(job.source)
+    if source.get_file_info(place).type is FileType.NotFound:
+        raise SourceError(f"there is no folder {job.source}")
     filesystem, folder = FileSystem.from_uri(job.output)
     file = f"{folder}/{JOB}"
     if filesystem.get_file_info(file).type is FileType.NotFound:

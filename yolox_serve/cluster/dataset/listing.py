@@ -42,6 +42,8 @@ def write_list(images: Iterator[str], filesystem: FileSystem, folder: str) -> in
         with filesystem.open_input_stream(whole) as stream:
             return int(stream.readall())
     filesystem.create_dir(folder, recursive=True)
+    # A run that was killed while it listed may have left files.
+    filesystem.delete_dir_contents(folder)
     count = 0
     while names := list(islice(images, ROWS_OF_FILE)):
         number = count // ROWS_OF_FILE

@@ -14,7 +14,7 @@ BATCH: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a data set's results hold.
+    """The numbers of a data set's results.
 
     Attributes:
         images: Number of images.

@@ -15,7 +15,7 @@ from yolox_client import ImageResult, UnusableImageError
 from yolox_client.options import Options
 from yolox_serve.cluster.dataset.listing import NAME
 from yolox_serve.cluster.dataset.rows import table_of
-from yolox_serve.detect.finders import LocalFinder, local_finder
+from yolox_serve.detect.finders.local import LocalFinder, local_finder
 
 T = TypeVar("T")
 

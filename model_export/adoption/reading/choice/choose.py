@@ -7,7 +7,11 @@ from typing import Final
 import numpy as np
 
 from model_export.adoption.reading.choice.candidate import Candidate, Progress, Question
-from model_export.adoption.reading.choice.pixel_choices import are_kin, of_scale
+from model_export.adoption.reading.choice.pixel_choices import (
+    RARE_VALUES,
+    are_kin,
+    of_scale,
+)
 from model_export.adoption.reading.choice.words import doubt, nothing, on_grey, undecided
 from model_export.adoption.reading.drawn import Pixels
 from model_export.adoption.reading.evidence import (
@@ -44,12 +48,14 @@ MIN_SENSE: Final = 0.5
 # Readings that find less than this share of the best are not tried on more pictures.
 WORTH_MORE: Final = 0.7
 # The same once they have been tried on dark pictures too: the right one finds most there.
-STILL_WORTH_MORE: Final = 0.9
+STILL_WORTH_MORE: Final = 0.95
 # A sum of scores from which on one picture alone can be clear.
 ENOUGH: Final = 1.5
 # The second best has to stay below this share of the best, or the two cannot be told apart: with
 # wrong pixel values, YOLOX-nano's share is 0.80 to 0.85.
 CLEAR: Final = 0.93
+# Sums nearer than this say nothing.
+AS_GOOD: Final = 0.98
 
 
 @dataclass(slots=True)
@@ -209,31 +215,40 @@ def _judged(trial: Trial, candidate: Candidate, pictures: Sequence[TrialPicture]
 
 
 def _the_one(judged: Sequence[Candidate], question: Question) -> Candidate:
-    best, *others = judged
+    best, *_ = judged
     if best.sense < MIN_SENSE:
         return _stated(judged, question)
-    rivals = [each for each in others if each.sense > CLEAR * best.sense]
-    best, *rivals = _usual_first([best, *rivals])
+    best, *rivals = _usual_first([each for each in judged if each.sense > CLEAR * best.sense])
+    best = _likeliest(best, rivals, question)
+    rivals = [each for each in (best, *rivals) if each is not best]
     alike = [each for each in rivals if agree(each.found, best.found)]
     apart = [each for each in rivals if each not in alike and not _is_doubt(each, best, question)]
     if apart:
         raise ModelExportError(undecided([best, *apart], question))
-    kept = [each for each in alike if each.values in question.values]
-    one = min([best, *kept], key=lambda each: _place(each, question))
+    one = min([best, *alike], key=lambda each: _place(each, question))
     doubts = [each for each in rivals if each is not one and each.rows == one.rows]
     return replace(one, doubts=tuple(doubt(each, one) for each in doubts))
 
 
+def _likeliest(best: Candidate, rivals: Sequence[Candidate], question: Question) -> Candidate:
+    """The best with usual pixel values; or of the rare ones, that of a kind which is least rare."""
+    usual = [each for each in (best, *rivals) if each.values in question.values]
+    if usual:
+        return usual[0]
+    near = [each for each in rivals if each.sense > AS_GOOD * best.sense]
+    kin = [each for each in near if are_kin(each.values, best.values) and each.rows == best.rows]
+    return min([best, *kin], key=lambda each: _place(each, question))
+
+
 def _place(candidate: Candidate, question: Question) -> int:
-    """The place of a reading among those that find the same boxes: the usual pixel values first."""
-    values = question.values
-    return values.index(candidate.values) if candidate.values in values else len(values)
+    """The place of a reading among those that find about the same: the usual values first."""
+    return [*question.values, *RARE_VALUES].index(candidate.values)
 
 
 def _is_doubt(rival: Candidate, best: Candidate, question: Question) -> bool:
-    """Whether a rival is no reason to refuse: it differs by a shade, or is rare and finds less."""
-    rare_and_less = best.values in question.values and rival.values not in question.values
-    return rival.rows == best.rows and (rare_and_less or are_kin(rival.values, best.values))
+    """Whether a rival is no reason to refuse: it differs by a shade, or it alone is rare."""
+    alone_rare = best.values in question.values and rival.values not in question.values
+    return rival.rows == best.rows and (alone_rare or are_kin(rival.values, best.values))
 
 
 def _usual_first(rivals: Sequence[Candidate]) -> Sequence[Candidate]:

@@ -1,1 +1,1 @@
-"""Draw symbols with so many modules that they look like texture, and strips of low bars."""
+"""Draw symbols that look like texture, because they have thousands of modules, and low strips."""

@@ -85,7 +85,7 @@ def strip(rng: Random, most_modules: float, proportion: float) -> Symbol:
 
 
 def _one_row(rng: Random, most_modules: int) -> Symbol:
-    """The longest of a few linear symbols that have at most so many modules; else the shortest."""
+    """A linear symbol of at most this number of modules, or the shorter of two that have more."""
     made: list[Symbol] = []
     while len(made) < 2:
         kind = random_kind(rng, LINEAR)
@@ -97,7 +97,7 @@ def _one_row(rng: Random, most_modules: int) -> Symbol:
 
 
 def _longest(rng: Random, kind: Kind, length: int) -> Symbol:
-    """A symbol of so many characters, or of as many as fit.
+    """A symbol of `length` characters, or of as many as fit.
 
     Raises:
         RuntimeError: Not even a short text fits.

@@ -130,7 +130,7 @@ class Page {
 
   async #open(photo) {
     if (photo.type && !photo.type.startsWith("image/")) {
-      throw new Error(`“${photo.name}” is no image (${photo.type}). Choose a JPEG, PNG, WebP or another picture.`);
+      throw new Error(`“${photo.name}” is not an image (${photo.type}). Choose a JPEG, PNG, WebP or another picture.`);
     }
     if (!this.#model) await this.#load();
     checkSize(photo, this.#model.limits.max_body_bytes);

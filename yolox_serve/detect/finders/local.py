@@ -1,11 +1,11 @@
-"""Where objects are found: by a model in this process, or by a server."""
+"""The server's pipeline in this process."""
 
 import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final
 
 from starlette.datastructures import ImmutableMultiDict
 
@@ -23,27 +23,8 @@ from yolox_client.errors import problem_of
 from yolox_client.options import Options, as_query
 from yolox_client.transport.exchange import results_in
 
-if TYPE_CHECKING:
-    from yolox_client import AsyncClient
-
 # An image that takes longer than this hangs.
 IMAGE_S: Final = 600.0
-REMOTE_BATCH: Final = 4
-
-
-class Finder(Protocol):
-    """Finds objects in images.
-
-    Attributes:
-        class_names: The names of the model's classes.
-        batch: Images that are handed over together.
-    """
-
-    class_names: tuple[str, ...]
-    batch: int
-
-    async def detect(self, images: Sequence[bytes]) -> list[ImageResult]:
-        """The result of each image file."""
 
 
 class LocalFinder:
@@ -78,33 +59,6 @@ class LocalFinder:
         return results
 
 
-class RemoteFinder:
-    """Asks a server.
-
-    Args:
-        client: The client.
-        class_names: The names of the model's classes.
-        options: Options of every request.
-    """
-
-    batch = REMOTE_BATCH
-
-    def __init__(
-        self, client: "AsyncClient", class_names: tuple[str, ...], options: Options
-    ) -> None:
-        self.class_names = class_names
-        self._client = client
-        self._options = options
-
-    async def detect(self, images: Sequence[bytes]) -> list[ImageResult]:
-        """The result of each image file.
-
-        Raises:
-            YoloxClientError: The server cannot be reached, or refuses any image.
-        """
-        return await self._client.detect(list(images), **self._options)
-
-
 @asynccontextmanager
 async def local_finder(settings: Settings, options: Options) -> AsyncIterator[LocalFinder]:
     """Load the model that the settings name, and run it until the context is left.
@@ -129,19 +83,3 @@ async def local_finder(settings: Settings, options: Options) -> AsyncIterator[Lo
         with suppress(asyncio.CancelledError):
             await warming
         await pipeline.stop()
-
-
-@asynccontextmanager
-async def remote_finder(
-    url: str, api_key: str | None, options: Options
-) -> AsyncIterator[RemoteFinder]:
-    """Connect to a server until the context is left.
-
-    Raises:
-        YoloxClientError: The server cannot be reached, or refuses the key.
-        ValueError: The address is not one.
-    """
-    from yolox_client import AsyncClient  # noqa: PLC0415 - httpx2 is needed for a server only
-
-    async with AsyncClient(url, api_key=api_key) as client:
-        yield RemoteFinder(client, await client.class_names(), options)

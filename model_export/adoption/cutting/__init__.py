@@ -1,0 +1,1 @@
+"""Where a graph is cut: before suppression, and where its rows are still raw."""

@@ -1,0 +1,1 @@
+"""A bounded sample of the served images, with their boxes, to label and to train on."""
