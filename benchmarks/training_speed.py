@@ -98,14 +98,14 @@ def _costs(arguments: argparse.Namespace) -> None:
     raw = model(batch.images.float()).detach()
     loss = DetectionLoss(PRESETS[arguments.loss])
     model.zero_grad()
+    model(batch.images.float()).mean().backward()  # gradients for the optimizer, which is first
     parts: dict[str, Callable[[], object]] = {
+        "optimizer": optimizer.step,
         "network, forward and backward": network_step(model, batch_size, height, width),
         "samples (in the workers)": lambda: next(batches),
         "assignment and loss": lambda: loss(raw, batch.targets, height, width),
-        "optimizer": optimizer.step,
         "average of the weights": lambda: average.update(model),
     }
-    model(batch.images.float()).mean().backward()  # gradients for the optimizer
     rows = {name: cpu_seconds(part, arguments.blocks) / batch_size for name, part in parts.items()}
     model.eval()
     images = data.images[: 8 * batch_size]
