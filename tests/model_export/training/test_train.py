@@ -243,7 +243,7 @@ def test_second_run_into_a_folder_is_refused(
         (["--output", "x", "--data", "a.json"], "--val"),
         (["--output", "x", "--data", "barcodes:9"], "--val"),
         (["--resume", "x"], "holds no run"),
-        (["--resume", "x", "--epochs", "3"], "leave out --epochs"),
+        (["--resume", "x", "--seed", "3"], "leave out --seed"),
         (["--output", "x", "--data", "a.json", "--val", "b.json"], "a.json"),
         (["--output", "x", "--data", ".", "--mosaic", "2"], "mosaic_probability"),
         (["--output", "x", "--data", ".", "--epochs", "2", "--closing-epochs", "3"], "closing"),
