@@ -29,6 +29,8 @@ AS_NEAR: Final = 0.25
 FOLLOWS: Final = 0.5
 # How far from 1 the classes of a row may add up after a softmax in float16.
 NEAR_ONE: Final = 0.01
+# Objectness of most cells is below this, as most show no object.
+BACKGROUND: Final = 0.05
 # Rows that are looked at to tell forms apart; large images have ten times as many.
 MAX_LOOKED_AT: Final = 1024
 USUAL_ORDER: Final[tuple[Block, ...]] = ("box", "objectness", "classes")
@@ -268,8 +270,10 @@ def _have_products(reading: RowReading, stacked: Floats) -> bool:
     """Whether the classes of every row, (pictures, A, 5 + C), are at most its objectness."""
     objectness = stacked[:, :, reading.columns("objectness")]
     classes = stacked[:, :, reading.columns("classes")]
-    # The objectness of a single class may well be below that class in every row.
+    # The objectness of a single class may well be below that class in every row. Background tells:
+    # there YOLOX's objectness is next to nothing, and its classes are not.
     shares = reading.num_classes > 1 and bool((classes >= 0).all() and (objectness <= 1).all())
+    shares = shares and float(np.median(objectness)) < BACKGROUND
     return shares and bool((classes <= objectness * (1 + NEAR_ONE)).all())
 
 

@@ -59,7 +59,9 @@ def test_weights_that_are_read_back_compute_the_same(tmp_path: Path) -> None:
     images = 255 * torch.rand(2, 3, 64, 96)
     with torch.no_grad():
         wanted, given = model(images), again.eval()(images)
-    torch.testing.assert_close(given, wanted, atol=1e-3, rtol=1e-3)
+    # Values of some fifty; small ones are sums of large ones, which add up in another order.
+    within = 2e-4 * float(wanted.std())
+    torch.testing.assert_close(given, wanted, atol=within, rtol=1e-3)
 
 
 def test_float16_weights_are_read_back_as_float32(tmp_path: Path) -> None:
