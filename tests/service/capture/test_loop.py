@@ -23,7 +23,7 @@ SIGHUP = 1
 TRAINING = (
     "--size 96 --batch-size 8 --rate-per-image 0.0125 --average-decay 0.95 --average-ramp 20 "
     "--norm-images 64 --mosaic 0 --flip 0 --hsv 0 --multiscale 0 --workers 0 --device cpu "
-    "--warmup-epochs 10 --loss article"
+    "--warmup-epochs 10 --loss article --evaluate-every 80"
 )
 
 
@@ -45,7 +45,7 @@ class Client(threading.Thread):
                 self.statuses.append(answer.status_code)
                 if answer.status_code == 200:
                     self.versions.append(answer.json()["model"]["version"])
-            time.sleep(0.05)
+            time.sleep(0.5)
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def test_a_class_that_a_model_misses_is_learnt_without_a_stop(tmp_path: Path) ->
     )
     assert squares > 3
 
-    first = train(drawn / "first.json", tmp_path / "first", "--epochs", "200")
+    first = train(drawn / "first.json", tmp_path / "first", "--epochs", "160", "--closing-epochs", "20")
     (models / "shapes" / "1").mkdir(parents=True)
     shutil.copy(first, models / "shapes" / "1" / "model.onnx")
     with served(models, captured) as server:
