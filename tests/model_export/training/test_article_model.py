@@ -86,6 +86,8 @@ def suppressed(found: list[tuple[float, Box]]) -> tuple[list[tuple[float, Box]],
     return kept, lowered
 
 
+# A whole training, an export and a server; their parts have quicker tests.
+@pytest.mark.heavy
 def test_the_articles_model_answers_as_the_article_says(run: Path) -> None:
     entries = {each.key: each.value for each in onnx.load(run / "model.onnx").metadata_props}
     assert ModelContract.from_metadata(entries).box_coding == "anchor_point"

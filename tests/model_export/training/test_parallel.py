@@ -321,7 +321,11 @@ def assert_same_way(found: State, expected: State) -> None:
         assert error.norm() <= WAY_TOLERANCE * way.norm(), name
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset",
+    # The article's loss is summed over processes by the same code.
+    [pytest.param(each, marks=pytest.mark.heavy if each == "article" else ()) for each in PRESETS],
+)
 def test_two_processes_train_what_one_would(pair: Pair, preset: PresetName, tmp_path: Path) -> None:
     task = job(pair.data, tmp_path / "alone", preset)
     alone = trained(task, ALONE, StopRequest(), Diary())

@@ -130,7 +130,9 @@ def test_a_class_that_a_model_misses_is_learnt_without_a_stop(tmp_path: Path) ->
     )
     assert squares > 3
 
-    first = train(drawn / "first.json", tmp_path / "first", "--epochs", "160", "--closing-epochs", "20")
+    first = train(
+        drawn / "first.json", tmp_path / "first", "--epochs", "160", "--closing-epochs", "20"
+    )
     (models / "shapes" / "1").mkdir(parents=True)
     shutil.copy(first, models / "shapes" / "1" / "model.onnx")
     with served(models, captured) as server:
