@@ -188,10 +188,13 @@ class _ClientWatch:
         self._receive = receive
         self._on_left = on_left
         self.has_left = False
+        self._is_stopped = False
         self._go_on()
 
     def stop(self) -> None:
         """Wait no more."""
+        # A message that came in this turn of the event loop has its callback under way already.
+        self._is_stopped = True
         self._message.remove_done_callback(self._came)
         self._message.cancel()
 
@@ -200,7 +203,7 @@ class _ClientWatch:
         self._message.add_done_callback(self._came)
 
     def _came(self, message: "asyncio.Future[Message]") -> None:
-        if message.cancelled() or message.exception() is not None:
+        if self._is_stopped or message.cancelled() or message.exception() is not None:
             return
         if message.result()["type"] == "http.disconnect":
             self.has_left = True

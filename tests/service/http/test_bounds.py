@@ -73,3 +73,30 @@ def test_memory_is_given_back_whatever_ends_the_request() -> None:
     with pytest.raises(BusyError):
         asyncio.run(hold(memory, 8, 3))
     assert memory.free == 10
+
+
+def test_a_client_that_leaves_as_its_answer_is_ready_breaks_nothing() -> None:
+    broken: list[dict[str, Any]] = []
+
+    async def run() -> str:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: broken.append(context))
+        leaving: asyncio.Future[dict[str, Any]] = loop.create_future()
+
+        async def receive() -> dict[str, Any]:
+            return await leaving
+
+        async def work() -> str:
+            await asyncio.sleep(0)
+            # The message and the end of the work come in the same turn of the event loop.
+            leaving.set_result(LEFT)
+            await asyncio.sleep(0)
+            return "done"
+
+        async with Bounds(BodyMemory(1), FAR) as bounds:
+            answer = await bounds.unless_client_leaves(receive, work())
+        await asyncio.sleep(0.01)
+        return answer
+
+    assert asyncio.run(run()) == "done"
+    assert broken == []
