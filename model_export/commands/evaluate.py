@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -12,22 +12,19 @@ from cyclopts import Group, Parameter
 
 from model_export.commands.arguments.argument_types import (
     SWITCH,
-    AbsolutePath,
     Fraction,
     Network,
     Positive,
     Sigma,
     Size,
-    absolute,
     check_exactly_one,
-    each_parsed_by,
     given_options,
 )
-from model_export.commands.data_sets.arguments import DATA, FORMS
+from model_export.commands.data_sets.measuring_data import MeasuringData
 from model_export.commands.reporting import command
 from model_export.commands.weights_kind import kind_of_weights, names_of_weights
-from model_export.data.sources import SINGLE_CLASS, DataSource, FormName
-from model_export.errors import ModelExportError, UsageError
+from model_export.data.sources import SINGLE_CLASS, DataSource
+from model_export.errors import ModelExportError
 from model_export.measure.published_options import MEASURING
 from model_export.model.variants import HeadKind, usual_size
 from service.core.contract import (
@@ -126,43 +123,6 @@ class WeightsOptions:
         BoxCoding | None,
         Parameter(help="Coding of the raw boxes (unset: the checkpoint's, or yolox)"),
     ] = None
-
-
-@Parameter(name="*", group=DATA)
-@dataclass(frozen=True)
-class MeasuringData:
-    """The data to measure on."""
-
-    data: Annotated[
-        tuple[Path, ...] | None,
-        each_parsed_by(absolute, "PATH"),
-        Parameter(name=("--data", "--annotations"), help=f"One or several data sets: {FORMS}"),
-    ] = None
-    images: Annotated[
-        AbsolutePath | None,
-        Parameter(metavar="DIR", help="Images of a COCO json or CSV file (unset: near the file)"),
-    ] = None
-    split: Annotated[
-        str | None,
-        Parameter(metavar="NAME", help="Split of data sets that have several (unset: val)"),
-    ] = None
-    form: Annotated[
-        FormName | None, Parameter(help="Form of the data (unset: found out, and told)")
-    ] = None
-
-    def source(self) -> DataSource:
-        """The location of the data.
-
-        Raises:
-            UsageError: It is not named.
-        """
-        from model_export.data.reading import has_own_split, is_divided  # noqa: PLC0415
-
-        if not self.data:
-            raise UsageError(f"this needs --data: {FORMS}")
-        found = DataSource(self.data[0], self.images, more=self.data[1:], form=self.form)
-        divided = is_divided(found) if found.path.is_dir() else has_own_split(found, "val")
-        return replace(found, split=self.split or ("val" if divided else "train"))
 
 
 @command("evaluate", extra="evaluate")

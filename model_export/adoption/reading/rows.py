@@ -270,11 +270,10 @@ def _have_products(reading: RowReading, stacked: Floats) -> bool:
     """Whether the classes of every row, (pictures, A, 5 + C), are at most its objectness."""
     objectness = stacked[:, :, reading.columns("objectness")]
     classes = stacked[:, :, reading.columns("classes")]
-    # The objectness of a single class may well be below that class in every row. Background tells:
-    # there YOLOX's objectness is next to nothing, and its classes are not.
-    shares = reading.num_classes > 1 and bool((classes >= 0).all() and (objectness <= 1).all())
-    shares = shares and float(np.median(objectness)) < BACKGROUND
-    return shares and bool((classes <= objectness * (1 + NEAR_ONE)).all())
+    shares = bool((classes >= 0).all() and (objectness <= 1).all())
+    # On background, YOLOX's objectness is next to nothing, and one of several classes is not.
+    tells = reading.num_classes > 1 and float(np.median(objectness)) < BACKGROUND
+    return shares and tells and bool((classes <= objectness * (1 + NEAR_ONE)).all())
 
 
 def grid_distance(reading: RowReading, tables: Sequence[Floats], size: tuple[int, int]) -> float:
