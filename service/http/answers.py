@@ -173,8 +173,11 @@ def _retry_after(outcomes: Sequence[DetectedImage | ServiceError]) -> dict[str, 
 
 def _timing_ms(seconds: list[StageSeconds], total_s: float) -> dict[str, float]:
     """The fields of a `TimingMs`: each stage's slowest image, in ms."""
-    slowest = {name: max([getattr(item, name) for item in seconds]) for name in STAGES}
-    return {name: round(value * 1000, 3) for name, value in (slowest | {"total": total_s}).items()}
+    timing = {}
+    for name in STAGES:
+        timing[name] = round(1000 * max([getattr(item, name) for item in seconds]), 3)
+    timing["total"] = round(1000 * total_s, 3)
+    return timing
 
 
 def _server_timing(timing_ms: dict[str, float]) -> dict[str, str]:

@@ -39,9 +39,11 @@ DETECT: Final = "/detect"
 MODELS: Final = f"{PROTOCOL}/models/"
 INFER: Final = "/infer"
 PREFLIGHT: Final = "preflight"
-QUIET_ENDPOINTS: Final = (
-    *("/metrics", "/health/live", "/health/ready"),
-    *(f"{PROTOCOL}/health/live", f"{PROTOCOL}/health/ready"),
+QUIET_ENDPOINTS: Final = frozenset(
+    {
+        *("/metrics", "/health/live", "/health/ready"),
+        *(f"{PROTOCOL}/health/live", f"{PROTOCOL}/health/ready"),
+    }
 )
 SERVER_ERRORS: Final = 500
 SAFE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -129,11 +131,11 @@ class Exchange:
                 await answer_error(error, request_id, scope["path"])(scope, receive, reply)
         finally:
             self._metrics.requests_in_flight.dec(in_flight)
-            seconds = time.perf_counter() - started
-            self._count(scope, status or 500, seconds, note.get("problem"))
-            self._log(scope, status or 500, seconds, request_id)
+            seconds, endpoint = time.perf_counter() - started, _endpoint(scope)
+            self._count(scope, endpoint, status or 500, seconds)
+            self._log(scope, endpoint, status or 500, seconds, request_id)
             if trace is not None:
-                _end(trace, scope, status or 500)
+                _end(trace, scope, endpoint, status or 500)
             if before is not None:
                 CURRENT.reset(before)
 
@@ -158,16 +160,17 @@ class Exchange:
         has_trace = self._tracing.traces_all or TRACEPARENT in dict(headers)
         return self._tracing.begin(headers) if has_trace else None
 
-    def _count(self, scope: Scope, status: int, seconds: float, problem: object) -> None:
-        endpoint = _endpoint(scope)
+    def _count(self, scope: Scope, endpoint: str, status: int, seconds: float) -> None:
         self._metrics.requests.labels(endpoint, str(status)).inc()
         example = None if CURRENT.get() is None else exemplar()
         self._metrics.request_duration.labels(endpoint).observe(seconds, example)
+        problem = scope[NOTE].get("problem")
         if problem is not None and scope["method"] == "POST" and is_detection(endpoint):
             self._metrics.rejections.labels(problem).inc()
 
-    def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
-        endpoint = _endpoint(scope)
+    def _log(
+        self, scope: Scope, endpoint: str, status: int, seconds: float, request_id: str
+    ) -> None:
         write = log.debug if endpoint in QUIET_ENDPOINTS else log.info
         write(
             "request",
@@ -254,9 +257,9 @@ def _across_origins(
     return preflight or handle, origins.marking(scope, send)
 
 
-def _end(trace: Trace, scope: Scope, status: int) -> None:
+def _end(trace: Trace, scope: Scope, endpoint: str, status: int) -> None:
     """Note in a request's trace how it was answered, by OpenTelemetry's names for HTTP."""
-    endpoint, facts = _endpoint(scope), dict[str, int | str](scope[NOTE])
+    facts = dict[str, int | str](scope[NOTE])
     attributes: Attributes = {
         "http.request.method": scope["method"],
         "http.route": endpoint,

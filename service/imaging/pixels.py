@@ -27,7 +27,8 @@ def to_bgr(image: Image.Image) -> Pixels:
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     for rows in bands(width, height):
-        band = image.crop((0, rows.start, width, rows.stop))
+        is_all = rows.stop - rows.start == height
+        band = image if is_all else image.crop((0, rows.start, width, rows.stop))
         pixels[rows] = _grey16(band) if band.mode.startswith("I") else _on_white(band)
     return pixels
 
@@ -60,7 +61,7 @@ def _on_white(band: Image.Image) -> Pixels:
     if band.has_transparency_data:
         white = Image.new("RGBA", band.size, "white")
         band = Image.alpha_composite(white, band.convert("RGBA"))
-    rgb: Pixels = np.asarray(band.convert("RGB"))
+    rgb: Pixels = np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
     return rgb[:, :, ::-1]
 
 

@@ -6,15 +6,13 @@ import logging
 import sys
 import threading
 import warnings
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Literal
 
 import structlog
+from pydantic_core import PydanticSerializationError, to_json
 from structlog.typing import Processor
 
 from service.observe.tracing.trace import with_trace_id
-
-# `json.dumps` would make an encoder for each line, which takes longer than the encoding.
-ENCODER: Final = json.JSONEncoder(default=repr)
 
 
 def configure_logs(log_format: Literal["auto", "console", "json"], level: str) -> None:
@@ -54,7 +52,13 @@ def configure_logs(log_format: Literal["auto", "console", "json"], level: str) -
 
 
 def _encoded(line: dict[str, Any], **_: object) -> str:
-    return ENCODER.encode(line)
+    with contextlib.suppress(PydanticSerializationError):
+        # This takes a third of the time of the standard library.
+        text = to_json(line, fallback=repr, inf_nan_mode="strings").decode()
+        if text.isascii():
+            return text
+    # stderr may have any encoding, and names of files may hold bytes that are no text.
+    return json.dumps(line, default=repr)
 
 
 class _Lines:

@@ -149,11 +149,16 @@ class Admission:
             self._drained.set()
 
     def _has_room(self) -> bool:
+        if self._uploads:
+            self._forget_slow()
+        return not self.closed and self.held + len(self._uploads) < self.capacity
+
+    def _forget_slow(self) -> None:
+        """Keep no room any more for bodies that take long."""
         slow_since = time.monotonic() - UPLOAD_GRACE_S
         slow = [upload for upload, began in self._uploads.items() if began < slow_since]
         for upload in slow:
             del self._uploads[upload]
-        return not self.closed and self.held + len(self._uploads) < self.capacity
 
     def _error(self) -> ServiceError:
         if self.closed:

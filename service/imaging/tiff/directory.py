@@ -129,6 +129,8 @@ def _entries(content: bytes, at: int, order: Order, *, is_big: bool) -> Iterator
 
 def exif_orientation(exif: bytes) -> int:
     """The orientation in EXIF, or 1 (upright) where browsers find none: it has to be one SHORT."""
+    if not exif:
+        return 1
     try:
         found = read_directory(exif.removeprefix(EXIF_PREFIX))
     except (ValueError, struct.error):

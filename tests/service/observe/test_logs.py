@@ -44,6 +44,32 @@ def test_an_exception_is_told_with_its_traceback(
     assert "IndexError: pop from" in written
 
 
+class _Value:
+    def __repr__(self) -> str:
+        return "a value"
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("café", "café"),
+        ("\udcff.jpg", "\udcff.jpg"),  # a file's name that is no UTF-8
+        (b"\xff", "b'\\xff'"),
+        (_Value(), "a value"),
+        (float("nan"), "NaN"),
+        ({"deep": (1, 2.5)}, {"deep": [1, 2.5]}),
+    ],
+)
+def test_a_line_is_json_in_ascii_whatever_it_tells(
+    value: object, told: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs("json", "info")
+    structlog.get_logger("service.here").info("request", value=value)
+    line = capsys.readouterr().err
+    assert line.isascii()
+    assert json.loads(line)["value"] == told
+
+
 class _Closed:
     def write(self, _text: str) -> None:
         raise BrokenPipeError
