@@ -4,7 +4,7 @@
 # torch's usual Linux wheels contain CUDA. For a CPU build, name the package index that has the
 # CPU wheels of torch with --build-arg EXTRA_INDEX_URL=... (docker/README.md).
 # `make pin-images` adds the digest of the base.
-ARG PYTHON_IMAGE=python:3.13-slim-trixie
+ARG PYTHON_IMAGE=python:3.13-slim-trixie@sha256:bb2988715db2cf7ace7b53f38f3cffbef7c7046a656bee66245eb0ed386e2e81
 
 FROM ${PYTHON_IMAGE} AS build
 ARG EXTRA_INDEX_URL=

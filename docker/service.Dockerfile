@@ -3,7 +3,7 @@
 #   docker build -f docker/service.Dockerfile -t yolox-serve:gpu --build-arg FLAVOUR=gpu .
 # --target fetch builds the image that fetches and adopts models, without a server.
 # `make pin-images` adds the digest of the base; `make image` fills in the labels.
-ARG PYTHON_IMAGE=python:3.13-slim-trixie
+ARG PYTHON_IMAGE=python:3.13-slim-trixie@sha256:bb2988715db2cf7ace7b53f38f3cffbef7c7046a656bee66245eb0ed386e2e81
 
 FROM ${PYTHON_IMAGE} AS build
 # Extras of pyproject.toml: `cpu`, or `gpu`, whose wheels contain CUDA and cuDNN; and `grpc` and `tracing`.

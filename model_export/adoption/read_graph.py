@@ -15,7 +15,11 @@ from model_export.adoption.contract_form import (
 from model_export.adoption.cutting.before_suppression import before_suppression, without_rows
 from model_export.adoption.cutting.raw_rows import at_raw_rows
 from model_export.adoption.reading.choice.candidate import Candidate, Progress, Question
-from model_export.adoption.reading.choice.pixel_choices import RARE_VALUES, USUAL_VALUES
+from model_export.adoption.reading.choice.pixel_choices import (
+    RARE_VALUES,
+    TWINS,
+    USUAL_VALUES,
+)
 from model_export.adoption.reading.choice.smaller import read_rows
 from model_export.adoption.reading.drawn import Pixels
 from model_export.adoption.reading.other_detectors import (
@@ -120,7 +124,7 @@ def read_graph(model: onnx.ModelProto, facts: Facts, progress: Progress) -> Read
         tries_rare=facts.values is None and network.image.dtype != "uint8",
     )
     reading = read_rows(outputs.model, network, found, question, progress)
-    notes += (f"{reading.line(class_names)}; {reading.rows}", *_doubts(reading))
+    notes += (f"{reading.line(class_names)}; {reading.rows}", *_doubts(reading, facts))
     ranks = {name: len(shape) for name, shape in outputs.shapes.items()}
     first = ranks[reading.rows.arrangement.groups[0][0].output]
     model, rows, cut = at_raw_rows(outputs.model, network, reading, class_names, first)
@@ -181,13 +185,25 @@ def _tried(network: TrialNetwork) -> tuple[TrialNetwork, dict[str, tuple[int, ..
     return network, _shapes(network.run(grey, PixelValues()))
 
 
-def _doubts(reading: Candidate) -> tuple[str, ...]:
+def _doubts(reading: Candidate, facts: Facts) -> tuple[str, ...]:
     """Notes for a user who knows how the model was trained."""
+    if facts.values is not None:
+        return reading.doubts
+    advice = (
+        "if you know those of its training, state them with --color, --value-range, --mean and "
+        "--std"
+    )
+    twin = TWINS.get(reading.values)
+    if twin is not None:
+        guess = (
+            f"that it takes {reading.values} was found by trying; {twin} would look the same, and "
+            f"boxes would differ by hundredths of a pixel: {advice}"
+        )
+        return (guess, *reading.doubts)
     if reading.values in RARE_VALUES:
         guess = (
             f"that it takes {reading.values} was found by trying, and numbers near these would "
-            "look the same; if you know those of its training, state them with --color, "
-            "--value-range, --mean and --std"
+            f"look the same; {advice}"
         )
         return (guess, *reading.doubts)
     return reading.doubts

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal
 
 from service.errors import ModelLoadError, ModelNotFoundError, StartupError
-from service.models.repository import NO_TRAFFIC, RepositoryModel, Traffic
+from service.models.repository import NO_TRAFFIC, ModelFile, RepositoryModel, Traffic
 from service.models.served import ServedModel
 from service.models.stock import Key, LoadedModel, Stock
 
@@ -120,7 +120,11 @@ class Catalog:
             raise self._unavailable(key, self._stock.failed[key][1])
         task = self._on_demand.get(key)
         if task is None:
-            task = asyncio.create_task(self.load_on_demand(key, by_version=version is not None))
+            # Looked up now: the file may be gone once the task begins.
+            file = self.found[key[0]].files[key[1]]
+            task = asyncio.create_task(
+                self.load_on_demand(key, file, by_version=version is not None)
+            )
             self._on_demand[key] = task
             task.add_done_callback(partial(self._loaded, key))
         try:
@@ -152,17 +156,17 @@ class Catalog:
                     table[named, None] = loaded.served
         self.ready = table
 
-    async def load_on_demand(self, key: Key, *, by_version: bool) -> LoadedModel:
+    async def load_on_demand(self, key: Key, file: ModelFile, *, by_version: bool) -> LoadedModel:
         """Load a version that a request needs, in the room of what was used least recently.
 
         Args:
             key: Its name and version.
+            file: Its file.
             by_version: Whether the request names the version.
 
         Raises:
             StartupError: It cannot be served.
         """
-        file = self.found[key[0]].files[key[1]]
         return await self._stock.load(key, file, on_demand=by_version, make_room=True)
 
     def _loaded(self, key: Key, task: "asyncio.Task[LoadedModel]") -> None:

@@ -118,9 +118,9 @@ class Models(Catalog):
                 if turn is not None:
                     turn.__exit__(None, None, None)
 
-    async def load_on_demand(self, key: Key, *, by_version: bool) -> LoadedModel:
+    async def load_on_demand(self, key: Key, file: ModelFile, *, by_version: bool) -> LoadedModel:
         """The same as the catalog's; the other processes learn which file it was."""
-        loaded = await super().load_on_demand(key, by_version=by_version)
+        loaded = await super().load_on_demand(key, file, by_version=by_version)
         if self._shared is not None:
             await self.refresh()
         return loaded

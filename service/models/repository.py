@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.core.model_digest import external_files, model_digest
@@ -14,6 +15,8 @@ from service.errors import StartupError
 
 MODEL_FILE: Final = "model.onnx"
 TRAFFIC_FILE: Final = "traffic.json"
+
+log = structlog.get_logger(__name__)
 
 # Where a file stood when it was last looked at: path, inode, size and time of change.
 Standing = tuple[str, int, int, int]
@@ -122,7 +125,12 @@ def scan(folder: Path) -> dict[str, RepositoryModel]:
 
 
 def _read_model(folder: Path) -> RepositoryModel:
-    numbered = [entry for entry in folder.iterdir() if entry.name.isascii()]
+    try:
+        numbered = [entry for entry in folder.iterdir() if entry.name.isascii()]
+    except OSError as error:
+        # Such as the `lost+found` of a volume, or a folder that has just been removed.
+        _note_unreadable(folder, error.strerror)
+        return RepositoryModel()
     versions = sorted((entry.name for entry in numbered if entry.name.isdigit()), key=int)
     files = {
         version: ModelFile(folder / version / MODEL_FILE, folder.name, version)
@@ -134,6 +142,12 @@ def _read_model(folder: Path) -> RepositoryModel:
     except (OSError, ValueError) as error:
         return RepositoryModel(files, NO_TRAFFIC, f"{folder / TRAFFIC_FILE}: {_told(error)}")
     return RepositoryModel(files, traffic)
+
+
+@lru_cache
+def _note_unreadable(folder: Path, reason: str) -> None:
+    """Log that a folder is left out: once, for the repository is read again and again."""
+    log.warning("a folder of the model repository is left out", folder=str(folder), reason=reason)
 
 
 def _read_traffic(file: Path, versions: Sequence[str]) -> Traffic:

@@ -27,10 +27,6 @@ MOST: Final = 0.8
 AS_NEAR: Final = 0.25
 # Correlation of box values with the places of their cells, from which on they hold those places.
 FOLLOWS: Final = 0.5
-# How far from 1 the classes of a row may add up after a softmax in float16.
-NEAR_ONE: Final = 0.01
-# Objectness of most cells is below this, as most show no object.
-BACKGROUND: Final = 0.05
 # Rows that are looked at to tell forms apart; large images have ten times as many.
 MAX_LOOKED_AT: Final = 1024
 USUAL_ORDER: Final[tuple[Block, ...]] = ("box", "objectness", "classes")
@@ -174,9 +170,9 @@ def row_readings(
         forms: The forms of boxes to try.
     """
     found: list[RowReading] = []
-    for order in _orders(arrangement):
+    for order in orders_of(arrangement):
         plain = _with_activations(RowReading(arrangement, order, levels=levels), tables)
-        distances = {each: grid_distance(each, tables, size) for each in _forms(plain, forms)}
+        distances = {each: grid_distance(each, tables, size) for each in forms_of(plain, forms)}
         distances = _without_raw_if_decoded(distances, tables, size)
         nearest = min(distances.values())
         found += [
@@ -191,10 +187,10 @@ def _without_scores_as_boxes(
     readings: list[RowReading], tables: Sequence[Floats]
 ) -> list[RowReading]:
     """Leave out unusual orders whose raw boxes are all of 0 to 1, as scores are."""
-    return [each for each in readings if not _hold_scores(each, tables)] or readings
+    return [each for each in readings if not hold_scores(each, tables)] or readings
 
 
-def _hold_scores(reading: RowReading, tables: Sequence[Floats]) -> bool:
+def hold_scores(reading: RowReading, tables: Sequence[Floats]) -> bool:
     """Whether an unusual order takes scores for raw boxes."""
     if reading.order == USUAL_ORDER or not reading.is_raw:
         return False
@@ -213,67 +209,18 @@ def _without_raw_if_decoded(
     decoded = {each: at for each, at in distances.items() if not each.is_raw}
     if not raw or not any(map(math.isfinite, decoded.values())):
         return distances
-    return decoded if any(_follows(raw[0], table, size) for table in tables) else distances
+    return decoded if any(follows(raw[0], table, size) for table in tables) else distances
 
 
-def _follows(reading: RowReading, table: Floats, size: tuple[int, int]) -> bool:
-    """Whether the first two box values grow with the places of their cells."""
+def follows(reading: RowReading, table: Floats, size: tuple[int, int], first: int = 0) -> bool:
+    """Whether two box values, the first two or others, grow with the places of their cells."""
     grid = grid_of(reading, size)
     centers = (grid.cells_ij + 0.5) * grid.strides[:, np.newaxis]
-    values = reading.in_order(table, size)[:, reading.columns("box")][:, :2]
+    values = reading.in_order(table, size)[:, reading.columns("box")][:, first : first + 2]
     with np.errstate(all="ignore"):
         alike = np.corrcoef(values.T, centers.T)[:2, 2:]
     # Either x follows columns and y rows, or, where y comes first, the other way round.
     return bool(max(alike[0, 0] + alike[1, 1], alike[0, 1] + alike[1, 0]) > 2 * FOLLOWS)
-
-
-def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: tuple[int, int]) -> str | None:
-    """How the values of rows betray another detector, or None."""
-    readings = [RowReading(arrangement, order) for order in _orders(arrangement)]
-    stacked = np.stack(tables)
-    if np.allclose(stacked[:, :, readings[0].columns("objectness")], 1, atol=1e-3):
-        return "objectness is 1 in every row, as in YOLOv6"
-    if any(_have_softmax(each, stacked) for each in readings):
-        return (
-            "the classes of each row add up to 1, as after a softmax, where YOLOX has a sigmoid "
-            "for each class; export it with the sigmoid, or with logits"
-        )
-    if any(_have_products(each, stacked) for each in readings):
-        return (
-            "no class of any row exceeds its objectness, so the classes are multiplied by it "
-            "already; export them as they are before that"
-        )
-    forms = [form for reading in readings for form in _forms(reading, FORMS)]
-    if any(
-        math.isfinite(grid_distance(each, tables, size))
-        for each in forms
-        if not _hold_scores(each, tables)
-    ):
-        return None
-    boxes = [stacked[:, :, each.columns("box")] for each in readings]
-    if any((each >= 0).all() and each.max() > 1 for each in boxes):
-        return (
-            "its four box values are never negative and no centres, so they are distances to the "
-            "sides, as in FCOS"
-        )
-    return None
-
-
-def _have_softmax(reading: RowReading, stacked: Floats) -> bool:
-    """Whether the classes of every row, (pictures, A, 5 + C), are shares of 1."""
-    classes = stacked[:, :, reading.columns("classes")]
-    shares = reading.num_classes > 1 and bool((classes >= 0).all())
-    return shares and np.allclose(classes.sum(axis=2), 1, atol=NEAR_ONE)
-
-
-def _have_products(reading: RowReading, stacked: Floats) -> bool:
-    """Whether the classes of every row, (pictures, A, 5 + C), are at most its objectness."""
-    objectness = stacked[:, :, reading.columns("objectness")]
-    classes = stacked[:, :, reading.columns("classes")]
-    shares = bool((classes >= 0).all() and (objectness <= 1).all())
-    # On background, YOLOX's objectness is next to nothing, and one of several classes is not.
-    tells = reading.num_classes > 1 and float(np.median(objectness)) < BACKGROUND
-    return shares and tells and bool((classes <= objectness * (1 + NEAR_ONE)).all())
 
 
 def grid_distance(reading: RowReading, tables: Sequence[Floats], size: tuple[int, int]) -> float:
@@ -306,7 +253,7 @@ def _is_plain_size(reading: RowReading, rows: Floats) -> NDArray[np.bool_]:
     return np.asarray((np.abs(rows[:, 2:]) < 8).all(axis=1), np.bool_)
 
 
-def _orders(arrangement: Arrangement) -> Iterator[tuple[Block, ...]]:
+def orders_of(arrangement: Arrangement) -> Iterator[tuple[Block, ...]]:
     """The orders whose blocks lie in one output each."""
     for order in ORDERS:
         reading = RowReading(arrangement, order)
@@ -318,7 +265,8 @@ def _orders(arrangement: Arrangement) -> Iterator[tuple[Block, ...]]:
             yield order
 
 
-def _forms(reading: RowReading, forms: Sequence[Form]) -> Iterator[RowReading]:
+def forms_of(reading: RowReading, forms: Sequence[Form]) -> Iterator[RowReading]:
+    """The reading with each of these forms of boxes."""
     for form, unit in forms:
         yield replace(reading, form=form, unit=unit)
 

@@ -15,6 +15,7 @@ from model_export.data.class_names import COCO_CLASS_NAMES
 from model_export.errors import ModelExportError
 from model_export.graphs.network import load_network
 from model_export.graphs.pixel_values import LEGACY, PixelValues
+from service.core.contract import ColorOrder
 
 MEAN, STD = LEGACY.mean, LEGACY.std
 CAFFE: Final = PixelValues("BGR", mean=(103.939, 116.779, 123.68))
@@ -108,6 +109,18 @@ def test_numbers_that_were_guessed_are_told(nano: Path, tmp_path: Path) -> None:
 
     notes = [note for note in adoption.notes if "--mean" in note]
     assert any("was found by trying, and numbers near these" in note for note in notes)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("color", ["RGB", "BGR"])
+def test_numbers_that_no_picture_tells_apart_are_told(
+    color: ColorOrder, nano: Path, tmp_path: Path
+) -> None:
+    adoption = adopted(PixelValues(color, (-127.5 / 128, 127.5 / 128)), nano, tmp_path)
+
+    (told,) = [note for note in adoption.notes if "was found by trying" in note]
+    assert f"it takes {color} -1 to 1 " in told
+    assert f"; {color} -0.996094 to 0.996094 would look the same" in told
 
 
 @pytest.mark.heavy

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from service.errors import ModelInUseError, ModelLoadError, ModelNotFoundError, StartupError
 from service.http.app import create_app
@@ -62,12 +64,51 @@ def test_a_repository_without_a_model_is_told_with_its_layout(tmp_path: Path) ->
         create_app(Settings(models=tmp_path, device="cpu"))
 
 
+def test_a_folder_that_cannot_be_read_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume has `lost+found`, which only root may read."""
+    write_version(tmp_path, "cats", "1")
+    (tmp_path / "lost+found").mkdir()
+    listed = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with repository(tmp_path) as served, capture_logs() as lines:
+        served.call("refresh")
+        assert served.answer() == ("cats", "1")
+        assert served.states() == {("cats", "1"): "READY"}
+    assert not [line for line in lines if line["event"].startswith("the models stay")]
+
+
 def test_a_file_is_served_beside_a_repository_as_the_default(tmp_path: Path) -> None:
     write_model(tmp_path / "one.onnx")
     write_version(tmp_path / "many", "dogs", "1")
     with repository(tmp_path / "many", model=tmp_path / "one.onnx") as served:
         assert served.answer() == ("tiny", "1")
         assert served.answer("?model=dogs") == ("dogs", "1")
+
+
+def test_a_version_that_is_deleted_while_it_loads_costs_only_those_who_ask_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = write_version(tmp_path, "cats", "1")
+    write_version(tmp_path, "cats", "2")
+
+    def delete(_: object, file: str) -> None:
+        Path(file).unlink()
+
+    with repository(tmp_path) as served:
+        monkeypatch.setattr("service.models.stock.prove", delete)
+        detail = problem(as_raw(served.client, PHOTO, "?version=1"), 503, "model-not-available")
+        assert f"cannot read the model file {older}: No such file" in detail
+        served.call("refresh")
+        problem(as_raw(served.client, PHOTO, "?version=1"), 404, "model-not-found")
+        assert served.answer() == ("cats", "2")
 
 
 def test_a_new_version_takes_over_and_the_old_one_s_series_go(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from service.core.decode import Detections
 from service.models.shadow import Agreement, compare
 from support.client import as_raw, metric
+from support.model_files import NAMES
 from support.repositories import write_version
 from support.served_models import PHOTO, Served, repository, until
 
@@ -91,6 +92,19 @@ def test_a_shadow_sees_images_and_answers_none(two: Path) -> None:
         for of in ("primary", "shadow"):
             line = f'yolox_shadow_duration_seconds_count{{of="{of}",version="2"}}'
             assert metric(served.client, line) == 2
+
+
+def test_a_shadow_of_other_classes_is_compared_by_their_names(tmp_path: Path) -> None:
+    write_version(tmp_path, "cats", "1")
+    others = tuple(f"other {name}" for name in NAMES)
+    write_version(tmp_path, "cats", "2", names=others)
+    set_traffic(tmp_path, shadow="2")
+    with repository(tmp_path) as served:
+        found = as_raw(served.client, PHOTO).json()["results"][0]["detections"]
+        until(lambda: shadow_count(served, "compared") == 1)
+        until(lambda: boxes(served, "extra") == len(found))
+        assert boxes(served, "missing") == len(found) > 0
+        assert boxes(served, "matched") == 0
 
 
 def test_a_shadow_that_finds_nothing_misses_every_box(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from model_export.adoption.reading.evidence import (
     largest_joint,
 )
 from model_export.adoption.reading.level_order import level_order
+from model_export.adoption.reading.oddities import oddity
 from model_export.adoption.reading.pictures import (
     CHANGES,
     TrialPicture,
@@ -32,7 +33,6 @@ from model_export.adoption.reading.pictures import (
 )
 from model_export.adoption.reading.rows import (
     USUAL_ORDER,
-    oddity,
     row_readings,
 )
 from model_export.adoption.reading.tables import Arrangement

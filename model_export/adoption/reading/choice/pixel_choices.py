@@ -36,6 +36,12 @@ RARE_VALUES: Final = (
     PixelValues("RGB", (0.0, 255 / 128)),
     PixelValues("BGR", (0.0, 255 / 128)),
 )
+# 127.5 and 128 as mean and deviation, which no picture tells from -1 to 1.
+LESS_THAN_ONE: Final = (-127.5 / 128, 127.5 / 128)
+TWINS: Final = {
+    PixelValues("RGB", (-1.0, 1.0)): PixelValues("RGB", LESS_THAN_ONE),
+    PixelValues("BGR", (-1.0, 1.0)): PixelValues("BGR", LESS_THAN_ONE),
+}
 # Factor between scales from which on the values of one are noise, or nothing, under the other.
 OTHER_SCALE: Final = 8.0
 # Differences up to which two scales, and two means in levels of 255, are of one kind.
