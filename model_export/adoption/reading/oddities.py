@@ -1,4 +1,4 @@
-"""Tell by the values of rows that they are another detector's, or that a step is missing."""
+"""Tell by the values of rows that they are another detector's, or that their scores are lost."""
 
 import math
 from collections.abc import Sequence
@@ -8,13 +8,9 @@ import numpy as np
 
 from model_export.adoption.reading.rows import (
     FORMS,
-    MAX_CELLS_AWAY,
-    MOST,
     RowReading,
-    follows,
     forms_of,
     grid_distance,
-    grid_of,
     hold_scores,
     orders_of,
 )
@@ -24,8 +20,8 @@ from model_export.adoption.reading.tables import Arrangement, Floats
 NEAR_ONE: Final = 0.01
 # Objectness of most cells is below this, as most show no object.
 BACKGROUND: Final = 0.05
-# Share of negative numbers from which on they are no accident.
-SOME: Final = 0.02
+# The sigmoid of 0 and of 1, with some room for float16.
+TWICE: Final = (0.4995, 0.7315)
 
 Size = tuple[int, int]
 
@@ -49,37 +45,13 @@ def _have_products(reading: RowReading, tables: Sequence[Floats], _: Size) -> bo
     return shares and tells and bool((classes <= objectness * (1 + NEAR_ONE)).all())
 
 
-def _lack_exponential(reading: RowReading, tables: Sequence[Floats], size: Size) -> bool:
-    """Whether centres lie at their cells, so that boxes are decoded, but sides may be negative."""
-    grid = grid_of(reading, size)
-    cells = (grid.cells_ij + 0.5) * grid.strides[:, np.newaxis]
-    boxes = [reading.in_order(table, size)[:, reading.columns("box")] for table in tables]
-    # Corners may be negative, but follow the cells.
-    if not follows(reading, tables[0], size) or follows(reading, tables[0], size, first=2):
-        return False
-    units = (1.0, grid.strides[:, np.newaxis], np.array([size[1], size[0]], np.float32))
-    for unit in units:
-        away = [(np.abs(each[:, :2] * unit - cells) / grid.strides[:, None]) for each in boxes]
-        at_cells = all(np.mean((each < MAX_CELLS_AWAY).all(axis=1)) > MOST for each in away)
-        negative = all(np.mean((each[:, 2:] < 0).any(axis=1)) > SOME for each in boxes)
-        if at_cells and negative:
-            return True
-    return False
-
-
-def _lack_grid(reading: RowReading, tables: Sequence[Floats], size: Size) -> bool:
-    """Whether boxes have sides in pixels, but centres that are offsets in the units of strides."""
-    if math.isfinite(grid_distance(reading, tables, size)):
-        return False
-    strides = grid_of(reading, size).strides[:, np.newaxis]
-    boxes = [reading.in_order(table, size)[:, reading.columns("box")] for table in tables]
-    near = all(
-        np.mean((np.abs(each[:, :2]) < MAX_CELLS_AWAY * strides).all(axis=1)) > MOST
-        for each in boxes
-    )
-    # Distances to the sides, as FCOS has them, are never negative.
-    offsets = any(np.mean((each[:, :2] < 0).any(axis=1)) > SOME for each in boxes)
-    return near and offsets and all(bool((each[:, 2:] > 0).all()) for each in boxes)
+def _have_two_sigmoids(reading: RowReading, tables: Sequence[Floats], _: Size) -> bool:
+    """Whether every score is one that a sigmoid gives for a number from 0 to 1."""
+    scores = [
+        table[:, reading.columns(block)] for table in tables for block in ("objectness", "classes")
+    ]
+    low, high = TWICE
+    return all(bool(((each >= low) & (each <= high)).all()) for each in scores)
 
 
 # Tests of one reading of rows for several pictures, and what to say where any order passes.
@@ -99,27 +71,17 @@ FAULTS: Final = (
         ),
     ),
     (
-        _lack_exponential,
+        _have_two_sigmoids,
         (
-            "many of its boxes have a negative width or height, so the export leaves out a step of "
-            "decoding: a side is e to the power of its raw value, times the stride; export it with "
-            "that step, or with raw rows"
-        ),
-    ),
-    (
-        _lack_grid,
-        (
-            "its boxes lie about the image's top left corner, whatever their cell, so the export "
-            "leaves out a step of decoding: to a centre's raw value the cell's column and row are "
-            "added before it is multiplied by the stride; export it with that step, or with raw "
-            "rows"
+            "every score is between 0.5 and 0.73, so they went through a sigmoid twice; export "
+            "them with one sigmoid, or with logits"
         ),
     ),
 )
 
 
 def oddity(arrangement: Arrangement, tables: Sequence[Floats], size: Size) -> str | None:
-    """How the values of rows betray another detector, or an export that is not finished, or None.
+    """How the values of rows betray another detector, or scores that are lost, or None.
 
     Args:
         arrangement: The outputs that hold the rows.

@@ -171,7 +171,7 @@ def row_readings(
     """
     found: list[RowReading] = []
     for order in orders_of(arrangement):
-        plain = _with_activations(RowReading(arrangement, order, levels=levels), tables)
+        plain = with_activations(RowReading(arrangement, order, levels=levels), tables)
         distances = {each: grid_distance(each, tables, size) for each in forms_of(plain, forms)}
         distances = _without_raw_if_decoded(distances, tables, size)
         nearest = min(distances.values())
@@ -209,14 +209,14 @@ def _without_raw_if_decoded(
     decoded = {each: at for each, at in distances.items() if not each.is_raw}
     if not raw or not any(map(math.isfinite, decoded.values())):
         return distances
-    return decoded if any(follows(raw[0], table, size) for table in tables) else distances
+    return decoded if any(_follows(raw[0], table, size) for table in tables) else distances
 
 
-def follows(reading: RowReading, table: Floats, size: tuple[int, int], first: int = 0) -> bool:
-    """Whether two box values, the first two or others, grow with the places of their cells."""
+def _follows(reading: RowReading, table: Floats, size: tuple[int, int]) -> bool:
+    """Whether the first two box values grow with the places of their cells."""
     grid = grid_of(reading, size)
     centers = (grid.cells_ij + 0.5) * grid.strides[:, np.newaxis]
-    values = reading.in_order(table, size)[:, reading.columns("box")][:, first : first + 2]
+    values = reading.in_order(table, size)[:, reading.columns("box")][:, :2]
     with np.errstate(all="ignore"):
         alike = np.corrcoef(values.T, centers.T)[:2, 2:]
     # Either x follows columns and y rows, or, where y comes first, the other way round.
@@ -271,8 +271,8 @@ def forms_of(reading: RowReading, forms: Sequence[Form]) -> Iterator[RowReading]
         yield replace(reading, form=form, unit=unit)
 
 
-def _with_activations(reading: RowReading, tables: Sequence[Floats]) -> RowReading:
-    """Tell logits from probabilities by whether any value is outside 0 and 1."""
+def with_activations(reading: RowReading, tables: Sequence[Floats]) -> RowReading:
+    """The reading, with logits told from probabilities: some of them are outside 0 and 1."""
     seen: dict[Block, ScoreActivation] = {}
     for block in ("objectness", "classes"):
         values = [table[:, reading.columns(block)] for table in tables]

@@ -7,12 +7,13 @@ from typing import Final
 import numpy as np
 
 from model_export.adoption.reading.choice.candidate import Candidate, Progress, Question
+from model_export.adoption.reading.choice.missing_step import missing_step
 from model_export.adoption.reading.choice.pixel_choices import (
     RARE_VALUES,
     are_kin,
     of_scale,
 )
-from model_export.adoption.reading.choice.words import doubt, nothing, on_grey, undecided
+from model_export.adoption.reading.choice.words import doubt, left_out, nothing, on_grey, undecided
 from model_export.adoption.reading.drawn import Pixels
 from model_export.adoption.reading.evidence import (
     Found,
@@ -104,8 +105,24 @@ def choose_reading(
         progress: Told what is done.
 
     Raises:
-        ModelExportError: No reading makes sense, or several do; the message lists them.
+        ModelExportError: No reading makes sense, or several do. The message lists them, or names
+            the step of decoding that the graph leaves out.
     """
+    try:
+        return _chosen(network, arrangements, question, progress)
+    except ModelExportError as refusal:
+        step = missing_step(network, arrangements, question)
+        if step is None:
+            raise
+        raise ModelExportError(left_out(step)) from refusal
+
+
+def _chosen(
+    network: TrialNetwork,
+    arrangements: Sequence[Arrangement],
+    question: Question,
+    progress: Progress,
+) -> Candidate:
     trial = Trial(network, question, progress)
     first = first_pictures(trial.size, question.class_names)
     pictures = [*first, *photo_pictures(question.photos, trial.size)]

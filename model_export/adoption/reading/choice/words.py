@@ -31,6 +31,11 @@ def on_grey(candidates: Sequence[Candidate], question: Question) -> str:
     )
 
 
+def left_out(step: str) -> str:
+    """A step of decoding is missing from the graph."""
+    return f"the export leaves out {step}; export the model with that step, or with raw rows"
+
+
 def nothing(tried: Sequence[Candidate], question: Question) -> str:
     """No reading finds anything."""
     what = "the photo" if question.photos else "the drawn pictures"
