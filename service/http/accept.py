@@ -4,14 +4,12 @@ from functools import lru_cache
 from typing import Final
 
 from service.errors import NotAcceptableError
+from service.http.formats import MEDIA_TYPES, AnswerFormat
 from service.imaging.draw import PictureType
 
-# The first of equal weights is given, so that a client without a preference gets JSON.
-OFFERS: Final[tuple[tuple[str, PictureType | None], ...]] = (
-    ("application/json", None),
-    ("image/png", "image/png"),
-    ("image/jpeg", "image/jpeg"),
-)
+# The first of equal weights is given, behind the format's own type, so that a client without a
+# preference gets no picture.
+PICTURES: Final[tuple[PictureType, ...]] = ("image/png", "image/jpeg")
 # Some clients write these for */* and for image/jpeg.
 OTHER_NAMES: Final = {"*": "*/*", "image/jpg": "image/jpeg"}
 # Browsers and Java name the images that they can show, beside the pages that they rather want.
@@ -20,10 +18,14 @@ PAGE: Final = "text/html"
 
 # Clients send the same few headers all the time.
 @lru_cache(maxsize=128)
-def wanted_picture(accept: bytes) -> PictureType | None:
-    """The picture type that an Accept header prefers to JSON, or None if it prefers JSON.
+def wanted_picture(accept: bytes, answer: AnswerFormat = "json") -> PictureType | None:
+    """The picture type that an Accept header prefers to an answer in text, or None.
 
     A header without a single valid range counts as absent.
+
+    Args:
+        accept: The header.
+        answer: The format of an answer in text.
 
     Raises:
         NotAcceptableError: It asks for neither.
@@ -31,11 +33,20 @@ def wanted_picture(accept: bytes) -> PictureType | None:
     weights = _weights(accept.decode("latin-1"))
     if not weights or PAGE in weights:
         return None
-    best = max(OFFERS, key=lambda offer: _quality(weights, offer[0]))
-    if not _quality(weights, best[0]):
-        offered = ", ".join(media_type for media_type, _ in OFFERS)
-        raise NotAcceptableError(f"Accept asks for none of what there is: {offered}")
-    return best[1]
+    text = _quality(weights, MEDIA_TYPES[answer])
+    best = max(PICTURES, key=lambda picture: _quality(weights, picture))
+    if not max(text, _quality(weights, best)):
+        raise _nothing_acceptable(answer)
+    return best if _quality(weights, best) > text else None
+
+
+def _nothing_acceptable(answer: AnswerFormat) -> NotAcceptableError:
+    offered = ", ".join((MEDIA_TYPES[answer], *PICTURES))
+    others = {name: kind for name, kind in MEDIA_TYPES.items() if kind != MEDIA_TYPES[answer]}
+    hint = ", ".join(f"format={name} gives {kind}" for name, kind in others.items())
+    return NotAcceptableError(
+        f"Accept asks for none of what there is with format={answer}: {offered}; {hint}"
+    )
 
 
 def _weights(accept: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from service.core.decode import Detections
 from service.errors import ServiceError
 from service.http.access.note import Note
-from service.http.formats import PLAIN, Layout, as_coco, as_yolo, named_boxes
+from service.http.formats import MEDIA_TYPES, PLAIN, Layout, as_coco, as_yolo, named_boxes
 from service.models.served import ModelRef
 from service.observe.model_metrics import STAGES
 from service.pipeline.stages import DetectedImage, ImageSource, StageSeconds
@@ -130,13 +130,14 @@ def answer_found(
         headers |= _retry_after(outcomes)
     filenames = [source.filename for source in sources]
     if layout.format == "yolo":
-        return Response(as_yolo(filenames, outcomes), headers=headers, media_type="text/plain")
+        labels = as_yolo(filenames, outcomes)
+        return Response(labels, headers=headers, media_type=MEDIA_TYPES["yolo"])
     if layout.format == "coco":
         content = to_json(as_coco(filenames, outcomes, class_names), inf_nan_mode="null")
     else:
         named = zip(filenames, outcomes, strict=True)
         content = _json(model, named, class_names, timing, layout)
-    return Response(content, headers=headers, media_type="application/json")
+    return Response(content, headers=headers, media_type=MEDIA_TYPES[layout.format])
 
 
 def answer_drawn(image: DetectedImage, picture: bytes, media_type: str, total_s: float) -> Response:

@@ -70,6 +70,7 @@ class Bounds:
         seconds = limit_s if asked_ms is None else asked_ms / 1000
         self._memory = memory
         self._limit_s = limit_s
+        self._asked_ms = asked_ms
         self._clock = asyncio.timeout(seconds)
         self.started = time.monotonic()
         self.deadline = self.started + (float("inf") if seconds is None else seconds)
@@ -89,12 +90,22 @@ class Bounds:
         try:
             await self._clock.__aexit__(kind, error, traceback)
         except TimeoutError:
-            raise DeadlineError("the deadline passed before the answer was ready") from error
+            raise DeadlineError(
+                f"the deadline passed before the answer was ready; {self._advice()}"
+            ) from error
 
     @property
     def capacity(self) -> int:
         """The bound on the bytes of all bodies."""
         return self._memory.capacity
+
+    def _advice(self) -> str:
+        """How a client gets an answer next time."""
+        if self._asked_ms is not None:
+            return f"give it more than timeout_ms={self._asked_ms}, or leave timeout_ms out"
+        return (
+            "send fewer or smaller images in a request, or try again when the server is less busy"
+        )
 
     def grow(self, count: int) -> None:
         """Hold this number of bytes more.
@@ -140,6 +151,7 @@ class Bounds:
 
     def set_time(self, asked_ms: int | None) -> None:
         """Take another time from the start on: a body may ask for one as well as a query."""
+        self._asked_ms = asked_ms
         seconds = self._limit_s if asked_ms is None else asked_ms / 1000
         if seconds is not None:
             self.deadline = self.started + seconds

@@ -6,13 +6,13 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from service.errors import MalformedRequestError, NotAcceptableError, ServiceError
+from service.errors import NotAcceptableError, ServiceError
 from service.http.accept import wanted_picture
 from service.http.access.note import NOTE, Note
 from service.http.answers import DetectResponse, answer_drawn, answer_found
 from service.http.bodies.json_form import read_json
 from service.http.bodies.kinds import Kind, declared_kind, kind_by_content, media_type_of
-from service.http.bodies.multipart import read_multipart, too_many_images
+from service.http.bodies.multipart import no_image, read_multipart, too_many_images
 from service.http.bounds import Bounds, fields_of
 from service.http.exchange import DETECT, KeyedRoute
 from service.http.formats import PLAIN, CocoResponse
@@ -82,7 +82,6 @@ class Endpoint:
         if query.model_fields_set:
             query.check(self._limits)
         receive, note, fields = request.receive, request.scope[NOTE], fields_of(request.scope)
-        picture = wanted_picture(fields.get(b"accept", b""))
         content_type = fields.get(b"content-type", b"").decode("latin-1")
         async with Bounds(self._running.bodies, self._limit_s, query.timeout_ms) as bounds:
             with self._running.pipeline.arrive():
@@ -93,6 +92,7 @@ class Endpoint:
                     sources, options = await self._parsed(body, kind, content_type, query)
             if options is not query:
                 bounds.set_time(options.timeout_ms)
+            picture = wanted_picture(fields.get(b"accept", b""), options.format or "json")
             answer = self._answer(sources, options, bounds, picture, note)
             return await bounds.unless_client_leaves(receive, answer)
 
@@ -108,7 +108,7 @@ class Endpoint:
             case _:
                 sources = [ImageSource(body)] if body else []
         if not sources:
-            raise MalformedRequestError("the request holds no image")
+            raise no_image()
         if len(sources) > self._limits.images:
             raise too_many_images(self._limits.images)
         return sources, query
@@ -123,7 +123,9 @@ class Endpoint:
     ) -> Response:
         """A picture of what is found, if that is wanted, else JSON."""
         if picture is not None and len(sources) > 1:
-            raise NotAcceptableError("a picture can show one image; ask for application/json")
+            raise NotAcceptableError(
+                "a picture can show one image; send one, or ask for application/json"
+            )
         note["images"] = len(sources)
         models, asked = self._running.models, (query.model, query.version)
         model = models.ready.get(asked) or await models.get(*asked)

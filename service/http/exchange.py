@@ -15,6 +15,8 @@ import structlog
 from fastapi import Security
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ServiceError
@@ -184,7 +186,31 @@ class Exchange:
         )
 
 
-class KeyedRoute(APIRoute):
+class ReadRoute(APIRoute):
+    """A route that answers HEAD wherever it answers GET; the connection leaves the body out."""
+
+    @property
+    def allowed(self) -> list[str]:
+        """The methods that it answers."""
+        methods = self.methods or set()
+        return sorted(methods | {"HEAD"} if "GET" in methods else methods)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether a request is for this route."""
+        match, child = super().matches(scope)
+        is_head = match is Match.PARTIAL and scope["method"] in self.allowed
+        return Match.FULL if is_head else match, child
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request of this path."""
+        if scope["method"] not in self.allowed:
+            raise HTTPException(405, headers={"Allow": ", ".join(self.allowed)})
+        if scope["method"] not in (self.methods or ()):
+            scope = {**scope, "method": "GET"}
+        await super().handle(scope, receive, send)
+
+
+class KeyedRoute(ReadRoute):
     """A route that asks for the API key, if one is configured, before it does anything else.
 
     Args:
@@ -222,7 +248,7 @@ class KeyedRoute(APIRoute):
             UnauthorizedError: The key is missing or wrong.
         """
         scope[NOTE].update(self._facts)
-        if scope["method"] not in (self.methods or ()):
+        if scope["method"] not in self.allowed:
             await super().handle(scope, receive, send)
             return
         if self._keys.valid:

@@ -16,6 +16,12 @@ from yolox_client.coco import category_ids
 AnswerFormat = Literal["json", "coco", "yolo"]
 BoxForm = Literal["xyxy", "xywh", "cxcywh"]
 
+# The type of an answer in each format.
+MEDIA_TYPES: Final[dict[AnswerFormat, str]] = {
+    "json": "application/json",
+    "coco": "application/json",
+    "yolo": "text/plain",
+}
 KEYS: Final[dict[BoxForm, tuple[str, ...]]] = {
     "xyxy": ("x1", "y1", "x2", "y2"),
     "xywh": ("x", "y", "width", "height"),

@@ -1,7 +1,7 @@
 """Names that clients give to options, and the options that they mean."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final
@@ -87,3 +87,16 @@ def meant_option(name: str, options: Iterable[str]) -> str | None:
     if name in known:
         return name
     return _meant(name, known) if len(name) <= MAX_LENGTH else None
+
+
+def meant_word(word: str, known: Sequence[str]) -> str | None:
+    """The one of several names that a misspelt one resembles most, whatever its case; or None."""
+    if len(word) > MAX_LENGTH:
+        return None
+    spelt = {_plain(name): name for name in reversed(known)}
+    close = get_close_matches(_plain(word), spelt, 1, CLOSE)
+    return spelt[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")

@@ -7,13 +7,14 @@ from functools import lru_cache
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from starlette.datastructures import ImmutableMultiDict
 
 from service.core.contract import MAX_SIGMA, MIN_SIGMA, NmsMethod, ScoreBy
 from service.core.suppress import PRESETS, DetectionOptions, Preset, with_recommended
 from service.errors import InvalidOptionError
 from service.http.formats import AnswerFormat, BoxForm, Layout
-from service.http.option_names import meant_option
+from service.http.option_names import meant_option, meant_word
 from service.http.problems import describe_errors
 
 # Options that do not change what is found.
@@ -25,10 +26,29 @@ NOT_OF_DETECTION: Final = OF_ANSWER | OF_MODEL | {"classes", "preset", "timeout_
 LIST_NAME: Final = re.compile(r"classes\[\d*\]")
 
 
+def _no_flag(value: object) -> object:
+    """Python takes true for 1; whoever writes it in JSON meant another option."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("no_number", "must be a number, not true or false")
+    return value
+
+
+def _no_number(value: object) -> object:
+    """In JSON a flag is true or false; a query has nothing but text."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise PydanticCustomError("bool_type", "must be true or false")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_flag)]
+Whole = Annotated[int, BeforeValidator(_no_flag)]
+Flag = Annotated[bool, BeforeValidator(_no_number)]
+
+
 def _split_names(value: object) -> object:
     """`a,b` and repeated parameters both make a list of strings; none of them means all."""
     items = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, str | int) for item in items):
+    if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in items):
         return value
     return [part.strip() for item in items for part in str(item).split(",") if part.strip()] or None
 
@@ -58,32 +78,32 @@ class DetectQuery(BaseModel):
         description="Thresholds and suppression of the `article` or of `yolox`'s own tools, "
         "in place of the server's; other options still count",
     )
-    confidence: float | None = Field(None, ge=0, le=1, description="Minimum `score` to report")
+    confidence: Number | None = Field(None, ge=0, le=1, description="Minimum `score` to report")
     score_by: ScoreBy | None = Field(
         None, description="Score by `objectness`, or `joint` with the class probability"
     )
     nms: NmsMethod | None = Field(None, description="How overlapping boxes are pruned")
-    iou: float | None = Field(
+    iou: Number | None = Field(
         None, ge=0, le=1, description="Overlap above which `soft-mean`, `soft-linear`, `hard` act"
     )
-    sigma: float | None = Field(
+    sigma: Number | None = Field(
         None, ge=MIN_SIGMA, le=MAX_SIGMA, description="Width of `soft-gaussian`"
     )
-    class_agnostic: bool | None = Field(None, description="Boxes of different classes compete")
-    max_detections: int | None = Field(
+    class_agnostic: Flag | None = Field(None, description="Boxes of different classes compete")
+    max_detections: Whole | None = Field(
         None, ge=1, description="Maximum number of boxes in an image"
     )
     classes: Annotated[list[str] | None, BeforeValidator(_split_names)] = Field(
         None, description="Only these classes: names or ids, comma-separated or repeated"
     )
-    timeout_ms: int | None = Field(None, ge=1, description="Deadline of the request in ms")
+    timeout_ms: Whole | None = Field(None, ge=1, description="Deadline of the request in ms")
     format: AnswerFormat | None = Field(
         None, description="The answer as `json`, as a `coco` dataset, or as lines of `yolo` labels"
     )
     boxes: BoxForm | None = Field(
         None, description="Form of the boxes in `json`: `xyxy` by default"
     )
-    normalized: bool | None = Field(
+    normalized: Flag | None = Field(
         None, description="Boxes in `json` as fractions of the image's sides, not in pixels"
     )
 
@@ -202,9 +222,16 @@ def _class_ids(names: set[str], class_names: tuple[str, ...]) -> frozenset[int]:
     unknown = sorted(names - known.keys())
     if unknown:
         raise InvalidOptionError(
-            f"this model has no class {unknown[0]!r}; GET /model lists its classes"
+            f"this model has no class {unknown[0]!r}; {_class_hint(unknown[0], class_names)}"
         )
     return frozenset(known[name] for name in names)
+
+
+def _class_hint(name: str, class_names: tuple[str, ...]) -> str:
+    """The class that was probably meant, and where all of them are listed."""
+    meant = meant_word(name, class_names)
+    hint = f"did you mean {meant}? " if meant else ""
+    return f"{hint}GET /model lists its classes"
 
 
 @lru_cache(maxsize=4)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from service.core.contract import ModelContract
 from service.errors import NotAliveError, NotReadyError
-from service.http.exchange import KeyedRoute
+from service.http.exchange import KeyedRoute, ReadRoute
 from service.http.openapi.problems import dead_problem, problems, success, unready_problem
 from service.http.options import DetectQuery
 from service.http.page.static import docs_routes, page_routes
@@ -107,7 +107,7 @@ class Pages:
     def routes(self) -> Sequence[APIRoute]:
         """A route for each page; the metrics have a port of their own if one is set."""
         settings = self._running.settings
-        metrics = APIRoute(
+        metrics = ReadRoute(
             "/metrics",
             self.metrics,
             response_class=Response,
@@ -205,7 +205,7 @@ class Pages:
     def _start_page(self) -> Sequence[APIRoute]:
         if self._running.settings.page:
             return page_routes()
-        return [APIRoute("/", self.root, include_in_schema=False)]
+        return [ReadRoute("/", self.root, include_in_schema=False)]
 
     async def root(self) -> RedirectResponse:
         """People who open the address in a browser want the documentation, if there is no page."""
@@ -217,7 +217,7 @@ def _health(
 ) -> list[APIRoute]:
     """A route for each of the methods that balancers use."""
     return [
-        APIRoute(
+        ReadRoute(
             path,
             endpoint,
             methods=[method],

@@ -1,6 +1,6 @@
 """The one error handler: any exception becomes an answer in the form that its path promises."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import Response
@@ -24,6 +24,16 @@ EXPECTED_ERRORS: Final = (ServiceError, RequestValidationError, HTTPException, C
 PROTOCOL: Final = "/v2"
 # The protocol knows no other status for what is wrong with a request's content.
 AS_MALFORMED: Final = (415, 422)
+# Pydantic's kinds of findings, in words that say what is allowed.
+PLAINER: Final = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "float_parsing": "must be a number, with a point before its decimals, such as 0.5",
+    "float_type": "must be a number, such as 0.5",
+    "int_parsing": "must be a whole number, such as 100",
+    "int_from_float": "must be a whole number, such as 100",
+    "int_type": "must be a whole number, such as 100",
+}
 OF_FRAMEWORK: Final = {404: NotFoundError, 405: MethodNotAllowedError}
 
 
@@ -117,5 +127,15 @@ def _detail(error: HTTPException) -> str:
 
 
 def describe_errors(errors: Sequence[Any]) -> str:
-    """Pydantic's findings in one sentence."""
-    return "; ".join(": ".join(map(str, (*item["loc"][-1:], item["msg"]))) for item in errors)
+    """Pydantic's findings in one sentence, with what is allowed."""
+    return "; ".join(": ".join((*_named(item), _finding(item))) for item in errors)
+
+
+def _named(item: Mapping[str, Any]) -> list[str]:
+    """The name of the field that a finding is about, if there is one, without a place in a list."""
+    return [place for place in item["loc"] if isinstance(place, str)][-1:]
+
+
+def _finding(item: Mapping[str, Any]) -> str:
+    plain = PLAINER.get(str(item["type"]))
+    return str(item["msg"]) if plain is None else plain

@@ -55,6 +55,8 @@ TEXTS: Final = (
     (b"<?xml", "XML or SVG"),
     (b"<!doctype html", "an HTML page"),
     (b"<html", "an HTML page"),
+    (b"http://", "a URL, which the server does not fetch"),
+    (b"https://", "a URL, which the server does not fetch"),
 )
 # ISO base media files name their kind by four-letter brands, of which one file has several.
 AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
@@ -66,6 +68,8 @@ CONTAINER_BRANDS: Final = frozenset(
     {b"mif1", b"mif2", b"mif3", b"msf1", b"miaf", b"MiHB", b"MiHE", b"MA1A", b"MA1B"}
 )
 MAX_BRANDS: Final = 64
+# Longer than "https://" and "file://", and what is beside them.
+MAX_SCHEME: Final = 16
 
 
 @cache
@@ -82,6 +86,11 @@ def accepted_kinds() -> Sequence[str]:
 def has_image_signature(content: bytes) -> bool:
     """Whether the first bytes claim to be an image, even one that is not accepted."""
     return SIGNATURE.match(content) is not None or bool(brands_of(content))
+
+
+def is_url(text: bytes) -> bool:
+    """Whether the text is the address of an image, in the place of the image."""
+    return b"://" in text[:MAX_SCHEME]
 
 
 def kind_by_brands(content: bytes) -> Kind:

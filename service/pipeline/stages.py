@@ -17,6 +17,7 @@ from service.core.postprocess import find_objects
 from service.core.suppress import DetectionOptions
 from service.engine.base import ImageRows
 from service.errors import InvalidImageError, NotFiniteError
+from service.imaging.kinds import is_url
 from service.imaging.memory import HeldMemory, ImageMemory
 from service.imaging.read import Photo, read_image, too_many_pixels
 from service.observe.tracing.trace import Stretch
@@ -258,6 +259,8 @@ def _unbase64(text: bytes) -> bytes:
         if not header.lower().endswith(b";base64"):
             raise InvalidImageError("a data: URI must be base64")
         text = unquote_to_bytes(text) if b"%" in text else text
+    elif is_url(text):
+        raise InvalidImageError("URLs are not fetched; send the bytes of the image in base64")
     text = b"".join(text.split()).rstrip(b"=").translate(FROM_URL_SAFE)
     try:
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)

@@ -56,7 +56,10 @@ def _inflate(inflater: "zlib._Decompress", data: bytes) -> bytes:
     try:
         piece = inflater.decompress(data, PIECE_BYTES)
     except zlib.error as error:
-        raise MalformedRequestError(f"the compressed body is damaged: {error}") from error
+        raise MalformedRequestError(
+            "Content-Encoding says that the body is compressed, and it is not, or it is damaged; "
+            "leave the header out for a plain body"
+        ) from error
     if inflater.unused_data:
         raise MalformedRequestError("the compressed body goes on after its end")
     return piece

@@ -11,7 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from service.errors import MalformedRequestError, TooLargeError
 from service.http.bodies.turns import Turns
 from service.http.options import DetectQuery, RequestLimits, option_named, read_form_options
-from service.imaging.kinds import has_image_signature
+from service.imaging.kinds import has_image_signature, is_url
 from service.pipeline.stages import ImageSource
 
 if TYPE_CHECKING:
@@ -212,6 +212,10 @@ def _images(part: _Part) -> list[ImageSource]:
         return [ImageSource(part.content, filename=part.filename)]
     if not part.content:
         return []
+    if is_url(part.content):
+        raise MalformedRequestError(
+            f"part {part.name!r} is a URL, and URLs are not fetched; send the image as a file"
+        )
     raise MalformedRequestError(
         f"part {part.name!r} is text; an image part needs a filename, an image/* Content-Type, "
         "or a data: URI as its content"
@@ -234,6 +238,14 @@ def _text_field(part: _Part) -> tuple[str, str]:
 def too_many_images(limit: int) -> TooLargeError:
     """The error of a request with more images than this."""
     return TooLargeError(f"a request may hold at most {limit} images")
+
+
+def no_image() -> MalformedRequestError:
+    """The error of a request without an image."""
+    return MalformedRequestError(
+        "the request holds no image; send the bytes of one as the body, files as form parts named "
+        "images, or JSON with base64 in images"
+    )
 
 
 def _malformed_form(why: str) -> MalformedRequestError:

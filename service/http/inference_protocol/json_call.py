@@ -122,7 +122,7 @@ def read_call(body: bytes, header_length: str | None, limits: RequestLimits) -> 
     length = _length(header_length, len(body))
     if length == 0 and header_length is not None:
         if not body:
-            raise MalformedRequestError("the request holds no image")
+            raise MalformedRequestError("the request holds no image; send its bytes as the body")
         return HttpCall(Call("", [ImageSource(body)], NO_OPTIONS, read_outputs([])), frozenset())
     parsed = _parsed(body[:length])
     tensor = _image(parsed.inputs, memoryview(body)[length:])

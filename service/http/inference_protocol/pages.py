@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from service.errors import NotAliveError, NotReadyError
-from service.http.exchange import MODELS, KeyedRoute
+from service.http.exchange import MODELS, KeyedRoute, ReadRoute
 from service.http.inference_protocol.calls.metadata import (
     ModelMetadata,
     ServerMetadata,
@@ -135,7 +135,7 @@ class ProtocolPages:
 
 
 def _health(path: str, endpoint: Callable[..., Any], operation: str) -> APIRoute:
-    return APIRoute(
+    return ReadRoute(
         f"{PROTOCOL}/health/{path}",
         endpoint,
         methods=["GET"],

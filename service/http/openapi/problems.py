@@ -75,7 +75,7 @@ PROBLEMS: Final[dict[int, tuple[str, ServiceError, tuple[str, ...]]]] = {
     ),
     406: (
         "A picture of several images, or a type that there is not",
-        NotAcceptableError("a picture can show one image; ask for application/json"),
+        NotAcceptableError("a picture can show one image; send one, or ask for application/json"),
         (),
     ),
     413: (
@@ -117,7 +117,7 @@ PROBLEMS: Final[dict[int, tuple[str, ServiceError, tuple[str, ...]]]] = {
     ),
     504: (
         "The deadline passed",
-        DeadlineError("the deadline passed before the answer was ready"),
+        DeadlineError("the deadline passed before the answer was ready; give it more time"),
         (),
     ),
     505: (

@@ -139,3 +139,47 @@ def test_cocos_classes_have_cocos_own_ids() -> None:
     assert [category["id"] for category in answer["categories"]] == [90, 1, 67]
     # The fake engine always finds class 1.
     assert answer["annotations"][0]["category_id"] == 1
+
+
+LABELS = "text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("text/plain", LABELS),
+        ("text/*", LABELS),
+        ("*/*", LABELS),
+        ("text/plain;q=0.5, image/png;q=0.4", LABELS),
+        ("image/png, text/plain;q=0.5", "image/png"),
+        ("text/html,*/*;q=0.8", LABELS),
+    ],
+)
+def test_accept_is_judged_by_what_the_format_gives(
+    client: TestClient, accept: str, content_type: str
+) -> None:
+    query = client.post("/detect?format=yolo", content=IMAGE, headers=PNG | {"Accept": accept})
+    assert query.headers["content-type"] == content_type
+    form = client.post(
+        "/detect",
+        data={"format": "yolo"},
+        files={"images": ("a.png", IMAGE)},
+        headers={"Accept": accept},
+    )
+    assert form.headers["content-type"] == content_type
+
+
+@pytest.mark.parametrize(
+    ("form", "accept", "hint"),
+    [
+        ("yolo", "application/json", "format=json gives application/json"),
+        ("json", "text/plain", "format=yolo gives text/plain"),
+        ("coco", "text/plain", "format=yolo gives text/plain"),
+    ],
+)
+def test_a_type_of_another_format_is_406_and_names_that_format(
+    client: TestClient, form: str, accept: str, hint: str
+) -> None:
+    headers = PNG | {"Accept": accept}
+    response = client.post(f"/detect?format={form}", content=IMAGE, headers=headers)
+    assert hint in problem(response, 406, "not-acceptable")
