@@ -1,6 +1,7 @@
 """The detections of an image, and their way into other tools."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -122,10 +123,15 @@ class ImageResult:
         return prediction(self.raise_for_error(), from_name, to_name)
 
     def to_supervision(self) -> "supervision.Detections":
-        """The detections as `supervision` has them; needs that package."""
-        from yolox_client.convert import supervision_detections  # noqa: PLC0415 - imports NumPy
+        """The detections as `supervision` has them; needs that package.
 
-        return supervision_detections(self.raise_for_error())
+        Raises:
+            ModuleNotFoundError: It is not installed, or NumPy or Pillow is not.
+        """
+        with _needing("the extra track: pip install 'yolox-serve[track]'"):
+            from yolox_client.convert import supervision_detections  # noqa: PLC0415 - imports NumPy
+
+            return supervision_detections(self.raise_for_error())
 
     def draw(self, image: "ImageInput", *, channels: str | None = None) -> "PillowImage":
         """The upright image with the boxes and labels, as the server draws them; needs Pillow.
@@ -133,10 +139,23 @@ class ImageResult:
         Args:
             image: The image that these detections are of, in any form that `detect` takes.
             channels: `RGB` or `BGR`, the order of the colours in an array.
-        """
-        from yolox_client.convert import drawn  # noqa: PLC0415 - imports Pillow
 
-        return drawn(self.raise_for_error(), image, channels)
+        Raises:
+            ModuleNotFoundError: Pillow is not installed, or NumPy is not.
+        """
+        with _needing("NumPy and Pillow: pip install numpy pillow"):
+            from yolox_client.convert import drawn  # noqa: PLC0415 - imports Pillow
+
+            return drawn(self.raise_for_error(), image, channels)
+
+
+@contextmanager
+def _needing(packages: str) -> Iterator[None]:
+    """Say how to install what is missing here, where only the client is."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"this needs {packages} ({error})", name=error.name) from error
 
 
 def image_result(

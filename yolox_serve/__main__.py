@@ -2,8 +2,16 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from service.process.hangup import hold_hangups
+
+# Beside the client alone nothing else is installed; these come with the package's dependencies.
+CLIENT_ALONE: Final = (
+    "error: only the client is installed here; for this command, install the package with its "
+    "dependencies: pip install 'yolox-serve[cpu]' ({})\n"
+)
+NOT_INSTALLED: Final = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -12,10 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "serve" in given[:1]:
         # From the first moment on, a hangup waits for a server that runs. The imports take seconds.
         hold_hangups()
-        import service.observe.light_structlog  # noqa: F401, PLC0415
-    from service.console import run  # noqa: PLC0415
-    from yolox_serve.app import console_app  # noqa: PLC0415
-
+    try:
+        if "serve" in given[:1]:
+            import service.observe.light_structlog  # noqa: F401, PLC0415
+        from service.console import run  # noqa: PLC0415
+        from yolox_serve.app import console_app  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        sys.stderr.write(CLIENT_ALONE.format(error))
+        return NOT_INSTALLED
     return run(console_app(), given)
 
 

@@ -57,6 +57,48 @@ def test_it_needs_nothing_but_httpx2(url: str, tmp_path: Path) -> None:
     assert images == 1
 
 
+WITHOUT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {missing}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+sys.path.insert(0, sys.argv.pop(1))
+"""
+
+
+def without(missing: set[str], code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run code where some packages are not installed."""
+    command = [sys.executable, "-I", "-c", WITHOUT.format(missing=missing) + code, str(ROOT)]
+    return subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("words", [(), ("serve",), ("--version",), ("detect", "a.jpg")])
+def test_the_command_beside_the_client_alone_says_what_to_install(words: tuple[str, ...]) -> None:
+    missing = {"cyclopts", "structlog", "pydantic", "numpy", "fastapi"}
+    code = "from yolox_serve.__main__ import main; raise SystemExit(main())"
+    done = without(missing, code, *words)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "pip install 'yolox-serve[cpu]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("missing", "call", "said"),
+    [
+        ({"supervision"}, "to_supervision()", "pip install 'yolox-serve[track]'"),
+        ({"numpy", "PIL"}, "to_supervision()", "pip install 'yolox-serve[track]'"),
+        ({"numpy", "PIL"}, "draw('a.png')", "pip install numpy pillow"),
+    ],
+)
+def test_a_conversion_says_what_it_needs(missing: set[str], call: str, said: str) -> None:
+    code = f"from yolox_client import ImageResult; ImageResult('a.png', 1, 1).{call}"
+    done = without(missing, code)
+    assert done.returncode == 1
+    assert said in done.stderr.splitlines()[-1]
+
+
 def test_both_clients_find_what_the_server_finds(url: str) -> None:
     white = plain(255)
     found = httpx2.post(f"{url}/detect", content=white).json()["results"][0]["detections"]

@@ -254,3 +254,29 @@ def test_a_result_with_an_error_converts_to_nothing() -> None:
     for convert in (result.to_coco, result.to_yolo, result.to_supervision):
         with pytest.raises(yolox_client.UnusableImageError):
             convert()
+
+
+@both
+@pytest.mark.parametrize("status", [302, 400, 404, 405, 500, 501])
+@pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b'{"detail": "Not Found"}'])
+def test_the_answer_of_another_server_is_unexpected(
+    detect: Any, status: int, content: bytes
+) -> None:
+    with pytest.raises(yolox_client.UnexpectedAnswerError, match=f"status {status}, is not"):
+        detect(Script(httpx2.Response(status, content=content)), b"image")
+
+
+@both
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, yolox_client.UnauthorizedError),
+        (413, yolox_client.TooLargeError),
+        (502, yolox_client.ProblemError),
+        (503, yolox_client.BusyError),
+        (504, yolox_client.DeadlineError),
+    ],
+)
+def test_the_page_of_a_proxy_is_a_problem(detect: Any, status: int, kind: type) -> None:
+    with pytest.raises(kind, match="<html>"):
+        detect(Script(httpx2.Response(status, content=b"<html>")), b"image")

@@ -37,6 +37,10 @@ OF_IMAGES: Final = (
     InvalidImageError,
 )
 
+PROBLEM_TYPE: Final = "urn:problem-type:yolox-serve:"
+# Proxies refuse a request in place of the service: for its key, its length, or want of a server.
+OF_PROXIES: Final = frozenset({401, 403, 413, 429, 431, 502, 503, 504})
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -104,6 +108,7 @@ def reply_to(call: Call, attempts: Attempts) -> Steps[Reply]:
         ServerUnreachableError: No server answered.
         ClientDeadlineError: The time was over before an answer came.
         ProblemError: The answer is a problem.
+        UnexpectedAnswerError: Another server answered.
     """
     while True:
         outcome = yield Send(call, max(attempts.left_s(), 0.001))
@@ -243,13 +248,23 @@ def _given_up(outcome: Reply | Failure | None) -> Exception:
     return ServerUnreachableError(outcome.reason)
 
 
-def _problem(reply: Reply) -> ProblemError:
-    """The problem that an answer describes; of a proxy's own page, its beginning."""
+def _problem(reply: Reply) -> ProblemError | UnexpectedAnswerError:
+    """The problem that an answer describes.
+
+    A proxy before the service may refuse a request with a page of its own, which is a problem as
+    well. Any other answer is another server's.
+    """
     try:
         document = json.loads(reply.content)
     except ValueError:
         document = None
-    if not isinstance(document, dict):
-        text = reply.content[:200].decode(errors="replace").strip()
-        document = {"title": "Not a problem document", "detail": text or "the answer is empty"}
-    return problem_of(document, reply.status, retry_after_s(reply.headers))
+    if isinstance(document, dict) and str(document.get("type")).startswith(PROBLEM_TYPE):
+        return problem_of(document, reply.status, retry_after_s(reply.headers))
+    text = reply.content[:200].decode(errors="replace").strip() or "the answer is empty"
+    if reply.status in OF_PROXIES:
+        page = {"title": "Answer of a proxy", "detail": text}
+        return problem_of(page, reply.status, retry_after_s(reply.headers))
+    return UnexpectedAnswerError(
+        f"the answer, with status {reply.status}, is not this service's; is another server at this "
+        f"address? It begins: {text}"
+    )
