@@ -243,13 +243,29 @@ def load_first(
     file = first_file(settings, seen)
     older = [] if file.name is None or settings.models is None else _older(settings.models, file)
     try:
-        return file, load_engine(settings, file.path)
+        engine = load_engine(settings, file.path)
     except StartupError as error:
         for each in older:
             log.error("a model cannot be served", file=str(file.path), cause=str(error))  # noqa: TRY400
             with suppress(StartupError):
                 return each, load_engine(settings, each.path)
         raise
+    _see_default(settings, engine.contract.name)
+    return file, engine
+
+
+def _see_default(settings: Settings, name: str) -> None:
+    """See that requests which name no model can go to the default, where there is one model only.
+
+    Raises:
+        StartupError: The default is another.
+    """
+    if settings.models is None and settings.default_model not in (None, "", name):
+        raise StartupError(
+            f"there is no model {settings.default_model!r}, for default_model chooses among "
+            f"several, and the only one is {name!r}; name their folder with models, or leave "
+            "default_model out"
+        )
 
 
 def _older(folder: Path, file: ModelFile) -> list[ModelFile]:

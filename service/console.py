@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from itertools import pairwise
 from typing import Final
 
@@ -24,6 +25,8 @@ PLAINER: Final = (
     (r"\. Choose from:", "; choose from"),
     (r"\. Available commands:", "; there are"),
 )
+# How much a word has to resemble a flag.
+CLOSE: Final = 0.75
 HELP_PANEL: Final = Group("Help", sort_key=1000)
 
 
@@ -65,7 +68,7 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
             _joined(given), exit_on_error=False, print_error=False, result_action="return_value"
         )
     except CycloptsError as error:
-        print_error(f"{_sentence(error)} (see `{_advice(app, error)}`)")
+        print_error(f"{_hinted(_sentence(error), app, given)} (see `{_advice(app, error)}`)")
         return WRONG_USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -119,6 +122,17 @@ def _sentence(error: CycloptsError) -> str:
     # Not the metavariables, such as SOURCE, that a text may begin with.
     first = text[:1].lower() if text[1:2].islower() else text[:1]
     return f"{first}{text[1:].removesuffix('.')}"
+
+
+def _hinted(sentence: str, app: App, given: Sequence[str]) -> str:
+    """The fault with a hint at a flag of the application itself, which Cyclopts never offers."""
+    flags = [flag for flag in (*app.help_flags, *app.version_flags) if flag.startswith("--")]
+    for word in given:
+        close = get_close_matches(word, flags, 1, CLOSE) if word.startswith("--") else []
+        if close and word not in flags and word in sentence:
+            fault = re.split(r"; (?:did you mean|there are) ", sentence)[0]
+            return f"{fault}; did you mean {close[0]}?"
+    return sentence
 
 
 def _advice(app: App, error: CycloptsError) -> str:

@@ -133,11 +133,28 @@ class CpuShares:
 ONE_THREAD: Final = CpuShares()
 
 
+# First bytes of a field in ONNX's ModelProto: its files begin with one of them.
+ONNX_TAGS: Final = frozenset(b"\x08\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca")
+# Files of other kinds that a command line may name by mistake.
+NO_MODELS: Final = {
+    "a JPEG image": b"\xff\xd8\xff",
+    "a PNG image": b"\x89PNG",
+    "a GIF image": b"GIF8",
+    "a WebP, AVI or WAV file": b"RIFF",
+    "a PDF file": b"%PDF",
+    "a PyTorch checkpoint or another ZIP archive (export it first: yolox-serve export)": b"PK\3\4",
+    "a gzip archive": b"\x1f\x8b",
+    "a pointer of Git LFS (fetch the file itself: git lfs pull)": b"version https://git-lfs",
+    "a web page": b"<",
+    "JSON": b"{",
+}
+
+
 def see_model_file(path: Path) -> None:
     """See that there is a model file to load.
 
     Raises:
-        StartupError: There is none, or this user may not read it.
+        StartupError: There is none, this user may not read it, or it is plainly of another kind.
     """
     try:
         is_file = path.is_file()
@@ -145,6 +162,16 @@ def see_model_file(path: Path) -> None:
         raise StartupError(f"cannot read the model file {path}: {error.strerror}") from error
     if not is_file:
         raise StartupError(f"there is no model file {path}")
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise StartupError(f"cannot read the model file {path}: {error.strerror}") from error
+    if start[:1] and start[0] in ONNX_TAGS:
+        return
+    kinds = (kind for kind, magic in NO_MODELS.items() if start.startswith(magic))
+    kind = next(kinds, "of another kind" if start else "empty")
+    raise StartupError(f"{path} cannot be loaded: it is {kind}, no ONNX file")
 
 
 def grey(contract: ModelContract, size: tuple[int, int], count: int = 1) -> Pixels:

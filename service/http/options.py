@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import ImmutableMultiDict
 
@@ -22,27 +22,10 @@ OF_ANSWER: Final = {"format", "boxes", "normalized"}
 # Options that say which model is to look.
 OF_MODEL: Final = {"model", "version"}
 NOT_OF_DETECTION: Final = OF_ANSWER | OF_MODEL | {"classes", "preset", "timeout_ms"}
+NUMBERS: Final = ("confidence", "iou", "sigma", "max_detections", "timeout_ms")
+FLAGS: Final = ("class_agnostic", "normalized")
 # Many clients write the name of a list so: classes[]=cat, classes[0]=cat.
 LIST_NAME: Final = re.compile(r"classes\[\d*\]")
-
-
-def _no_flag(value: object) -> object:
-    """Python takes true for 1; whoever writes it in JSON meant another option."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("no_number", "must be a number, not true or false")
-    return value
-
-
-def _no_number(value: object) -> object:
-    """In JSON a flag is true or false; a query has nothing but text."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise PydanticCustomError("bool_type", "must be true or false")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_no_flag)]
-Whole = Annotated[int, BeforeValidator(_no_flag)]
-Flag = Annotated[bool, BeforeValidator(_no_number)]
 
 
 def _split_names(value: object) -> object:
@@ -78,32 +61,32 @@ class DetectQuery(BaseModel):
         description="Thresholds and suppression of the `article` or of `yolox`'s own tools, "
         "in place of the server's; other options still count",
     )
-    confidence: Number | None = Field(None, ge=0, le=1, description="Minimum `score` to report")
+    confidence: float | None = Field(None, ge=0, le=1, description="Minimum `score` to report")
     score_by: ScoreBy | None = Field(
         None, description="Score by `objectness`, or `joint` with the class probability"
     )
     nms: NmsMethod | None = Field(None, description="How overlapping boxes are pruned")
-    iou: Number | None = Field(
+    iou: float | None = Field(
         None, ge=0, le=1, description="Overlap above which `soft-mean`, `soft-linear`, `hard` act"
     )
-    sigma: Number | None = Field(
+    sigma: float | None = Field(
         None, ge=MIN_SIGMA, le=MAX_SIGMA, description="Width of `soft-gaussian`"
     )
-    class_agnostic: Flag | None = Field(None, description="Boxes of different classes compete")
-    max_detections: Whole | None = Field(
+    class_agnostic: bool | None = Field(None, description="Boxes of different classes compete")
+    max_detections: int | None = Field(
         None, ge=1, description="Maximum number of boxes in an image"
     )
     classes: Annotated[list[str] | None, BeforeValidator(_split_names)] = Field(
         None, description="Only these classes: names or ids, comma-separated or repeated"
     )
-    timeout_ms: Whole | None = Field(None, ge=1, description="Deadline of the request in ms")
+    timeout_ms: int | None = Field(None, ge=1, description="Deadline of the request in ms")
     format: AnswerFormat | None = Field(
         None, description="The answer as `json`, as a `coco` dataset, or as lines of `yolo` labels"
     )
     boxes: BoxForm | None = Field(
         None, description="Form of the boxes in `json`: `xyxy` by default"
     )
-    normalized: Flag | None = Field(
+    normalized: bool | None = Field(
         None, description="Boxes in `json` as fractions of the image's sides, not in pixels"
     )
 
@@ -111,6 +94,22 @@ class DetectQuery(BaseModel):
     version: str | None = Field(
         None, description="Version of the model (absent: the one that is served by default)"
     )
+
+    @field_validator(*NUMBERS, mode="before")
+    @classmethod
+    def _take_no_flag(cls, value: object) -> object:
+        """Python takes true for 1; whoever writes it in JSON meant another option."""
+        if isinstance(value, bool):
+            raise PydanticCustomError("no_number", "must be a number, not true or false")
+        return value
+
+    @field_validator(*FLAGS, mode="before")
+    @classmethod
+    def _take_no_number(cls, value: object) -> object:
+        """In JSON a flag is true or false; a query has nothing but text."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise PydanticCustomError("bool_type", "must be true or false")
+        return value
 
     def resolve(self, defaults: DetectionOptions, class_names: tuple[str, ...]) -> DetectionOptions:
         """Lay these options over the server's defaults.

@@ -16,6 +16,7 @@ from service.build import (
     engine_instances,
     letterbox_mode,
     load_engine,
+    load_first,
     spans_of_engine,
     threads_of_engine,
     warm_the_rest,
@@ -261,3 +262,36 @@ def test_an_image_waits_for_company_as_long_as_set() -> None:
         await server.stop()
 
     asyncio.run(main())
+
+
+def test_a_default_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    path = model_file(tmp_path)
+    with pytest.raises(StartupError, match=r"no model 'foo'.* is 'tiny'; name their folder"):
+        load_first(Settings(model=path, default_model="foo", device="cpu"))
+    for name in ("tiny", "", None):
+        settings = Settings(model=path, default_model=name, device="cpu")
+        assert load_first(settings)[1].contract.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (plain(), "a PNG image"),
+        (b"\xff\xd8\xff\xe0", "a JPEG image"),
+        (b"PK\3\4", "a PyTorch checkpoint .*: yolox-serve export"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
+        (b"<!doctype html>", "a web page"),
+        (b"some text", "of another kind"),
+        (b"", "empty"),
+    ],
+)
+def test_a_file_that_is_no_model_is_told_before_anything_is_measured(
+    tmp_path: Path, content: bytes, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    with pytest.raises(
+        StartupError, match=rf"photo.jpg cannot be loaded: it is {kind}.*no ONNX file"
+    ):
+        load_engine(Settings(model=path))
+    assert capsys.readouterr().err == ""

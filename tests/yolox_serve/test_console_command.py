@@ -71,6 +71,9 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
     ("arguments", "complaint"),
     [
         ("serv", 'unknown command "serv"; did you mean "serve"?'),
+        ("--verison", 'unknown command "--verison"; did you mean --version? (see'),
+        ("--hlep", 'unknown command "--hlep"; did you mean --help? (see'),
+        ("serve --hepl", "unknown option: --hepl; did you mean --help? (see"),
         ("serve --prot 1", "unknown option: --prot; did you mean --port?"),
         ("serve --port", "--port needs a value"),
         ("serve file", "`file` is more than it takes"),

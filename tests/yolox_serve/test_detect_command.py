@@ -18,12 +18,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.core.model_digest import model_digest
+from service.engine.base import CPU
 from support.model_files import NAMES, model_file
 from support.pictures import encode, photo_like, plain
 from support.project import ROOT
 from support.servers import Server
 from yolox_client import RetryPolicy, async_client
 from yolox_serve.__main__ import main
+from yolox_serve.detect.journal import Journal, begun_with
+from yolox_serve.detect.sources import SourceError
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -364,6 +368,84 @@ def test_a_run_that_broke_off_goes_on(detect: Command, photos: Path, model: Path
     assert results[0]["width"] == 999, "it was not looked into again"
     assert results[1:] == lines(whole)[1:]
     assert not unfinished.exists()
+
+
+def begun(path: Path, folder: Path, model: Path, **found_by: str) -> Path:
+    """The file of a run that broke off, whose head says what found the objects."""
+    job = {"format": "jsonl", "every": 1, "server": None, "model": str(model), "options": {}}
+    head = job | ({"found_by": found_by} if found_by else {})
+    path.write_text(f"{json.dumps(head)}\n")
+    return path
+
+
+def test_a_run_keeps_what_finds_the_objects_in_the_head_of_its_file(
+    detect: Command, photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "remove", lambda self: None)
+    detect("photos", "--output", "out.jsonl")
+    head = json.loads(Path("out.jsonl.unfinished.jsonl").read_text().splitlines()[0])
+    assert head["found_by"] == {
+        "name": "tiny",
+        "version": "1",
+        "provider": CPU,
+        "precision": "f32",
+        "digest": model_digest(model),
+    }
+    assert begun_with(Path("out.jsonl.unfinished.jsonl")) == head["found_by"]
+
+
+@pytest.mark.parametrize(
+    ("found_by", "said"),
+    [
+        ({"name": "tiny", "version": "0"}, "begun with tiny version 0"),
+        ({"name": "tiny", "version": "1", "digest": "ab" * 32}, "tiny version 1 (abababababab)"),
+        ({"provider": "OpenVINO"}, "begun with OpenVINO, and this would go on with CPUExec"),
+        ({"provider": CPU, "precision": "bf16"}, "begun with bf16"),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_model_or_engine(
+    detect: Command, photos: Path, model: Path, found_by: dict[str, str], said: str
+) -> None:
+    kept = begun(Path("out.jsonl.unfinished.jsonl"), photos, model, **found_by)
+    before = kept.read_text()
+    code, _, err = detect("photos", "--output", "out.jsonl", "--resume")
+    assert (code, err.count("\n")) == (2, 1)
+    assert said in err
+    assert "or remove the file to begin anew" in err
+    assert kept.read_text() == before
+
+
+def test_a_run_goes_on_with_the_engine_that_began_it(
+    detect: Command, photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YOLOX_DEVICE", "auto")
+    monkeypatch.setattr("service.engine.choose._quickest_on_cpu", lambda _: pytest.fail("measured"))
+    begun(Path("out.jsonl.unfinished.jsonl"), photos, model, provider=CPU)
+    assert detect("photos", "--output", "out.jsonl", "--resume")[0] == 0
+    assert len(lines(Path("out.jsonl").read_text())) == 3
+
+
+def test_an_older_file_says_by_its_records_what_found_them(tmp_path: Path, model: Path) -> None:
+    kept = begun(tmp_path / "kept.jsonl", tmp_path, model)
+    assert begun_with(kept) == {}
+    found_by = {"name": "tiny", "version": "1", "provider": CPU}
+    kept.write_text(kept.read_text() + json.dumps({"filename": "a.png", "model": found_by}) + "\n")
+    assert begun_with(kept) == found_by
+    with pytest.raises(SourceError, match="begun with tiny version 1"):
+        Journal(kept, {}, found_by | {"version": "2"}, resume=True)
+    with Journal(kept, {}, found_by | {"digest": "ab"}, resume=True) as journal:
+        assert journal.path == kept
+
+
+def test_the_loss_of_the_server_says_how_to_go_on(
+    detect: Command, photos: Path, monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    monkeypatch.setattr(async_client, "RetryPolicy", partial(RetryPolicy, max_tries=1))
+    begun(Path("out.jsonl.unfinished.jsonl"), photos, model)
+    words = ["photos", "--server", "http://127.0.0.1:9", "--output", "out.jsonl", "--resume"]
+    code, _, err = detect(*words)
+    assert code == 1
+    assert "the same command with --resume goes on from here" in err
 
 
 def test_ctrl_c_keeps_what_is_done(model: Path, tmp_path: Path) -> None:

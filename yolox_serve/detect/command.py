@@ -33,7 +33,8 @@ from yolox_serve.detect.arguments import (
 )
 from yolox_serve.detect.finders.finder import Finder
 from yolox_serve.detect.formats import Format
-from yolox_serve.detect.run import Job, Run
+from yolox_serve.detect.journal import DEVICES, begun_with
+from yolox_serve.detect.run import RESUMING, Job, Run, journal_path
 from yolox_serve.detect.sources import SourceError, Sources, find_sources
 
 FAILED: Final = 1
@@ -65,7 +66,7 @@ def detect(
         asked = _asked(where, options)
         job = _job(sources, where, out, video, _described(where, settings, asked))
         with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-            return runner.run(_run(job, settings, where, asked))
+            return runner.run(_run(job, _as_begun(settings, job), where, asked))
     except (SourceError, WrongSettingError, ValueError) as error:
         print_error(str(error))
         return WRONG_USAGE
@@ -73,7 +74,7 @@ def detect(
         print_error(f"this needs the extra detect: pip install 'yolox-serve[detect]' ({error})")
         return FAILED
     except (StartupError, ServiceError, YoloxClientError, OSError) as error:
-        return _failed(error)
+        return _failed(error, out.output)
 
 
 def _check_words(words: Sequence[str]) -> None:
@@ -109,13 +110,15 @@ def _check_model(where: ModelChoice) -> None:
         )
 
 
-def _failed(error: Exception) -> int:
+def _failed(error: Exception, output: Path | None) -> int:
     """Say why the run ended; a reader that has gone away needs no words."""
     if isinstance(error, BrokenPipeError):
         # Python would complain once more when it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    print_error(error.detail if isinstance(error, ServiceError) else str(error))
+    why = error.detail if isinstance(error, ServiceError) else str(error)
+    is_kept = output is not None and journal_path(output).exists()
+    print_error(f"{why}; {RESUMING}" if is_kept else why)
     return FAILED
 
 
@@ -170,6 +173,14 @@ def _settings(where: ModelChoice) -> Settings:
     """The settings of a model here: flags, then the environment and `.env`, as for the server."""
     asked = {"model": where.model, "device": where.device}
     return read_settings({name: value for name, value in asked.items() if value is not None})
+
+
+def _as_begun(settings: Settings, job: Job) -> Settings:
+    """The settings with the engine of the run that is resumed: `auto` might choose another now."""
+    if job.output is None or not job.resume or settings.device != "auto":
+        return settings
+    device = DEVICES.get(begun_with(journal_path(job.output)).get("provider", ""))
+    return settings if device is None else settings.model_copy(update={"device": device})
 
 
 def _described(where: ModelChoice, settings: Settings, options: Options) -> dict[str, object]:

@@ -27,6 +27,7 @@ from yolox_serve.detect.tracking import Tracker
 
 INTERRUPTED: Final = 130
 SOME_FAILED: Final = 1
+RESUMING: Final = "the same command with --resume goes on from here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Run:
         self._job = job
         self._stream = Stream(finder, job.concurrency, job.save_images)
         self._names = finder.class_names
+        self._found_by = finder.found_by
         self._progress = progress
         self._task = progress.add_task("detecting", total=_total(job), rate="")
         self._began = time.monotonic()
@@ -102,15 +104,16 @@ class Run:
         """Keep what is found until everything is, and then write it; gives whether it is."""
         described = {"format": self._job.form, "every": self._job.every} | self._job.settings
         path = journal_path(output)
-        journal = stack.enter_context(Journal(path, described, resume=self._job.resume))
+        journal = stack.enter_context(
+            Journal(path, described, self._found_by, resume=self._job.resume)
+        )
         done = set[Key]()
         for record in journal.records():
             done.add(record.key)
             self._count(record, shown=False)
         self._resumed = len(done)
         if not await self._look(done, journal.add):
-            how = "the same command with --resume goes on from here"
-            print(f"stopped after {_counted(self.images, 'image')}; {how}", file=sys.stderr)  # noqa: T201
+            print(f"stopped after {_counted(self.images, 'image')}; {RESUMING}", file=sys.stderr)  # noqa: T201
             return False
         _write_all(writer_of(self._job, self._names, stack), journal)
         journal.remove()

@@ -446,3 +446,27 @@ def test_the_commands_of_the_documentation_do_what_they_say(
     subprocess.run(["sh", "-c", for_picture], cwd=tmp_path, check=True, capture_output=True)
     with Image.open(tmp_path / "found.jpg") as picture:
         assert picture.size == (800, 600)
+
+
+def test_a_file_that_is_no_image_has_neither_count_nor_picture(page: Page) -> None:
+    opened(page)
+    hand_over(page, "drop", b"no image at all", "notes.jpg", "image/jpeg")
+    expect(page.locator("#problem")).to_contain_text("not an image")
+    expect(page.locator("#source")).to_have_text("no answer")
+    expect(page.locator("#summary")).to_have_text("")
+    expect(page.locator("#unshown")).to_be_visible()
+    expect(page.get_by_text("The server can read it.")).to_be_hidden()
+    expect(page.get_by_role("button", name="Download the picture")).to_be_hidden()
+    expect(page.locator("#json")).to_have_text("null")
+    expect(page.locator("#no-boxes")).to_have_text("The boxes of your photo will be listed here.")
+
+
+def test_a_photo_that_the_server_alone_can_read_is_told_after_its_answer(page: Page) -> None:
+    tiff = io.BytesIO()
+    Image.open(PHOTO).save(tiff, "TIFF")
+    hand_over(page, "drop", tiff.getvalue(), "parcel.tiff", "image/tiff")
+    expect(page.locator("#source")).to_have_text("as the server answered")
+    expect(page.get_by_text("The server can read it.")).to_be_visible()
+    expect(page.get_by_role("button", name="Download the picture")).to_be_visible()
+    opened(page)
+    expect(page.locator("#unshown")).to_be_hidden()

@@ -33,12 +33,18 @@ class LocalFinder:
     Args:
         model: The model, whose pipeline has been started.
         options: Thresholds, suppression and classes.
+        digest: SHA-256 of the model.
     """
 
     batch = 1
 
-    def __init__(self, model: ServedModel, options: DetectionOptions) -> None:
+    def __init__(self, model: ServedModel, options: DetectionOptions, digest: str) -> None:
         self.class_names = model.class_names
+        self.found_by = {
+            **model.ref.model_dump(),
+            "precision": model.engine.precision,
+            "digest": digest,
+        }
         self._model = model
         self._options = options
 
@@ -77,7 +83,7 @@ async def local_finder(settings: Settings, options: Options) -> AsyncIterator[Lo
     pipeline.start()
     warming = asyncio.create_task(warm_the_rest(settings, engine))
     try:
-        yield LocalFinder(model, options_here)
+        yield LocalFinder(model, options_here, file.digest())
     finally:
         warming.cancel()
         with suppress(asyncio.CancelledError):

@@ -1,10 +1,10 @@
 """A server that is asked."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
-from yolox_client import AsyncClient, ImageResult
+from yolox_client import AsyncClient, ImageResult, UnexpectedAnswerError
 from yolox_client.options import Options
 
 BATCH: Final = 4
@@ -17,12 +17,24 @@ class RemoteFinder:
         client: The client.
         class_names: The names of the model's classes.
         options: Options of every request.
+        described: The server's description of the model.
+
+    Raises:
+        UnexpectedAnswerError: It is not one.
     """
 
     batch = BATCH
 
-    def __init__(self, client: AsyncClient, class_names: tuple[str, ...], options: Options) -> None:
-        self.class_names = class_names
+    def __init__(self, client: AsyncClient, options: Options, described: Mapping[str, Any]) -> None:
+        try:
+            contract, engine = described["contract"], described["engine"]
+            self.class_names = tuple(map(str, contract["class_names"]))
+            self.found_by = {name: str(contract[name]) for name in ("name", "version")}
+            self.found_by |= {name: str(engine[name]) for name in ("provider", "precision")}
+        except (LookupError, TypeError) as error:
+            raise UnexpectedAnswerError(
+                f"the server does not describe its model as this service does: {error!r}"
+            ) from error
         self._client = client
         self._options = options
 
@@ -46,6 +58,5 @@ async def remote_finder(
         ValueError: The address is not one.
     """
     async with AsyncClient(url, api_key=api_key) as client:
-        yield RemoteFinder(
-            client, await client.class_names(options.get("model"), options.get("version")), options
-        )
+        described = await client.model(options.get("model"), options.get("version"))
+        yield RemoteFinder(client, options, described)

@@ -138,6 +138,7 @@ class Page {
     this.#photo = photo;
     this.#candidates = null;
     this.#show([], {}, "asking the server…");
+    this.#results.json(null);
     $("timing").hidden = true;
     $("bar").hidden = false;
     await this.#overlay.show(photo);
@@ -270,11 +271,14 @@ class Page {
 
   // What is shown
 
+  /** Without a size there is no answer yet, and nothing to count or to download. */
   #show(detections, { width, height }, source) {
-    $("summary").textContent = `${detections.length} ${detections.length === 1 ? "object" : "objects"}`;
+    const count = `${detections.length} ${detections.length === 1 ? "object" : "objects"}`;
+    $("summary").textContent = width ? count : "";
     $("source").textContent = source;
+    document.querySelector("[data-act=download]").hidden = !width;
     this.#overlay.boxes(detections, { width, height }, this.#photo.name);
-    this.#results.list(detections, this.#colors);
+    this.#results.list(detections, this.#colors, Boolean(width));
     this.#controls.count(detections);
   }
 

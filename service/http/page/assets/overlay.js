@@ -10,7 +10,7 @@ const MAX_SIDE = 2048;
 const measure = document.createElement("canvas").getContext("2d");
 
 export class Overlay {
-  #stage; #canvas; #svg; #unshown; #colors;
+  #stage; #canvas; #svg; #unshown; #read; #colors;
   #size = { width: 1, height: 1 };
   #detections = [];
 
@@ -23,6 +23,7 @@ export class Overlay {
     this.#canvas = stage.querySelector("canvas");
     this.#svg = stage.querySelector("svg");
     this.#unshown = stage.querySelector(".unshown");
+    this.#read = this.#unshown.querySelector("span");
     this.#colors = colors;
     new ResizeObserver(() => this.#draw()).observe(this.#canvas);
     new ResizeObserver(() => this.#draw()).observe(stage);
@@ -42,9 +43,10 @@ export class Overlay {
     this.#stage.classList.remove("empty");
   }
 
-  /** Draw boxes in pixels of an image of this size; `name` tells what the image is. */
+  /** Draw boxes in pixels of an image of this size, which only an answer tells; `name` is the image's. */
   boxes(detections, size, name) {
     this.#detections = detections;
+    this.#read.hidden = !size.width; // only an answer shows that the server can
     if (size.width) this.#size = size;
     this.#canvas.setAttribute("aria-label", describe(name, detections));
     this.#draw();

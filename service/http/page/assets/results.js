@@ -20,11 +20,13 @@ export class Results {
     document.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", () => copy(button)));
   }
 
-  /** List detections, the best first. */
-  list(detections, colors) {
+  /** List detections, the best first; without an answer there are none. */
+  list(detections, colors, isAnswer) {
     $("boxes").hidden = !detections.length;
     $("no-boxes").hidden = detections.length > 0;
-    $("no-boxes").textContent = "No boxes. A lower confidence shows weaker ones.";
+    $("no-boxes").textContent = isAnswer
+      ? "No boxes. A lower confidence shows weaker ones."
+      : "The boxes of your photo will be listed here.";
     const focused = document.activeElement.closest("#boxes tbody tr");
     const rows = detections.map((found, index) => row(found, index, colors[found.class_id % colors.length]));
     $("boxes").tBodies[0].replaceChildren(...rows);
