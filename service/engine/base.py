@@ -135,6 +135,7 @@ ONE_THREAD: Final = CpuShares()
 
 # First bytes of a field in ONNX's ModelProto: its files begin with one of them.
 ONNX_TAGS: Final = frozenset(b"\x08\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca")
+LONGEST_MAGIC: Final = 32
 # Files of other kinds that a command line may name by mistake.
 NO_MODELS: Final = {
     "a JPEG image": b"\xff\xd8\xff",
@@ -164,7 +165,7 @@ def see_model_file(path: Path) -> None:
         raise StartupError(f"there is no model file {path}")
     try:
         with path.open("rb") as file:
-            start = file.read(16)
+            start = file.read(LONGEST_MAGIC)
     except OSError as error:
         raise StartupError(f"cannot read the model file {path}: {error.strerror}") from error
     if start[:1] and start[0] in ONNX_TAGS:

@@ -11,7 +11,7 @@ from service.settings import Device
 from yolox_serve.detect.records import Record, as_kept_line, from_fields
 from yolox_serve.detect.sources import SourceError
 
-# What finds the objects: name, version and digest of the model, provider and precision.
+# The model by its name, version and digest, and its engine by provider and precision.
 FoundBy = Mapping[str, str]
 
 FOUND_BY: Final = "found_by"
@@ -27,7 +27,7 @@ SHOWN_DIGITS: Final = 12
 
 
 def begun_with(path: Path) -> FoundBy:
-    """What found the objects of an unfinished run, as far as its file tells.
+    """The model and the engine of an unfinished run, as far as its file tells.
 
     Older files say it in their records alone, which know neither precision nor digest.
     """
@@ -47,7 +47,7 @@ class Journal:
     Args:
         path: The file.
         job: Whatever must be the same when the run is resumed.
-        found_by: What finds the objects: the model and its engine, likewise.
+        found_by: The model and its engine, likewise.
         resume: Whether to go on after the records that are there.
 
     Raises:

@@ -121,7 +121,7 @@ def test_the_settings_treat_it_as_a_cpu(tmp_path: Path) -> None:
 @needs_openvino
 def test_a_file_that_it_cannot_read_or_run_stops_the_start(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
-    broken.write_bytes(b"not a model")
+    broken.write_bytes(b"\x08 not a model")
     with pytest.raises(StartupError, match=r"broken\.onnx cannot be loaded by OpenVINO"):
         loaded(broken, device="openvino")
     with pytest.raises(StartupError, match="there is no model file"):

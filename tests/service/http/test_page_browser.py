@@ -463,7 +463,7 @@ def test_a_file_that_is_no_image_has_neither_count_nor_picture(page: Page) -> No
 
 def test_a_photo_that_the_server_alone_can_read_is_told_after_its_answer(page: Page) -> None:
     tiff = io.BytesIO()
-    Image.open(PHOTO).save(tiff, "TIFF")
+    Image.open(PHOTO).resize((400, 300)).save(tiff, "TIFF")
     hand_over(page, "drop", tiff.getvalue(), "parcel.tiff", "image/tiff")
     expect(page.locator("#source")).to_have_text("as the server answered")
     expect(page.get_by_text("The server can read it.")).to_be_visible()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -40,7 +40,7 @@ class LocalFinder:
 
     def __init__(self, model: ServedModel, options: DetectionOptions, digest: str) -> None:
         self.class_names = model.class_names
-        self.found_by = {
+        self.found_by: Mapping[str, str] = {
             **model.ref.model_dump(),
             "precision": model.engine.precision,
             "digest": digest,

@@ -29,8 +29,9 @@ class RemoteFinder:
         try:
             contract, engine = described["contract"], described["engine"]
             self.class_names = tuple(map(str, contract["class_names"]))
-            self.found_by = {name: str(contract[name]) for name in ("name", "version")}
-            self.found_by |= {name: str(engine[name]) for name in ("provider", "precision")}
+            named = {name: str(contract[name]) for name in ("name", "version")}
+            run_by = {name: str(engine[name]) for name in ("provider", "precision")}
+            self.found_by: Mapping[str, str] = named | run_by
         except (LookupError, TypeError) as error:
             raise UnexpectedAnswerError(
                 f"the server does not describe its model as this service does: {error!r}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictBool
 
 from service.errors import ForbiddenError
 from service.http.inference_protocol.calls.call import refuse_unknown
@@ -12,7 +12,7 @@ from service.http.running import Running
 class IndexRequest(BaseModel):
     """The body of an index call; it may be empty."""
 
-    ready: bool = Field(default=False, description="Only the models that are ready")
+    ready: StrictBool = Field(default=False, description="Only the models that are ready")
 
 
 class IndexEntry(BaseModel):
