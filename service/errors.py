@@ -1,6 +1,6 @@
 """The server's errors: one hierarchy, each class with its HTTP status and title."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class StartupError(Exception):
@@ -159,6 +159,14 @@ class DeadlineError(ServiceError):
     status = 504
     title = "Deadline passed"
     slug = "deadline-passed"
+
+    @classmethod
+    def of_image(cls) -> Self:
+        """The error of an image that is given up, wherever on its way."""
+        return cls(
+            "the deadline passed before the image was done; give the request more time, or send "
+            "fewer images"
+        )
 
 
 class NotFoundError(ServiceError):

@@ -172,10 +172,7 @@ class Detector:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await self._detect(task, permit, deadline)
         except TimeoutError:
-            return DeadlineError(
-                "the deadline passed before this image was done; give the request more time, or "
-                "send fewer images"
-            )
+            return DeadlineError.of_image()
 
     async def _detect(
         self,

@@ -153,9 +153,7 @@ class Batcher(Generic[Item, Result]):
     def _expire(self, entry: _Entry[Item, Result]) -> None:
         """Tell the waiter of an entry that its deadline has passed."""
         if not entry.future.done():
-            entry.future.set_exception(
-                DeadlineError("the deadline passed before the image was done")
-            )
+            entry.future.set_exception(DeadlineError.of_image())
             self._abandon(entry)
 
     def _abandon(self, entry: _Entry[Item, Result]) -> None:

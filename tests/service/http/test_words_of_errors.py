@@ -121,7 +121,8 @@ def test_a_deadline_says_how_to_get_more_time(send: Any) -> None:
     with serving(engine) as client:
         engine.gate.clear()
         detail = problem(send(client, plain(), "?timeout_ms=1"), 504, "deadline-passed")
-    assert "timeout_ms=1" in detail
+    # Either the request's time or the image's is over first.
+    assert "give it more than timeout_ms=1" in detail or "give the request more time" in detail
 
 
 def test_the_answers_to_get_are_had_by_head(client: TestClient) -> None:
