@@ -79,7 +79,7 @@ def _read_entry(entry: Path, known: Collection[str], layout: Layout) -> None:
 
 
 def _fault_of_version(folder: Path) -> str:
-    """Why the folder of a version holds no model, or nothing.
+    """Why the folder of a version holds no model; empty if it holds one.
 
     Raises:
         OSError: It cannot be read.

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.errors import StartupError
+from service.models.files import FaultLog
 from service.models.repository import RepositoryModel, candidates, scan
 
 
@@ -81,3 +83,18 @@ def test_a_start_that_finds_no_model_says_which_mistake_there_is(tmp_path: Path)
     lay(tmp_path, "a/model.onnx")
     with pytest.raises(StartupError, match=r"no model in the layout .*; .*a/model\.onnx is not in"):
         candidates(tmp_path, None, {})
+
+
+def test_polling_tells_a_fault_at_the_second_look_and_an_unreadable_repository_once() -> None:
+    """The folder of a version has no file yet while one is being copied into it."""
+    faults = FaultLog()
+    with capture_logs() as lines:
+        faults.tell(["a"], settled_only=True)
+        assert lines == []
+        faults.tell(["a", "b"], settled_only=True)
+        faults.stay("no repository")
+        faults.stay("no repository")
+        faults.tell(["a"], settled_only=True)
+        faults.stay("no repository")
+    told = ["a", "no repository", "no repository"]
+    assert [line["reason"] for line in lines] == told
