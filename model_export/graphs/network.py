@@ -142,7 +142,9 @@ def image_input(session: onnxruntime.InferenceSession) -> ImageInput:
         raise ModelExportError(f"the model has {len(inputs)} inputs ({names}); it must have one")
     (tensor,) = inputs
     if tensor.type not in INPUT_DTYPES:
-        raise ModelExportError(f"the input is {tensor.type}, not float, float16 or uint8")
+        raise ModelExportError(
+            f"the input is {tensor.type}; export the model with an input of float, float16 or uint8"
+        )
     axes = [size if isinstance(size, int) else None for size in tensor.shape]
     if len(axes) != 4 or (3 not in (axes[1], axes[3]) and axes.count(None) < 3):
         raise ModelExportError(

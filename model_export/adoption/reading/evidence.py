@@ -76,6 +76,29 @@ def find(
     return Found(objects, _other_sense(rows, objects))
 
 
+def shift_in_cells(reading: RowReading, table: Floats, picture: TrialPicture) -> Floats | None:
+    """How far the boxes of drawn objects lie to the right of them and below, in cells.
+
+    Args:
+        reading: How to read the rows.
+        table: (A, 5 + C), in the order of the outputs.
+        picture: The picture that it is for.
+
+    Returns:
+        (2,) float32, the mean; None if fewer than two objects are found.
+    """
+    size = (picture.image.shape[0], picture.image.shape[1])
+    rows = _confident(reading, reading.in_order(table, size), size)
+    shifts = []
+    for box, class_id in zip(picture.boxes_xyxy, picture.class_ids, strict=True):
+        scores = rows.joint[:, class_id] * (overlaps(box[np.newaxis], rows.boxes_xyxy)[0] >= SAME)
+        if scores.max(initial=0.0) >= OPTIONS.confidence:
+            best = int(scores.argmax())
+            away = (rows.boxes_xyxy[best] - box).reshape(2, 2).mean(axis=0)
+            shifts.append(away / rows.strides[best])
+    return np.mean(shifts, axis=0) if len(shifts) > 1 else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Rows:
     """Confident rows whose boxes lie about their cells, best first.

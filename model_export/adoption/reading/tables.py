@@ -25,6 +25,8 @@ KNOWN_STRIDES: Final = (
 FIXED_COLUMNS: Final = 5
 # More outputs than this with a value for every cell are no detector's.
 MAX_OUTPUTS: Final = 6
+# With more outputs of as many values, the choices would be too many to try.
+MAX_ALIKE: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,8 @@ def _fits(channels: int, num_classes: int | None) -> bool:
 def _groups(shapes: Shapes, rows: int) -> Iterator[tuple[Part, ...]]:
     """Every choice of outputs with this many rows, those of most outputs first."""
     each = [parts for name in shapes if (parts := parts_of(name, shapes[name], rows))]
+    if len(each) > MAX_ALIKE:
+        return
     for count in range(min(len(each), MAX_OUTPUTS), 0, -1):
         for chosen in itertools.combinations(each, count):
             yield from itertools.product(*chosen)

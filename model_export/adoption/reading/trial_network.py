@@ -60,6 +60,16 @@ class TrialNetwork:
             self._known[key] = self._run(tensor)
         return self._known[key]
 
+    def is_steady(self, picture: NDArray[np.uint8]) -> bool:
+        """Whether a picture, (H, W, 3) uint8 BGR, gives the same outputs each time.
+
+        Raises:
+            ModelExportError: The graph fails.
+        """
+        tensor = PixelValues().of(picture[np.newaxis], self.image)
+        first, second = self._run(tensor), self._run(tensor)
+        return all(np.array_equal(first[name], second[name], equal_nan=True) for name in first)
+
     def _run(self, tensor: NDArray[Any]) -> Outputs:
         count = self.image.batch or 1
         tensor = np.repeat(tensor, count, axis=0)
@@ -67,10 +77,16 @@ class TrialNetwork:
             found = self.session.run(None, {self.image.name: tensor})
         except Exception as error:  # onnxruntime's errors share no other base class
             raise ModelExportError(f"the model fails on {tensor.shape}: {error}") from error
-        names = [output.name for output in self.session.get_outputs()]
+        outputs = self.session.get_outputs()
+        for output, value in zip(outputs, found, strict=True):
+            if not isinstance(value, np.ndarray):
+                raise ModelExportError(
+                    f"the output {output.name} is {output.type}, not a tensor; export the model so "
+                    "that each output is one tensor"
+                )
         return {
-            name: _one_image(np.asarray(value), count)
-            for name, value in zip(names, found, strict=True)
+            output.name: _one_image(value, count)
+            for output, value in zip(outputs, found, strict=True)
         }
 
 

@@ -293,3 +293,65 @@ def test_scores_that_went_through_a_sigmoid_twice_are_refused(tmp_path: Path) ->
     with pytest.raises(ModelExportError, match="through a sigmoid twice"):
         adopt(tmp_path / "form.onnx", tmp_path / "out.onnx", request)
     assert not (tmp_path / "out.onnx").exists()
+
+
+def refusal(model: onnx.ModelProto, folder: Path) -> str:
+    onnx.save(model, folder / "form.onnx")
+    request = AdoptRequest(NAMES, pixel_values=PixelValues())
+    with pytest.raises(ModelExportError) as refused:
+        adopt(folder / "form.onnx", folder / "out.onnx", request)
+    assert not (folder / "out.onnx").exists()
+    return str(refused.value)
+
+
+def test_graph_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
+    edit = Edit()
+    noise = edit.add("RandomNormalLike", ["rows"], scale=0.01)
+    model = edit.give(edit.add("Add", ["rows", noise]))
+
+    assert "the graph draws random numbers" in refusal(model, tmp_path)
+
+
+def test_output_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
+    edit = Edit()
+    levels = edit.add("SplitToSequence", ["rows"], axis=1)
+    kind = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+    sequence = helper.make_sequence_type_proto(kind)
+    edit.graph.output.append(helper.make_value_info(levels, sequence))
+
+    assert f"the output {levels} is seq(tensor(float)), not a tensor" in refusal(
+        edit.model, tmp_path
+    )
+
+
+def test_batch_norm_in_training_mode_is_refused(tmp_path: Path) -> None:
+    edit = Edit()
+    channels = {name: edit.constant(np.ones(sum(CELLS))) for name in ("scale", "mean", "var")}
+    bias = edit.constant(np.zeros(sum(CELLS)))
+    inputs = ["rows", channels["scale"], bias, channels["mean"], channels["var"]]
+    model = edit.give(edit.add("BatchNormalization", inputs))
+    model.graph.node[-1].attribute.append(helper.make_attribute("training_mode", 1))
+
+    assert "BatchNormalization is in training mode" in refusal(model, tmp_path)
+
+
+def test_file_for_the_cpu_of_one_machine_is_refused(tmp_path: Path) -> None:
+    model = calm_yolox_model(batch=1)
+    model.graph.node[0].domain = "com.microsoft.nchwc"
+
+    assert "for the CPU of one machine" in refusal(model, tmp_path)
+
+
+def test_many_outputs_of_one_size_cost_no_time() -> None:
+    shapes = {f"map{number}": (1, 85, 52, 52) for number in range(60)}
+
+    assert arrangements(shapes, (416, 416), 80) == []
+
+
+def test_model_that_found_nothing_is_adopted_with_a_note(tmp_path: Path) -> None:
+    onnx.save(calm_yolox_model(objectness_logit=-30.0), tmp_path / "mine.onnx")
+    request = AdoptRequest(NAMES, pixel_values=PixelValues())
+
+    notes = adopt(tmp_path / "mine.onnx", tmp_path / "out.onnx", request).notes
+
+    assert any("it found nothing on any picture" in note for note in notes)

@@ -1,4 +1,4 @@
-"""A file whose boxes are decoded in part is refused with the step that it leaves out."""
+"""A file whose boxes cannot be right is refused, with the step that it leaves out where one is."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 
 from model_export.adoption.adopt import AdoptRequest, adopt
 from model_export.errors import ModelExportError
+from model_export.graphs.pixel_values import PixelValues
 from service.core.decode import anchor_grid
 
 SIDE = 416
@@ -91,4 +92,37 @@ def test_step_that_an_export_leaves_out_is_named(
 
     with pytest.raises(ModelExportError, match=f"the export leaves out {step}"):
         adopt(tmp_path / "form.onnx", tmp_path / "out.onnx", AdoptRequest())
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_boxes_half_a_cell_away_are_refused(shared_data: Path, tmp_path: Path) -> None:
+    decoding = Decoding(shared_data / "weights" / "yolox_nano.onnx")
+    half = numpy_helper.from_array(np.float32([0.5]), "half")
+    decoding.graph.initializer.append(half)
+    decoding.save(tmp_path / "form.onnx", decoding.add("Sub", decoding.xy, "half"), decoding.wh)
+
+    with pytest.raises(ModelExportError, match=r"by -0\.[45]\d cells to the right"):
+        adopt(tmp_path / "form.onnx", tmp_path / "out.onnx", AdoptRequest())
+
+
+def test_stated_pixel_values_do_not_excuse_boxes_in_wrong_places(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """The cells go column by column here."""
+    decoding = Decoding(shared_data / "weights" / "yolox_nano.onnx")
+    order = np.concatenate(
+        [
+            start + np.arange(side * side).reshape(side, side).T.ravel()
+            for start, side in ((0, 52), (2704, 26), (3380, 13))
+        ]
+    )
+    decoding.graph.initializer.append(numpy_helper.from_array(order, "order"))
+    rows = decoding.add("Concat", decoding.xy, decoding.wh, decoding.rest, axis=2)
+    nodes = decoding.graph.node
+    nodes.append(helper.make_node("Gather", [rows, "order"], [decoding.rows], axis=1))
+    onnx.save(decoding.model, tmp_path / "form.onnx")
+
+    request = AdoptRequest(pixel_values=PixelValues())
+    with pytest.raises(ModelExportError, match="in their places"):
+        adopt(tmp_path / "form.onnx", tmp_path / "out.onnx", request)
     assert not (tmp_path / "out.onnx").exists()

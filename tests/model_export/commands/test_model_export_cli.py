@@ -60,7 +60,7 @@ sys.exit(main([{command!r}, "--help"]))
 def test_onnxruntime_leaves_no_telemetry_behind(source: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
-    options = ["adopt", "my_model.onnx", "--preprocessing", "yolox"]
+    options = ["adopt", "my_model.onnx", "--preprocessing", "yolox", "--force"]
     code = f"from model_export.__main__ import main; main({options})"
     environment["PYTHONPATH"] = str(Path(cli.__file__).parents[1])
 
@@ -109,7 +109,7 @@ def test_ctrl_c_exits_130_without_a_word(
 
 
 def test_adopt_prints_only_the_path(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["adopt", str(source), "--preprocessing", "yolox"]) == 0
+    assert cli.main(["adopt", str(source), "--preprocessing", "yolox", "--force"]) == 0
 
     captured = capsys.readouterr()
     assert captured.out == "models/my-model.onnx\n"
@@ -156,7 +156,9 @@ def test_one_side_is_that_of_a_square(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     onnx.save(tiny_yolox_model(num_classes=80, dynamic_size=True), "open.onnx")
 
-    assert cli.main(["adopt", "open.onnx", "--size", "96", "--preprocessing", "yolox"]) == 0
+    assert (
+        cli.main(["adopt", "open.onnx", "--size", "96", "--preprocessing", "yolox", "--force"]) == 0
+    )
     metadata = {entry.key: entry.value for entry in onnx.load("models/open.onnx").metadata_props}
     image = ModelContract.from_metadata(metadata).input
     assert (image.height, image.width) == (96, 96)
@@ -199,7 +201,7 @@ def test_a_name_and_numbers_are_not_stated_both(source: Path) -> None:
 
 
 def test_picture_shows_what_is_found(source: Path) -> None:
-    options = ["--preprocessing", "yolox", "--picture", "found.png"]
+    options = ["--preprocessing", "yolox", "--force", "--picture", "found.png"]
 
     assert cli.main(["adopt", str(source), *options]) == 0
     assert cv2.imread("found.png").shape == (64, 64, 3)

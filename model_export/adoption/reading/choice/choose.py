@@ -13,13 +13,22 @@ from model_export.adoption.reading.choice.pixel_choices import (
     are_kin,
     of_scale,
 )
-from model_export.adoption.reading.choice.words import doubt, left_out, nothing, on_grey, undecided
+from model_export.adoption.reading.choice.words import (
+    beside,
+    doubt,
+    left_out,
+    nothing,
+    on_grey,
+    undecided,
+    unproven,
+)
 from model_export.adoption.reading.drawn import Pixels
 from model_export.adoption.reading.evidence import (
     Found,
     agree,
     find,
     largest_joint,
+    shift_in_cells,
 )
 from model_export.adoption.reading.level_order import level_order
 from model_export.adoption.reading.oddities import oddity
@@ -55,6 +64,9 @@ ENOUGH: Final = 1.5
 # The second best has to stay below this share of the best, or the two cannot be told apart: with
 # wrong pixel values, YOLOX-nano's share is 0.80 to 0.85.
 CLEAR: Final = 0.93
+# Cells by which boxes may lie beside drawn objects: YOLOX-nano's do by 0.05, and by 0.5 where its
+# centres are counted from the middle of the cell.
+MAX_SHIFT: Final = 0.3
 # Sums nearer than this say nothing.
 AS_GOOD: Final = 0.98
 
@@ -109,12 +121,28 @@ def choose_reading(
             the step of decoding that the graph leaves out.
     """
     try:
-        return _chosen(network, arrangements, question, progress)
+        chosen = _chosen(network, arrangements, question, progress)
     except ModelExportError as refusal:
         step = missing_step(network, arrangements, question)
         if step is None:
             raise
         raise ModelExportError(left_out(step)) from refusal
+    if not question.tolerates_grey:
+        _check_places(network, chosen, question)
+    return chosen
+
+
+def _check_places(network: TrialNetwork, chosen: Candidate, question: Question) -> None:
+    """Refuse a reading whose boxes overlap the drawn objects, but lie beside them.
+
+    Raises:
+        ModelExportError: They are off by a part of a cell in both directions.
+    """
+    picture, *_ = first_pictures((network.height, network.width), question.class_names)
+    table = chosen.rows.arrangement.table(network.run(picture.image, chosen.values))
+    shift = shift_in_cells(chosen.rows, table, picture)
+    if shift is not None and (np.abs(shift) > MAX_SHIFT).all():
+        raise ModelExportError(beside(float(shift[0]), float(shift[1])))
 
 
 def _chosen(
@@ -204,10 +232,12 @@ def _readable(
 def _by_sense(judged: Sequence[Candidate], question: Question) -> list[Candidate]:
     """The candidates with the sum that ranks them, the best first; equals stay in order.
 
-    Nobody says what is on a photo, so that photos count only if no reading finds drawn objects.
+    Nobody says what is on a photo, and boxes in wrong places look like boxes too. So photos count
+    for models of other classes, and where the user accepts a model that finds no drawn object.
     """
-    knows = knows_drawn(question.class_names)
-    if not knows or max((each.on_drawn for each in judged), default=0.0) < MIN_SENSE:
+    drawn = max((each.on_drawn for each in judged), default=0.0)
+    forced = question.tolerates_grey and drawn < MIN_SENSE
+    if forced or not knows_drawn(question.class_names):
         ranked = [replace(each, sense=each.on_drawn + each.on_photos) for each in judged]
     else:
         ranked = [replace(each, sense=each.on_drawn) for each in judged]
@@ -276,6 +306,8 @@ def _usual_first(rivals: Sequence[Candidate]) -> Sequence[Candidate]:
 def _stated(tried: Sequence[Candidate], question: Question) -> Candidate:
     """The only reading of stated pixel values, which finds nothing but contradicts nothing."""
     usual = _usual_first(tried)
+    if knows_drawn(question.class_names) and not question.tolerates_grey:
+        raise ModelExportError(nothing(usual, question))
     if question.size_of_choice == 1 and len({str(each.rows) for each in usual}) == 1:
-        return usual[0]
+        return replace(usual[0], doubts=(unproven(),))
     raise ModelExportError(nothing(tried, question))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from model_export.adoption.reading.choice.candidate import Candidate, Question
 from model_export.adoption.reading.evidence import difference
+from model_export.adoption.reading.pictures import knows_drawn
 
 
 def doubt(rival: Candidate, one: Candidate) -> str:
@@ -36,13 +37,41 @@ def left_out(step: str) -> str:
     return f"the export leaves out {step}; export the model with that step, or with raw rows"
 
 
-def nothing(tried: Sequence[Candidate], question: Question) -> str:
-    """No reading finds anything."""
-    what = "the photo" if question.photos else "the drawn pictures"
+def beside(right: float, below: float) -> str:
+    """Boxes that lie beside the drawn objects."""
     return (
-        f"no reading finds anything on {what}: {_seen(tried, question)}; add --try with a photo of "
-        "what the model detects, or state the pixel values: --preprocessing yolox for plain BGR of "
-        "0 to 255, --preprocessing legacy, or --color, --value-range, --mean and --std"
+        f"its boxes lie beside the drawn objects, by {right:.2f} cells to the right and "
+        f"{below:.2f} downwards, so its centres do not count from the corner of the cell, as "
+        "YOLOX's do; export the model with decoded boxes, or with raw rows as YOLOX has them"
+    )
+
+
+def nothing(tried: Sequence[Candidate], question: Question) -> str:
+    """No reading finds anything, or nothing in its place."""
+    seen = _seen(tried, question)
+    state = (
+        "state the pixel values: --preprocessing yolox for plain BGR of 0 to 255, --preprocessing "
+        "legacy, or --color, --value-range, --mean and --std"
+    )
+    if not knows_drawn(question.class_names):
+        what = "the photo" if question.photos else "the drawn pictures"
+        return (
+            f"no reading finds anything on {what}: {seen}; add --try with a photo of what the "
+            f"model detects, or {state}"
+        )
+    other = f"; {state}" if question.size_of_choice > 1 else ""
+    return (
+        f"no reading finds the drawn objects of its classes in their places: {seen}. The rows may "
+        "be in an order or a coding that is not known here, or the model is hardly trained"
+        f"{other}; --force adopts it all the same"
+    )
+
+
+def unproven() -> str:
+    """A note on a model that found nothing, read as the user says."""
+    return (
+        "it found nothing on any picture, so nothing proves that its rows are read rightly; adopt "
+        "it again with --try and a photo of what it detects"
     )
 
 
