@@ -24,6 +24,13 @@ EXPECTED_ERRORS: Final = (ServiceError, RequestValidationError, HTTPException, C
 PROTOCOL: Final = "/v2"
 # The protocol knows no other status for what is wrong with a request's content.
 AS_MALFORMED: Final = (415, 422)
+# The part of the protocol that this server has.
+NOT_IN_PROTOCOL: Final = (
+    "nothing is at this path; of the Open Inference Protocol this server has GET /v2, "
+    "/v2/health/live, /v2/health/ready, /v2/models/NAME and /v2/models/NAME/ready, POST "
+    "/v2/models/NAME/infer, and the extensions binary_tensor_data, model_repository and "
+    "parameters; GET /docs lists all paths"
+)
 OF_FRAMEWORK: Final = {404: NotFoundError, 405: MethodNotAllowedError}
 
 
@@ -69,6 +76,8 @@ def answer_error(error: Exception, request_id: str, path: str = "") -> Response:
     """
     problem = as_service_error(error)
     if path == PROTOCOL or path.startswith(f"{PROTOCOL}/"):
+        if isinstance(error, HTTPException) and isinstance(problem, NotFoundError):
+            problem = NotFoundError(NOT_IN_PROTOCOL)
         return _protocol_error(problem, _headers(error))
     # Nothing here can be of another type, and validation would take longer than all the rest.
     document = Problem.model_construct(
