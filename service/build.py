@@ -22,7 +22,7 @@ from service.errors import StartupError
 from service.imaging.draw import DrawingPool
 from service.imaging.memory import ImageMemory
 from service.models.defaults import default_options
-from service.models.repository import MODEL_FILE, ModelFile, scan
+from service.models.repository import ModelFile, candidates
 from service.models.served import ModelRef, ServedModel, model_label
 from service.observe.metrics import Metrics
 from service.observe.model_metrics import ModelMetrics
@@ -217,35 +217,22 @@ def first_file(settings: Settings, seen: Mapping[str, Sequence[str]] | None = No
     """
     if settings.models is None or (settings.model is not None and settings.default_model is None):
         return ModelFile(settings.model or DEFAULT_MODEL)
-    found = scan(settings.models)
-    if not found:
-        raise StartupError(f"{settings.models} holds no model; put one at NAME/1/{MODEL_FILE}")
-    name = settings.default_model or next(iter(found))
-    if name not in found:
-        raise StartupError(
-            f"there is no model {name!r} in {settings.models}; there are {', '.join(found)}"
-        )
-    versions = [each for each in found[name].files if each in (seen or {}).get(name, [each])]
-    asked = found[name].traffic
-    weighted = [each for each in versions if each in asked.versions]
-    others = [each for each in versions if each != asked.shadow]
-    return found[name].files[(weighted or others or versions)[-1]]
+    return candidates(settings.models, settings.default_model, seen or {})[0]
 
 
 def load_first(
     settings: Settings, seen: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[ModelFile, LoadableEngine]:
-    """Load the default model: of a repository its newest version that can be served.
+    """Load the default model: of a repository the first version, by traffic, that can be served.
 
     Raises:
-        StartupError: None can; the error is the newest version's.
+        StartupError: None can; the error is that of the version that should have served.
     """
     file = first_file(settings, seen)
-    older = [] if file.name is None or settings.models is None else _older(settings.models, file)
     try:
         engine = load_engine(settings, file.path)
     except StartupError as error:
-        for each in older:
+        for each in _others(settings, file, seen or {}):
             log.error("a model cannot be served", file=str(file.path), cause=str(error))  # noqa: TRY400
             with suppress(StartupError):
                 return each, load_engine(settings, each.path)
@@ -268,10 +255,14 @@ def _see_default(settings: Settings, name: str) -> None:
         )
 
 
-def _older(folder: Path, file: ModelFile) -> list[ModelFile]:
-    """The versions before one, newest first."""
-    files = scan(folder)[file.name or ""].files
-    return [files[each] for each in reversed(files) if int(each) < int(file.version or 0)]
+def _others(
+    settings: Settings, file: ModelFile, seen: Mapping[str, Sequence[str]]
+) -> list[ModelFile]:
+    """The versions that may serve instead of one, the best first."""
+    if file.name is None or settings.models is None:
+        return []
+    there = candidates(settings.models, file.name, seen)
+    return [each for each in there if each.version != file.version]
 
 
 def image_memory(settings: Settings, metrics: Metrics) -> ImageMemory:

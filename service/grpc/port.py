@@ -12,6 +12,7 @@ from service.errors import StartupError
 from service.grpc.calls import SERVICE, InferenceService
 from service.grpc.exchange import GrpcExchange
 from service.grpc.health import NAME, Health
+from service.grpc.unknown import UnknownCalls
 from service.http.running import Running
 from service.settings import Settings
 
@@ -43,12 +44,10 @@ async def grpc_port(running: Running) -> AsyncIterator[None]:
     server = grpc.aio.server(
         options=_options(settings), maximum_concurrent_rpcs=2 * settings.max_queue_images
     )
-    server.add_generic_rpc_handlers(
-        (
-            grpc.method_handlers_generic_handler(SERVICE, dict(inference.handlers())),
-            grpc.method_handlers_generic_handler(NAME, dict(health.handlers())),
-        )
-    )
+    services = {SERVICE: dict(inference.handlers()), NAME: dict(health.handlers())}
+    known = [grpc.method_handlers_generic_handler(name, services[name]) for name in services]
+    unknown = UnknownCalls(exchange, {name: [*services[name]] for name in services})
+    server.add_generic_rpc_handlers((*known, unknown))
     port = _bind(server, settings)
     await server.start()
     log.info("the gRPC port listens", host=settings.host, port=port)

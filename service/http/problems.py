@@ -34,6 +34,13 @@ PLAINER: Final = {
     "int_from_float": "must be a whole number, such as 100",
     "int_type": "must be a whole number, such as 100",
 }
+# The part of the protocol that this server has.
+NOT_IN_PROTOCOL: Final = (
+    "nothing is at this path; of the Open Inference Protocol this server has GET /v2, "
+    "/v2/health/live, /v2/health/ready, /v2/models/NAME and /v2/models/NAME/ready, POST "
+    "/v2/models/NAME/infer, and the extensions binary_tensor_data, model_repository and "
+    "parameters; GET /docs lists all paths"
+)
 OF_FRAMEWORK: Final = {404: NotFoundError, 405: MethodNotAllowedError}
 
 
@@ -79,6 +86,8 @@ def answer_error(error: Exception, request_id: str, path: str = "") -> Response:
     """
     problem = as_service_error(error)
     if path == PROTOCOL or path.startswith(f"{PROTOCOL}/"):
+        if isinstance(error, HTTPException) and isinstance(problem, NotFoundError):
+            problem = NotFoundError(NOT_IN_PROTOCOL)
         return _protocol_error(problem, _headers(error))
     # Nothing here can be of another type, and validation would take longer than all the rest.
     document = Problem.model_construct(

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Literal
 
 from service.errors import ModelLoadError, ModelNotFoundError, StartupError
-from service.models.repository import NO_TRAFFIC, ModelFile, RepositoryModel, Traffic
+from service.models.folder.traffic import NO_TRAFFIC, Traffic
+from service.models.repository import ModelFile, RepositoryModel
 from service.models.served import ServedModel
 from service.models.stock import Key, LoadedModel, Stock
 
@@ -195,9 +196,10 @@ class Catalog:
 
     def _draw(self, name: str) -> str:
         """One of the versions that share the requests, by their weights."""
-        weights = self.routes.get(name, NO_TRAFFIC).versions
+        route, there = self.routes.get(name, NO_TRAFFIC), list(self.found[name].files)
+        weights = route.versions
         if not weights:
-            return list(self.found[name].files)[-1]
+            return ([each for each in there if each != route.shadow] or there)[-1]
         (version,) = random.choices(list(weights), list(weights.values()))  # noqa: S311
         return version
 
@@ -212,13 +214,13 @@ class Catalog:
     def _state_and_reason(self, key: Key) -> tuple[State, str]:
         if key[0] in self.unloaded:
             return "UNAVAILABLE", UNLOADED
-        problem = self._stock.failed[key][1] if key in self._stock.failed else ""
-        problem = problem or self.found[key[0]].problem
+        has_failed = self._has_failed(key)
+        problem = self._stock.failed[key][1] if has_failed else self.found[key[0]].problem
         if key in self._stock.loaded:
             return "READY", problem
         if key in self._stock.loading:
             return "LOADING", problem or LOADING
-        if self._has_failed(key):
+        if has_failed:
             return "UNAVAILABLE", problem
         return "ON_DEMAND", problem or ON_DEMAND
 

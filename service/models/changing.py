@@ -8,9 +8,10 @@ import structlog
 
 from service.errors import ModelInUseError, ModelNotFoundError, StartupError
 from service.models.catalog import Catalog
-from service.models.files import FileWatch
+from service.models.files import FaultLog, FileWatch
+from service.models.folder.traffic import NO_TRAFFIC, Traffic
 from service.models.proof import change_of_classes
-from service.models.repository import ModelFile, RepositoryModel, Traffic, scan
+from service.models.repository import ModelFile, RepositoryModel, scan
 from service.models.served import ServedModel
 from service.models.shadow import Shadow
 from service.models.shared_state import SharedState, StateFile
@@ -45,6 +46,7 @@ class Models(Catalog):
         self._own: Key | None = key if file.version is None else None
         self._changing = asyncio.Lock()
         self._watch = FileWatch()
+        self._faults = FaultLog()
         self.routes = {first.name: Traffic(versions={first.version: 1.0})}
         self.followed = SharedState()
         self.rebuild()
@@ -140,10 +142,12 @@ class Models(Catalog):
             await self._refresh_own(self._own)
         if self._folder is not None:
             try:
-                found = await asyncio.to_thread(scan, self._folder)
+                looked = await asyncio.to_thread(scan, self._folder, self.found)
             except StartupError as error:
-                log.error("the models stay as they were", reason=str(error))  # noqa: TRY400
+                self._faults.stay(str(error))
                 return
+            self._faults.tell(looked.faults, settled_only=settled_only)
+            found = looked.models
             self._take_over(self._seen(found) if seen_only else found)
             for name in sorted(found, key=lambda each: each != self.default_name):
                 await self._bring_up(name)
@@ -179,20 +183,14 @@ class Models(Catalog):
         for name, model in found.items():
             before = self.found.get(name)
             if model.problem and (before is None or before.problem != model.problem):
-                log.error("a traffic file cannot be used", problem=model.problem)
+                log.error("a traffic file is wrong", problem=model.problem)
         self.found = found
 
     def _seen(self, found: dict[str, RepositoryModel]) -> dict[str, RepositoryModel]:
         """The part of it that the other processes have seen; all, if there are none yet."""
         seen = {} if self._shared is None else self._shared.read().seen
         return {
-            name: RepositoryModel(
-                {each: file for each, file in model.files.items() if each in seen.get(name, ())},
-                model.traffic,
-                model.problem,
-            )
-            for name, model in found.items()
-            if name in seen
+            name: model.only(seen[name]) for name, model in found.items() if name in seen
         } or found
 
     async def _bring_up(self, name: str) -> None:
@@ -205,7 +203,7 @@ class Models(Catalog):
                 await self._try((name, version), file, old.served)
         while True:
             wanted = self._wanted(name)
-            missing = [each for each in all_of(wanted) if self._is_missing((name, each))]
+            missing = [each for each in wanted.named if self._is_missing((name, each))]
             if not missing:
                 break
             file = self.found[name].files[missing[0]]
@@ -218,7 +216,7 @@ class Models(Catalog):
     async def _try(self, key: Key, file: ModelFile, old: ServedModel | None) -> LoadedModel | None:
         """Load a file aside; what was loaded before serves on if that fails."""
         with suppress(StartupError):
-            loaded = await self._stock.load(key, file)
+            loaded = await self._stock.load(key, file, self._stock.loaded.get(key))
             new = loaded.served
             change = "" if old is None else change_of_classes(old.class_names, new.class_names)
             if change:
@@ -229,16 +227,10 @@ class Models(Catalog):
     def _wanted(self, name: str) -> Traffic:
         """The traffic of a model as its files allow it: by weight, else to the newest version."""
         model = self.found[name]
-        if model.problem and name in self.routes:
-            return self.routes[name]
         usable = [each for each in model.files if self._is_usable((name, each))]
-        asked = model.traffic
-        weights = {each: asked.versions[each] for each in asked.versions if each in usable}
-        others = [each for each in usable if each != asked.shadow]
-        if not weights and others:
-            weights = {others[-1]: 1.0}
-        shadow = asked.shadow if asked.shadow in usable else None
-        return Traffic(versions=weights, shadow=shadow, shadow_share=asked.shadow_share)
+        # A file that cannot be understood changes nothing.
+        asked = model.traffic or self.routes.get(name, NO_TRAFFIC)
+        return asked.among(usable)
 
     def _is_usable(self, key: Key) -> bool:
         return key in self._stock.loaded or not self._has_failed(key)
@@ -251,12 +243,17 @@ class Models(Catalog):
     def _is_new(self, key: Key, file: ModelFile, old: LoadedModel) -> bool:
         """Whether a file is another than the one that was loaded, and worth a try."""
         signature = file.signature()
-        if not signature or signature == old.signature or self._has_failed(key):
+        if not signature or self._has_failed(key):
+            return False
+        if signature == old.signature:
+            self._stock.confirm(key, signature)
             return False
         if not self._watch.is_settled(file):
             return False
         with suppress(StartupError):
-            return file.digest() != old.digest
+            if file.digest() != old.digest:
+                return True
+            self._stock.confirm(key, signature)
         return False
 
     def _main(self, name: str) -> ServedModel | None:
@@ -272,7 +269,7 @@ class Models(Catalog):
         for key, loaded in list(self._stock.loaded.items()):
             name, version = key
             is_there = name in self.routes and version in self.found[name].files
-            if not is_there or (version not in all_of(self.routes[name]) and not loaded.on_demand):
+            if not is_there or (version not in self.routes[name].named and not loaded.on_demand):
                 self._stock.drop(key)
         self._stock.forget_failures_but(
             {(name, each) for name, model in self.found.items() for each in model.files}
@@ -316,8 +313,3 @@ class Models(Catalog):
         agreed = all(state.digests.get(each.file.place) == each.digest for each in loaded)
         found = {name: list(model.files) for name, model in self.found.items()}
         return not agreed or state.seen != found or set(state.unloaded) != self.unloaded
-
-
-def all_of(traffic: Traffic) -> tuple[str, ...]:
-    """The versions that answer requests or shadow them."""
-    return (*traffic.versions, *([traffic.shadow] if traffic.shadow else []))

@@ -1,53 +1,19 @@
 """A folder of models in the layout `NAME/VERSION/model.onnx`, which Triton and OVMS use as well."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
-
-import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.core.model_digest import external_files, model_digest
 from service.errors import StartupError
-
-MODEL_FILE: Final = "model.onnx"
-TRAFFIC_FILE: Final = "traffic.json"
-
-log = structlog.get_logger(__name__)
+from service.models.folder.layout import MODEL_FILE, read_layout
+from service.models.folder.traffic import NO_TRAFFIC, TRAFFIC_FILE, Traffic, read_traffic
 
 # Where a file stood when it was last looked at: path, inode, size and time of change.
 Standing = tuple[str, int, int, int]
 # The same of an ONNX file and of the files beside it that hold its weights.
 Signature = tuple[Standing, ...]
-
-
-class Traffic(BaseModel):
-    """`traffic.json`: which versions share the requests that name none, and which one shadows.
-
-    Attributes:
-        versions: The weight of each version; weights need not add up to anything.
-        shadow: A version that sees a sample of the images, and whose answers are only compared.
-        shadow_share: The part of the images that it is to see.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    versions: dict[str, float] = Field(default_factory=dict)
-    shadow: str | None = None
-    shadow_share: float = Field(1.0, gt=0, le=1)
-
-    @model_validator(mode="after")
-    def _weights_are_positive(self) -> "Traffic":
-        bad = [version for version, weight in self.versions.items() if not 0 < weight < 1e9]
-        if bad:
-            raise ValueError(f"the weight of version {bad[0]} must be above 0")
-        return self
-
-
-NO_TRAFFIC: Final = Traffic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,73 +65,97 @@ class RepositoryModel:
 
     Attributes:
         files: The file of each version, in ascending order of the versions.
-        traffic: Which of them share the requests.
-        problem: Why the traffic file cannot be used, else empty.
+        traffic: Which of them share the requests; None if the traffic file cannot be understood.
+        problem: The fault of the traffic file, else empty.
     """
 
     files: dict[str, ModelFile] = field(default_factory=dict)
-    traffic: Traffic = NO_TRAFFIC
+    traffic: Traffic | None = NO_TRAFFIC
     problem: str = ""
 
+    def only(self, versions: Collection[str]) -> "RepositoryModel":
+        """The same with no other versions than these."""
+        files = {each: file for each, file in self.files.items() if each in versions}
+        return RepositoryModel(files, self.traffic, self.problem)
 
-def scan(folder: Path) -> dict[str, RepositoryModel]:
-    """The models of a repository by name; a folder without a numbered version is none.
+    def by_choice(self) -> list[ModelFile]:
+        """The files of the versions that may serve, in the order in which a start tries them."""
+        return [self.files[each] for each in (self.traffic or NO_TRAFFIC).by_choice([*self.files])]
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """The content of a repository.
+
+    Attributes:
+        models: The models by name; each has a version at least.
+        faults: A sentence for each part that is left out, with what mends it.
+    """
+
+    models: dict[str, RepositoryModel]
+    faults: list[str]
+
+
+def scan(folder: Path, before: Mapping[str, RepositoryModel] | None = None) -> Scan:
+    """Look at a repository.
+
+    Args:
+        folder: The repository.
+        before: The models of the last look; what cannot be read now stays as it was then.
 
     Raises:
         StartupError: The folder cannot be read.
     """
     try:
-        folders = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-        found = {entry.name: _read_model(entry) for entry in folders if entry.is_dir()}
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise StartupError(
             f"cannot read the model repository {folder}: {error.strerror}"
         ) from error
-    return {name: model for name, model in found.items() if model.files}
+    found, faults = dict[str, RepositoryModel](), list[str]()
+    for entry in entries:
+        model = _read_model(entry, (before or {}).get(entry.name, RepositoryModel()), faults)
+        if model.files:
+            found[entry.name] = model
+    return Scan(found, faults)
 
 
-def _read_model(folder: Path) -> RepositoryModel:
-    try:
-        numbered = [entry for entry in folder.iterdir() if entry.name.isascii()]
-    except OSError as error:
-        # Such as the `lost+found` of a volume, or a folder that has just been removed.
-        _note_unreadable(folder, error.strerror)
-        return RepositoryModel()
-    versions = sorted((entry.name for entry in numbered if entry.name.isdigit()), key=int)
+def candidates(
+    folder: Path, name: str | None, seen: Mapping[str, Collection[str]]
+) -> list[ModelFile]:
+    """The versions of one model that may serve when the server starts, the best first.
+
+    Args:
+        folder: The repository.
+        name: The model's name; None for the first by name.
+        seen: The versions that may be taken, of the models for which it has any.
+
+    Raises:
+        StartupError: The repository holds no model, or not this one.
+    """
+    looked = scan(folder)
+    if not looked.models:
+        mended = looked.faults[:1] or [f"put one at NAME/1/{MODEL_FILE}"]
+        raise StartupError(
+            f"{folder} holds no model in the layout NAME/1/{MODEL_FILE}; {mended[0]}"
+        )
+    name = name or next(iter(looked.models))
+    if name not in looked.models:
+        there = ", ".join(looked.models)
+        raise StartupError(f"there is no model {name!r} in {folder}; there are {there}")
+    model = looked.models[name]
+    return model.only(seen.get(name, model.files)).by_choice() or model.by_choice()
+
+
+def _read_model(folder: Path, before: RepositoryModel, faults: list[str]) -> RepositoryModel:
+    layout = read_layout(folder, before.files)
+    faults += layout.faults
+    if not layout.is_readable:
+        return before
     files = {
-        version: ModelFile(folder / version / MODEL_FILE, folder.name, version)
-        for version in versions
-        if (folder / version / MODEL_FILE).is_file()
+        each: ModelFile(folder / each / MODEL_FILE, folder.name, each) for each in layout.versions
     }
-    try:
-        traffic = _read_traffic(folder / TRAFFIC_FILE, list(files))
-    except (OSError, ValueError) as error:
-        return RepositoryModel(files, NO_TRAFFIC, f"{folder / TRAFFIC_FILE}: {_told(error)}")
-    return RepositoryModel(files, traffic)
-
-
-@lru_cache
-def _note_unreadable(folder: Path, reason: str) -> None:
-    """Log that a folder is left out: once, for the repository is read again and again."""
-    log.warning("a folder of the model repository is left out", folder=str(folder), reason=reason)
-
-
-def _read_traffic(file: Path, versions: Sequence[str]) -> Traffic:
-    if not file.exists():
-        return NO_TRAFFIC
-    traffic = Traffic.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    named = {*traffic.versions, *([traffic.shadow] if traffic.shadow else [])}
-    missing = sorted(named - set(versions))
-    if missing:
-        raise ValueError(f"there is no version {missing[0]}; there are {', '.join(versions)}")
-    return traffic
-
-
-def _told(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return str(error)
+    return RepositoryModel(files, *read_traffic(folder / TRAFFIC_FILE, list(files)))
 
 
 def _standing(file: Path) -> Standing | None:

@@ -4,7 +4,7 @@ import asyncio
 import time
 import weakref
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -24,6 +24,7 @@ LOOK_S: Final = 0.05
 MAX_RELEASE_S: Final = 15.0
 
 Key = tuple[str, str]  # name and version
+Failure = tuple[Signature, str]  # the file that cannot be served, and why
 
 log = structlog.get_logger(__name__)
 
@@ -100,8 +101,10 @@ class Stock:
         self._warm_rest = warm_rest
         self._tasks: set[asyncio.Task[None]] = set()
         self.loaded: dict[Key, LoadedModel] = {}
-        self.failed: dict[Key, tuple[Signature, str]] = {}
+        self.failed: dict[Key, Failure] = {}
         self.loading: set[Key] = set()
+        # Versions that have a series of failed loads.
+        self._told_failed: set[Key] = set()
         self.on_change: Callable[[], None] = lambda: None
 
     @property
@@ -110,13 +113,22 @@ class Stock:
         return self._limit is not None and len(self.loaded) >= self._limit
 
     async def load(
-        self, key: Key, file: ModelFile, *, on_demand: bool = False, make_room: bool = False
+        self,
+        key: Key,
+        file: ModelFile,
+        replaced: LoadedModel | None = None,
+        *,
+        on_demand: bool = False,
+        make_room: bool = False,
     ) -> LoadedModel:
         """Load a version aside, and have it take the place of the one with its name, if any.
+
+        A version that another caller has loaded meanwhile is not loaded a second time.
 
         Args:
             key: Its name and version; those of the contract may replace them.
             file: Its file.
+            replaced: The loaded model that this file is to replace.
             on_demand: Whether a request asked for this version.
             make_room: Whether what was used least recently is unloaded first, where there is no
                 room.
@@ -124,20 +136,41 @@ class Stock:
         Raises:
             StartupError: It cannot be served. The version that was loaded before stays.
         """
+        failed_before = self.failed.get(key)
         self.loading.add(key)
         try:
             async with self._one_at_a_time:
+                there = self.loaded.get(key)
+                if there is not None and there is not replaced:
+                    return there
+                self._raise_again(key, file, failed_before)
                 if make_room and key not in self.loaded:
                     await self._make_room()
-                opened = await asyncio.to_thread(self._open, file)
+                opened = await self._opened(key, file)
+                return self._admit(key, file, opened, on_demand=on_demand)
+        finally:
+            self.loading.discard(key)
+
+    def _raise_again(self, key: Key, file: ModelFile, before: Failure | None) -> None:
+        """See that the file has not failed while this load waited for its turn."""
+        failed = self.failed.get(key)
+        if failed is not None and failed is not before and failed[0] == file.signature():
+            raise StartupError(failed[1])
+
+    async def _opened(self, key: Key, file: ModelFile) -> _Opened:
+        try:
+            return await asyncio.to_thread(self._open, file)
         except StartupError as error:
             self.failed[key] = (file.signature(), str(error))
+            self._told_failed.add(key)
             self._metrics.model_loads.labels("failed", *key).inc()
             log.error("a model cannot be served", file=str(file.path), cause=str(error))  # noqa: TRY400
             raise
-        finally:
-            self.loading.discard(key)
-        return self._admit(key, file, opened, on_demand=on_demand)
+
+    def confirm(self, key: Key, signature: Signature) -> None:
+        """Note that a file is what was loaded, whatever it was in between."""
+        self.failed.pop(key, None)
+        self.loaded[key] = replace(self.loaded[key], signature=signature)
 
     def admit_first(self, served: ServedModel, file: ModelFile | None) -> None:
         """Take in the model that was loaded before the event loop ran."""
@@ -154,9 +187,12 @@ class Stock:
             del self.failed[key]
 
     def forget_failures_but(self, there: set[Key]) -> None:
-        """Forget the failures of files that are gone."""
+        """Forget the failures of files that are gone, and their series."""
         for key in self.failed.keys() - there:
             del self.failed[key]
+        for key in self._told_failed - there - self.loaded.keys():
+            self._told_failed.discard(key)
+            self._metrics.forget_model(*key)
 
     async def _make_room(self) -> None:
         """Unload what was used least recently until there is room for one more."""

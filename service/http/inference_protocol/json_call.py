@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
-from service.errors import MalformedRequestError
+from service.errors import MalformedRequestError, TooLargeError
 from service.http.bodies.json_form import BYTE_ORDER_MARK, MAX_JSON_VALUES, refuse_costly
 from service.http.inference_protocol.calls.call import (
     BINARY_OUTPUT,
@@ -150,7 +150,13 @@ def _length(given: str | None, whole: int) -> int:
 
 
 def _parsed(text: bytes) -> InferenceRequest:
-    refuse_costly(text, MAX_TEXT_VALUES + MAX_JSON_VALUES)
+    try:
+        refuse_costly(text, MAX_TEXT_VALUES + MAX_JSON_VALUES)
+    except TooLargeError as error:
+        raise TooLargeError(
+            f"{error.detail}; send the tensor in binary form, as bytes behind the JSON with "
+            f"{BINARY_SIZE}, or send image files as BYTES"
+        ) from error
     try:
         return InferenceRequest.model_validate_json(text.removeprefix(BYTE_ORDER_MARK))
     except ValidationError as error:
@@ -159,6 +165,12 @@ def _parsed(text: bytes) -> InferenceRequest:
             raise MalformedRequestError(
                 f"the body is not JSON ({faults[0]['msg']}); where bytes follow the JSON, "
                 "Inference-Header-Content-Length tells its length"
+            ) from error
+        if "shape" in faults[0]["loc"][2:3]:
+            raise MalformedRequestError(
+                "input image: its shape must be a list of at most "
+                f"{MAX_AXES} lengths, each a whole number from 0, such as [1] for one image; "
+                "-1 stands for any length in the metadata of a model, and in no request"
             ) from error
         place = ".".join(map(str, faults[0]["loc"][:-1]))
         raise MalformedRequestError(

@@ -259,6 +259,17 @@ def test_bytes_that_are_no_message_or_cost_too_much_are_refused(running: Server)
     assert sent(running, health, b"\x0a\x80\x80\x08" + b"x" * 2**17) is exhausted
 
 
+@pytest.mark.parametrize("name", ["ModelConfig", "ModelStatistics", "SystemSharedMemoryStatus"])
+def test_a_call_that_is_not_there_is_unimplemented_and_told(stub: Any, name: str) -> None:
+    message = getattr(service_pb2, f"{name}Request")()
+    with pytest.raises(grpc.RpcError) as caught:
+        getattr(stub, name)(message)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "this server has no such call; inference.GRPCInferenceService has ServerLive" in (
+        caught.value.details()
+    )
+
+
 def test_calls_are_counted_and_logged_like_requests(running: Server, client: Any) -> None:
     client.infer("tiny", [an_input()], headers=KEY | {"x-request-id": "from-me"})
     line = running.wait_for("request")

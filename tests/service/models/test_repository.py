@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -64,25 +65,73 @@ def test_a_repository_without_a_model_is_told_with_its_layout(tmp_path: Path) ->
         create_app(Settings(models=tmp_path, device="cpu"))
 
 
-def test_a_folder_that_cannot_be_read_is_left_out(
+def refuse_to_list(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Have folders of these names be as those of another user are, also for root."""
+    listed = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder.name in names:
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+
+
+def left_out(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [str(line["reason"]) for line in lines if "is left out" in line["event"]]
+
+
+def test_a_folder_that_cannot_be_read_is_left_out_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A volume has `lost+found`, which only root may read."""
     write_version(tmp_path, "cats", "1")
     (tmp_path / "lost+found").mkdir()
-    listed = Path.iterdir
-
-    def iterdir(folder: Path) -> Iterator[Path]:
-        if folder.name == "lost+found":
-            raise PermissionError(13, "Permission denied")
-        return listed(folder)
-
-    monkeypatch.setattr(Path, "iterdir", iterdir)
-    with repository(tmp_path) as served, capture_logs() as lines:
+    refuse_to_list(monkeypatch, "lost+found")
+    with capture_logs() as lines, repository(tmp_path) as served:
         served.call("refresh")
         assert served.answer() == ("cats", "1")
         assert served.states() == {("cats", "1"): "READY"}
     assert not [line for line in lines if line["event"].startswith("the models stay")]
+    assert left_out(lines) == [
+        f"{tmp_path}/lost+found cannot be read (Permission denied); it is left out"
+    ]
+
+
+def test_a_served_model_stays_while_its_folder_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_version(tmp_path, "cats", "1")
+    for version in ("1", "2"):
+        write_version(tmp_path, "dogs", version)
+    (tmp_path / "dogs" / "traffic.json").write_text('{"versions": {"1": 1}}')
+    with repository(tmp_path) as served:
+        with monkeypatch.context() as patched, capture_logs() as lines:
+            refuse_to_list(patched, "dogs")
+            served.call("refresh")
+            served.call("refresh")
+            assert served.answer("?model=dogs") == ("dogs", "1")
+            assert served.states()["dogs", "2"] == "ON_DEMAND"
+        assert left_out(lines) == [
+            f"{tmp_path}/dogs cannot be read (Permission denied); what was loaded from it stays"
+        ]
+        remove(tmp_path, "dogs")
+        served.call("refresh")
+        problem(as_raw(served.client, PHOTO, "?model=dogs"), 404, "model-not-found")
+
+
+def test_a_mistake_in_the_layout_is_told_once_until_it_is_mended(tmp_path: Path) -> None:
+    write_version(tmp_path, "cats", "1")
+    (tmp_path / "empty").mkdir()
+    told = f"{tmp_path}/empty holds no version; put the model at empty/1/model.onnx"
+    with capture_logs() as lines, repository(tmp_path) as served:
+        served.call("refresh")
+        assert left_out(lines) == [told]
+        remove(tmp_path, "empty")
+        served.call("refresh")
+        (tmp_path / "empty").mkdir()
+        served.call("refresh")
+        assert left_out(lines) == [told, told]
 
 
 def test_a_file_is_served_beside_a_repository_as_the_default(tmp_path: Path) -> None:
@@ -236,6 +285,35 @@ def test_weights_beside_a_single_file_are_noticed_when_they_alone_change(
         assert served.reason("tiny", "1") == ""
 
 
+def test_a_failure_is_forgotten_once_the_file_is_again_what_is_loaded(tmp_path: Path) -> None:
+    path = write_version(tmp_path, "cats", "1")
+    with repository(tmp_path) as served:
+        before, good = served.models.pick(), path.read_bytes()
+        for is_kept_aside in (False, True):
+            aside = path.replace(path.with_name("aside"))
+            path.write_bytes(b"<html>404</html>")
+            served.call("refresh")
+            assert "cannot be loaded" in served.reason("cats", "1")
+            if is_kept_aside:
+                aside.replace(path)
+            else:
+                path.write_bytes(good)
+            served.call("refresh")
+            assert served.reason("cats", "1") == ""
+            assert not served.models._stock.failed
+        assert served.models.pick() is before
+
+
+def test_the_series_of_a_version_that_failed_goes_with_its_files(tmp_path: Path) -> None:
+    write_version(tmp_path, "cats", "1")
+    write_garbage(tmp_path, "cats", "2")
+    with repository(tmp_path) as served:
+        assert served.told() == {("cats", "1"), ("cats", "2")}
+        remove(tmp_path, "cats", "2")
+        served.call("refresh")
+        assert served.told() == {("cats", "1")}
+
+
 def test_a_bad_older_version_is_tried_again_once_its_file_is_another(tmp_path: Path) -> None:
     write_garbage(tmp_path, "cats", "1")
     write_version(tmp_path, "cats", "2")
@@ -308,6 +386,28 @@ def test_requests_that_need_a_model_wait_for_one_load_of_it(tmp_path: Path) -> N
         assert served.client.portal is not None
         assert len(served.client.portal.call(crowd)) == 1
         assert metric(served.client, 'yolox_model_loads_total{model="b",outcome="ok"}') == 1
+
+
+@pytest.mark.parametrize(("content", "outcome"), [("good", "ok"), ("bad", "failed")])
+def test_a_refresh_and_a_request_load_a_version_once(
+    tmp_path: Path, content: str, outcome: str
+) -> None:
+    write_version(tmp_path, "a", "1")
+    write_version(tmp_path, "b", "1")
+    with repository(tmp_path) as served:
+
+        async def together() -> None:
+            refresh = asyncio.create_task(served.models.refresh())
+            while not any(each.state == "LOADING" for each in served.models.listing()):
+                await asyncio.sleep(0)
+            asked = served.models.get("b", "2")
+            await asyncio.gather(refresh, asked, return_exceptions=True)
+
+        (write_version if content == "good" else write_garbage)(tmp_path, "b", "2")
+        assert served.client.portal is not None
+        served.client.portal.call(together)
+        counted = f'yolox_model_loads_total{{model="b",outcome="{outcome}",version="2"}}'
+        assert metric(served.client, counted) == 1
 
 
 def test_polling_finds_a_new_version_once_it_has_come_to_rest(tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.build import load_first
 from service.core.decode import Detections
+from service.models.folder.traffic import Traffic, read_traffic
 from service.models.shadow import Agreement, compare
+from service.settings import Settings
 from support.client import as_raw, metric
 from support.model_files import NAMES
-from support.repositories import write_version
+from support.repositories import write_garbage, write_version
 from support.served_models import PHOTO, Served, repository, until
 
 
@@ -54,7 +57,6 @@ def test_an_older_version_can_be_kept_as_the_only_one(two: Path) -> None:
 @pytest.mark.parametrize(
     ("traffic", "told"),
     [
-        ({"versions": {"7": 1}}, "there is no version 7"),
         ({"versions": {"1": 0}}, "above 0"),
         ({"canary": "2"}, "canary"),
     ],
@@ -68,6 +70,83 @@ def test_a_traffic_file_that_makes_no_sense_changes_nothing_and_is_told(
         served.call("refresh")
         assert served.answer() == ("cats", "1")
         assert told in served.reason("cats", "1")
+
+
+@pytest.mark.parametrize(
+    ("traffic", "serves", "told"),
+    [
+        ({"versions": {"1": 90, "7": 10}}, "1", "there is no version 7; there are 1, 2"),
+        ({"versions": {"7": 1}}, "2", "there is no version 7"),
+        ({"versions": {"1": 1, "2": 0}}, "1", "the weight of version 2 must be a number above 0"),
+        ({"versions": {"1": 1}, "canary": "2"}, "1", "unknown field 'canary'"),
+    ],
+)
+def test_what_can_be_used_of_a_traffic_file_is_used_also_after_a_restart(
+    two: Path, traffic: dict[str, Any], serves: str, told: str
+) -> None:
+    set_traffic(two, versions={"1": 1})
+    with repository(two) as served:
+        set_traffic(two, **traffic)
+        served.call("refresh")
+        assert served.answer() == ("cats", serves)
+        assert told in served.reason("cats", serves)
+    with repository(two) as served:
+        assert served.answer() == ("cats", serves)
+        assert told in served.reason("cats", serves)
+
+
+def test_a_start_without_the_chosen_version_takes_another_chosen_one(two: Path) -> None:
+    write_garbage(two, "cats", "3")
+    set_traffic(two, versions={"1": 1, "3": 1})
+    assert load_first(Settings(models=two, device="cpu"))[0].version == "1"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "it is empty; remove it, or write JSON into it"),
+        ('{"versions":\n {"1": 1', "it is not valid JSON; look at line 2, column 9"),
+        ("[" * 100_000, "too many brackets"),
+        ('{"versions": {"1": 1' + "0" * 5000 + "}}", "a number too long"),
+        ("[]", 'it must be a JSON object such as {"versions": {"2": 90, "3": 10}}'),
+        ('{"versions": [1]}', "versions must hold a weight for each version"),
+        ('{"versions": {"1": 1e308, "2": 1e308}}', "at most 1,000,000,000, and is 1e+308"),
+        ('{"versions": {"1": NaN}}', "above 0 and at most 1,000,000,000, and is NaN"),
+        ('{"shadow": 3}', 'shadow must be one version, in quotes, such as "3"'),
+        ('{"shadow_share": 2}', "shadow_share must be a number above 0 and at most 1"),
+        ('{"canary": "2"}', "unknown field 'canary'; the fields are versions, shadow"),
+        ('{"versions": {"1": 1}, "shadow": "1"}', "version 1 cannot be the shadow"),
+        ('{"versions": {"3": 1, "4": 1}}', "there is no version 3 or 4; there are 1, 2"),
+    ],
+)
+def test_a_wrong_traffic_file_is_told_in_plain_words(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "traffic.json"
+    file.write_text(text)
+    _, problem = read_traffic(file, ["1", "2"])
+    assert problem.startswith(f"{file}: ")
+    assert told in problem
+
+
+def test_a_traffic_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "traffic.json"
+    assert read_traffic(file, ["1"]) == (Traffic(), "")
+    file.symlink_to("nowhere")
+    assert read_traffic(file, ["1"]) == (None, f"{file} is a link to nothing")
+    file.unlink()
+    file.mkdir()
+    assert read_traffic(file, ["1"]) == (None, f"{file} cannot be read: Is a directory")
+
+
+def test_a_shadow_that_would_have_to_answer_is_told_and_answers(tmp_path: Path) -> None:
+    file = tmp_path / "traffic.json"
+    file.write_text('{"shadow": "2"}')
+    traffic, problem = read_traffic(file, ["1", "2"])
+    assert traffic is not None
+    assert (traffic.among(["1", "2"]).versions, problem) == ({"1": 1}, "")
+    traffic, problem = read_traffic(file, ["2"])
+    assert traffic is not None
+    assert traffic.among(["2"]) == Traffic(versions={"2": 1})
+    assert "version 2 cannot be the shadow" in problem
 
 
 def shadow_count(served: Served, outcome: str) -> float:

@@ -17,6 +17,7 @@ MAX_ID_LENGTH: Final = 256
 BINARY_OUTPUT: Final = "binary_data_output"
 TIMEOUT_US: Final = "timeout"
 NOT_HERE: Final = {
+    "classification": "class_ids, class_names and class_scores are outputs of their own",
     "format": "answers are tensors; `format` is an option of /detect alone",
     "model": "the call names the model",
     "version": "the call names the version",
@@ -116,7 +117,8 @@ def refuse_unknown(parameters: Parameters, known: Sequence[str], of: str) -> Non
     """
     for name in parameters:
         if name not in known:
-            raise MalformedRequestError(f"{of}: unknown parameter {name!r:.80}")
+            why = f": {NOT_HERE[name]}" if name in NOT_HERE else ""
+            raise MalformedRequestError(f"{of}: unknown parameter {name!r:.80}{why}")
 
 
 def _milliseconds(timeout_us: object) -> int:

@@ -218,7 +218,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown output": ({"json": files(plain(), outputs=[{"name": "box"}])}, "unknown output 'box'"),
     "output twice": ({"json": files(plain(), outputs=[{"name": "boxes"}] * 2)}, "twice"),
     "classification": ({"json": files(plain(), outputs=[{"name": "scores",
-                       "parameters": {"classification": 3}}])}, "'classification'"),
+                       "parameters": {"classification": 3}}])},
+                       "class_ids, class_names and class_scores are outputs"),
+    "classification of all": ({"json": files(plain(), parameters={"classification": 3})},
+                              "class_ids, class_names and class_scores are outputs"),
     "unknown parameter": ({"json": files(plain(), parameters={"conf": 0.1})}, "confidence?"),
     "format": ({"json": files(plain(), parameters={"format": "coco"})}, "/detect alone"),
     "priority": ({"json": files(plain(), parameters={"priority": 1})}, "same priority"),
@@ -244,6 +247,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no height": (binary("UINT8", [1, 0, 2, 3], b""), "[1, 0, 2, 3]"),
     "negative": (binary("UINT8", [1, -2, 2, 3], bytes(12)), "shape"),
     "overflow": (binary("UINT8", [1, HUGE, HUGE, 3], bytes(12)), "promises"),
+    "any length": ({"json": image(shape=[-1], datatype="BYTES", data=[""])},
+                   "-1 stands for any length in the metadata of a model, and in no request"),
     "beyond 64 bits": (binary("UINT8", [1, 2**70, 2, 3], bytes(12)), "shape"),
     "many axes": (binary("UINT8", [1] * 70, bytes(1)), "shape"),
     "text as axis": ({"json": image(shape=["1"], datatype="BYTES", data=[""])}, "shape"),
@@ -300,7 +305,7 @@ def shared() -> Iterator[TestClient]:
         (binary("UINT8", [5, 1, 1, 3], bytes(15)), "at most 4 images"),
         (binary("UINT8", [1, 101, 100, 3], bytes(30300)), "100 x 101 pixels"),
         ({"json": image(shape=[1, 256, 260, 3], datatype="UINT8", data=[0] * (256 * 260 * 3))},
-         "values"),
+         "send the tensor in binary form, as bytes behind the JSON with binary_data_size"),
         ({"json": image(shape=[1, 1, 1, 3], datatype="UINT8", data=[0] * 197_000)}, "binary data"),
     ],
     ids=["files", "images", "pixels", "values", "numbers"],
@@ -325,6 +330,20 @@ def test_a_long_body_is_413() -> None:
 def test_unknown_paths_and_models_are_404(shared: TestClient, path: str) -> None:
     assert error(shared.get(path), 404)
     assert error(shared.post(f"{path}/infer", json=files(plain())), 404)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v2/models/fake/config", "/v2/models/fake/stats", "/v2/models/fake/generate",
+     "/v2/systemsharedmemory/status"],
+)  # fmt: skip
+def test_a_part_of_the_protocol_that_is_not_here_is_404_with_what_there_is(
+    shared: TestClient, path: str
+) -> None:
+    told = error(shared.post(path, json={}) if "generate" in path else shared.get(path), 404)
+    assert "/v2/models/NAME/infer" in told
+    assert all(each in told for each in shared.get("/v2").json()["extensions"])
+    assert "/detect" not in told
 
 
 def test_a_wrong_method_is_405_in_the_protocol_s_form(shared: TestClient) -> None:

@@ -1,0 +1,1 @@
+"""The folder of one model: its versions, and the file that shares its traffic among them."""
