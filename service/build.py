@@ -21,7 +21,7 @@ from service.engine.choose import EngineOptions, open_engine
 from service.errors import StartupError
 from service.imaging.draw import DrawingPool
 from service.imaging.memory import ImageMemory
-from service.models.defaults import default_options
+from service.models.defaults import default_options, see_default
 from service.models.repository import ModelFile, candidates
 from service.models.served import ModelRef, ServedModel, model_label
 from service.observe.metrics import Metrics
@@ -237,22 +237,8 @@ def load_first(
             with suppress(StartupError):
                 return each, load_engine(settings, each.path)
         raise
-    _see_default(settings, engine.contract.name)
+    see_default(settings, engine.contract.name)
     return file, engine
-
-
-def _see_default(settings: Settings, name: str) -> None:
-    """See that requests which name no model can go to the default, where there is one model only.
-
-    Raises:
-        StartupError: The default is another.
-    """
-    if settings.models is None and settings.default_model not in (None, "", name):
-        raise StartupError(
-            f"there is no model {settings.default_model!r}, for default_model chooses among "
-            f"several, and the only one is {name!r}; name their folder with models, or leave "
-            "default_model out"
-        )
 
 
 def _others(

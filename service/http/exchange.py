@@ -192,8 +192,7 @@ class ReadRoute(APIRoute):
     @property
     def allowed(self) -> list[str]:
         """The methods that it answers."""
-        methods = self.methods or set()
-        return sorted(methods | {"HEAD"} if "GET" in methods else methods)
+        return sorted({*(self.methods or ()), *(["HEAD"] if "GET" in (self.methods or ()) else ())})
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether a request is for this route."""

@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from service.core.contract import ModelContract
 from service.core.suppress import DetectionOptions, with_recommended
+from service.errors import StartupError
 from service.settings import Settings
 
 Origin = Literal["setting", "model", "article"]
@@ -32,3 +33,17 @@ def default_options(settings: Settings, contract: ModelContract) -> DetectionOpt
     return dataclasses.replace(
         advised, **{name: value for name, value in chosen.items() if value is not None}
     )
+
+
+def see_default(settings: Settings, name: str) -> None:
+    """See that requests which name no model can go to the default, where there is one model only.
+
+    Raises:
+        StartupError: The default is another.
+    """
+    if settings.models is None and settings.default_model not in (None, "", name):
+        raise StartupError(
+            f"there is no model {settings.default_model!r}, for default_model chooses among "
+            f"several, and the only one is {name!r}; name their folder with models, or leave "
+            "default_model out"
+        )
