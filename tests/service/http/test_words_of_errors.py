@@ -102,7 +102,9 @@ def test_a_url_as_a_body_is_named(client: TestClient) -> None:
     assert "a URL, which the server does not fetch" in detail
 
 
-@pytest.mark.parametrize("content", [plain(), gzip.compress(plain())[:-30]])
+@pytest.mark.parametrize(
+    "content", [plain(), gzip.compress(plain())[:-30]], ids=["not compressed", "cut off"]
+)
 def test_what_is_not_compressed_as_it_says_is_told_in_plain_words(
     client: TestClient, content: bytes
 ) -> None:
