@@ -22,6 +22,7 @@ NEAR_ONE: Final = 0.01
 BACKGROUND: Final = 0.05
 # The sigmoid of 0 and of 1, with some room for float16.
 TWICE: Final = (0.4995, 0.7315)
+ALIKE: Final = 0.05
 
 Size = tuple[int, int]
 
@@ -51,7 +52,9 @@ def _have_two_sigmoids(reading: RowReading, tables: Sequence[Floats], _: Size) -
         table[:, reading.columns(block)] for table in tables for block in ("objectness", "classes")
     ]
     low, high = TWICE
-    return all(bool(((each >= low) & (each <= high)).all()) for each in scores)
+    within = all(bool(((each >= low) & (each <= high)).all()) for each in scores)
+    # Scores that are alike in all rows say nothing.
+    return within and max(float(np.ptp(each, axis=0).max()) for each in scores) > ALIKE
 
 
 # Tests of one reading of rows for several pictures, and what to say where any order passes.
