@@ -1,6 +1,6 @@
 """The CPU time of a request before and after a change: the servers of two checkouts in turns.
 
-    git worktree add ../before COMMIT && ln -s "$PWD/.venv" ../before/.venv
+    git worktree add ../before COMMIT
     python benchmarks/before_and_after.py ../before [--forms raw multipart] [--starts 6] [--turns 4]
 
 Both servers run at once and are loaded one after the other, in turns of a few seconds, as

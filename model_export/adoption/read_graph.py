@@ -39,14 +39,13 @@ from model_export.graphs.edit import constants_of
 from model_export.graphs.network import ImageInput, image_input, open_session
 from model_export.graphs.pixel_values import PixelValues
 from model_export.graphs.prepare import (
+    check_operators,
     foreign_operators,
     without_foreign_operators,
     without_resize,
 )
 from service.core.contract import BoxCoding, ScoreActivation
 
-# Operators in the order of channels of one CPU's vectors.
-ONE_CPU: Final = "com.microsoft.nchwc"
 # Channels of the first convolution up to which a YOLOX is a nano or a tiny, for 416 pixels.
 SMALL_STEM: Final = 24
 
@@ -157,7 +156,7 @@ def _outputs_of(model: onnx.ModelProto, facts: Facts) -> _Outputs:
     Raises:
         ModelExportError: It does not run, or its classes have no names.
     """
-    _check_operators(model)
+    check_operators(model)
     plugin = ", ".join(dict.fromkeys(node.op_type for node in foreign_operators(model)))
     model, session, notes = _runnable(model, plugin)
     image = image_input(session)
@@ -180,25 +179,6 @@ def _outputs_of(model: onnx.ModelProto, facts: Facts) -> _Outputs:
         known, taken = names_by_number(shapes, size, facts.strides)
         told = (taken,) if taken else ()
     return _Outputs(model, network, shapes, known, (*notes, *told))
-
-
-def _check_operators(model: onnx.ModelProto) -> None:
-    """Refuse a graph that is bound to one machine, or still as it was in training.
-
-    Raises:
-        ModelExportError: It is.
-    """
-    if any(node.domain == ONE_CPU for node in model.graph.node):
-        raise ModelExportError(
-            "ONNX Runtime has optimised this file for the CPU of one machine; adopt the file that "
-            "it was made from"
-        )
-    for node in model.graph.node:
-        modes = [each.i for each in node.attribute if each.name == "training_mode"]
-        if node.op_type == "BatchNormalization" and any(modes):
-            raise ModelExportError(
-                "its BatchNormalization is in training mode; export the model after model.eval()"
-            )
 
 
 def _tried(network: TrialNetwork) -> tuple[TrialNetwork, dict[str, tuple[int, ...]]]:

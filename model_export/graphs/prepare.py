@@ -8,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import shape_inference
 
+from model_export.errors import ModelExportError
 from model_export.graphs.edit import copy_without_shapes, drop_unused, with_outputs
 from model_export.graphs.network import ImageInput, open_session
 
@@ -20,6 +21,8 @@ STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx", "com.microsoft", "ai.onnx.ml
 QUANTISED: Final = frozenset(
     {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}
 )
+# Operators in the order of channels of one CPU's vectors.
+ONE_CPU: Final = "com.microsoft.nchwc"
 # Operators that the rows of all levels come out of.
 JOINERS: Final = frozenset(
     {"Concat", "Transpose", "Reshape", "ScatterND", "Squeeze", "Cast", "Identity"}
@@ -29,6 +32,25 @@ JOINERS: Final = frozenset(
 def is_quantised(model: onnx.ModelProto) -> bool:
     """Whether a graph computes with 8-bit integers."""
     return any(node.op_type in QUANTISED for node in model.graph.node)
+
+
+def check_operators(model: onnx.ModelProto) -> None:
+    """Refuse a graph that is bound to one machine, or still as it was in training.
+
+    Raises:
+        ModelExportError: It is.
+    """
+    if any(node.domain == ONE_CPU for node in model.graph.node):
+        raise ModelExportError(
+            "ONNX Runtime has optimised this file for the CPU of one machine; adopt the file that "
+            "it was made from"
+        )
+    for node in model.graph.node:
+        modes = [each.i for each in node.attribute if each.name == "training_mode"]
+        if node.op_type == "BatchNormalization" and any(modes):
+            raise ModelExportError(
+                "its BatchNormalization is in training mode; export the model after model.eval()"
+            )
 
 
 def foreign_operators(model: onnx.ModelProto) -> list[onnx.NodeProto]:

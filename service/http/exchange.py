@@ -8,7 +8,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final
 
 import structlog
@@ -189,10 +189,11 @@ class Exchange:
 class ReadRoute(APIRoute):
     """A route that answers HEAD wherever it answers GET; the connection leaves the body out."""
 
-    @property
+    @cached_property
     def allowed(self) -> list[str]:
         """The methods that it answers."""
-        return sorted({*(self.methods or ()), *(["HEAD"] if "GET" in (self.methods or ()) else ())})
+        methods = self.methods or set()
+        return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether a request is for this route."""

@@ -39,10 +39,12 @@ def left_out(step: str) -> str:
 
 def beside(right: float, below: float) -> str:
     """Boxes that lie beside the drawn objects."""
+    across = f"{abs(right):.2f} cells to the {'right' if right > 0 else 'left'}"
+    down = f"{abs(below):.2f} {'downwards' if below > 0 else 'upwards'}"
     return (
-        f"its boxes lie beside the drawn objects, by {right:.2f} cells to the right and "
-        f"{below:.2f} downwards, so its centres do not count from the corner of the cell, as "
-        "YOLOX's do; export the model with decoded boxes, or with raw rows as YOLOX has them"
+        f"its boxes lie beside the drawn objects, by {across} and {down}, so its centres do not "
+        "count from the corner of the cell, as YOLOX's do; export the model with decoded boxes, or "
+        "with raw rows as YOLOX has them"
     )
 
 
