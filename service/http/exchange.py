@@ -23,7 +23,7 @@ from service.errors import ServiceError
 from service.http.access.clients import Clients
 from service.http.access.keys import ApiKeys
 from service.http.access.note import NOTE, Note
-from service.http.access.origins import Origins
+from service.http.access.origins import PREFLIGHT, Origins
 from service.http.problems import EXPECTED_ERRORS, PROTOCOL, answer_error, as_service_error
 from service.observe.metrics import Metrics
 from service.observe.tracing.trace import (
@@ -40,7 +40,6 @@ from service.settings import UNIX_PEER
 DETECT: Final = "/detect"
 MODELS: Final = f"{PROTOCOL}/models/"
 INFER: Final = "/infer"
-PREFLIGHT: Final = "preflight"
 QUIET_ENDPOINTS: Final = frozenset(
     {
         *("/metrics", "/health/live", "/health/ready"),
@@ -120,7 +119,7 @@ class Exchange:
 
         reply: Send = send_marked
         if self._origins is not None:
-            handle, reply = _across_origins(self._origins, handle, scope, send_marked)
+            handle, reply = self._origins.around(handle, scope, send_marked)
         in_flight = int(is_detection(scope["path"]))
         self._metrics.requests_in_flight.inc(in_flight)
         try:
@@ -271,16 +270,6 @@ def new_request_id() -> str:
     """An id that no other request has."""
     # To ask the system for random bytes that nobody can guess would give up the GIL.
     return f"{random.getrandbits(128):032x}"
-
-
-def _across_origins(
-    origins: Origins, handle: ASGIApp, scope: Scope, send: Send
-) -> tuple[ASGIApp, Send]:
-    """The application and the `send` for a request that another origin's page may have sent."""
-    preflight = origins.preflight(scope)
-    if preflight is not None:
-        scope[PREFLIGHT] = True
-    return preflight or handle, origins.marking(scope, send)
 
 
 def _end(trace: Trace, scope: Scope, endpoint: str, status: int) -> None:

@@ -24,6 +24,12 @@ FORMS = "a COCO json, a YOLO data.yaml, a CSV file, or a folder of one of them o
 DATA: Final = Group("The data", sort_key=1)
 MEASURED: Final = Group("The data to measure on", sort_key=2)
 
+ImageFolder = Annotated[
+    AbsolutePath | None,
+    Parameter(metavar="DIR", help="Images of a COCO json or CSV file (unset: near the file)"),
+]
+Form = Annotated[FormName | None, Parameter(help="Form of --data (unset: found out, and told)")]
+
 
 def class_names(text: str) -> tuple[str, ...]:
     """Class names of a file, one a line, or with commas between them; `coco` for COCO's."""
@@ -56,17 +62,12 @@ class DataOptions:
         each_parsed_by(absolute, "PATH"),
         Parameter(help=f"One or several data sets: {FORMS} (needed)"),
     ] = None
-    images: Annotated[
-        AbsolutePath | None,
-        Parameter(metavar="DIR", help="Images of a COCO json or CSV file (unset: near the file)"),
-    ] = None
+    images: ImageFolder = None
     split: Annotated[
         str | None,
         Parameter(metavar="NAME", help="Split of data sets that have several (unset: train)"),
     ] = None
-    form: Annotated[
-        FormName | None, Parameter(help="Form of --data (unset: found out, and told)")
-    ] = None
+    form: Form = None
     names: Annotated[
         tuple[str, ...] | None,
         parsed_by(class_names, "FILE|A,B,.."),

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from model_export.commands.arguments.argument_types import AbsolutePath, absolute, each_parsed_by
-from model_export.commands.data_sets.arguments import DATA, FORMS
-from model_export.data.sources import DataSource, FormName
+from model_export.commands.arguments.argument_types import absolute, each_parsed_by
+from model_export.commands.data_sets.arguments import DATA, FORMS, Form, ImageFolder
+from model_export.data.sources import DataSource
 from model_export.errors import UsageError
 
 
@@ -22,17 +22,12 @@ class MeasuringData:
         each_parsed_by(absolute, "PATH"),
         Parameter(name=("--data", "--annotations"), help=f"One or several data sets: {FORMS}"),
     ] = None
-    images: Annotated[
-        AbsolutePath | None,
-        Parameter(metavar="DIR", help="Images of a COCO json or CSV file (unset: near the file)"),
-    ] = None
+    images: ImageFolder = None
     split: Annotated[
         str | None,
         Parameter(metavar="NAME", help="Split of data sets that have several (unset: val)"),
     ] = None
-    form: Annotated[
-        FormName | None, Parameter(help="Form of the data (unset: found out, and told)")
-    ] = None
+    form: Form = None
 
     def source(self) -> DataSource:
         """The location of the data.

@@ -13,6 +13,8 @@ from service.lists import split_list
 ANY: Final = "*"
 METHODS: Final = ("GET", "HEAD", "POST")
 EXPOSED: Final = ("X-Request-ID", "Server-Timing", "Retry-After")
+# Set in the scope of a preflight request.
+PREFLIGHT: Final = "preflight"
 
 
 class Origins:
@@ -35,7 +37,14 @@ class Origins:
         )
         self._anyone = Headers({"origin": ANY}) if ANY in origins else None
 
-    def preflight(self, scope: Scope) -> ASGIApp | None:
+    def around(self, handle: ASGIApp, scope: Scope, send: Send) -> tuple[ASGIApp, Send]:
+        """The application and the `send` for a request that another origin's page may have sent."""
+        preflight = self._preflight(scope)
+        if preflight is not None:
+            scope[PREFLIGHT] = True
+        return preflight or handle, self._marking(scope, send)
+
+    def _preflight(self, scope: Scope) -> ASGIApp | None:
         """The answer to a browser that asks before a request; None if this is none."""
         if scope["method"] != "OPTIONS":
             return None
@@ -45,7 +54,7 @@ class Origins:
         answer = self._cors.preflight_response(headers)
         return answer if answer.status_code < 400 else partial(_refuse, bytes(answer.body).decode())
 
-    def marking(self, scope: Scope, send: Send) -> Send:
+    def _marking(self, scope: Scope, send: Send) -> Send:
         """A `send` that adds the headers of an answer to this request."""
         headers = self._anyone
         if headers is None:

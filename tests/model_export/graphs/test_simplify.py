@@ -9,10 +9,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from model_export.adoption.adopt import AdoptRequest, adopt
+from model_export.graphs.focus import fold_focus
 from model_export.graphs.network import OnnxNetwork, load_network
 from model_export.graphs.pixel_values import PixelValues
 from model_export.graphs.prove_axes import largest_difference
-from model_export.graphs.simplify import chain_pools, fold_focus, take_bytes
+from model_export.graphs.simplify import chain_pools, take_bytes
 from support.onnx_models import calm_yolox_model as tiny_yolox_model
 from support.onnx_models import takers_of_input
 
