@@ -248,6 +248,7 @@ def test_32_clients_share_batches_and_get_the_answer_each_gets_alone(
     assert float(sizes["sum"]) > float(sizes["count"])
 
 
+@pytest.mark.heavy
 def test_coco_ap_of_the_served_path_is_the_official_one(shared_data: Path, running: Server) -> None:
     coco = read_coco_set(
         shared_data / "coco-subset/instances_all.json", shared_data / "coco-subset/images"

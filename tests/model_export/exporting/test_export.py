@@ -154,6 +154,7 @@ def test_half_file_holds_half_the_bytes(toy: YOLOX, tmp_path: Path) -> None:
     assert {w.data_type for w in weights if len(w.dims) == 4} == {onnx.TensorProto.FLOAT16}
 
 
+@pytest.mark.heavy
 def test_compact_file_holds_float16_and_computes_in_float32(toy: YOLOX, tmp_path: Path) -> None:
     whole, compact = tmp_path / "whole.onnx", tmp_path / "compact.onnx"
     export(toy, CONTRACT, whole)
@@ -383,6 +384,7 @@ def test_command_exports_the_released_nano(
         assert np.abs(rows - golden["raw_output"]).max() < 1e-3
 
 
+@pytest.mark.heavy
 def test_command_takes_a_model_of_ones_own(tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(build("nano", 2, "coupled").state_dict(), tmp_path / "weights.pth")
@@ -447,6 +449,7 @@ def test_describing_the_command_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
+@pytest.mark.heavy
 def test_pixel_values_of_a_legacy_model_go_into_the_graph(tmp_path: Path) -> None:
     model = build("pico", 3, "decoupled").eval()
     contract = ModelContract(

@@ -49,6 +49,7 @@ def lively(variant: Variant) -> YOLOX:
     return model.eval()
 
 
+@pytest.mark.heavy
 def test_weights_that_are_read_back_compute_the_same(tmp_path: Path) -> None:
     model, path = lively("pico"), tmp_path / "model.onnx"
     export(model, CONTRACT, path)

@@ -97,6 +97,7 @@ def test_two_machines_leave_one_run(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "model.onnx").is_file()
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 127.0.0.2 by itself")
 def test_machine_that_is_lost_ends_the_other_with_one_line(data: Path, tmp_path: Path) -> None:
     endless = ("--epochs", "9999", "--evaluate-every", "9999")

@@ -1,7 +1,7 @@
 """Two processes train what one would.
 
-The two are real ones that talk through gloo. They run once, for all the tests of this module:
-`work` is what each of them does, and it leaves a file of tensors for the tests to compare.
+The two are real ones that talk through gloo, and each leaves a file of tensors for the tests to
+compare. They run twice: for what they tell each other, and for whole trainings, which take long.
 """
 
 import os
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,14 +190,20 @@ def answers(members: Team) -> dict[str, Any]:
     }
 
 
-def lessons(folder: Path, members: Team) -> dict[str, Any]:
-    """All that one of the two processes computes."""
-    mine = folder / f"process{members.process}"
-    pictures = folder / "train.json"
+def messages(_folder: Path, members: Team) -> dict[str, Any]:
+    """What one of the two processes hears, and what its batch norms compute."""
     rows = slice(4, 8) if members.process else slice(4)
     found: dict[str, Any] = {"answers": answers(members)}
     for dtype, kind in NORM_TYPES.items():
         found[str(dtype)] = normalised(SharedBatchNorm(batch_norm(kind)), dtype, rows)
+    return found
+
+
+def trainings(folder: Path, members: Team) -> dict[str, Any]:
+    """What one of the two processes learns."""
+    mine = folder / f"process{members.process}"
+    pictures = folder / "train.json"
+    found = dict[str, Any]()
     for preset in PRESETS:
         task = job(pictures, mine / preset, preset)
         found[preset] = trained(task, members, StopRequest(), Diary())
@@ -214,13 +221,14 @@ def fail_if_leader(members: Team) -> None:
         raise ModelExportError("the disk is full")
 
 
-def work(folder: Path) -> None:
-    """All that one of the two processes does; at the end, the leader fails."""
+def work(folder: Path, lesson: str) -> None:
+    """All that one of the two processes does in one run; at the end, the leader fails."""
+    lessons = {"messages": messages, "trainings": trainings}
     try:
         with team("cpu") as members:
             mine = folder / f"process{members.process}"
             mine.mkdir()
-            torch.save(lessons(folder, members), mine / "found.pt")
+            torch.save(lessons[lesson](folder, members), mine / "found.pt")
             fail_if_leader(members)
             members.mean(torch.zeros(1))
     except ModelExportError as error:
@@ -284,19 +292,28 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = made_once(tmp_path_factory, "pair", run_pair)
+def talked(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return pair(tmp_path_factory, "messages")
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return pair(tmp_path_factory, "trainings")
+
+
+def pair(factory: pytest.TempPathFactory, lesson: str) -> Pair:
+    folder = made_once(factory, lesson, partial(run_pair, lesson))
     folders = [folder / f"process{rank}" for rank in range(2)]
     found = [torch.load(each / "found.pt") for each in folders]
     return Pair(found, folders, folder / "train.json")
 
 
-def run_pair(folder: Path) -> None:
+def run_pair(lesson: str, folder: Path) -> None:
     """Run the two processes on pictures in the folder; each leaves its files there."""
     write_demo_data(folder, shapes(64, 0), train=BATCH, val=2)
-    code = "import sys, pathlib, test_parallel; test_parallel.work(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib, test_parallel as t; t.work(pathlib.Path(sys.argv[1]), sys.argv[2])"
     # The deprecated of today is the error of tomorrow.
-    command = ("-W", "error::FutureWarning", "-c", code, str(folder))
+    command = ("-W", "error::FutureWarning", "-c", code, str(folder), lesson)
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     with ExitStack() as stack:
         for started in [
@@ -321,75 +338,78 @@ def assert_same_way(found: State, expected: State) -> None:
         assert error.norm() <= WAY_TOLERANCE * way.norm(), name
 
 
-@pytest.mark.parametrize(
-    "preset",
-    # The article's loss is summed over processes by the same code.
-    [pytest.param(each, marks=pytest.mark.heavy if each == "article" else ()) for each in PRESETS],
-)
-def test_two_processes_train_what_one_would(pair: Pair, preset: PresetName, tmp_path: Path) -> None:
-    task = job(pair.data, tmp_path / "alone", preset)
+@pytest.mark.heavy
+@pytest.mark.parametrize("preset", PRESETS)
+def test_two_processes_train_what_one_would(
+    learnt: Pair, preset: PresetName, tmp_path: Path
+) -> None:
+    task = job(learnt.data, tmp_path / "alone", preset)
     alone = trained(task, ALONE, StopRequest(), Diary())
 
     assert len(alone["losses"]) == STEPS
-    for found in pair.found:
+    for found in learnt.found:
         assert found[preset]["whole"]
         assert_same_course(found[preset], alone)
-    saved = torch.load(pair.folders[0] / preset / "last.pth")
+    saved = torch.load(learnt.folders[0] / preset / "last.pth")
     assert_same_way(saved["model"], torch.load(task.last)["model"])
 
 
-def test_two_processes_learn_in_parts_what_one_would(pair: Pair) -> None:
+@pytest.mark.heavy
+def test_two_processes_learn_in_parts_what_one_would(learnt: Pair) -> None:
     # Each process splits its half in two: a part of the joined batch has two images of each half.
     order = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7])
     images, (boxes_xyxy, class_ids) = drawn_batch()
     batch = Batch(images[order], Targets(boxes_xyxy[order], class_ids[order]))
     alone = learnt_in_parts(batch, ALONE)
 
-    for found in pair.found:
+    for found in learnt.found:
         assert_same_course(found["parts"], alone)
 
 
-def test_processes_agree_to_the_last_bit(pair: Pair) -> None:
+@pytest.mark.heavy
+def test_processes_agree_to_the_last_bit(learnt: Pair) -> None:
     for name in (*PRESETS, "parts", "stopped"):
-        first, second = (found[name]["weights"] for found in pair.found)
+        first, second = (found[name]["weights"] for found in learnt.found)
         assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
-def test_the_leader_alone_writes_files(pair: Pair) -> None:
-    written = [sorted(path.name for path in folder.rglob("*.pth")) for folder in pair.folders]
+@pytest.mark.heavy
+def test_the_leader_alone_writes_files(learnt: Pair) -> None:
+    written = [sorted(path.name for path in folder.rglob("*.pth")) for folder in learnt.folders]
 
     assert written == [["best.pth", "best.pth", "last.pth", "last.pth", "last.pth"], []]
 
 
-def test_a_signal_to_one_process_stops_both_after_the_same_step(pair: Pair) -> None:
-    for found in pair.found:
+@pytest.mark.heavy
+def test_a_signal_to_one_process_stops_both_after_the_same_step(learnt: Pair) -> None:
+    for found in learnt.found:
         assert not found["stopped"]["whole"]
         assert len(found["stopped"]["losses"]) == 2
-    saved = torch.load(pair.folders[0] / "stopped" / "last.pth")
+    saved = torch.load(learnt.folders[0] / "stopped" / "last.pth")
     assert saved["training"]["step"] == 2
-    weights = pair.found[1]["stopped"]["weights"]
+    weights = learnt.found[1]["stopped"]["weights"]
     assert all(torch.equal(weights[key], v) for key, v in saved["training"]["weights"].items())
 
 
-def test_a_process_that_fails_ends_the_others_with_an_error_they_can_tell(pair: Pair) -> None:
-    errors = [(folder / "error.txt").read_text() for folder in pair.folders]
+def test_a_process_that_fails_ends_the_others_with_an_error_they_can_tell(talked: Pair) -> None:
+    errors = [(folder / "error.txt").read_text() for folder in talked.folders]
 
     assert errors == ["the disk is full", "another process of this training ended before it"]
 
 
-def test_processes_hear_the_same_answers(pair: Pair) -> None:
+def test_processes_hear_the_same_answers(talked: Pair) -> None:
     same = {"any": [True, True, False], "mean": [0.5, 3.0], "divisors": [3.0, 0.5]}
 
-    assert [found["answers"] for found in pair.found] == [
+    assert [found["answers"] for found in talked.found] == [
         {"leads": True, **same},
         {"leads": False, **same},
     ]
 
 
 @pytest.mark.parametrize("dtype", NORM_TYPES)
-def test_a_shared_batch_norm_is_one_of_the_joined_batch(pair: Pair, dtype: torch.dtype) -> None:
+def test_a_shared_batch_norm_is_one_of_the_joined_batch(talked: Pair, dtype: torch.dtype) -> None:
     expected = normalised(batch_norm(NORM_TYPES[dtype]), dtype, slice(None))
-    halves = [found[str(dtype)] for found in pair.found]
+    halves = [found[str(dtype)] for found in talked.found]
     tolerance = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else NORM_TOLERANCE
 
     for name in ("output", "input gradient", "evaluated"):

@@ -108,6 +108,7 @@ def test_exported_model_says_what_it_is(finished: Finished) -> None:
     assert contract.provenance.metrics.endswith("on val.json")
 
 
+@pytest.mark.heavy
 def test_settings_reach_the_configuration_the_weights_and_the_model(
     demo: Path, tmp_path: Path
 ) -> None:

@@ -504,7 +504,9 @@ def test_accumulated_parts_give_the_mean_of_their_gradients(pictures: CheckedIma
     assert difference < 1e-5 * torch.linalg.norm(found)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.heavy)]
+)
 def test_mixed_precision_learns_with_float32_weights(
     pictures: CheckedImages, dtype: torch.dtype
 ) -> None:
