@@ -22,7 +22,7 @@ from pyarrow.fs import FileSystem, LocalFileSystem  # noqa: E402
 
 from yolox_serve.cluster.dataset.coco_file import write_coco  # noqa: E402
 from yolox_serve.cluster.dataset.command import actors_for, detect_dataset, uri_of  # noqa: E402
-from yolox_serve.cluster.dataset.job import DatasetJob, begin, input_files  # noqa: E402
+from yolox_serve.cluster.dataset.job import DatasetJob, begin, input_files, spare_cpus  # noqa: E402
 from yolox_serve.cluster.dataset.listing import images_below, write_list  # noqa: E402
 from yolox_serve.cluster.dataset.results import summarise  # noqa: E402
 from yolox_serve.cluster.dataset.rows import result_of, table_of  # noqa: E402
@@ -183,23 +183,43 @@ def test_the_worker_takes_images_from_a_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("resources", "cpus", "gpus", "actors"),
+    ("resources", "cpus", "gpus", "spare", "actors"),
     [
-        ({"CPU": 3.0}, 1.0, 0.0, 2),
-        ({"CPU": 33.0}, 4.0, 0.0, 8),
-        ({"CPU": 33.0, "GPU": 2.0}, 1.0, 0.5, 4),
-        ({"CPU": 3.0, "GPU": 8.0}, 1.0, 0.5, 2),
+        ({"CPU": 3.0}, 1.0, 0.0, 1, 2),
+        ({"CPU": 4.0}, 1.0, 0.0, 2, 2),
+        ({"CPU": 33.0}, 4.0, 0.0, 1, 8),
+        ({"CPU": 33.0, "GPU": 2.0}, 1.0, 0.5, 1, 4),
+        ({"CPU": 3.0, "GPU": 8.0}, 1.0, 0.5, 1, 2),
     ],
 )
-def test_actors_leave_a_cpu_to_the_tasks_that_list_and_write(
-    resources: dict[str, float], cpus: float, gpus: float, actors: int
+def test_actors_leave_cpus_to_the_tasks_of_ray(
+    resources: dict[str, float], cpus: float, gpus: float, spare: int, actors: int, tmp_path: Path
 ) -> None:
-    assert actors_for(resources, cpus, gpus) == actors
+    job = job_of(tmp_path, actors=0, cpus=cpus, gpus=gpus)
+    assert actors_for(resources, job, spare) == actors
 
 
-def test_a_cluster_without_room_for_the_model_is_refused() -> None:
+def test_a_run_that_goes_on_needs_one_more_cpu_beside_the_actors(tmp_path: Path) -> None:
+    job = job_of(tmp_path)
+    assert spare_cpus(job) == 1
+    (tmp_path / "out" / "checkpoint").mkdir(parents=True)
+    assert spare_cpus(job) == 1
+    (tmp_path / "out" / "checkpoint" / "0.parquet").touch()
+    assert spare_cpus(job) == 2
+
+
+def test_a_cluster_without_room_for_the_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="CPU=8, GPU=0"):
-        actors_for({"CPU": 8.0}, 1.0, 0.5)
+        actors_for({"CPU": 8.0}, job_of(tmp_path, actors=0, gpus=0.5), 1)
+
+
+def test_more_actors_than_there_is_room_for_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert actors_for({"CPU": 8.0}, job_of(tmp_path, actors=7), 1) == 7
+    assert capsys.readouterr().err == ""
+    assert actors_for({"CPU": 8.0}, job_of(tmp_path, actors=8), 1) == 8
+    assert "CPU=8, GPU=0, too little for 8 processes" in capsys.readouterr().err
 
 
 def test_paths_become_uris_and_uris_stay(tmp_path: Path) -> None:

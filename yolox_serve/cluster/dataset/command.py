@@ -1,5 +1,6 @@
 """The command line of detection in a data set: `deploy/ray/detect_dataset.py`."""
 
+import math
 import os
 import sys
 import time
@@ -19,7 +20,7 @@ from service.errors import ServiceError, StartupError
 from service.observe.logs import configure_logs
 from service.settings import Device, Settings
 from yolox_serve.cluster.dataset.coco_file import write_coco
-from yolox_serve.cluster.dataset.job import DatasetJob, begin, carry_out
+from yolox_serve.cluster.dataset.job import DatasetJob, begin, carry_out, spare_cpus
 from yolox_serve.cluster.dataset.results import summarise
 from yolox_serve.detect.arguments import FindingChoice, options_of
 from yolox_serve.detect.sources import SourceError
@@ -94,8 +95,8 @@ def detect_dataset(
     try:
         job = _job(uri_of(source), uri_of(output), work, form, options)
         begin(job, resume=form.resume)
-        _start_ray()
-        return _carry_out(job, work, form)
+        _start_ray(job)
+        return _carry_out(job, form)
     except (SourceError, WrongSettingError, FileNotFoundError) as error:
         print_error(str(error))
         return WRONG_USAGE
@@ -143,7 +144,7 @@ def _confined(settings: Settings, work: WorkChoice) -> Settings:
     return settings.model_copy(update=alone)
 
 
-def _start_ray() -> None:
+def _start_ray(job: DatasetJob) -> None:
     """Join the cluster that the environment names, or start Ray on this machine."""
     os.environ.setdefault(NICENESS, "0")
     import ray  # noqa: PLC0415 - an extra
@@ -151,18 +152,19 @@ def _start_ray() -> None:
     if os.environ.get("RAY_ADDRESS") or ray.is_initialized():
         ray.init(ignore_reinit_error=True)
         return
-    # One more than there are, for the tasks that list, share out and write: they hardly compute.
+    # More than there are, because the tasks for which some are spare hardly compute.
+    cpus = max(usable_cpus(), math.ceil(job.actors * job.cpus))
     ray.init(
-        num_cpus=usable_cpus() + 1,
+        num_cpus=cpus + spare_cpus(job),
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
     )
 
 
-def _carry_out(job: DatasetJob, work: WorkChoice, form: FormChoice) -> int:
+def _carry_out(job: DatasetJob, form: FormChoice) -> int:
     import ray  # noqa: PLC0415 - an extra
 
-    job = job.with_actors(work.actors or actors_for(ray.cluster_resources(), job.cpus, job.gpus))
+    job = job.with_actors(actors_for(ray.cluster_resources(), job, spare_cpus(job)))
     began = time.monotonic()
     filesystem, folder = FileSystem.from_uri(job.results)
     before = summarise(filesystem, folder).images
@@ -179,25 +181,34 @@ def _carry_out(job: DatasetJob, work: WorkChoice, form: FormChoice) -> int:
     return 1 if found.failed else 0
 
 
-def actors_for(resources: dict[str, float], cpus: float, gpus: float) -> int:
-    """How many actors a cluster has room for, beside the tasks that list, share out and write.
+def actors_for(resources: dict[str, float], job: DatasetJob, spare: int) -> int:
+    """The actors that are asked for, or else as many as a cluster has room for.
+
+    More than it has room for are warned of: a cluster may grow.
 
     Args:
         resources: The cluster's resources, as Ray tells of them.
-        cpus: CPUs of an actor.
-        gpus: GPUs of an actor.
+        job: The job; 0 actors leave the number to this function.
+        spare: CPUs that Ray needs beside the actors.
 
     Raises:
-        SourceError: There is no room for one.
+        SourceError: The number is left to this function, and there is no room for one.
     """
-    room = [(resources.get("CPU", 0.0) - 1) / cpus]
-    if gpus:
-        room.append(resources.get("GPU", 0.0) / gpus)
+    room = [(resources.get("CPU", 0.0) - spare) / job.cpus]
+    if job.gpus:
+        room.append(resources.get("GPU", 0.0) / job.gpus)
     actors = int(min(room))
-    if actors < 1:
-        has = ", ".join(f"{name}={resources.get(name, 0):g}" for name in ("CPU", "GPU"))
-        raise SourceError(f"Ray has {has}, which is too little for one process of the model")
-    return actors
+    if actors >= max(1, job.actors):
+        return job.actors or actors
+    has = ", ".join(f"{name}={resources.get(name, 0):g}" for name in ("CPU", "GPU"))
+    needs = f"Ray needs CPU={spare} for its own tasks beside them"
+    if not job.actors:
+        raise SourceError(f"Ray has {has}, too little for one process of the model: {needs}")
+    sys.stderr.write(
+        f"warning: Ray has {has}, too little for {job.actors} processes of the model: {needs}; "
+        "until the cluster grows, the work may stand still\n"
+    )
+    return job.actors
 
 
 def _write_coco(job: DatasetJob, path: Path) -> None:

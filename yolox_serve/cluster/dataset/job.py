@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pyarrow.fs import FileSystem, FileType
+from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from service.settings import Settings
 from yolox_client.options import Options
@@ -56,6 +56,11 @@ class DatasetJob:
         model = str(self.settings.model or "")
         return {"source": self.source, "model": model, "options": dict(self.options)}
 
+    @property
+    def checkpoint(self) -> str:
+        """URI of the names of the images whose results are written, as Ray Data keeps them."""
+        return f"{self.output}/checkpoint"
+
     def with_actors(self, actors: int) -> "DatasetJob":
         """The same job with a number of actors."""
         return replace(self, actors=actors)
@@ -103,10 +108,19 @@ def input_files(job: DatasetJob) -> str:
     return f"{job.output}/images"
 
 
+def spare_cpus(job: DatasetJob) -> int:
+    """CPUs that Ray needs beside those of the actors; with fewer, it waits for ever.
+
+    One is for the tasks that list, share out and write, and one for the actor that leaves out what
+    an earlier run has done, if there was one.
+    """
+    filesystem, folder = FileSystem.from_uri(job.checkpoint)
+    done = filesystem.get_file_info(FileSelector(folder, allow_not_found=True))
+    return 2 if done else 1
+
+
 def carry_out(job: DatasetJob) -> None:
     """Look into every image that has no result yet; Ray must have been started.
-
-    Ray needs a CPU more than the actors take: for tasks that list, share out and write.
 
     Ray Data keeps the names of the images whose results are written, beside them, and leaves those
     out when it starts again. It shows its progress.
@@ -115,7 +129,7 @@ def carry_out(job: DatasetJob) -> None:
 
     context = data.DataContext.get_current()
     context.checkpoint_config = data.checkpoint.CheckpointConfig(
-        NAME, f"{job.output}/checkpoint", delete_checkpoint_on_success=False
+        NAME, job.checkpoint, delete_checkpoint_on_success=False
     )
     columns = [NAME] if job.column is None else [NAME, job.column]
     listed = data.read_parquet(input_files(job), columns=columns)
