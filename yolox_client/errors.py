@@ -1,6 +1,7 @@
 """Errors of the client: one hierarchy, with a class for each kind of problem document."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -113,3 +114,12 @@ def problem_of(
         request_id=str(document.get("request_id", "")),
         retry_after_s=retry_after_s,
     )
+
+
+@contextmanager
+def needing(packages: str) -> Iterator[None]:
+    """Say how to install what is missing here, where only the client is."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"this needs {packages} ({error})", name=error.name) from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Literal, TypeAlias, Union, cast
 
-from yolox_client.errors import UnusableImageError
+from yolox_client.errors import UnusableImageError, needing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +66,7 @@ def as_file(image: ImageInput, form: PixelForm) -> ImageFile:
         UnusableImageError: The file cannot be read.
         TypeError: This is no image.
         ValueError: The array is none of these, or has colours and nobody said in which order.
+        ModuleNotFoundError: An array needs NumPy and Pillow, and one is not installed.
     """
     if isinstance(image, str | os.PathLike):
         return _read(image)
@@ -98,8 +99,9 @@ def _read(path: "str | os.PathLike[str]") -> ImageFile:
 
 def _as_pillow(array: "Pixels", channels: Channels | None) -> "PillowImage":
     """A Pillow image of (h, w) or (h, w, 3) uint8."""
-    import numpy as np  # noqa: PLC0415 - needed only for arrays
-    from PIL import Image  # noqa: PLC0415 - likewise
+    with needing("NumPy and Pillow: pip install numpy pillow"):
+        import numpy as np  # noqa: PLC0415 - needed only for arrays
+        from PIL import Image  # noqa: PLC0415 - likewise
 
     pixels = np.asarray(array)
     colored = pixels.ndim == 3 and pixels.shape[2] == 3

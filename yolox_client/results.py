@@ -1,12 +1,11 @@
 """The detections of an image, and their way into other tools."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yolox_client.coco import coco_dataset
-from yolox_client.errors import ProblemError, YoloxClientError, problem_of
+from yolox_client.errors import ProblemError, YoloxClientError, needing, problem_of
 from yolox_client.label_studio import prediction
 from yolox_client.yolo import yolo_lines
 
@@ -128,7 +127,7 @@ class ImageResult:
         Raises:
             ModuleNotFoundError: It is not installed, or NumPy or Pillow is not.
         """
-        with _needing("the extra track: pip install 'yolox-serve[track]'"):
+        with needing("the extra track: pip install 'yolox-serve[track]'"):
             from yolox_client.convert import supervision_detections  # noqa: PLC0415 - imports NumPy
 
             return supervision_detections(self.raise_for_error())
@@ -143,19 +142,10 @@ class ImageResult:
         Raises:
             ModuleNotFoundError: Pillow is not installed, or NumPy is not.
         """
-        with _needing("NumPy and Pillow: pip install numpy pillow"):
+        with needing("NumPy and Pillow: pip install numpy pillow"):
             from yolox_client.convert import drawn  # noqa: PLC0415 - imports Pillow
 
             return drawn(self.raise_for_error(), image, channels)
-
-
-@contextmanager
-def _needing(packages: str) -> Iterator[None]:
-    """Say how to install what is missing here, where only the client is."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"this needs {packages} ({error})", name=error.name) from error
 
 
 def image_result(

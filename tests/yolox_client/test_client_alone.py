@@ -172,3 +172,13 @@ def test_options_and_keys_arrive() -> None:
             assert not client.detect(image, classes=[0, "owl"], class_agnostic=False).detections
             picture = client.annotate(image, picture="png", nms="hard")
     assert Image.open(io.BytesIO(picture)).size == (64, 64)
+
+
+def test_an_array_without_pillow_says_what_it_needs() -> None:
+    code = (
+        "import numpy as np; from yolox_client.images import PixelForm, as_file; "
+        "as_file(np.zeros((4, 4), np.uint8), PixelForm())"
+    )
+    done = without({"PIL"}, code)
+    assert done.returncode == 1
+    assert "pip install numpy pillow" in done.stderr.splitlines()[-1]
