@@ -86,7 +86,18 @@ def numbers(values: Sequence[Any]) -> NDArray[np.float64]:
             f"input image: as text it may have at most {MAX_TEXT_VALUES} numbers; send pixels as "
             "binary data, or an image file as BYTES"
         )
+    if _types(values) & {bool, str}:
+        raise MalformedRequestError("input image: its data must be numbers, no texts and no flags")
     return listed
+
+
+def _types(values: Sequence[Any]) -> set[type]:
+    """The types of all elements of a list, which may be nested."""
+    found = set(map(type, values))
+    if list in found:
+        rows = [_types(each) for each in values if isinstance(each, list)]
+        found = found.difference([list]).union(*rows)
+    return found
 
 
 def _count(shape: Shape, max_images: int, is_right: bool) -> int:
