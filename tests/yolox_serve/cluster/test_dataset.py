@@ -21,7 +21,12 @@ from pyarrow import parquet  # noqa: E402 - after the line that skips
 from pyarrow.fs import FileSystem, LocalFileSystem  # noqa: E402
 
 from yolox_serve.cluster.dataset.coco_file import write_coco  # noqa: E402
-from yolox_serve.cluster.dataset.command import actors_for, detect_dataset, uri_of  # noqa: E402
+from yolox_serve.cluster.dataset.command import (  # noqa: E402
+    WorkChoice,
+    actors_for,
+    detect_dataset,
+    uri_of,
+)
 from yolox_serve.cluster.dataset.job import DatasetJob, begin, input_files, spare_cpus  # noqa: E402
 from yolox_serve.cluster.dataset.listing import images_below, write_list  # noqa: E402
 from yolox_serve.cluster.dataset.results import summarise  # noqa: E402
@@ -227,6 +232,25 @@ def test_paths_become_uris_and_uris_stay(tmp_path: Path) -> None:
     assert uri_of("s3://bucket/photos/") == "s3://bucket/photos"
     filesystem, folder = FileSystem.from_uri(uri_of(str(tmp_path / "a b")))
     assert (type(filesystem), folder) == (LocalFileSystem, str(tmp_path / "a b"))
+
+
+@pytest.mark.parametrize(
+    ("work", "named"),
+    [
+        (WorkChoice(batch=0), "--batch"),
+        (WorkChoice(actors=0), "--actors"),
+        (WorkChoice(cpus=0.0), "--cpus"),
+        (WorkChoice(cpus=float("nan")), "--cpus"),
+        (WorkChoice(gpus=-1.0), "--gpus"),
+    ],
+    ids=["no batch", "no actors", "no CPU", "CPUs that are no number", "gpus below 0"],
+)
+def test_work_that_cannot_be_done_is_wrong_usage(
+    work: WorkChoice, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    assert detect_dataset(str(tmp_path / "in"), str(tmp_path / "out"), work=work) == 2
+    assert named in capsys.readouterr().err
 
 
 def test_a_source_that_is_not_there_is_wrong_usage(

@@ -122,6 +122,8 @@ def _job(
     settings = read_settings({name: value for name, value in asked.items() if value is not None})
     if work.batch < 1 or work.block < 1 or (work.actors is not None and work.actors < 1):
         raise SourceError("--actors, --batch and --block must be at least 1")
+    if not 0 < work.cpus < math.inf or not 0 <= work.gpus < math.inf:
+        raise SourceError("--cpus must be above 0, and --gpus at least 0")
     return DatasetJob(
         source,
         output,
