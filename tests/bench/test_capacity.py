@@ -166,7 +166,7 @@ def test_the_documented_plan_is_what_the_command_prints(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     page = (ROOT / "docs" / "capacity.md").read_text()
-    command = "python -m benchmarks.capacity.plan --replica-rate 38 --cpu-ms 45"
+    command = "python -m benchmarks.capacity.plan --replica-rate 52.4 --cpu-ms 35"
     assert command in page
     assert plan(command.split()[3:]) == 0
     assert capsys.readouterr().out in page

@@ -191,7 +191,7 @@ def answers(members: Team) -> dict[str, Any]:
 
 
 def messages(_folder: Path, members: Team) -> dict[str, Any]:
-    """What one of the two processes hears, and what its batch norms compute."""
+    """Let one of the two processes hear the others, and compute its batch norms."""
     rows = slice(4, 8) if members.process else slice(4)
     found: dict[str, Any] = {"answers": answers(members)}
     for dtype, kind in NORM_TYPES.items():
@@ -200,7 +200,7 @@ def messages(_folder: Path, members: Team) -> dict[str, Any]:
 
 
 def trainings(folder: Path, members: Team) -> dict[str, Any]:
-    """What one of the two processes learns."""
+    """Have one of the two processes learn."""
     mine = folder / f"process{members.process}"
     pictures = folder / "train.json"
     found = dict[str, Any]()
