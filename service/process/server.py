@@ -162,6 +162,33 @@ class DrainingServer(HookedServer):
         return is_over or super().ticked()
 
 
+class EarlySignals:
+    """Ends the start of a server at SIGTERM or Ctrl-C, from the construction on.
+
+    The exception that does so does not always arrive: compiled libraries that are being imported or
+    called turn it into an error of their own.
+
+    Attributes:
+        code: The exit code that a signal asks for, once one has come. It is 0 for SIGTERM: no
+            request was accepted yet, so none has to be finished.
+    """
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+        # In a container this may be process 1, to which the kernel delivers only handled signals.
+        signal.signal(signal.SIGTERM, self._end)
+        # A shell has its background jobs ignore it.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._end)
+
+    def _end(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            self.code = 130
+            raise KeyboardInterrupt
+        self.code = 0
+        sys.exit(0)
+
+
 def serve(
     settings: Settings,
     metrics: Metrics,
@@ -180,8 +207,7 @@ def serve(
         The exit code of the process: 1 if the start failed or the engine or a decoder hangs; 130 if
         Ctrl-C ended the start; else 0.
     """
-    # In a container this may be process 1, to which the kernel delivers only handled signals.
-    signal.signal(signal.SIGTERM, _end_before_started)
+    early = EarlySignals()
     let_threads_finish()
     give_back_large_blocks()
     allowed = allowed_connections(settings.max_connections)
@@ -198,13 +224,19 @@ def serve(
             # A model that is replaced is kept by nothing here.
             del engine
             _log_cpus(settings)
+            if early.code is not None:
+                return early.code
             bound.listen()
             return run(app, settings, bound, shared)
-    except StartupError as error:
-        tell_error(error)
-        return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if early.code is not None:
+            return early.code
+        if not isinstance(error, StartupError):
+            raise
+        tell_error(error)
+        return 1
 
 
 def tell_error(error: StartupError) -> None:
@@ -287,8 +319,3 @@ async def _other_ports(app: Application, settings: Settings, ports: Ports) -> As
         if settings.grpc_port is not None:
             await stack.enter_async_context(grpc_port(app))
         yield
-
-
-def _end_before_started(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's
-    """Exit with 0: no request was accepted yet, so none has to be finished."""
-    sys.exit(0)
