@@ -30,6 +30,8 @@ from service.observe.metrics import Metrics
 from service.process import server
 from service.settings import Settings
 
+# Tests that run in the background of a shell inherit that it is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 load = server.load_first
 
 def load_signalled(*arguments):
