@@ -177,7 +177,7 @@ class EarlySignals:
         self.code: int | None = None
         # In a container this may be process 1, to which the kernel delivers only handled signals.
         signal.signal(signal.SIGTERM, self._end)
-        # A shell has its background jobs ignore it.
+        # Shells make their background jobs ignore it, and it stays so.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._end)
 

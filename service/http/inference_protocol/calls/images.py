@@ -87,7 +87,9 @@ def numbers(values: Sequence[Any]) -> NDArray[np.float64]:
             "binary data, or an image file as BYTES"
         )
     if _types(values) & {bool, str}:
-        raise MalformedRequestError("input image: its data must be numbers, no texts and no flags")
+        raise MalformedRequestError(
+            "input image: its data must be numbers, not strings or booleans"
+        )
     return listed
 
 
