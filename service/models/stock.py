@@ -12,7 +12,7 @@ import structlog
 
 from service.engine.base import Engine
 from service.errors import StartupError
-from service.imaging.memory import give_back_free_heap
+from service.heap import give_back_free_heap
 from service.models.proof import prove
 from service.models.repository import ModelFile, Signature
 from service.models.served import ServedModel

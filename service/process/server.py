@@ -22,11 +22,11 @@ from service.build import first_file, load_first
 from service.cpus import count_cpus, let_threads_finish
 from service.engine.base import LoadableEngine
 from service.errors import StartupError
+from service.heap import give_back_large_blocks
 from service.http.access.keys import ApiKeys
 from service.http.app import Application, create_app
 from service.http.connection.server_hooks import HookedServer
 from service.http.connection.uvicorn_check import check_uvicorn
-from service.imaging.memory import give_back_large_blocks
 from service.models.repository import ModelFile
 from service.models.shared_state import StateFile
 from service.observe.metrics import Metrics

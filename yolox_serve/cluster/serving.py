@@ -14,9 +14,9 @@ from service.build import load_first
 from service.command.sources import read_settings
 from service.cpus import let_threads_finish
 from service.errors import StartupError
+from service.heap import give_back_large_blocks
 from service.http.access.keys import ApiKeys
 from service.http.app import Application, create_app
-from service.imaging.memory import give_back_large_blocks
 from service.observe.logs import configure_logs
 from service.observe.metrics import Metrics
 from service.settings import Settings

@@ -81,7 +81,7 @@ import io, re, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from PIL import Image
-from service.imaging.memory import give_back_large_blocks
+from service.heap import give_back_large_blocks
 from service.imaging.read import read_image
 
 give_back_large_blocks()
