@@ -19,6 +19,7 @@ from service.cpus import cpus_of_process, usable_cpus
 from service.engine.base import CUDA, CpuShares, Engine, LoadableEngine
 from service.engine.choose import EngineOptions, open_engine
 from service.errors import StartupError
+from service.heap import give_back_free_heap
 from service.imaging.draw import DrawingPool
 from service.imaging.memory import ImageMemory
 from service.models.defaults import default_options, see_default
@@ -117,7 +118,8 @@ async def warm_the_rest(settings: Settings, engine: Engine) -> None:
             log.info("warming input sizes", done=done + 1, sizes=len(sizes))
             told = time.monotonic()
     if sizes:
-        log.info("all input sizes are warm", sizes=len(sizes) + 1)
+        await asyncio.to_thread(give_back_free_heap)
+        log.info("input sizes are warm", sizes=len(sizes) + 1)
 
 
 def threads_of_engine(settings: Settings) -> int:

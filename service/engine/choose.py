@@ -23,7 +23,7 @@ from service.engine.base import CPU, CUDA, ONE_THREAD, CpuShares, LoadableEngine
 from service.engine.measure import Measured
 from service.engine.onnx_cpu import OnnxCpuEngine
 from service.engine.onnx_gpu import MAX_CANDIDATES, FellToCpuError, OnnxGpuEngine
-from service.engine.onnx_runtime import import_runtime
+from service.engine.onnx_runtime import has_cuda
 from service.engine.openvino.engine import OpenVinoEngine
 from service.settings import Device
 
@@ -128,7 +128,7 @@ def _onnx_gpu(options: EngineOptions) -> OnnxGpuEngine:
 
 def _on_gpu_if_it_starts(options: EngineOptions) -> LoadableEngine:
     """Never a silent fall to the CPU: the log says it, and `wanted_provider` stays the GPU's."""
-    if not _is_installed("onnxruntime") or CUDA not in import_runtime().get_available_providers():
+    if not has_cuda():
         return _quickest_on_cpu(options)
     gpu = _onnx_gpu(options)
     try:
@@ -212,9 +212,10 @@ def _measure(options: EngineOptions) -> str | None:
 
 
 def _key(options: EngineOptions) -> str:
-    """The choice holds for one model, CPU, number of threads, way of fitting and runtimes."""
+    """The choice holds for one model, CPU, number of threads, way of fitting, and versions."""
     digest = hashlib.sha256(model_digest(options.path).encode())
-    versions = [importlib.metadata.version(name) for name in ("onnxruntime", "openvino")]
+    runtimes = [importlib.metadata.version(name) for name in ("onnxruntime", "openvino")]
+    versions = [service.__version__, *runtimes]
     facts = [cpu_model(), str(options.shares.threads), str(options.letterbox), *versions]
     digest.update("\0".join(facts).encode())
     return digest.hexdigest()[:24]

@@ -42,7 +42,8 @@ class Measured:
         onnxruntime_ms: ONNX Runtime's shortest CPU time in ms.
         openvino_ms: OpenVINO's shortest CPU time in ms.
         precision: The number format that OpenVINO multiplied in.
-        score_difference: Largest difference of an objectness or class probability.
+        score_difference: Largest difference of a score: an objectness, or the product of an
+            objectness and a class probability.
         box_difference: Largest difference of a box's corner, as a share of the box's longer side,
             among cells that may hold an object.
     """
@@ -138,7 +139,7 @@ def differences(
     """
     if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         return float("inf"), float("inf")
-    scores = [_probabilities(rows[:, 4:], contract) for rows in (ours, theirs)]
+    scores = [_scores(rows[:, 4:], contract) for rows in (ours, theirs)]
     held = np.maximum(scores[0][:, 0], scores[1][:, 0]) > LEAST_OBJECTNESS
     apart = float(np.abs(scores[0] - scores[1]).max())
     if not held.any():
@@ -152,10 +153,11 @@ def differences(
     return apart, float((np.abs(boxes[0] - boxes[1]) / sides).max())
 
 
-def _probabilities(values: NDArray[np.float32], contract: ModelContract) -> NDArray[np.float32]:
-    if contract.score_activation == "probabilities":
-        return values
-    return np.asarray(1 / (1 + np.exp(-np.clip(values, -80, 80))), np.float32)
+def _scores(values: NDArray[np.float32], contract: ModelContract) -> NDArray[np.float32]:
+    """(A, 1 + C) objectnesses and joint scores: what the class of background is shows nowhere."""
+    if contract.score_activation != "probabilities":
+        values = np.asarray(1 / (1 + np.exp(-np.clip(values, -80, 80))), np.float32)
+    return np.concatenate([values[:, :1], values[:, :1] * values[:, 1:]], axis=1)
 
 
 def main() -> int:

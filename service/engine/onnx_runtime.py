@@ -1,5 +1,6 @@
 """ONNX Runtime: which provider is asked for, and the sessions that run on it."""
 
+import importlib.util
 import math
 import os
 from collections.abc import Sequence
@@ -47,6 +48,21 @@ def import_runtime() -> ModuleType:
         ) from error
     runtime: ModuleType = onnxruntime
     return runtime
+
+
+def has_cuda() -> bool:
+    """Whether ONNX Runtime is installed, and as a build for NVIDIA GPUs.
+
+    A build for CPUs alone is known by its files. Importing it takes 20 MB, which a server that goes
+    on to run OpenVINO would keep.
+    """
+    found = importlib.util.find_spec("onnxruntime")
+    folders = (found and found.submodule_search_locations) or []
+    libraries = {file.name for folder in folders for file in Path(folder, "capi").iterdir()}
+    plugins = {name for name in libraries if "onnxruntime_providers_" in name}
+    if all("_shared." in name for name in plugins):
+        return False
+    return CUDA in import_runtime().get_available_providers()
 
 
 def choose_providers(

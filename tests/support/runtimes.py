@@ -84,5 +84,7 @@ class PretendingRuntime(SilentlyFallingRuntime):
 
 def use_runtime(monkeypatch: pytest.MonkeyPatch, runtime: Any) -> None:
     """Make every engine import this instead of ONNX Runtime."""
-    for module in ("choose", "onnx_cpu", "onnx_gpu"):
+    for module in ("onnx_cpu", "onnx_gpu", "onnx_runtime"):
         monkeypatch.setattr(f"service.engine.{module}.import_runtime", lambda: runtime)
+    has_cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
+    monkeypatch.setattr("service.engine.choose.has_cuda", lambda: has_cuda)

@@ -1,5 +1,6 @@
 """OpenVINO's own package: a model file read, compiled for the CPU, and run."""
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -95,7 +96,7 @@ class OpenVinoModel:
         try:
             self._core = open_core()
             capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            self._model = self._core.read_model(str(path))
+            self._model = _read(self._core, path)
         except RuntimeError as error:
             raise self._error(error) from error
         self._precision = "bf16" if multiplies_in_bf16(capabilities) else "f32"
@@ -182,6 +183,23 @@ class CompiledModel:
         request.set_input_tensor(self._runtime.Tensor(tensor, shared_memory=True))
         request.infer(share_outputs=True)
         return np.array(request.get_output_tensor().data)
+
+
+def _read(core: Any, path: Path) -> Any:  # noqa: ANN401 - untyped
+    """Read a model, and compute what is constant in it once.
+
+    Weights that a file keeps in float16 are widened here. All compiled models share the result;
+    each would otherwise widen them for itself, into memory of its own.
+
+    Raises:
+        RuntimeError: OpenVINO cannot read the file.
+    """
+    model = core.read_model(str(path))
+    passes = importlib.import_module("openvino.passes")
+    manager = passes.Manager()
+    manager.register_pass(passes.ConstantFolding())
+    manager.run_passes(model)
+    return model
 
 
 def _contract_of(model: Any, path: Path) -> ModelContract:  # noqa: ANN401 - untyped

@@ -161,6 +161,15 @@ def test_differences_are_those_of_scores_and_of_boxes_that_are_there() -> None:
     assert differences(rows_of(-12, 1), rows_of(-12, 2), CONTRACT, (64, 64))[1] == 0
 
 
+def test_the_class_of_background_makes_no_difference() -> None:
+    ours, theirs = rows_of(-12, 1), rows_of(-12, 1)
+    theirs[:, 5] = LOGIT_SURE
+    assert differences(ours, theirs, CONTRACT, (64, 64))[0] < 1e-4
+    ours, theirs = rows_of(LOGIT_SURE, 1), rows_of(LOGIT_SURE, 1)
+    theirs[9, 5] = 0
+    assert differences(ours, theirs, CONTRACT, (64, 64))[0] == pytest.approx(0.5, abs=1e-3)
+
+
 def test_rows_that_are_not_finite_never_agree() -> None:
     broken = rows_of(0, 1)
     broken[0, 0] = np.nan

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.build import engine_instances, letterbox_mode, load_engine, on_one_thread
+from service.core.input_tensor import stack_images
 from service.engine.base import CPU, OPENVINO, CpuShares
 from service.engine.openvino.engine import OpenVinoEngine
 from service.engine.openvino.model import CompiledModel, OpenVinoModel, multiplies_in_bf16
@@ -87,14 +89,35 @@ def test_a_size_that_a_crowd_sends_is_compiled_for_itself(tmp_path: Path) -> Non
     expected = engine.infer([image], 2)
     for _ in range(CALLS_UNTIL_COMPILED):
         engine.infer([image], 2)
-    assert engine._narrow.find((32, 96)) is None
+    assert engine._narrow.take((32, 96)) is None
     for _ in range(CALLS_UNTIL_COMPILED):
         engine.infer([image])
     engine._narrow.wait()
-    narrow = engine._narrow.find((32, 96))
+    narrow = engine._narrow.take((32, 96))
     assert isinstance(narrow, CompiledModel)
-    assert narrow.threads == 2
+    assert narrow.threads == 1
+    engine._narrow.give_back((32, 96), narrow)
     np.testing.assert_allclose(engine.infer([image]), expected, atol=ATOL, rtol=RTOL)
+
+
+@needs_openvino
+def test_sizes_of_photos_are_warmed_and_strips_are_left(tmp_path: Path) -> None:
+    engine = loaded(dynamic_model(tmp_path), device="openvino")
+    sizes = [(96, 96), (64, 96), (96, 32), (96, 64), (32, 64)]
+    assert engine.cold_sizes(sizes) == [(96, 96), (64, 96), (96, 64), (32, 64)]
+
+
+@needs_openvino
+def test_a_narrow_model_computes_on_its_callers_thread(tmp_path: Path) -> None:
+    model = OpenVinoModel(dynamic_model(tmp_path))
+    compiled = model.compile((96, 96), streams=1, threads=1)
+    tensor = stack_images(images_of([(96, 96)], times=1), model.contract.input)
+    compiled.run_unbound(tensor)
+    on_this_thread, everywhere = time.thread_time(), time.process_time()
+    for _ in range(200):
+        compiled.run_unbound(tensor)
+    on_this_thread = time.thread_time() - on_this_thread
+    assert on_this_thread > 0.8 * (time.process_time() - everywhere)
 
 
 @needs_openvino
@@ -242,13 +265,23 @@ class Compiler:
 
 def called(sizes: NarrowSizes[str], size: tuple[int, int], times: int) -> None:
     for _ in range(times):
-        sizes.find(size)
+        model = sizes.take(size)
+        if model is not None:
+            sizes.give_back(size, model)
     sizes.wait()
+
+
+def has_model(sizes: NarrowSizes[str], size: tuple[int, int]) -> bool:
+    model = sizes.take(size)
+    if model is None:
+        return False
+    sizes.give_back(size, model)
+    return model == f"model of {size}"
 
 
 def test_only_so_many_sizes_are_compiled_and_a_far_commoner_one_takes_a_place() -> None:
     compiler = Compiler()
-    sizes = NarrowSizes(2, compiler)
+    sizes = NarrowSizes(2, 1, compiler)
     called(sizes, (1, 1), CALLS_UNTIL_COMPILED - 1)
     assert compiler.asked == []
     called(sizes, (1, 1), 1)
@@ -258,26 +291,74 @@ def test_only_so_many_sizes_are_compiled_and_a_far_commoner_one_takes_a_place() 
     assert compiler.asked == [(1, 1), (2, 2)]
     called(sizes, (3, 3), 1)
     assert compiler.asked[-1] == (3, 3)
-    assert sizes.find((3, 3)) == "model of (3, 3)"
-    assert sizes.find((2, 2)) == "model of (2, 2)"
-    assert sizes.find((1, 1)) is None
+    assert has_model(sizes, (3, 3))
+    assert has_model(sizes, (2, 2))
+    assert not has_model(sizes, (1, 1))
+
+
+def test_a_model_runs_one_call_at_a_time() -> None:
+    sizes = NarrowSizes(1, 1, Compiler())
+    called(sizes, (1, 1), CALLS_UNTIL_COMPILED)
+    model = sizes.take((1, 1))
+    assert model == "model of (1, 1)"
+    assert sizes.take((1, 1)) is None
+    sizes.give_back((1, 1), model)
+    assert sizes.take((1, 1)) == model
+
+
+def test_a_size_gets_as_many_copies_as_calls_meet_busy_ones() -> None:
+    compiler = Compiler()
+    sizes = NarrowSizes(1, 3, compiler)
+    called(sizes, (1, 1), CALLS_UNTIL_COMPILED)
+    # Every second call comes while another one runs, then every third beside two others.
+    for beside in (1, 2, 3):
+        for _ in range(4 * CALLS_UNTIL_COMPILED):
+            taken = [sizes.take((1, 1)) for _ in range(beside + 1)]
+            for model in filter(None, taken):
+                sizes.give_back((1, 1), model)
+            sizes.wait()
+        assert len(compiler.asked) == min(3, beside + 1)
+
+
+def test_a_rare_busy_call_is_no_reason_for_a_copy() -> None:
+    compiler = Compiler()
+    sizes = NarrowSizes(1, 2, compiler)
+    called(sizes, (1, 1), CALLS_UNTIL_COMPILED)
+    for _ in range(2 * CALLS_UNTIL_COMPILED):
+        model = sizes.take((1, 1))
+        assert model is not None
+        assert sizes.take((1, 1)) is None
+        sizes.give_back((1, 1), model)
+        called(sizes, (1, 1), 10)
+    assert compiler.asked == [(1, 1)]
+
+
+def test_a_model_that_comes_back_after_its_size_has_lost_its_place_is_dropped() -> None:
+    sizes = NarrowSizes(1, 1, Compiler())
+    called(sizes, (1, 1), CALLS_UNTIL_COMPILED)
+    late = sizes.take((1, 1))
+    assert late is not None
+    called(sizes, (2, 2), TIMES_AS_OFTEN * (CALLS_UNTIL_COMPILED + 1) + 1)
+    sizes.give_back((1, 1), late)
+    assert has_model(sizes, (2, 2))
+    assert sizes.take((1, 1)) is None
 
 
 def test_calls_go_on_while_a_size_is_compiled() -> None:
     compiler = Compiler()
     compiler.gate.clear()
-    sizes = NarrowSizes(2, compiler)
+    sizes = NarrowSizes(2, 1, compiler)
     for _ in range(CALLS_UNTIL_COMPILED + 5):
-        assert sizes.find((1, 1)) is None
+        assert sizes.take((1, 1)) is None
     assert len(compiler.asked) == 1
     compiler.gate.set()
     sizes.wait()
-    assert sizes.find((1, 1)) == "model of (1, 1)"
+    assert has_model(sizes, (1, 1))
 
 
 def test_a_size_that_cannot_be_compiled_is_tried_once() -> None:
     compiler = Compiler()
-    sizes = NarrowSizes(2, compiler)
+    sizes = NarrowSizes(2, 1, compiler)
     called(sizes, (13, 13), 3 * CALLS_UNTIL_COMPILED)
     assert compiler.asked == [(13, 13)]
     called(sizes, (2, 2), CALLS_UNTIL_COMPILED)
@@ -286,5 +367,5 @@ def test_a_size_that_cannot_be_compiled_is_tried_once() -> None:
 
 def test_no_size_is_compiled_where_none_may_be() -> None:
     compiler = Compiler()
-    called(NarrowSizes(0, compiler), (1, 1), 3 * CALLS_UNTIL_COMPILED)
+    called(NarrowSizes(0, 1, compiler), (1, 1), 3 * CALLS_UNTIL_COMPILED)
     assert compiler.asked == []
