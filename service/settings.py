@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         3,
         ge=0,
         le=64,
-        description="Maximum input sizes that OpenVINO compiles for themselves, 20 to 80 MB each",
+        description="Maximum input sizes that OpenVINO compiles for themselves, 15 to 30 MB a copy",
     )
     engine_cache: Path | None = Field(
         None,
