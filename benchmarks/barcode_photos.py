@@ -36,14 +36,14 @@ from numpy.typing import NDArray
 
 from model_export.commands.arguments.argument_types import fraction
 from model_export.errors import ModelExportError
-from model_export.measure.barcode_photos import (
+from model_export.measure.barcodes.photos import (
     PhotoOutcome,
     Tally,
     false_alarms,
     measure_photos,
     tally,
 )
-from model_export.measure.barcode_truth import Photo, Reader, read_drawn, read_photos
+from model_export.measure.barcodes.truth import Photo, Reader, read_drawn, read_photos
 from model_export.measure.evaluate import Detector, Found
 from model_export.measure.local_detector import LocalDetector, Network, load_onnx
 from model_export.measure.server_detector import ServerDetector, connect

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_export.measure.barcode_photos import PhotoOutcome
+from model_export.measure.barcodes.photos import PhotoOutcome
 
 Pixels = NDArray[np.uint8]
 

@@ -15,8 +15,8 @@ import zxingcpp
 from numpy.typing import NDArray
 from zxingcpp import BarcodeFormat
 
-from model_export.measure.barcode_photos import false_alarms, iou, measure_photos, tally
-from model_export.measure.barcode_truth import GROWTH, Photo, Reader, Symbol, decode, read_photos
+from model_export.measure.barcodes.photos import false_alarms, iou, measure_photos, tally
+from model_export.measure.barcodes.truth import GROWTH, Photo, Reader, Symbol, decode, read_photos
 from model_export.measure.evaluate import Found
 from model_export.measure.local_detector import load_onnx
 from model_export.measure.server_detector import ServerDetector

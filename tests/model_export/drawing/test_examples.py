@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model_export.measure.barcode_truth import decode
+from model_export.measure.barcodes.truth import decode
 from support.project import ROOT
 
 EXAMPLES = ROOT / "examples"

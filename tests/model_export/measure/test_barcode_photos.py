@@ -11,7 +11,7 @@ import zxingcpp
 from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
-from model_export.measure.barcode_photos import (
+from model_export.measure.barcodes.photos import (
     PhotoOutcome,
     cover,
     false_alarms,
@@ -21,7 +21,7 @@ from model_export.measure.barcode_photos import (
     measure_photos,
     tally,
 )
-from model_export.measure.barcode_truth import Photo, Reader, Symbol, read_drawn, read_photos
+from model_export.measure.barcodes.truth import Photo, Reader, Symbol, read_drawn, read_photos
 from model_export.measure.evaluate import Found
 from support.scripts import benchmark
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from model_export.data.image_files import decode_image
 from model_export.errors import ModelExportError
-from model_export.measure.barcode_truth import GROWTH, Box, Photo, Pixels, Reader, Symbol
+from model_export.measure.barcodes.truth import GROWTH, Box, Photo, Pixels, Reader, Symbol
 from model_export.measure.evaluate import Detector, Found
 from service.core.suppress import iou_with
 
