@@ -145,7 +145,7 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--warm-up",
         type=_seconds,
-        default=5,
+        default=8,
         metavar="S",
         help="load before the first run of each server and loop, during which engines prepare for "
         "the most frequent sizes (%(default)s)",

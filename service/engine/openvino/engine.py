@@ -73,7 +73,9 @@ class OpenVinoEngine:
             streams=self._shares.instances if widest == 1 else 1,
             threads=widest * self._shares.threads,
         )
-        self._narrow = NarrowSizes(self._narrow_sizes, self._shares.instances, self._compile_narrow)
+        # A process with others beside it runs more calls than its own share while they are idle.
+        at_once = max(widest, self._shares.instances)
+        self._narrow = NarrowSizes(self._narrow_sizes, at_once, self._compile_narrow)
 
     def _compile_narrow(self, size: Size) -> CompiledModel:
         # With one stream of one thread, OpenVINO computes on the caller's thread. Several streams
