@@ -62,8 +62,8 @@ class TrainingConfig:
         average_decay: The share of itself that the average of the weights keeps in a late step.
         average_ramp: Steps after which this share has reached 63 % of its value.
         norm_images: Before a measurement, the averaged model's batch norm statistics are computed
-            again from this many training samples, in the closing epochs from theirs; there, the
-            averaged statistics are tried, too. With 0, only averaged statistics are used.
+            again from this many training samples. In the closing epochs, theirs and the averaged
+            statistics are tried, too. With 0, only averaged statistics are used.
         evaluate_every: Epochs between measurements; the last epoch is always measured.
         patience: Epochs without a better AP after which the run goes on with its closing epochs, or
             ends; None for no such limit.

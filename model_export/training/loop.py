@@ -226,16 +226,20 @@ def _ap(metrics: Metrics) -> float:
 
 
 def _candidates(job: Job, state: TrainingState, *, closing: bool) -> Iterator[nn.Module]:
-    """The averaged weights with batch norm statistics of samples; closing, with averaged ones, too.
+    """The averaged weights with each kind of batch norm statistics that may be the best one.
 
-    The samples are of the kind that the weights have learnt from last. After a few closing epochs,
-    whose samples look like served images, either kind may be the better one.
+    Before the closing epochs these are the statistics of the run's first samples, which are of the
+    kind that the weights have learnt from. In the closing epochs, those of plain samples and the
+    averaged ones may be better, as served images are plain, too; the measurements decide.
     """
     average, images = state.average.model, job.config.norm_images
     if images:
-        candidate = copy.deepcopy(average)
-        device = next(candidate.parameters()).device
-        refresh_statistics(candidate, job.first_batches(images, device, closing=closing))
-        yield candidate
+        # Where all epochs are closing ones, the run's first samples are plain.
+        kinds = {False, closing} if job.config.first_closing else {closing}
+        for plain in sorted(kinds):
+            candidate = copy.deepcopy(average)
+            device = next(candidate.parameters()).device
+            refresh_statistics(candidate, job.first_batches(images, device, closing=plain))
+            yield candidate
     if closing or not images:
         yield average

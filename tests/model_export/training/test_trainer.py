@@ -283,8 +283,8 @@ def test_best_file_is_the_average_of_the_best_epoch(
     pictures: CheckedImages, tmp_path: Path
 ) -> None:
     seen: list[dict[str, Tensor]] = []
-    # The closing epoch is measured with two kinds of statistics.
-    aps = iter([0.2, 0.6, None, None])
+    # The closing epoch is measured with three kinds of statistics.
+    aps = iter([0.2, 0.6, None, None, None])
 
     def measure(model: nn.Module) -> Metrics:
         assert not model.training
@@ -376,12 +376,13 @@ def test_closing_epochs_measure_statistics_on_plain_pictures(
     assert not samples(closing=False) & whole
 
 
-@pytest.mark.parametrize(("anew", "averaged"), [(0.6, 0.5), (0.5, 0.6)])
-def test_closing_epochs_keep_the_better_statistics(
-    pictures: CheckedImages, tmp_path: Path, anew: float, averaged: float
+@pytest.mark.parametrize("best", range(3))
+def test_closing_epochs_keep_the_best_statistics(
+    pictures: CheckedImages, tmp_path: Path, best: int
 ) -> None:
     measured: list[dict[str, Tensor]] = []
-    aps = iter([0.2, anew, averaged])
+    # Statistics of the run's first samples, of the closing epochs', and averaged ones.
+    aps = iter([0.2, *(0.6 if kind == best else 0.5 for kind in range(3))])
 
     def measure(model: nn.Module) -> Metrics:
         measured.append({name: value.clone() for name, value in model.state_dict().items()})
@@ -391,14 +392,28 @@ def test_closing_epochs_keep_the_better_statistics(
     run(pictures, tmp_path, diary, epochs=2, closing_epochs=1, norm_images=4, measure=measure)
 
     first = "backbone.backbone.stem.conv.bn.running_var"
-    assert (measured[1][first] > 10 * measured[2][first]).float().mean() > 0.5
-    best, last = (read_state_dict(tmp_path / name) for name in ("best.pth", "last.pth"))
-    assert torch.equal(best[first], measured[1 if anew > averaged else 2][first])
-    assert torch.equal(last[first], measured[2][first])
+    mosaics, plain, averaged = measured[1:]
+    assert not torch.equal(mosaics[first], plain[first])
+    assert (plain[first] > 10 * averaged[first]).float().mean() > 0.5
+    saved, last = (read_state_dict(tmp_path / name) for name in ("best.pth", "last.pth"))
+    assert torch.equal(saved[first], measured[1 + best][first])
+    assert torch.equal(last[first], averaged[first])
     assert [record.metrics and record.metrics.overall["AP"] for record in diary.epochs] == [
         0.2,
         0.6,
     ]
+
+
+def test_a_run_of_closing_epochs_alone_tries_no_statistics_twice(
+    pictures: CheckedImages, tmp_path: Path
+) -> None:
+    aps = iter([0.2, 0.3])
+
+    def measure(_model: nn.Module) -> Metrics:
+        return metrics(next(aps))
+
+    run(pictures, tmp_path, Diary(), epochs=1, closing_epochs=1, norm_images=4, measure=measure)
+    assert next(aps, None) is None
 
 
 def test_resumed_training_remembers_the_best_epoch(pictures: CheckedImages, tmp_path: Path) -> None:
