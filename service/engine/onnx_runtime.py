@@ -58,9 +58,10 @@ def has_cuda() -> bool:
     """
     found = importlib.util.find_spec("onnxruntime")
     folders = (found and found.submodule_search_locations) or []
-    libraries = {file.name for folder in folders for file in Path(folder, "capi").iterdir()}
-    plugins = {name for name in libraries if "onnxruntime_providers_" in name}
-    if all("_shared." in name for name in plugins):
+    plugins = [
+        file for each in folders for file in Path(each).glob("capi/*onnxruntime_providers_*")
+    ]
+    if all("_shared." in plugin.name for plugin in plugins):
         return False
     return CUDA in import_runtime().get_available_providers()
 
