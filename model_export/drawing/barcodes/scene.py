@@ -26,7 +26,7 @@ from model_export.samples.geometry import Picture, quarter_turned
 Random = np.random.Generator
 
 # Share of the pictures with symbols so dense that they look like texture, or with low strips.
-DENSE_SHARE: Final = 0.18
+DENSE_SHARE: Final = 0.3
 # Share of the other pictures that are a single symbol, a sheet of symbols, or without symbols.
 BARE_SHARE: Final = 0.29
 SHEET_SHARE: Final = 0.10

@@ -25,7 +25,7 @@ from model_export.drawing.barcodes.scene import draw_scene
 from model_export.drawing.barcodes.symbols import CLASS_NAMES, LINEAR, PDF417, QR_CODE, Symbol
 from model_export.samples.geometry import Picture
 
-# Draws of a share that a test counts; three standard deviations of 0.18 are 0.06.
+# Draws of a share that a test counts; three standard deviations of 0.3 are 0.07.
 DRAWS = 400
 
 
@@ -87,7 +87,7 @@ def test_the_share_of_dense_pictures_is_as_stated(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(scene, "_upright_scene", lambda _rng: counted("other"))
     for seed in range(DRAWS):
         draw_scene(rng(seed))
-    assert drawn["dense"] / DRAWS == pytest.approx(scene.DENSE_SHARE, abs=0.06)
+    assert drawn["dense"] / DRAWS == pytest.approx(scene.DENSE_SHARE, abs=0.07)
 
 
 def test_dense_pictures_have_boxes_within_them_and_few_are_empty() -> None:
