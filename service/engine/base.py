@@ -92,7 +92,7 @@ class LoadableEngine(Engine, Protocol):
         """
 
     def cold_sizes(self, sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-        """Those of the (height, width) sizes whose first call takes much longer than later ones."""
+        """Those of the (height, width) sizes that are worth a call before a client sends them."""
 
 
 @runtime_checkable

