@@ -123,7 +123,8 @@ class Stock:
     ) -> LoadedModel:
         """Load a version aside, and have it take the place of the one with its name, if any.
 
-        A version that another caller has loaded meanwhile is not loaded a second time.
+        A version that another caller has loaded meanwhile is not loaded a second time, and a file
+        that has failed is tried again only once it is another, or after `forget_failures`.
 
         Args:
             key: Its name and version; those of the contract may replace them.
@@ -136,14 +137,13 @@ class Stock:
         Raises:
             StartupError: It cannot be served. The version that was loaded before stays.
         """
-        failed_before = self.failed.get(key)
         self.loading.add(key)
         try:
             async with self._one_at_a_time:
                 there = self.loaded.get(key)
                 if there is not None and there is not replaced:
                     return there
-                self._raise_again(key, file, failed_before)
+                self._raise_again(key, file)
                 if make_room and key not in self.loaded:
                     await self._make_room()
                 opened = await self._opened(key, file)
@@ -151,10 +151,10 @@ class Stock:
         finally:
             self.loading.discard(key)
 
-    def _raise_again(self, key: Key, file: ModelFile, before: Failure | None) -> None:
-        """See that the file has not failed while this load waited for its turn."""
+    def _raise_again(self, key: Key, file: ModelFile) -> None:
+        """See that the file has not failed since the caller found it worth a try."""
         failed = self.failed.get(key)
-        if failed is not None and failed is not before and failed[0] == file.signature():
+        if failed is not None and failed[0] == file.signature():
             raise StartupError(failed[1])
 
     async def _opened(self, key: Key, file: ModelFile) -> _Opened:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -407,6 +408,23 @@ def test_a_refresh_and_a_request_load_a_version_once(
         assert served.client.portal is not None
         served.client.portal.call(together)
         counted = f'yolox_model_loads_total{{model="b",outcome="{outcome}",version="2"}}'
+        assert metric(served.client, counted) == 1
+
+
+def test_a_load_that_begins_just_after_the_file_has_failed_does_not_try_it_again(
+    tmp_path: Path,
+) -> None:
+    write_version(tmp_path, "a", "1")
+    write_version(tmp_path, "b", "1")
+    with repository(tmp_path) as served:
+        write_garbage(tmp_path, "b", "2")
+        assert served.client.portal is not None
+        served.client.portal.call(served.models.refresh)
+        file = served.models.found["b"].files["2"]
+        begun_late = partial(served.models.load_on_demand, ("b", "2"), file, by_version=True)
+        with pytest.raises(StartupError, match="a web page"):
+            served.client.portal.call(begun_late)
+        counted = 'yolox_model_loads_total{model="b",outcome="failed",version="2"}'
         assert metric(served.client, counted) == 1
 
 
