@@ -17,6 +17,7 @@ from torch import Tensor
 from model_export.loss.boxes import (
     MAX_PAIRS,
     STRIDES,
+    AllAnchors,
     Anchors,
     decode_boxes,
     iou,
@@ -58,7 +59,7 @@ class Assignment:
 def assign(
     raw: Tensor,
     targets: Targets,
-    anchors: Anchors,
+    anchors: AllAnchors,
     coding: BoxCoding,
     *,
     center_radius: float = CENTER_RADIUS,
@@ -79,9 +80,9 @@ def assign(
     """
     pairs_per_truth = raw.shape[0] * raw.shape[1]
     parts = _parts_of(targets, max(1, MAX_PAIRS // pairs_per_truth))
-    inside = torch.stack([_inside(part, anchors, center_radius).any(dim=1) for part in parts])
     truths = targets.class_ids.shape[1]
-    rows, real = _first_true(inside.any(dim=0), _max_candidates(truths, center_radius))
+    near = _near_any(targets, anchors, center_radius)
+    rows, real = _first_true(near, _max_candidates(truths, center_radius))
     chosen, chosen_anchors = take_rows(raw, rows).float(), anchors.take(rows)
     boxes = decode_boxes(chosen[..., :4], chosen_anchors, coding)
     candidates = _Candidates(boxes, _class_costs(chosen[..., 4:]), chosen_anchors, real)
@@ -129,18 +130,40 @@ def _parts_of(targets: Targets, size: int) -> list[Targets]:
     return [Targets(*(values[:, at : at + size] for values in targets)) for at in starts]
 
 
-def _inside(targets: Targets, anchors: Anchors, center_radius: float) -> Tensor:
-    """`(N, G, X)` bool: whether the anchor point is a candidate of the ground truth.
+def _near_any(targets: Targets, anchors: AllAnchors, center_radius: float) -> Tensor:
+    """`(N, A)` bool: whether the anchor point is a candidate of any ground truth of the image.
 
-    The anchors are X for all images, or X for each: `(N, X)`.
+    Columns and rows are compared apart, so that a pair costs as much as the sides of the levels,
+    not as much as their areas.
     """
-    centers = (targets.boxes_xyxy[..., :2] + targets.boxes_xyxy[..., 2:]) / 2
-    # Padding lies infinitely far from every anchor point, so that no mask is needed.
-    centers = centers.masked_fill((targets.class_ids == NO_OBJECT)[..., None], math.inf)
-    center_x, center_y = centers[..., None].unbind(2)
+    centers_xy, masks = _centers(targets), []
+    for stride, (height, width) in zip(STRIDES, anchors.sides, strict=True):
+        near_x, near_y = (
+            ((torch.arange(side, device=centers.device) + 0.5) * stride - centers[..., None]).abs_()
+            < center_radius * stride
+            for centers, side in zip(centers_xy, (width, height), strict=True)
+        )
+        # How many ground truths are near in both directions.
+        counts = near_y.float().transpose(1, 2) @ near_x.float()
+        masks.append(counts.flatten(1) > 0)
+    return torch.cat(masks, dim=1)
+
+
+def _inside(targets: Targets, anchors: Anchors, center_radius: float) -> Tensor:
+    """`(N, G, K)` bool: whether the K anchor points of an image are candidates of its truths."""
+    center_x, center_y = (centers[..., None] for centers in _centers(targets))
     point_x, point_y = anchors.points_xy().unsqueeze(-3).unbind(-1)
     reach = (center_radius * anchors.strides).unsqueeze(-2)
     return ((point_x - center_x).abs_() < reach) & ((point_y - center_y).abs_() < reach)
+
+
+def _centers(targets: Targets) -> tuple[Tensor, Tensor]:
+    """The coordinates of the ground truths' centres, x and y, each `(N, G)` float32."""
+    centers = (targets.boxes_xyxy[..., :2] + targets.boxes_xyxy[..., 2:]) / 2
+    # Padding lies infinitely far from every anchor point, so that no mask is needed.
+    centers = centers.masked_fill((targets.class_ids == NO_OBJECT)[..., None], math.inf)
+    center_x, center_y = centers.unbind(2)
+    return center_x, center_y
 
 
 def _max_candidates(truths: int, center_radius: float) -> int:

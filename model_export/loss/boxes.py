@@ -42,15 +42,26 @@ class Anchors:
         return Anchors(self.cells_ij[rows], self.strides[rows])
 
 
+@dataclass(frozen=True, slots=True)
+class AllAnchors(Anchors):
+    """The A anchors of an input size, level after level, each row by row.
+
+    Attributes:
+        sides: Height and width of each level in cells.
+    """
+
+    sides: tuple[tuple[int, int], ...]
+
+
 @lru_cache(maxsize=64)
-def anchors_on(device: torch.device, height: int, width: int) -> Anchors:
+def anchors_on(device: torch.device, height: int, width: int) -> AllAnchors:
     """The A anchors of a network size in pixels; callers share them and must not write to them."""
     grid = anchor_grid(height, width, STRIDES)
+    sides = tuple((height // stride, width // stride) for stride in STRIDES)
     # Tensors made in inference mode could not take part in a later training step.
     with torch.inference_mode(mode=False):
-        return Anchors(
-            torch.tensor(grid.cells_ij, device=device), torch.tensor(grid.strides, device=device)
-        )
+        cells_ij = torch.tensor(grid.cells_ij, device=device)
+        return AllAnchors(cells_ij, torch.tensor(grid.strides, device=device), sides)
 
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:
