@@ -1,5 +1,6 @@
 """Samples as tensors, made in worker processes, and batches of them."""
 
+import itertools
 import signal
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ def training_batches(
     plan: BatchPlan,
     *,
     workers: int = 0,
+    in_step: bool = False,
     pin_memory: bool = False,
     context: BaseContext | None = None,
 ) -> Generator[Batch, None, None]:
@@ -114,6 +116,9 @@ def training_batches(
         samples: The samples.
         plan: Which of them each step takes.
         workers: The number of processes that make samples; 0 makes them in this one.
+        in_step: Whether the workers work at the same time, each on one of the next batches. For
+            a network on the same cores: its threads wait for each other, so that a worker on one
+            core slows it down as much as one on each.
         pin_memory: Whether to copy batches to page-locked memory, which a GPU reads directly.
         context: How to start the workers (default: Python's way).
 
@@ -130,11 +135,14 @@ def training_batches(
         multiprocessing_context=context if workers else None,
     )
     batches = iter(loader)
+    # A worker begins its next batch when one of its own is taken.
+    together = max(1, workers) if in_step else 1
     try:
-        for batch in batches:
-            if isinstance(batch, ModelExportError):
-                raise batch
-            yield batch
+        while taken := list(itertools.islice(batches, together)):
+            for batch in taken:
+                if isinstance(batch, ModelExportError):
+                    raise batch
+                yield batch
     finally:
         # Otherwise they end when the iterator is collected, which may be never: an error on its way
         # out holds on to it, and at its end Python waits for workers that wait for work.

@@ -107,7 +107,7 @@ class _Course:
                     self.watcher.sampled(state.step, batch.images, batch.targets)
                 rate = schedule.rate(state.step)
                 losses = self.take_step(batch.to(team.device), rate, closing=plan.is_closing(epoch))
-                state.average.update(state.model)
+                state.average.update()
                 state.step += 1
 
                 for meter in (since_reading, since_epoch):
@@ -130,6 +130,7 @@ class _Course:
             self.job.samples(),
             plan,
             workers=self.job.machine.workers,
+            in_step=self.team.device.type == "cpu",
             pin_memory=self.team.device.type == "cuda",
         )
 

@@ -124,9 +124,14 @@ class WeightAverage:
     Batch norm statistics are averaged like weights.
 
     Args:
-        model: The model to follow; the average starts as its copy.
+        model: The model to follow; the average starts as its copy. From now on, both keep their
+            tensors: what is loaded into them is copied there.
         decay: The share of the old average that a late update keeps.
         ramp: Early updates keep less: after this many, the share has reached 63 % of `decay`.
+
+    Attributes:
+        model: The average.
+        updates: The number of updates.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9998, ramp: int = 2000) -> None:
@@ -134,23 +139,27 @@ class WeightAverage:
         self.updates = 0
         self._decay = decay
         self._ramp = ramp
+        # Collected once: on a small network that takes longer than the arithmetic of an update.
+        self._averages, self._counts = _tensors(self.model)
+        self._values, self._current_counts = _tensors(model)
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move the average towards a model of the same structure."""
+    def update(self) -> None:
+        """Move the average towards the model as it is now."""
         self.updates += 1
         keep = self._decay * (1 - math.exp(-self.updates / self._ramp))
-        current = model.state_dict()
-        averages, values = [], []
-        for name, average in self.model.state_dict().items():
-            if average.is_floating_point():
-                averages.append(average)
-                values.append(current[name].to(average.dtype))
-            else:
-                average.copy_(current[name])
         # All tensors in one call, which takes a tenth of the time of one call per tensor.
         move = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
-        move(averages, values, None)
+        move(self._averages, self._values, None)
+        for count, current in zip(self._counts, self._current_counts, strict=True):
+            count.copy_(current)
+
+
+def _tensors(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """The floats of a model, which are averaged, and its whole numbers, which are not."""
+    tensors = [*model.parameters(), *model.buffers()]
+    floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+    return floats, [tensor for tensor in tensors if not tensor.is_floating_point()]
 
 
 def sgd(
@@ -163,7 +172,10 @@ def sgd(
         # Biases and the parameters of norms have one axis.
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=True, foreach=True)
+    # All tensors in one call: fused is quicker on a CPU, with the same results to the bit.
+    fused = all(parameter.device.type == "cpu" for parameter in parameters)
+    how = {"fused": True} if fused else {"foreach": True}
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=True, **how)
 
 
 def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:

@@ -4,9 +4,10 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,12 @@ def batches_of(pictures: FilePictures, workers: int, method: str | None = None) 
 
 
 def batches_from(
-    pictures: FilePictures, workers: int, method: str | None = None
+    pictures: FilePictures, workers: int, method: str | None = None, *, in_step: bool = False
 ) -> Generator[Batch, None, None]:
     samples = TrainingSamples(pictures, Augmentation(mosaic_probability=0.7), seed=5)
     plan = BatchPlan(len(pictures), 4, 3, 1, 64, 64, size_changes=(1, 1), seed=5)
     context = multiprocessing.get_context(method) if method else None
-    return training_batches(samples, plan, workers=workers, context=context)
+    return training_batches(samples, plan, workers=workers, in_step=in_step, context=context)
 
 
 def test_samples_from_the_cache_are_the_same(pictures: FilePictures, tmp_path: Path) -> None:
@@ -53,14 +54,17 @@ def test_samples_from_the_cache_are_the_same(pictures: FilePictures, tmp_path: P
 
 # Newer Pythons warn of every fork of a process with threads, and torch has threads.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-@pytest.mark.parametrize(("workers", "method"), [(1, "fork"), (2, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(
+    ("workers", "method", "in_step"),
+    [(1, "fork", False), (2, "fork", False), (2, "fork", True), (2, "spawn", False)],
+)
 def test_samples_do_not_depend_on_the_workers(
-    pictures: FilePictures, workers: int, method: str
+    pictures: FilePictures, workers: int, method: str, *, in_step: bool
 ) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system cannot {method}")
     expected = batches_of(pictures, 0)
-    found = batches_of(pictures, workers, method)
+    found = list(batches_from(pictures, workers, method, in_step=in_step))
 
     assert len(found) == len(expected) == 6
     for one, other in zip(expected, found, strict=True):
@@ -68,6 +72,35 @@ def test_samples_do_not_depend_on_the_workers(
         assert other.images.stride() == one.images.stride()
         assert torch.equal(one.targets.boxes_xyxy, other.targets.boxes_xyxy)
         assert torch.equal(one.targets.class_ids, other.targets.class_ids)
+
+
+@dataclass(frozen=True)
+class CountedPlan(BatchPlan):
+    """A plan that counts the batches that were drawn of it."""
+
+    drawn: list[int] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[list[SampleSpec]]:
+        for batch in super().__iter__():
+            self.drawn.append(len(batch))
+            yield batch
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize(("in_step", "drawn"), [(False, [1, 1, 1]), (True, [0, 2, 0])])
+def test_workers_in_step_begin_their_next_batches_at_the_same_time(
+    pictures: FilePictures, *, in_step: bool, drawn: list[int]
+) -> None:
+    # 17 batches: the last one is alone.
+    plan = CountedPlan(len(pictures), 4, 9, 0, 64, 64, start=1)
+    samples = TrainingSamples(pictures, Augmentation(), seed=0)
+    with closing(training_batches(samples, plan, workers=2, in_step=in_step)) as batches:
+        counts = []
+        for _ in range(4):
+            next(batches)
+            counts.append(len(plan.drawn))
+        assert [after - before for before, after in pairwise(counts)] == drawn
+        assert sum(1 for _ in batches) == 13
 
 
 def test_a_batch_is_of_one_size_and_pads_its_targets(pictures: FilePictures) -> None:

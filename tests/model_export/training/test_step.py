@@ -1,4 +1,3 @@
-import copy
 import math
 
 import pytest
@@ -40,18 +39,17 @@ def test_only_what_multiplies_features_decays() -> None:
     assert count == sum(p.numel() for p in model.parameters())
 
 
-def moved(model: nn.Module, by: float) -> nn.Module:
-    other = copy.deepcopy(model)
+def move(model: nn.Module, by: float) -> None:
     with torch.no_grad():
-        for parameter in other.parameters():
+        for parameter in model.parameters():
             parameter.add_(by)
-    return other
 
 
 def test_average_moves_by_the_share_that_its_ramp_gives() -> None:
     model = nn.BatchNorm2d(2)
     average = WeightAverage(model, decay=0.9)
-    average.update(moved(model, 1.0))
+    move(model, 1.0)
+    average.update()
     keep = 0.9 * (1 - math.exp(-1 / 2000))
     torch.testing.assert_close(average.model.weight, torch.full((2,), 1 + (1 - keep)))
 
@@ -60,16 +58,26 @@ def test_average_of_an_unmoving_model_is_the_model() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     average = WeightAverage(model)
     for _ in range(3):
-        average.update(model)
+        average.update()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(average.model.state_dict()[name], value)
+
+
+def test_average_goes_on_from_states_that_were_loaded() -> None:
+    model = nn.BatchNorm2d(2)
+    average = WeightAverage(model, decay=0.5, ramp=1)
+    average.model.load_state_dict({**model.state_dict(), "weight": torch.zeros(2)})
+    model.load_state_dict({**model.state_dict(), "weight": torch.full((2,), 8.0)})
+    average.update()
+    keep = 0.5 * (1 - math.exp(-1))
+    torch.testing.assert_close(average.model.weight, torch.full((2,), 8 * (1 - keep)))
 
 
 def test_average_follows_batch_norm_statistics_and_counts() -> None:
     model = nn.BatchNorm2d(2)
     average = WeightAverage(model, decay=0.0)
     model(torch.randn(4, 2, 3, 3) + 5)
-    average.update(model)
+    average.update()
     torch.testing.assert_close(average.model.running_mean, model.running_mean)
     assert average.model.num_batches_tracked == 1
 
