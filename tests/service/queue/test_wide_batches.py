@@ -28,7 +28,8 @@ def test_free_slots_work_together_on_few_images(images: int, spans: list[int]) -
             await bench.engine_started()
         bench.engine.gate.set()
         await asyncio.gather(*tasks)
-        assert bench.engine.ran_with == spans
+        # Their threads begin in any order.
+        assert sorted(bench.engine.ran_with) == spans
 
     on_bench(body, wide_engine(), instances=4)
 
