@@ -1,6 +1,6 @@
 """Read the weights of a model that `export` wrote, to train it further; no torch is needed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -34,16 +34,33 @@ def read_exported(path: Path) -> dict[str, Floats]:
     Returns:
         Name -> weights; empty if the file has none under names that `export` gives.
     """
-    stored = {
-        tensor.name.removesuffix(HALF_SUFFIX): tensor
-        for tensor in onnx.load(path).graph.initializer
-    }
+    graph = onnx.load(path).graph
+    stored = {tensor.name.removesuffix(HALF_SUFFIX): tensor for tensor in graph.initializer}
     weights = {
         name.removeprefix(PREFIX): np.array(numpy_helper.to_array(tensor), dtype=np.float32)
         for name, tensor in stored.items()
         if name.startswith(PREFIX)
     }
-    return dict(_unfolded(weights))
+    return dict(_unfolded(weights | dict(_lost_biases(graph.node, weights))))
+
+
+def _lost_biases(
+    nodes: Iterable[onnx.NodeProto], weights: Mapping[str, Floats]
+) -> Iterator[tuple[str, Floats]]:
+    """Biases that are not stored under their names: equal tensors are stored once, zeros never."""
+    for node in nodes:
+        if node.op_type != "Conv":
+            continue
+        kernel, *bias = (
+            name.removesuffix(HALF_SUFFIX).removeprefix(PREFIX) for name in node.input[1:]
+        )
+        own = f"{kernel.removesuffix('weight')}bias"
+        if not kernel.endswith(".weight") or kernel not in weights or own in weights:
+            continue
+        if not bias:
+            yield own, np.zeros(len(weights[kernel]), dtype=np.float32)
+        elif bias[0] in weights:
+            yield own, weights[bias[0]]
 
 
 def _unfolded(weights: Mapping[str, Floats]) -> Iterator[tuple[str, Floats]]:

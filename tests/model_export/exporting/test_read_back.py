@@ -65,6 +65,21 @@ def test_weights_that_are_read_back_compute_the_same(tmp_path: Path) -> None:
     torch.testing.assert_close(given, wanted, atol=within, rtol=1e-3)
 
 
+def test_biases_that_are_stored_once_or_not_at_all_are_read_back(tmp_path: Path) -> None:
+    model, path = build("pico", 3), tmp_path / "model.onnx"
+    with torch.no_grad():
+        for level, value in enumerate((0.0, 0.0, 2.0)):
+            model.head.reg_preds[level].bias.fill_(value)
+            model.head.obj_preds[level].bias.fill_(-3.0)
+    export(model, CONTRACT, path)
+    again = build("pico", 3)
+    initialise(again, path)
+    for layer in ("reg_preds", "obj_preds", "cls_preds"):
+        for level in range(3):
+            name = f"head.{layer}.{level}.bias"
+            torch.testing.assert_close(again.state_dict()[name], model.state_dict()[name])
+
+
 def test_float16_weights_are_read_back_as_float32(tmp_path: Path) -> None:
     weights = {"model.stem.conv.weight": np.ones((4, 2, 3, 3)), "model.preds.bias": np.ones(4)}
     stored = [
