@@ -204,6 +204,8 @@ def _resolve_run(source: SourceOptions, output: Path | None) -> tuple[Path, Path
     output = output or (source.run / "model.onnx" if source.run else None)
     if weights is None or output is None:
         raise UsageError("--weights needs --output, the file to write")
+    if source.run and not source.run.is_dir():
+        raise ModelExportError(f"there is no folder {source.run}")
     if source.run and not weights.is_file():
         raise ModelExportError(f"{source.run} has no best.pth: no epoch has been measured yet")
     return weights, output

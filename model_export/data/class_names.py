@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+from model_export.data.forms.texts import read_lines
 from model_export.errors import ModelExportError
 from yolox_client.coco import NAMES
 
@@ -18,10 +19,9 @@ def read_class_names(source: str) -> tuple[str, ...]:
     if source == "coco":
         return COCO_CLASS_NAMES
     try:
-        lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        names = tuple(read_lines(Path(source)))
+    except ModelExportError as error:
         raise ModelExportError(f"cannot read class names from {source}: {error}") from error
-    names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise ModelExportError(f"{source} holds no class names; write one per line")
     return names

@@ -127,7 +127,10 @@ class TrainingConfig:
             if getattr(self, name) < 1:
                 raise ModelExportError(f"{name} must be at least 1")
         if not 0 <= self.closing_epochs <= self.epochs:
-            raise ModelExportError(f"closing_epochs must be within 0 and {self.epochs}, the epochs")
+            raise ModelExportError(
+                f"{self.closing_epochs} closing epochs do not fit into {self.epochs}; set "
+                "--closing-epochs too, to 0 or more"
+            )
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise ModelExportError(f"warmup_epochs must be within 0 and {self.epochs}, the epochs")
         self._check_numbers()
@@ -195,7 +198,11 @@ class TrainingConfig:
         try:
             return _ADAPTER.validate_json(text)
         except ValidationError as error:
-            raise ModelExportError(f"no configuration of a training: {error}") from error
+            faults = "; ".join(
+                f"{'.'.join(map(str, each['loc'])) or 'the text'}: {each['msg']}"
+                for each in error.errors()
+            )
+            raise ModelExportError(f"no configuration of a training: {faults}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,8 @@ class TrainingState:
                 f"there is nothing to resume: no {path}; remove the folder to begin anew"
             ) from error
         except Exception as error:  # a damaged file makes torch raise almost anything
-            raise ModelExportError(f"{path} is no training that fits this one: {error}") from error
+            why = "it is damaged, was cut short, or belongs to another model"
+            raise ModelExportError(f"{path} is no training that fits this one: {why}") from error
 
 
 def best_epoch(path: Path) -> int:
@@ -99,7 +100,9 @@ def best_epoch(path: Path) -> int:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return int(content["training"]["best_epoch"])
     except Exception as error:  # a damaged file makes torch raise almost anything
-        raise ModelExportError(f"{path} is no training: {error}") from error
+        raise ModelExportError(
+            f"{path} is no training, or it is damaged or was cut short"
+        ) from error
 
 
 def save_weights(model: nn.Module, path: Path, about: About) -> None:

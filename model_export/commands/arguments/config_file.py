@@ -8,6 +8,8 @@ from cyclopts import Group, Parameter
 from cyclopts.config import Dict
 
 from model_export.commands.arguments.argument_types import WrongValueError, parsed_by
+from model_export.data.forms.texts import read_text
+from model_export.errors import ModelExportError
 
 if TYPE_CHECKING:
     from cyclopts import App, ArgumentCollection
@@ -32,10 +34,11 @@ def read_options(path: Path) -> dict[str, Any]:
         WrongValueError: It cannot be read, is not TOML, or has tables in it.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise WrongValueError(f"cannot read {path}: {why}") from error
+        table = tomllib.loads(read_text(path))
+    except ModelExportError as error:
+        raise WrongValueError(str(error)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise WrongValueError(f"cannot read {path}: {error}") from error
     if tables := [name for name, value in table.items() if isinstance(value, dict)]:
         raise WrongValueError(
             f"{path} has a table, [{tables[0]}]: write the options without tables"
