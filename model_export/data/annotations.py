@@ -1,14 +1,18 @@
 """Annotated images in memory, whichever form of data set they were read from."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_export.errors import ModelExportError
+
+# Pixels are hardly all below it; shares may stick out of the image a little.
+MAX_SHARE: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,11 +97,25 @@ class Reading:
 
         Raises:
             ModelExportError: There are no images or no classes, or a box has a class that is not in
-                `class_names`.
+                `class_names`, or the boxes seem to be shares of the images, not pixels.
         """
         names = tuple(class_names or self.class_names)
+        _refuse_shares(self.source, self.images)
         return Annotations(
             names, number_classes(self.source, self.images, names), self.crowd, self.notes
+        )
+
+
+def _refuse_shares(source: Path, images: Sequence[NamedBoxes]) -> None:
+    numbers = (number for image in images for corners in image.corners for number in corners)
+    if any(number > MAX_SHARE for number in numbers):
+        return
+    each = [number for image in images for corners in image.corners for number in corners]
+    if not all(map(float.is_integer, filter(math.isfinite, each))):
+        raise ModelExportError(
+            f"{source}: all coordinates are below {MAX_SHARE:g}, so that they seem to be shares of "
+            "the images; multiply x and widths by the width of the image, y and heights by its "
+            "height"
         )
 
 

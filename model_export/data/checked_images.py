@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model_export.data.annotations import AnnotatedImage, Annotations, first_few
 from model_export.data.identity import file_digest
 from model_export.data.image_cache import ImageCache
-from model_export.data.image_files import read_small
+from model_export.data.image_files import other_size, read_small
 from model_export.data.pictures import FilePictures
 from model_export.data.thumbnails import SIDE, thumbnail
 from model_export.errors import ModelExportError
@@ -162,14 +162,11 @@ def _with_size(image: AnnotatedImage) -> _Seen | ModelExportError:
     except ModelExportError as error:
         return error
     size = photo.height, photo.width
-    if image.size in (None, size):
+    if image.size is None or image.size == size:
         return _Seen(replace(image, size=size), thumbnail(photo.pixels), digest)
     # Boxes that were drawn on other pixels, such as a photo before it was turned upright, would
     # teach nonsense.
-    return ModelExportError(
-        f"{image.path} is {size[1]} x {size[0]} pixels the right way up, and its annotations are "
-        f"for {image.size[1]} x {image.size[0]}"
-    )
+    return other_size(image.path, size, image.size)
 
 
 def _cleaned(image: AnnotatedImage) -> AnnotatedImage:

@@ -82,10 +82,20 @@ def header_size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in SIDEWAYS
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            # Pillow gives the size of a TIFF as it is upright.
+            sideways = orientation in SIDEWAYS and image.format != "TIFF"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     return (width, height) if sideways else (height, width)
+
+
+def other_size(path: Path, size: tuple[int, int], annotated: tuple[int, int]) -> ModelExportError:
+    """The refusal of an image whose annotations are for another height and width in pixels."""
+    return ModelExportError(
+        f"{path} is {size[1]} x {size[0]} pixels the right way up, and its annotations are for "
+        f"{annotated[1]} x {annotated[0]}"
+    )
 
 
 def _read(path: Path, fit: tuple[int, int] | None = None) -> Photo:
@@ -95,5 +105,7 @@ def _read(path: Path, fit: tuple[int, int] | None = None) -> Photo:
         raise ModelExportError(f"cannot read the image {path}: it is missing") from error
     except OSError as error:
         raise ModelExportError(f"cannot read the image {path}: {error.strerror}") from error
+    except ValueError as error:  # a path that no system can have
+        raise ModelExportError(f"cannot read the image {str(path)!r}: {error}") from error
     except ModelExportError as error:
         raise ModelExportError(f"cannot read the image {path}: {error}") from error

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from model_export.data.annotations import Annotations, NamedBoxes, Reading, first_few
 from model_export.data.forms.coco import CocoFile, read_coco
@@ -19,6 +20,8 @@ from model_export.data.forms.yolo_layout import names_file, read_layout
 from model_export.data.held_out import share_of
 from model_export.data.sources import DataSource, FormName
 from model_export.errors import ModelExportError
+
+SPLITS: Final = ("train", "val", "test")
 
 
 def read_annotations(
@@ -64,7 +67,10 @@ def read_source(source: DataSource, class_names: Sequence[str] | None = None) ->
 
 def read(source: DataSource) -> Reading:
     """All images of the split, in the order of their file names."""
-    readings = [_read_one(path, source) for path in source.paths]
+    return _in_order([_read_one(path, source) for path in source.paths])
+
+
+def _in_order(readings: Sequence[Reading]) -> Reading:
     reading = readings[0] if len(readings) == 1 else _joined(readings)
     images = sorted(reading.images, key=lambda image: (image.path.name, image.path))
     return replace(reading, images=images, notes=(*reading.notes, *_told_repeats(images)))
@@ -126,18 +132,27 @@ def is_divided(source: DataSource) -> bool:
 
 
 def read_splits(source: DataSource) -> dict[str, Reading]:
-    """All of train, val and test that a data set has; one without splits is all for training.
+    """All of train, val and test that data sets have; one without splits is all for training.
 
     Raises:
-        ModelExportError: As in `read`, or there is none of them.
+        ModelExportError: As in `read`, or a data set has none of them.
     """
+    found = dict[str, list[Reading]]()
+    for path in source.paths:
+        splits = _splits_of_one(replace(source, path=path, more=()))
+        if not splits:
+            raise no_split(path, "train")
+        for split, reading in splits.items():
+            found.setdefault(split, []).append(reading)
+    return {split: _in_order(found[split]) for split in SPLITS if split in found}
+
+
+def _splits_of_one(source: DataSource) -> dict[str, Reading]:
     found = {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         if split == "train" or has_own_split(source, split):
             with suppress(NoSplitError):
-                found[split] = read(replace(source, split=split))
-    if not found:
-        raise no_split(source.path, "train")
+                found[split] = _read_one(source.path, replace(source, split=split))
     return found
 
 

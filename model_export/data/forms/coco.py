@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from model_export.data.annotations import Annotations, NamedBoxes, Reading, known_size
+from model_export.data.forms.coco_categories import (
+    categories_of,
+    identifier,
+    unused_groups,
+    without_twins,
+)
 from model_export.data.forms.found_images import ImageFinder
 from model_export.data.forms.texts import read_text
 from model_export.errors import ModelExportError
@@ -128,9 +134,10 @@ def read_coco(path: Path, folder: Path | None = None) -> CocoFile:
         lists = _Lists.of(json.loads(read_text(path)))
         finder = ImageFinder([folder] if folder else image_folders(path))
         images = tuple(_image(entry, at, finder) for at, entry in _counted(lists.images, "image"))
+        finder.refuse_strays()
         ids = _unique_ids(images)
-        entries = list(_counted(lists.categories, "category"))
-        categories = _categories(entries)
+        entries, twins = without_twins(_counted(lists.categories, "category"), lists.annotations)
+        categories = categories_of(entries)
         annotations = tuple(
             _annotation(entry, at, ids, categories)
             for at, entry in _counted(lists.annotations, "annotation")
@@ -148,9 +155,13 @@ def read_coco(path: Path, folder: Path | None = None) -> CocoFile:
         raise ModelExportError(f"{path} is no COCO annotation file: {error}") from error
     if not images or not categories:
         raise ModelExportError(f"{path} lists no {'categories' if images else 'images'}")
-    groups = _unused_groups(entries, annotations)
+    groups = unused_groups(entries, {each.category_id for each in annotations})
     kept = {number: name for number, name in categories.items() if number not in groups}
-    return CocoFile(path, images, kept, annotations, _notes(categories[each] for each in groups))
+    unused = (
+        f"left out the category {categories[each]!r}: it has no boxes, and only groups the others"
+        for each in groups
+    )
+    return CocoFile(path, images, kept, annotations, (*twins, *unused))
 
 
 def image_folders(path: Path) -> list[Path]:
@@ -195,17 +206,7 @@ def _image(entry: Mapping[str, Any], at: str, finder: ImageFinder) -> CocoImage:
         size = known_size(entry.get("height"), entry.get("width"))
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{at} has a height or width that is no number") from None
-    return CocoImage(_id(entry, "id", at), finder.find(name), size)
-
-
-def _id(entry: Mapping[str, Any], name: str, at: str) -> int:
-    """An id; any text or number serves as one."""
-    value = entry.get(name)
-    if value is None:
-        raise ValueError(f"{at} has no {name}")
-    if not isinstance(value, int | float | str):
-        raise ValueError(f"{at} has the {name} {json.dumps(value)}, which is no id")  # noqa: TRY004
-    return cast("int", value)
+    return CocoImage(identifier(entry, "id", at), finder.find(name), size)
 
 
 def _unique_ids(images: Iterable[CocoImage]) -> set[int]:
@@ -217,48 +218,11 @@ def _unique_ids(images: Iterable[CocoImage]) -> set[int]:
     return ids
 
 
-def _categories(entries: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[int, str]:
-    """Category id to name; models are matched by name, so that two of one name are refused."""
-    ids = dict[str, int]()
-    for at, entry in entries:
-        category, name = _id(entry, "id", at), entry.get("name")
-        if name is None or not str(name).strip():
-            raise ValueError(f"{at} has no name")
-        if ids.setdefault(str(name), category) != category:
-            raise ValueError(f"categories {ids[str(name)]} and {category} are both called {name}")
-    names = {category: name for name, category in ids.items()}
-    if len(names) < len(ids):
-        raise ValueError("two categories have the same id")
-    return names
-
-
-def _unused_groups(
-    entries: Iterable[tuple[str, Mapping[str, Any]]], annotations: Iterable[CocoAnnotation]
-) -> set[int]:
-    """The ids of categories that only group others."""
-    used = {each.category_id for each in annotations}
-    groups = {
-        entry.get("supercategory")
-        for _, entry in entries
-        if entry.get("supercategory") != entry["name"]
-    }
-    unused = {entry["id"] for _, entry in entries if entry["name"] in groups} - used
-    # Where there would be no class left, they are not groups.
-    return unused if any(entry["id"] not in unused for _, entry in entries) else set()
-
-
-def _notes(groups: Iterable[str]) -> tuple[str, ...]:
-    return tuple(
-        f"left out the category {name!r}: it has no boxes, and only groups the others"
-        for name in groups
-    )
-
-
 def _annotation(
     entry: Mapping[str, Any], at: str, images: Collection[int], categories: Collection[int]
 ) -> CocoAnnotation:
     for name, listed in (("image_id", images), ("category_id", categories)):
-        if _id(entry, name, at) not in listed:
+        if identifier(entry, name, at) not in listed:
             raise ValueError(
                 f"{at} has the {name} {json.dumps(entry[name])}, which is not listed; add it to "
                 f"the {'images' if listed is images else 'categories'}, or remove the annotation"
@@ -273,8 +237,18 @@ def _annotation(
         category_id=entry["category_id"],
         box_xywh=box,
         area=area,
-        is_crowd=bool(entry.get("iscrowd")),
+        is_crowd=_is_crowd(entry.get("iscrowd"), at),
     )
+
+
+def _is_crowd(value: object, at: str) -> bool:
+    """Whether an annotation is one of a crowd; some tools write the number or truth as text."""
+    text = str(value or "0").strip().lower()
+    if text in ("0", "0.0", "false"):
+        return False
+    if text in ("1", "1.0", "true"):
+        return True
+    raise ValueError(f"{at} has the iscrowd {json.dumps(value)}, which is neither 0 nor 1")
 
 
 def _box(values: object, at: str) -> tuple[float, float, float, float]:

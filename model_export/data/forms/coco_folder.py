@@ -42,7 +42,8 @@ def coco_files(folder: Path) -> list[Path]:
 
 
 def _jsons(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("*.json")) if _looks_like_coco(path)]
+    visible = (path for path in sorted(folder.glob("*.json")) if not path.name.startswith("."))
+    return [path for path in visible if _looks_like_coco(path)]
 
 
 def _looks_like_coco(path: Path) -> bool:
@@ -53,7 +54,9 @@ def _looks_like_coco(path: Path) -> bool:
         content = path.read_bytes()
     except OSError:
         return False
-    return all(name in content for name in (b'"images"', b'"annotations"', b'"categories"'))
+    # In UTF-16, every second byte of these names is 0.
+    plain = content.replace(b"\0", b"")
+    return all(name in plain for name in (b'"images"', b'"annotations"', b'"categories"'))
 
 
 def _is_of(path: Path, split: str) -> bool:

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from model_export.data.annotations import NamedBoxes, Reading, first_few, known_size, names_in
+from model_export.data.annotations import (
+    MAX_SHARE,
+    NamedBoxes,
+    Reading,
+    first_few,
+    known_size,
+    names_in,
+)
+from model_export.data.forms.csv_columns import AUTOML, HEADERLESS, SPLITS, columns_of, notes_on
 from model_export.data.forms.found_images import ImageFinder, image_files
 from model_export.data.forms.splits import folder_of_split, names_of, no_split
 from model_export.data.forms.texts import read_text
@@ -16,35 +24,15 @@ from model_export.data.image_files import header_size
 from model_export.errors import ModelExportError
 
 CSV_SUFFIXES: Final = (".csv", ".tsv")
-# The names that tools give to each column, in lower case, with letters and digits only.
-COLUMNS: Final = {
-    "image": ("filename", "image", "imagepath", "imagename", "imageid", "file", "path", "filepath"),
-    "name": ("class", "label", "classname", "labelname", "name", "category"),
-    "x1": ("xmin", "x1", "left", "bboxx1"),
-    "y1": ("ymin", "y1", "top", "bboxy1"),
-    "x2": ("xmax", "x2", "right", "bboxx2"),
-    "y2": ("ymax", "y2", "bottom", "bboxy2"),
-}
-OPTIONAL: Final = {"width": ("width", "imagewidth"), "height": ("height", "imageheight")}
-# The columns of files without a header: Google AutoML's, and those of keras-retinanet.
-AUTOML: Final = ("split", "image", "name", "x1", "y1", "", "", "x2", "y2", "", "")
-HEADERLESS: Final = ("image", "x1", "y1", "x2", "y2", "name")
-AUTOML_SPLITS: Final = {
-    "TRAIN": "train",
-    "TRAINING": "train",
-    "VALIDATE": "val",
-    "TEST": "test",
-} | {
-    "VALIDATION": "val",
-    "UNASSIGNED": "train",
-}
 # Roboflow's name for the file in the folder of a split's images, all of which belong to it.
 WHOLE_FOLDER: Final = "_annotations.csv"
+# The list of the classes that Roboflow's form for RetinaNet has beside it.
+CLASS_LIST: Final = "_classes.csv"
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row of the file, with the columns by the names of `COLUMNS`."""
+    """A row of the file, with the columns by the names of `csv_columns.COLUMNS`."""
 
     line: int
     values: Mapping[str, str]
@@ -58,23 +46,28 @@ class _Table:
         path: The file.
         rows: The rows of all splits.
         has_splits: Whether a column says which split a row belongs to.
+        relative: Whether the file's form says that coordinates are shares of the image.
+        notes: How the columns were understood, in lines for a person.
     """
 
     path: Path
     rows: Sequence[_Row]
     has_splits: bool
+    relative: bool
+    notes: Sequence[str] = ()
 
 
 def read_csv(source: Path, images: Path | None = None, split: str = "train") -> Reading:
     """Read the boxes of a CSV file: TensorFlow's columns, Roboflow's, AutoML's, and similar ones.
 
-    Coordinates are pixels, or shares of the image if none is above 1. A row without a class and
-    coordinates stands for an image without objects. The classes are those of the split, sorted.
+    Coordinates are pixels, or shares of the image if none is far above 1. A row without a class and
+    coordinates stands for an image without objects. Groups of Open Images are left out as crowds.
+    The classes are those of the split, sorted.
 
     Args:
         source: The file, or a folder with one for each split.
         images: The folder of the images (default: the file's folder, or images in it).
-        split: A folder, or a value of AutoML's first column; of a file without such a column, all
+        split: A folder, or a value of the column of splits; of a file without such a column, all
             rows are taken.
 
     Raises:
@@ -88,16 +81,19 @@ def read_csv(source: Path, images: Path | None = None, split: str = "train") -> 
     of_image = defaultdict[Path, list[_Row]](list)
     for row in rows:
         of_image[finder.find(row.values["image"])].append(row)
-    unlisted = _unlisted(folder, of_image)
+    finder.refuse_strays()
+    elsewhere = {finder.find(row.values["image"]) for row in table.rows} - of_image.keys()
+    unlisted = [each for each in _unlisted(folder, of_image) if each not in elsewhere]
     if path.name == WHOLE_FOLDER:
         of_image.update((each, []) for each in unlisted)
-    relative = table.has_splits or _are_shares(path, rows)
+    relative = table.relative or _are_shares(path, rows)
     boxes = [
         _image(path, image, number, of_image[image], relative=relative)
         for number, image in enumerate(sorted(of_image), start=1)
     ]
-    notes = tuple(_notes(path, unlisted, relative=relative))
-    return Reading(path, boxes, names_in(boxes), numbered=False, notes=notes)
+    notes = (*table.notes, *_notes(path, unlisted, relative=relative))
+    groups = sum(_is_group(path, row) for row in rows if _has_box(row))
+    return Reading(path, boxes, names_in(boxes), numbered=False, crowd=groups, notes=notes)
 
 
 def csv_file(folder: Path, split: str) -> Path:
@@ -125,8 +121,14 @@ def csv_file(folder: Path, split: str) -> Path:
 
 
 def csv_files(folder: Path) -> list[Path]:
-    """The CSV files in a folder, sorted."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in CSV_SUFFIXES)
+    """The CSV files in a folder, sorted; hidden files and lists of classes are left out."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in CSV_SUFFIXES
+        and not path.name.startswith(".")
+        and path.name != CLASS_LIST
+    )
 
 
 def splits_of(path: Path) -> set[str]:
@@ -143,38 +145,16 @@ def _table(path: Path) -> _Table:
         lines = list(csv.reader(text.splitlines(), delimiter=delimiter))
     except csv.Error as error:
         raise ModelExportError(f"{path} is no CSV file: {error}") from error
-    columns = _columns(path, lines[0] if lines else [])
+    columns = columns_of(path, lines)
     start = 0 if columns in (AUTOML, HEADERLESS) else 1
     rows = [
         _Row(number, _named(path, number, columns, line))
         for number, line in enumerate(lines[start:], start=start + 1)
         if any(value.strip() for value in line)
     ]
-    return _Table(path, rows, columns == AUTOML)
-
-
-def _columns(path: Path, first: Sequence[str]) -> tuple[str, ...]:
-    """The meaning of each column, which the first line says or shows."""
-    if first and first[0].strip().upper() in AUTOML_SPLITS:
-        return AUTOML
-    known = {each: name for name, all_ in (COLUMNS | OPTIONAL).items() for each in all_}
-    plain = ["".join(filter(str.isalnum, title)).lower() for title in first]
-    columns = tuple(known.get(title, "") for title in plain)
-    if missing := COLUMNS.keys() - columns:
-        if len(first) == len(HEADERLESS) and len(missing) > 3 and _is_number_or_empty(first[1:5]):
-            return HEADERLESS
-        raise ModelExportError(
-            f"{path}, line 1: no column for {', '.join(sorted(missing))}; the first line should "
-            "name the columns filename, class, xmin, ymin, xmax, ymax"
-        )
-    return columns
-
-
-def _is_number_or_empty(values: Sequence[str]) -> bool:
-    return all(
-        value.strip().lstrip("-").replace(".", "", 1).isdigit() or not value.strip()
-        for value in values
-    )
+    has_splits = "split" in columns and {row.values["split"].upper() for row in rows} <= set(SPLITS)
+    notes = notes_on(path, lines[0], columns, has_splits=has_splits) if start else ()
+    return _Table(path, rows, columns == AUTOML or has_splits, columns == AUTOML, tuple(notes))
 
 
 def _named(path: Path, line: int, columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
@@ -198,12 +178,12 @@ def _of_split(table: _Table, split: str) -> Sequence[_Row]:
 
 def _split(path: Path, row: _Row) -> str:
     written = row.values["split"].upper()
-    if written not in AUTOML_SPLITS:
+    if written not in SPLITS:
         raise ModelExportError(
             f"{path}, line {row.line}: the set is {written!r}; it should be TRAIN, VALIDATION "
             "or TEST"
         )
-    return AUTOML_SPLITS[written]
+    return SPLITS[written]
 
 
 def _unlisted(folder: Path, listed: Mapping[Path, object]) -> list[Path]:
@@ -221,19 +201,31 @@ def _notes(path: Path, unlisted: Sequence[Path], *, relative: bool) -> Iterator[
 
 
 def _are_shares(path: Path, rows: Sequence[_Row]) -> bool:
-    """Whether no coordinate is above 1, and some are broken."""
+    """Whether no coordinate is far above 1, and some are broken."""
     corners = [each for row in rows if _has_box(row) for each in _numbers(path, row)]
-    return bool(corners) and max(corners) <= 1 and not all(each.is_integer() for each in corners)
+    return (
+        bool(corners)
+        and max(corners) <= MAX_SHARE
+        and not all(each.is_integer() for each in corners)
+    )
 
 
 def _has_box(row: _Row) -> bool:
     return any(row.values.get(name) for name in ("name", "x1", "y1", "x2", "y2"))
 
 
+def _is_group(path: Path, row: _Row) -> bool:
+    """Whether a box surrounds many objects that have no boxes of their own."""
+    written = row.values.get("group") or "0"
+    if written not in ("0", "1", "-1"):
+        raise ModelExportError(f"{path}, line {row.line}: IsGroupOf is {written!r}, not 0 or 1")
+    return written == "1"
+
+
 def _image(
     path: Path, image: Path, number: int, rows: Sequence[_Row], *, relative: bool
 ) -> NamedBoxes:
-    boxed = [row for row in rows if _has_box(row)]
+    boxed = [row for row in rows if _has_box(row) and not _is_group(path, row)]
     size = _size(path, rows)
     corners = [_numbers(path, row) for row in boxed]
     if relative and corners:

@@ -40,6 +40,10 @@ class ImageFinder:
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = roots
         self._listed = cache(_listing)
+        # The folders that were left out of names which kept others, with one such name.
+        self._left_out = dict[tuple[str, ...], str]()
+        # Names that kept none of their folders: these, and the file.
+        self._alone = dict[str, tuple[tuple[str, ...], Path]]()
 
     def find(self, written: str) -> Path:
         """The image that a name stands for.
@@ -57,23 +61,52 @@ class ImageFinder:
             ModelExportError: Two files fit a name without a suffix.
         """
         variants = list(_variants(written))
-        for name in variants:
-            for path in self._candidates(name):
-                if path.is_file():
-                    return path
-        for name in variants:
-            for path in self._candidates(name):
-                if similar := self._similar(path):
-                    return similar
+        for look in (_file, self._similar):
+            for name in variants:
+                for path, left_out in self._candidates(name):
+                    if found := look(path):
+                        self._note(written, _parts(name)[:-1], left_out, found)
+                        return found
         return self._roots[0] / written
 
-    def _candidates(self, name: str) -> Iterator[Path]:
-        """Paths from all of the name's folders down to none of them."""
-        parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
-        yield from (root / name for root in self._roots)
+    def refuse_strays(self) -> None:
+        """See that no image was found by its name alone while others are in their folders.
+
+        A name whose folders lead nowhere may come from another machine, and so do all of them then.
+        Otherwise a file of that name elsewhere is likely another picture.
+
+        Raises:
+            ModelExportError: Some were.
+        """
+        if not self._left_out:
+            return
+        strays = {
+            name: file
+            for name, (folders, file) in self._alone.items()
+            if folders not in self._left_out
+        }
+        for name, file in strays.items():
+            raise ModelExportError(
+                f"{len(strays)} images are not in the folders of their names, as "
+                f"{next(iter(self._left_out.values()))} is: {name} is missing, and {file} may be "
+                "another picture; put the files into their folders, or correct the names"
+            )
+
+    def _note(
+        self, written: str, folders: tuple[str, ...], left_out: tuple[str, ...], found: Path
+    ) -> None:
+        if folders and left_out == folders:
+            self._alone[written] = folders, found
+        elif folders:
+            self._left_out.setdefault(left_out, written)
+
+    def _candidates(self, name: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
+        """Paths from all of the name's folders down to none of them, and those left out."""
+        parts = _parts(name)
+        yield from ((root / name, ()) for root in self._roots)
         for start in range(len(parts)):
             rest = Path(*parts[start:])
-            yield from (root / rest for root in self._roots)
+            yield from ((root / rest, parts[:start]) for root in self._roots)
 
     def _similar(self, path: Path) -> Path | None:
         """The file in the same folder whose name differs only in case, or has a suffix."""
@@ -87,6 +120,17 @@ class ImageFinder:
                 )
             if files:
                 return files[0]
+        return None
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(part for part in PurePosixPath(name).parts if part not in ("/", ".."))
+
+
+def _file(path: Path) -> Path | None:
+    try:
+        return path if path.is_file() else None
+    except (OSError, ValueError):  # too long, or with a character that no name can have
         return None
 
 

@@ -123,7 +123,7 @@ def _image_of(xml: Path, same_stem: Sequence[Path], finder: ImageFinder) -> Path
     found = beside or same_stem
     if len(found) == 1:
         return found[0]
-    written = (read_xml(xml).findtext("filename") or "").strip()
+    written = (_annotation(xml).findtext("filename") or "").strip()
     if not found:
         return finder.find(written or xml.stem)
     named = [path for path in found if path.name == written]
@@ -135,10 +135,24 @@ def _image_of(xml: Path, same_stem: Sequence[Path], finder: ImageFinder) -> Path
     return named[0]
 
 
+def _annotation(xml: Path) -> ET.Element:
+    """The root of a VOC annotation, without XML's namespaces."""
+    root = read_xml(xml)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    if root.tag != "annotation":
+        tool = "CVAT's own form" if root.tag == "annotations" else "another form"
+        raise ModelExportError(
+            f"{xml} is no VOC annotation but {tool}: its first element is {root.tag}; export the "
+            "data as Pascal VOC or COCO, or move the file away"
+        )
+    return root
+
+
 def _image(pair: _Pair, number: int) -> NamedBoxes:
     if pair.xml is None:
         return NamedBoxes(pair.image, number, None, (), ())
-    root = read_xml(pair.xml)
+    root = _annotation(pair.xml)
     try:
         size = known_size(root.findtext("size/height"), root.findtext("size/width"))
         objects = list(enumerate(root.findall("object"), start=1))

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from xml.etree import ElementTree as ET
 import yaml
 
 from model_export.data.annotations import NamedBoxes
-from model_export.data.image_files import header_size
+from model_export.data.image_files import header_size, other_size
 from model_export.data.sources import FormName
 from model_export.errors import ModelExportError
 from model_export.files import write_atomically
@@ -75,9 +76,15 @@ def _copied(image: NamedBoxes, folder: Path, taken: set[str]) -> NamedBoxes:
         stem, number = f"{image.path.stem}-{number}", number + 1
     taken.add(stem.casefold())
     copy = folder / f"{stem}{image.path.suffix}"
-    size = image.size or header_size(image.path)
+    size = header_size(image.path)
     if size is None:
-        raise ModelExportError(f"cannot read the image {image.path}")
+        why = "it is no image" if image.path.exists() else "it is missing"
+        raise ModelExportError(f"cannot read the image {image.path}: {why}")
+    if image.size not in (None, size):
+        raise other_size(image.path, size, image.size)
+    for corners in image.corners:
+        if not all(map(math.isfinite, corners)):
+            raise ModelExportError(f"{image.path} has a box that is not four numbers: {corners}")
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(image.path, copy)
     return image._replace(path=copy, size=size)

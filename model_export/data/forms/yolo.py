@@ -21,6 +21,8 @@ Corners = tuple[float, float, float, float]
 
 # Boxes may stick out of an image a little; farther out, the numbers are pixels.
 MAX_SHARE: Final = 2.0
+# Polygons do so even less; a keypoint that is visible has a 2 beside its place.
+MAX_POLYGON: Final = 1.5
 # A corner is the sum of a centre, off by half of the last decimal, and half of a size.
 ROUNDING: Final = 0.75
 # No text of a float64 needs more.
@@ -37,8 +39,9 @@ def read_yolo(layout: YoloLayout, split: str) -> Reading:
     """Read one split of YOLO labels.
 
     A line has a class number, then the centre, width and height of a box as shares of the image's
-    width and height, and perhaps a confidence; or a class number and the corners of a polygon,
-    which becomes the box around it. Images without a label file are background.
+    width and height, and perhaps a confidence, or keypoints where the description has a
+    `kpt_shape`; or a class number and the corners of a polygon, which becomes the box around it.
+    Images without a label file are background.
 
     Args:
         layout: The places of the files, and the names of the classes.
@@ -51,6 +54,11 @@ def read_yolo(layout: YoloLayout, split: str) -> Reading:
     _refuse_shared_labels(paths)
     labels = [_label_file(path) for path in paths]
     background = [path.name for path, label in zip(paths, labels, strict=True) if label is None]
+    if paths and not any(path.exists() for path in paths):
+        raise ModelExportError(
+            f"{layout.source}: none of the {len(paths)} images of {split} is there; the first "
+            f"would be {paths[0]}"
+        )
     if paths and len(background) == len(paths):
         raise ModelExportError(
             f"{layout.source}: none of the {len(paths)} images of {split} has a label file; "
@@ -58,7 +66,7 @@ def read_yolo(layout: YoloLayout, split: str) -> Reading:
         )
     numbers = range(1, len(paths) + 1)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        images = list(threads.map(partial(_image, layout.class_names), paths, labels, numbers))
+        images = list(threads.map(partial(_image, layout), paths, labels, numbers))
     notes = list(_lone_labels(labels))
     if background:
         count = len(background)
@@ -95,13 +103,15 @@ def _lone_labels(labels: Sequence[Path | None]) -> Iterator[str]:
         images = Path(*("images" if part == "labels" else part for part in folder.parts))
         known = {path.stem for place in {folder, images} for path in image_files(place)}
         lone = [
-            path.name for path in sorted(folder.glob("*.txt")) if path.stem not in known | NO_LABELS
+            path.name
+            for path in sorted(folder.glob("*.txt"))
+            if path.stem not in known | NO_LABELS and not path.name.startswith(".")
         ]
         if lone:
             yield f"{folder}: {len(lone)} label files have no image: {first_few(lone)}"
 
 
-def _image(names: Sequence[str], path: Path, label: Path | None, number: int) -> NamedBoxes:
+def _image(layout: YoloLayout, path: Path, label: Path | None, number: int) -> NamedBoxes:
     size = header_size(path)
     if label is None or size is None:
         # A file without a size is refused when its pixels are read.
@@ -110,8 +120,8 @@ def _image(names: Sequence[str], path: Path, label: Path | None, number: int) ->
     for at, line in enumerate(read_text(label).splitlines(), start=1):
         if line.strip():
             with _located(label, at):
-                corners.append(_corners(line.split()[1:], size))
-                classes.append(_class_name(line.split()[0], names))
+                corners.append(_corners(line.split()[1:], size, layout.keypoints))
+                classes.append(_class_name(line.split()[0], layout.class_names))
     return NamedBoxes(path, number, size, corners, classes)
 
 
@@ -146,8 +156,15 @@ def _number(text: str) -> float:
     return number
 
 
-def _corners(fields: Sequence[str], size: tuple[int, int]) -> Corners:
+def _corners(fields: Sequence[str], size: tuple[int, int], keypoints: int) -> Corners:
     """A box in pixels, of the four shares of a box or of a polygon's corners."""
+    if keypoints and len(fields) > 5:
+        if len(fields) != 4 + keypoints:
+            raise ValueError(
+                f"a line has a class, 4 numbers of a box and, by `kpt_shape`, {keypoints} of "
+                f"keypoints; this one has {len(fields)} numbers after the class"
+            )
+        fields = fields[:4]
     numbers = [_number(text) for text in fields]
     if len(numbers) < 4 or (len(numbers) > 5 and len(numbers) % 2):
         raise ValueError(
@@ -158,6 +175,11 @@ def _corners(fields: Sequence[str], size: tuple[int, int]) -> Corners:
         raise ValueError(
             f"{max(numbers, key=abs):g} is no share of the image; divide x and widths by its "
             "width, y and heights by its height"
+        )
+    if len(numbers) > 5 and max(numbers) >= MAX_POLYGON:
+        raise ValueError(
+            f"{max(numbers):g} is no corner of a polygon; if the line has a box and keypoints, say "
+            "so in data.yaml, such as `kpt_shape: [17, 3]`"
         )
     shares = _around(numbers) if len(numbers) > 5 else _of_centre(*numbers[:4])
     error = ROUNDING * 10.0 ** -max(map(_decimals, fields))

@@ -1,5 +1,6 @@
 """The places of a YOLO data set's images, and the names of its classes."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from model_export.data.forms.texts import read_lines, read_text
 from model_export.errors import ModelExportError
 
 YAML_SUFFIXES: Final = (".yaml", ".yml")
+USUAL_STEMS: Final = ("data", "dataset")
 # One name per line: LabelImg and Label Studio; Darknet and CVAT.
 NAME_FILES: Final = ("classes.txt", "labels/classes.txt", "labels.txt", "obj.names")
 
@@ -33,12 +35,14 @@ class YoloLayout:
         class_names: Class number to name.
         splits: Split to the written paths of folders or lists of images; empty if they are found by
             the usual names of folders.
+        keypoints: How many numbers of keypoints follow each box, as `kpt_shape` says.
     """
 
     source: Path
     roots: tuple[Path, ...]
     class_names: tuple[str, ...]
     splits: Mapping[str, Sequence[str]]
+    keypoints: int = 0
 
     def images(self, split: str) -> list[Path]:
         """The image files of a split, sorted by path; those of a list in its order.
@@ -65,7 +69,9 @@ class YoloLayout:
         if path.suffix.lower() != ".txt":
             raise ModelExportError(f"{self.source}: {written} is neither a folder nor a .txt list")
         finder = ImageFinder([path.parent, *self.roots])
-        return [finder.find(line) for line in read_lines(path)]
+        found = [finder.find(line) for line in read_lines(path)]
+        finder.refuse_strays()
+        return found
 
     def _resolved(self, written: str) -> Path | None:
         """A folder or list, though its path begins with folders of another machine."""
@@ -104,14 +110,30 @@ def read_layout(path: Path, class_names: Sequence[str] = ()) -> YoloLayout:
     names = _names(described, content) or tuple(class_names)
     if not names:
         raise ModelExportError(f"{described} has no `names`; add them, or give --names")
-    return YoloLayout(described, _roots(described, content.get("path")), names, splits)
+    _refuse_twins(described, names)
+    roots, keypoints = _roots(described, content.get("path")), _keypoints(described, content)
+    return YoloLayout(described, roots, names, splits, keypoints)
 
 
 def description(folder: Path) -> Path | None:
     """The file in a folder that describes a YOLO data set, if there is one."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in (*YAML_SUFFIXES, ".data"))
-    files.sort(key=lambda path: path.stem not in ("data", "dataset"))
-    return next((path for path in files if path.suffix == ".data" or "names" in _yaml(path)), None)
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix in (*YAML_SUFFIXES, ".data") and not path.name.startswith(".")
+    )
+    files.sort(key=lambda path: path.stem not in USUAL_STEMS)
+    return next((path for path in files if path.suffix == ".data" or _has_names(path)), None)
+
+
+def _has_names(path: Path) -> bool:
+    """Whether a YAML file names classes; files of other programs need not be readable."""
+    try:
+        return "names" in _yaml(path)
+    except ModelExportError:
+        if path.stem in USUAL_STEMS:
+            raise
+        return False
 
 
 def names_file(folder: Path) -> Path | None:
@@ -190,6 +212,25 @@ def _names(source: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
             f"{source}: `nc` is {count}, and there are {len(names)} `names`; correct one of them"
         )
     return tuple(names)
+
+
+def _refuse_twins(source: Path, names: Sequence[str]) -> None:
+    if twins := [name for name, count in Counter(names).items() if count > 1]:
+        raise ModelExportError(
+            f"{source}: `names` has {twins[0]!r} twice; give each class a name of its own"
+        )
+
+
+def _keypoints(source: Path, content: Mapping[str, Any]) -> int:
+    """How many numbers follow a box: keypoints, times two or three numbers for each."""
+    shape = content.get("kpt_shape") or ["0", "2"]
+    try:
+        count, numbers = (int(each) for each in shape)
+    except (TypeError, ValueError):
+        raise ModelExportError(
+            f"{source}: `kpt_shape` is no list of two numbers, such as [17, 3]"
+        ) from None
+    return count * numbers
 
 
 def _roots(source: Path, written: object) -> tuple[Path, ...]:
