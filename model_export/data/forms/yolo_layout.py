@@ -15,8 +15,15 @@ from model_export.errors import ModelExportError
 
 YAML_SUFFIXES: Final = (".yaml", ".yml")
 USUAL_STEMS: Final = ("data", "dataset")
-# One name per line: LabelImg and Label Studio; Darknet and CVAT.
-NAME_FILES: Final = ("classes.txt", "labels/classes.txt", "labels.txt", "obj.names")
+# One name per line: LabelImg and Label Studio; Darknet and CVAT; Roboflow's form for Darknet.
+NAME_FILES: Final = (
+    "classes.txt",
+    "labels/classes.txt",
+    "labels.txt",
+    "obj.names",
+    "_darknet.labels",
+    "train/_darknet.labels",
+)
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -97,6 +97,17 @@ def test_yolo_images_that_are_not_there_are_told_before_their_labels(tmp_path: P
     assert "none of the 2 images of train is there; the first would be" in refusal(source)
 
 
+def test_roboflows_form_for_darknet_names_its_classes_in_the_folder_of_a_split(
+    tmp_path: Path,
+) -> None:
+    for split in ("train", "valid"):
+        picture(tmp_path / split / f"{split}.png")
+        (tmp_path / split / f"{split}.txt").write_text(BOX)
+        (tmp_path / split / "_darknet.labels").write_text("cat\ndog\n")
+    assert boxes_of(tmp_path) == {"train.png": [(15, 10, 45, 30)]}
+    assert list(boxes_of(tmp_path, "val")) == ["valid.png"]
+
+
 def test_a_description_of_another_program_does_not_hide_the_form(tmp_path: Path) -> None:
     voc_folder(tmp_path, {"a": [("cat", (1, 1, 9, 9))]})
     for name in ("ImageSets/Main/train.txt", "ImageSets/Main", "ImageSets"):
