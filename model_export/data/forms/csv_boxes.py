@@ -152,7 +152,8 @@ def _table(path: Path) -> _Table:
         for number, line in enumerate(lines[start:], start=start + 1)
         if any(value.strip() for value in line)
     ]
-    has_splits = "split" in columns and {row.values["split"].upper() for row in rows} <= set(SPLITS)
+    written = {row.values.get("split", "").upper() for row in rows}
+    has_splits = not written.isdisjoint(SPLITS) and written <= {*SPLITS, ""}
     notes = notes_on(path, lines[0], columns, has_splits=has_splits) if start else ()
     return _Table(path, rows, columns == AUTOML or has_splits, columns == AUTOML, tuple(notes))
 
@@ -177,7 +178,7 @@ def _of_split(table: _Table, split: str) -> Sequence[_Row]:
 
 
 def _split(path: Path, row: _Row) -> str:
-    written = row.values["split"].upper()
+    written = row.values.get("split", "").upper()
     if written not in SPLITS:
         raise ModelExportError(
             f"{path}, line {row.line}: the set is {written!r}; it should be TRAIN, VALIDATION "

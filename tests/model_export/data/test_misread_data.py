@@ -244,6 +244,11 @@ def test_a_column_of_other_words_than_splits_divides_nothing(tmp_path: Path) -> 
     assert "boxes.csv: the column subset has other values than splits" in reading.notes
 
 
+def test_a_row_without_a_split_among_others_is_named(tmp_path: Path) -> None:
+    rows = "filename,class,xmin,ymin,xmax,ymax,split\n0.png,cat,1,2,9,8,test\n1.png,cat,1,2,9,8\n"
+    assert "line 3: the set is ''; it should be TRAIN" in refusal(csv_set(tmp_path, rows))
+
+
 def test_groups_of_open_images_are_crowds(tmp_path: Path) -> None:
     rows = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n"
     rows += "0,/m/01,0.1,0.5,0.1,0.5,0\n0,/m/01,0.2,0.9,0.2,0.9,1\n"
