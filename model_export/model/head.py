@@ -12,6 +12,10 @@ from model_export.model.blocks import SILU, ConvStyle
 # Hardly any cell contains an object, so an initial score of 1 % keeps the first losses small
 # (2107.08430 follows RetinaNet, 1708.02002, section 4.1).
 PRIOR_PROBABILITY: Final = 0.01
+# The first boxes are this many strides wide and high, so that SimOTA gives each object to the level
+# for its size. First boxes of one stride would all be far too small: objects of every size would go
+# to the coarsest level, whose boxes are the largest, and the others would learn to find nothing.
+FIRST_BOX_STRIDES: Final = 4.0
 
 
 class DecoupledHead(nn.Module):
@@ -97,9 +101,10 @@ def _branch(width: int, style: ConvStyle) -> nn.Sequential:
 
 
 def _prediction(width: int, boxes: int, scores: int) -> nn.Conv2d:
-    """A 1x1 with `boxes` box values, then `scores` logits biased to the prior probability."""
+    """A 1x1 with 4 or 0 box values, biased to the first boxes, then logits, to the prior."""
     conv = nn.Conv2d(width, boxes + scores, 1)
     bias = torch.zeros(boxes + scores)
+    bias[2:boxes] = math.log(FIRST_BOX_STRIDES)
     bias[boxes:] = math.log(PRIOR_PROBABILITY / (1 - PRIOR_PROBABILITY))
     conv.bias = nn.Parameter(bias)
     return conv

@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from model_export.loss.assign import assign
+from model_export.loss.boxes import anchors_on
 from model_export.model.backbones.darknet53 import Darknet53
 from model_export.model.blocks import SILU, SpatialPyramidPooling
 from model_export.model.head import CoupledHead, DecoupledHead, raw_rows
 from model_export.model.variants import HEAD_KINDS, VARIANTS, HeadKind, Variant
 from model_export.model.yolox import YOLOX, build
+from model_export.samples.targets import pad_targets
 
 RELEASED = tuple(name for name in VARIANTS if name not in {"pico", "micro", "darknet53-article"})
 
@@ -143,6 +146,23 @@ def test_untrained_scores_begin_at_one_percent(head: HeadKind) -> None:
     with torch.no_grad():
         scores = model(torch.rand(1, 3, 32, 32))[..., 4:].sigmoid()
     torch.testing.assert_close(scores, torch.full_like(scores, 0.01))
+
+
+@pytest.mark.parametrize("head", HEAD_KINDS)
+def test_first_boxes_send_each_object_to_the_level_for_its_size(head: HeadKind) -> None:
+    torch.manual_seed(0)
+    model = build("pico", 3, head).eval()
+    sides = torch.tensor([28.0, 64.0, 140.0])
+    centres = torch.tensor([[30.0, 30.0], [100.0, 40.0], [170.0, 170.0]])
+    boxes = torch.cat([centres - sides[:, None] / 2, centres + sides[:, None] / 2], dim=1)
+    targets = pad_targets([boxes], [torch.tensor([0, 1, 2])])
+    anchors = anchors_on(torch.device("cpu"), 256, 256)
+    with torch.no_grad():
+        raw = model(255 * torch.rand(1, 3, 256, 256))
+    found = assign(raw, targets, anchors, "yolox")
+    strides = anchors.strides[found.rows]
+    for truth, stride in enumerate((8, 16, 32)):
+        assert set(strides[found.truth == truth].tolist()) == {stride}
 
 
 def test_pooling_in_a_row_equals_the_three_windows() -> None:
