@@ -94,7 +94,7 @@ def _costs(arguments: argparse.Namespace) -> None:
     plan = BatchPlan(len(data), batch_size, 10_000, 0, height, width)
     batches = training_batches(samples, plan)
     batch = next(batches)
-    optimizer, average = sgd(model, rate=1e-4), WeightAverage(model)
+    optimizer, average = sgd(model, rate=1e-4, fused=True), WeightAverage(model)
     raw = model(batch.images.float()).detach()
     loss = DetectionLoss(PRESETS[arguments.loss])
     model.zero_grad()
@@ -147,7 +147,7 @@ def cpu_seconds(part: Callable[[], object], times: int) -> float:
 
 def whole_step(model: YOLOX, batches: Iterator[Batch], preset: str) -> Callable[[], None]:
     """A call that does one whole training step."""
-    optimizer = sgd(model, rate=1e-4)
+    optimizer = sgd(model, rate=1e-4, fused=True)
     average = WeightAverage(model)
     loss = DetectionLoss(PRESETS[preset])
     scaler = torch.amp.GradScaler("cpu", enabled=False)

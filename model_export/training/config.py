@@ -128,8 +128,8 @@ class TrainingConfig:
                 raise ModelExportError(f"{name} must be at least 1")
         if not 0 <= self.closing_epochs <= self.epochs:
             raise ModelExportError(
-                f"{self.closing_epochs} closing epochs do not fit into {self.epochs}; set "
-                "--closing-epochs too, to 0 or more"
+                f"closing_epochs is {self.closing_epochs}, and must be within 0 and {self.epochs}, "
+                "the epochs; --closing-epochs sets it"
             )
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise ModelExportError(f"warmup_epochs must be within 0 and {self.epochs}, the epochs")

@@ -169,6 +169,7 @@ def _first_state(job: Job, model: YOLOX, team: Team, dtype: torch.dtype) -> Trai
         rate=config.rate_per_image,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        fused=team.device.type == "cpu" and dtype != torch.float16,
     )
     scaler = torch.amp.GradScaler(team.device.type, enabled=dtype == torch.float16)
     state = TrainingState(model, average, optimizer, scaler)

@@ -117,6 +117,9 @@ def model(classes: int = CLASSES) -> YOLOX:
     torch.manual_seed(0)
     network = build("nano", classes).double()
     network.register_forward_pre_hook(lambda _network, inputs: (inputs[0].double(),))
+    # First boxes for whose sizes every level gets one of the few objects, so that all of it learns.
+    for layer in network.head.reg_preds:
+        nn.init.zeros_(layer.bias)
     return network
 
 
