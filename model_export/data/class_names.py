@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from model_export.data.forms.texts import read_lines
+from model_export.data.texts import read_lines
 from model_export.errors import ModelExportError
 from yolox_client.coco import NAMES
 

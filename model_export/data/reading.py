@@ -13,12 +13,12 @@ from model_export.data.forms.coco_folder import coco_file, coco_files
 from model_export.data.forms.csv_boxes import csv_files, read_csv, splits_of
 from model_export.data.forms.detect import OF_SUFFIX, find_form
 from model_export.data.forms.splits import NoSplitError, names_of, no_split, split_folders
-from model_export.data.forms.texts import read_lines
 from model_export.data.forms.voc import read_voc
 from model_export.data.forms.yolo import read_yolo
 from model_export.data.forms.yolo_layout import names_file, read_layout
 from model_export.data.held_out import share_of
 from model_export.data.sources import DataSource, FormName
+from model_export.data.texts import read_lines
 from model_export.errors import ModelExportError
 
 SPLITS: Final = ("train", "val", "test")

@@ -8,7 +8,7 @@ from cyclopts import Group, Parameter
 from cyclopts.config import Dict
 
 from model_export.commands.arguments.argument_types import WrongValueError, parsed_by
-from model_export.data.forms.texts import read_text
+from model_export.data.texts import read_text
 from model_export.errors import ModelExportError
 
 if TYPE_CHECKING:

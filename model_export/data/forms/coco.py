@@ -15,7 +15,7 @@ from model_export.data.forms.coco_categories import (
     without_twins,
 )
 from model_export.data.forms.found_images import ImageFinder
-from model_export.data.forms.texts import read_text
+from model_export.data.texts import read_text
 from model_export.errors import ModelExportError
 
 

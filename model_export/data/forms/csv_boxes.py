@@ -19,8 +19,8 @@ from model_export.data.annotations import (
 from model_export.data.forms.csv_columns import AUTOML, HEADERLESS, SPLITS, columns_of, notes_on
 from model_export.data.forms.found_images import ImageFinder, image_files
 from model_export.data.forms.splits import folder_of_split, names_of, no_split
-from model_export.data.forms.texts import read_text
 from model_export.data.image_files import header_size
+from model_export.data.texts import read_text
 from model_export.errors import ModelExportError
 
 CSV_SUFFIXES: Final = (".csv", ".tsv")

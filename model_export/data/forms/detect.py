@@ -8,10 +8,10 @@ from model_export.data.forms.coco_folder import coco_files
 from model_export.data.forms.csv_boxes import CSV_SUFFIXES, csv_files
 from model_export.data.forms.found_images import image_files
 from model_export.data.forms.splits import split_folders
-from model_export.data.forms.texts import read_bytes
 from model_export.data.forms.voc import xml_files
 from model_export.data.forms.yolo_layout import YAML_SUFFIXES, description, names_file
 from model_export.data.sources import FormName
+from model_export.data.texts import read_bytes
 from model_export.errors import ModelExportError
 
 TITLES: Final[Mapping[FormName, str]] = {

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 from model_export.data.annotations import NamedBoxes, Reading, first_few, known_size, names_in
 from model_export.data.forms.found_images import IMAGE_SUFFIXES, ImageFinder, image_files
 from model_export.data.forms.splits import folder_of_split, names_of, no_split
-from model_export.data.forms.texts import read_lines, read_xml
+from model_export.data.texts import read_lines, read_xml
 from model_export.errors import ModelExportError
 
 

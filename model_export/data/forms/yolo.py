@@ -12,9 +12,9 @@ from typing import Final
 
 from model_export.data.annotations import NamedBoxes, Reading, first_few
 from model_export.data.forms.found_images import image_files
-from model_export.data.forms.texts import read_text
 from model_export.data.forms.yolo_layout import YoloLayout
 from model_export.data.image_files import header_size
+from model_export.data.texts import read_text
 from model_export.errors import ModelExportError
 
 Corners = tuple[float, float, float, float]

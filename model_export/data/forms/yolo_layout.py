@@ -10,7 +10,7 @@ import yaml
 
 from model_export.data.forms.found_images import ImageFinder, image_files
 from model_export.data.forms.splits import folder_of_split, names_of, no_split, split_folder
-from model_export.data.forms.texts import read_lines, read_text
+from model_export.data.texts import read_lines, read_text
 from model_export.errors import ModelExportError
 
 YAML_SUFFIXES: Final = (".yaml", ".yml")
