@@ -64,12 +64,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} is not a checkpoint, or it holds more than tensors and plain values; "
             "save only its state_dict"
         ) from error
-    except OSError as error:
-        raise ModelExportError(f"cannot read weights from {path}: {error.strerror}") from error
+    except ImportError as error:
+        raise ModelExportError(f"cannot read weights from {path}: {error}") from error
     except Exception as error:  # a damaged file makes torch and NumPy raise almost anything
-        raise ModelExportError(
-            f"cannot read weights from {path}: the file is damaged or was cut short; copy it again"
-        ) from error
+        why = error.strerror if isinstance(error, OSError) else None
+        why = why or "the file is damaged or was cut short; copy it again"
+        raise ModelExportError(f"cannot read weights from {path}: {why}") from error
     state = _state_dict(content)
     if not state:
         raise ModelExportError(

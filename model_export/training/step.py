@@ -178,8 +178,8 @@ def sgd(
         momentum: The share of the last step that the next one keeps.
         weight_decay: The decay of weights with several axes.
         fused: Whether to step by torch's fused kernel, which on a CPU takes a quarter of the time
-            and gives the same to the bit. Not with a gradient scaler: if the first step overflows
-            and is skipped, torch 2.13 goes on with a momentum that was never set.
+            and gave the same to the bit where it was measured. Not with a gradient scaler: if the
+            first step overflows and is skipped, torch 2.13 goes on with a momentum never set.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [

@@ -86,10 +86,11 @@ class ImageFinder:
             if folders not in self._left_out
         }
         for name, file in strays.items():
+            more = f", like {len(strays) - 1} more" if len(strays) > 1 else ""
             raise ModelExportError(
-                f"{len(strays)} images are not in the folders of their names, as "
-                f"{next(iter(self._left_out.values()))} is: {name} is missing, and {file} may be "
-                "another picture; put the files into their folders, or correct the names"
+                f"{name} is missing{more}, and {file} may be another picture, because "
+                f"{next(iter(self._left_out.values()))} lies in the folder of its name; put "
+                "missing images into their folders, or correct the names"
             )
 
     def _note(
