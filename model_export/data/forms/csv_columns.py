@@ -62,6 +62,8 @@ def columns_of(path: Path, lines: Sequence[Sequence[str]]) -> tuple[str, ...]:
             f"{path}, line 1: no column for {', '.join(sorted(missing))}; the first line should "
             "name the columns filename, class, xmin, ymin, xmax, ymax"
         )
+    if _are_of_boxes(columns, lines[1:]):
+        return tuple("" if name in ("width", "height") else name for name in columns)
     return columns
 
 
@@ -77,6 +79,28 @@ def _once(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, ..
         if places:
             columns[places[0][1]] = meaning
     return tuple(columns)
+
+
+def _are_of_boxes(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the columns of width and height have the boxes' sizes, and not the images'."""
+    if not {"width", "height"} <= {*columns}:
+        return False
+    sides = [
+        [row[columns.index(name)] if len(row) == len(columns) else "" for name in side]
+        for row in rows
+        for side in (("x1", "x2", "width"), ("y1", "y2", "height"))
+    ]
+    of_boxes = [side for side in sides if all(value.strip() for value in side[:2])]
+    return bool(of_boxes) and all(map(_is_length, of_boxes))
+
+
+def _is_length(side: Sequence[str]) -> bool:
+    """Whether a text of a length is the way from a start to an end, to a pixel."""
+    try:
+        start, end, length = map(float, side)
+    except ValueError:
+        return False
+    return abs(end - start - length) <= 1
 
 
 def _column(rows: Sequence[Sequence[str]], at: int) -> list[str]:
@@ -104,7 +128,9 @@ def notes_on(
     used = {meaning: title for title, meaning in zip(titles, columns, strict=True) if meaning}
     meanings = [_meaning(title) for title in titles]
     for title, meaning, column in zip(titles, meanings, columns, strict=True):
-        if meaning and not column and title != used[meaning]:
+        if meaning and not column and meaning not in used:
+            yield f"{path.name}: the column {title} has the boxes' sizes, not the images'"
+        elif meaning and not column and title != used[meaning]:
             yield f"{path.name}: the column {used[meaning]} is used, and {title} is not"
     if "split" in used:
         does = "says which split a row is of" if has_splits else "has other values than splits"

@@ -9,7 +9,12 @@ from model_export.data.forms.csv_boxes import CSV_SUFFIXES, csv_files
 from model_export.data.forms.found_images import image_files
 from model_export.data.forms.splits import split_folders
 from model_export.data.forms.voc import xml_files
-from model_export.data.forms.yolo_layout import YAML_SUFFIXES, description, names_file
+from model_export.data.forms.yolo_layout import (
+    LABEL_SUFFIXES,
+    YAML_SUFFIXES,
+    description,
+    names_file,
+)
 from model_export.data.sources import FormName
 from model_export.data.texts import read_bytes
 from model_export.errors import ModelExportError
@@ -100,11 +105,15 @@ def _has_labels(folder: Path, *, deep: bool = True) -> bool:
     labels = [place / "labels" for place in places] + [
         folder / "labels" / place.name for place in places
     ]
-    if any(path.stem != "classes" for place in labels for path in place.glob("*.txt")):
+    files = (path for place in labels if place.is_dir() for path in place.iterdir())
+    if any(path.suffix in LABEL_SUFFIXES and path.stem != "classes" for path in files):
         return True
-    beside = [*places, *(folder / "images" / place.name for place in places)]
+    beside = [*places, folder / "images", *(folder / "images" / place.name for place in places)]
     return deep and any(
-        image.with_suffix(".txt").is_file() for place in beside for image in image_files(place)
+        image.with_suffix(suffix).is_file()
+        for place in beside
+        for image in image_files(place)
+        for suffix in LABEL_SUFFIXES
     )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from model_export.data.annotations import NamedBoxes, Reading, first_few
 from model_export.data.forms.found_images import image_files
-from model_export.data.forms.yolo_layout import YoloLayout
+from model_export.data.forms.yolo_layout import LABEL_SUFFIXES, YoloLayout
 from model_export.data.image_files import header_size
 from model_export.data.texts import read_text
 from model_export.errors import ModelExportError
@@ -76,12 +76,12 @@ def read_yolo(layout: YoloLayout, split: str) -> Reading:
 
 def _label_places(image: Path) -> list[Path]:
     """Where an image may have its labels: in `labels` for the last `images`, or beside it."""
-    beside = image.with_suffix(".txt")
-    parts = list(beside.parts)
-    if "images" not in parts:
-        return [beside]
-    at = len(parts) - 1 - parts[::-1].index("images")
-    return [Path(*parts[:at], "labels", *parts[at + 1 :]), beside]
+    parts = list(image.parts)
+    places = [image]
+    if "images" in parts:
+        at = len(parts) - 1 - parts[::-1].index("images")
+        places.insert(0, Path(*parts[:at], "labels", *parts[at + 1 :]))
+    return [place.with_suffix(suffix) for place in places for suffix in LABEL_SUFFIXES]
 
 
 def _label_file(image: Path) -> Path | None:
@@ -104,8 +104,10 @@ def _lone_labels(labels: Sequence[Path | None]) -> Iterator[str]:
         known = {path.stem for place in {folder, images} for path in image_files(place)}
         lone = [
             path.name
-            for path in sorted(folder.glob("*.txt"))
-            if path.stem not in known | NO_LABELS and not path.name.startswith(".")
+            for path in sorted(folder.iterdir())
+            if path.suffix in LABEL_SUFFIXES
+            and path.stem not in known | NO_LABELS
+            and not path.name.startswith(".")
         ]
         if lone:
             yield f"{folder}: {len(lone)} label files have no image: {first_few(lone)}"

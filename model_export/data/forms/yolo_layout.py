@@ -14,6 +14,7 @@ from model_export.data.texts import read_lines, read_text
 from model_export.errors import ModelExportError
 
 YAML_SUFFIXES: Final = (".yaml", ".yml")
+LABEL_SUFFIXES: Final = (".txt", ".TXT")
 USUAL_STEMS: Final = ("data", "dataset")
 # One name per line: LabelImg and Label Studio; Darknet and CVAT; Roboflow's form for Darknet.
 NAME_FILES: Final = (

@@ -226,6 +226,29 @@ def test_of_two_columns_with_one_meaning_the_plainer_is_read(
     assert any(note in each for each in reading.notes)
 
 
+def test_sizes_of_boxes_are_not_taken_for_the_images(tmp_path: Path) -> None:
+    rows = "filename,class,xmin,ymin,xmax,ymax,width,height\n"
+    rows += "0.png,cat,1,2,9,8,8,6\n0.png,dog,3.4,2,50,30,46.6,29\n1.png,,,,,,,\n"
+    source = csv_set(tmp_path, rows)
+    assert boxes_of(source) == {"0.png": [(1, 2, 9, 8), (3.4, 2, 50, 30)], "1.png": []}
+    notes = read(DataSource(source)).notes
+    assert "boxes.csv: the column width has the boxes' sizes, not the images'" in notes
+    (tmp_path / "boxes.csv").write_text(rows.replace("8,8,6", "8,80,60"))
+    assert "and its annotations" in refusal(source)
+
+
+@pytest.mark.parametrize("folder", ["labels", "images"])
+def test_labels_with_a_suffix_in_capitals_are_read(folder: str, tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "classes.txt").write_text("cat\n")
+    (tmp_path / folder / "a.TXT").write_text(BOX)
+    (tmp_path / folder / "b.TXT").write_text(BOX)
+    assert boxes_of(tmp_path) == {"a.png": [(15, 10, 45, 30)]}
+    notes = " ".join(read(DataSource(tmp_path)).notes)
+    assert "1 label files have no image: b.TXT" in notes
+
+
 def test_a_titled_column_of_splits_divides_the_rows(tmp_path: Path) -> None:
     rows = "set,path,label,x_min,y_min,x_max,y_max\n"
     rows += "TRAIN,0.png,cat,0.1,0.1,0.5,0.5\nVALIDATION,1.png,cat,0.2,0.2,0.5,1.0005\n"
