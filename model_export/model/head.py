@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,22 @@ class CoupledHead(nn.Module):
 def raw_rows(levels: Sequence[Tensor]) -> Tensor:
     """Maps `(N, 4 + 1 + C, H / s, W / s)` to `(N, A, 4 + 1 + C)`: level by level, row by row."""
     return torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2)
+
+
+def centre_first_boxes(head: nn.Module, strides: Sequence[int]) -> None:
+    """Put the first boxes of the coding `anchor_point` around their cells' centres.
+
+    Its raw offsets lead from there to the top left corner, in pixels. Offsets of 0 would put every
+    first box to the right of its cell and below, where it overlaps the cell's objects by a quarter.
+
+    Args:
+        head: A head that has just been made.
+        strides: Pixels per cell of each level, ascending.
+    """
+    layers = head.preds if isinstance(head, CoupledHead) else head.reg_preds
+    with torch.no_grad():
+        for layer, stride in zip(cast("nn.ModuleList", layers), strides, strict=True):
+            cast("Tensor", layer.bias)[:2] = -FIRST_BOX_STRIDES * stride / 2
 
 
 def _branch(width: int, style: ConvStyle) -> nn.Sequential:

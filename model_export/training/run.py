@@ -20,6 +20,7 @@ from model_export.exporting.export import export
 from model_export.inspection.inspection import inspect
 from model_export.inspection.statistics import NetworkView
 from model_export.inspection.tables import report
+from model_export.loss.boxes import STRIDES
 from model_export.measure.coco import Metrics
 from model_export.measure.speed import model_speed
 from model_export.measure.thresholds import best_thresholds
@@ -29,6 +30,7 @@ from model_export.model.about import About
 from model_export.model.batch_norm_statistics import STATISTICS_IMAGES, restore_statistics
 from model_export.model.checkpoint import load_weights
 from model_export.model.freezing import freeze
+from model_export.model.head import centre_first_boxes
 from model_export.model.pretrained import initialise
 from model_export.model.yolox import YOLOX, build
 from model_export.report.assignment import assignment_sheet, samples_sheet
@@ -183,6 +185,8 @@ class TrainingRun:
         config = self.config
         torch.manual_seed(config.seed)
         model = build(config.variant, len(job.data.class_names), config.head)
+        if config.box_coding == "anchor_point":
+            centre_first_boxes(model.head, STRIDES)
         model.to(self.team.device)
         if config.weights and not self.resume:
             loaded = initialise(model, config.weights)

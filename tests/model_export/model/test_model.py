@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from model_export.loss.assign import assign
-from model_export.loss.boxes import anchors_on
+from model_export.loss.boxes import STRIDES, anchors_on
 from model_export.model.backbones.darknet53 import Darknet53
 from model_export.model.blocks import SILU, SpatialPyramidPooling
-from model_export.model.head import CoupledHead, DecoupledHead, raw_rows
+from model_export.model.head import CoupledHead, DecoupledHead, centre_first_boxes, raw_rows
 from model_export.model.variants import HEAD_KINDS, VARIANTS, HeadKind, Variant
 from model_export.model.yolox import YOLOX, build
 from model_export.samples.targets import pad_targets
+from service.core.contract import BoxCoding
 
 RELEASED = tuple(name for name in VARIANTS if name not in {"pico", "micro", "darknet53-article"})
 
@@ -148,10 +149,15 @@ def test_untrained_scores_begin_at_one_percent(head: HeadKind) -> None:
     torch.testing.assert_close(scores, torch.full_like(scores, 0.01))
 
 
+@pytest.mark.parametrize("coding", ["yolox", "anchor_point"])
 @pytest.mark.parametrize("head", HEAD_KINDS)
-def test_first_boxes_send_each_object_to_the_level_for_its_size(head: HeadKind) -> None:
+def test_first_boxes_send_each_object_to_the_level_for_its_size(
+    head: HeadKind, coding: BoxCoding
+) -> None:
     torch.manual_seed(0)
     model = build("pico", 3, head).eval()
+    if coding == "anchor_point":
+        centre_first_boxes(model.head, STRIDES)
     sides = torch.tensor([28.0, 64.0, 140.0])
     centres = torch.tensor([[30.0, 30.0], [100.0, 40.0], [170.0, 170.0]])
     boxes = torch.cat([centres - sides[:, None] / 2, centres + sides[:, None] / 2], dim=1)
@@ -159,7 +165,7 @@ def test_first_boxes_send_each_object_to_the_level_for_its_size(head: HeadKind) 
     anchors = anchors_on(torch.device("cpu"), 256, 256)
     with torch.no_grad():
         raw = model(255 * torch.rand(1, 3, 256, 256))
-    found = assign(raw, targets, anchors, "yolox")
+    found = assign(raw, targets, anchors, coding)
     strides = anchors.strides[found.rows]
     for truth, stride in enumerate((8, 16, 32)):
         assert set(strides[found.truth == truth].tolist()) == {stride}
