@@ -27,6 +27,9 @@ from model_export.training.step import TrainingStep, WeightAverage, arithmetic, 
 
 # The losses are read once in this many steps: reading them waits for the GPU.
 STEPS_PER_READING: Final = 10
+# A later kind of batch norm statistics has to gain this much AP on the validation data, because
+# smaller gains are mostly chance, and are lost on other data.
+CLEARLY_BETTER: Final = 0.002
 
 Measure = Callable[[nn.Module], Metrics]
 
@@ -216,7 +219,10 @@ def _measured(job: Job, state: TrainingState, epoch: int, measure: Measure) -> M
         return None
     closing = epoch >= config.first_closing
     measured = [(each, measure(each)) for each in _candidates(job, state, closing=closing)]
-    candidate, metrics = max(measured, key=lambda pair: _ap(pair[1]))
+    candidate, metrics = measured[0]
+    for other in measured[1:]:
+        if _ap(other[1]) > _ap(metrics) + CLEARLY_BETTER:
+            candidate, metrics = other
     if _ap(metrics) > state.best_ap:
         state.best_ap, state.best_epoch = _ap(metrics), epoch
         save_weights(candidate, job.best, job.about(metrics.overall))
@@ -230,9 +236,11 @@ def _ap(metrics: Metrics) -> float:
 def _candidates(job: Job, state: TrainingState, *, closing: bool) -> Iterator[nn.Module]:
     """The averaged weights with each kind of batch norm statistics that may be the best one.
 
+    The first kind is the usual one; another one has to be better than chance makes it.
     Before the closing epochs these are the statistics of the run's first samples, which are of the
     kind that the weights have learnt from. In the closing epochs, those of plain samples and the
-    averaged ones may be better, as served images are plain, too; the measurements decide.
+    averaged ones may be better, as served images are plain, too; the measurements decide, and
+    prefer the first kind.
     """
     average, images = state.average.model, job.config.norm_images
     if images:

@@ -404,6 +404,29 @@ def test_closing_epochs_keep_the_best_statistics(
     ]
 
 
+@pytest.mark.parametrize(
+    ("aps", "best"),
+    [((0.5, 0.5019, 0.5015), 0), ((0.5, 0.503, 0.5045), 1), ((0.5, 0.501, 0.503), 2)],
+)
+def test_other_statistics_have_to_be_clearly_better_than_the_first(
+    pictures: CheckedImages, tmp_path: Path, aps: tuple[float, ...], best: int
+) -> None:
+    given = iter([0.2, *aps])
+    diary = Diary()
+    run(
+        pictures,
+        tmp_path,
+        diary,
+        epochs=2,
+        closing_epochs=1,
+        norm_images=4,
+        measure=lambda _model: metrics(next(given)),
+    )
+    kept = diary.epochs[-1].metrics
+    assert kept is not None
+    assert kept.overall["AP"] == aps[best]
+
+
 def test_a_run_of_closing_epochs_alone_tries_no_statistics_twice(
     pictures: CheckedImages, tmp_path: Path
 ) -> None:
