@@ -31,8 +31,10 @@ DENSE_SHARE: Final = 0.3
 BARE_SHARE: Final = 0.29
 SHEET_SHARE: Final = 0.10
 EMPTY_SHARE: Final = 0.23
-# Share of the pictures that are finally rotated by 90 degrees, as cameras and symbols often are.
+# Share of the pictures that are finally turned by 90 degrees, as cameras and symbols often are, and
+# of those that are then turned upside down: a Data Matrix has its two dark sides anywhere.
 TURNED_SHARE: Final = 0.4
+UPSIDE_DOWN_SHARE: Final = 0.5
 # Maximum number of rows and of columns of a sheet, and the range of its field sides in pixels.
 SHEET_FIELDS: Final = 4
 FIELD_SIDES: Final = (70, 180)
@@ -69,13 +71,16 @@ def draw_scene(rng: Random) -> Picture:
         A picture of random size and the smallest upright box around each symbol: its modules and
         a little of the quiet zone, without digits and add-ons.
     """
-    # A stream of its own: the other pictures stay as they were before there were dense ones.
+    # A stream of its own: the pictures are as they were before these shares, if they are 0.
     fork = rng.spawn(1)[0]
     if fork.random() < DENSE_SHARE:
         picture, rng = draw_dense(fork), fork
     else:
         picture = _upright_scene(rng)
-    return quarter_turned(picture) if rng.random() < TURNED_SHARE else picture
+    turns = (rng.random() < TURNED_SHARE) + 2 * (fork.random() < UPSIDE_DOWN_SHARE)
+    for _ in range(turns):
+        picture = quarter_turned(picture)
+    return picture
 
 
 def _upright_scene(rng: Random) -> Picture:

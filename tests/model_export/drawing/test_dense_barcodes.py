@@ -23,7 +23,7 @@ from model_export.drawing.barcodes.dense.symbols import dense_pdf417, dense_qr_c
 from model_export.drawing.barcodes.labels import BOX_MARGIN, magnified
 from model_export.drawing.barcodes.scene import draw_scene
 from model_export.drawing.barcodes.symbols import CLASS_NAMES, LINEAR, PDF417, QR_CODE, Symbol
-from model_export.samples.geometry import Picture
+from model_export.samples.geometry import Picture, quarter_turned
 
 # Draws of a share that a test counts; three standard deviations of 0.3 are 0.07.
 DRAWS = 400
@@ -71,6 +71,23 @@ def test_pictures_that_are_not_dense_stay_as_they_were(monkeypatch: pytest.Monke
     before = [draw_scene(rng(seed)).image for seed in seeds]
     same = [np.array_equal(one, two) for one, two in zip(pictures, before, strict=True)]
     assert same == [not each for each in dense]
+
+
+def test_pictures_are_turned_to_all_four_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = range(16)
+    today = [draw_scene(rng(seed)) for seed in seeds]
+    for name in ("TURNED_SHARE", "UPSIDE_DOWN_SHARE"):
+        monkeypatch.setattr(scene, name, 0.0)
+    upright = [draw_scene(rng(seed)) for seed in seeds]
+    seen: Counter[int] = Counter()
+    for turned, picture in zip(today, upright, strict=True):
+        all_four = [picture]
+        for _ in range(3):
+            all_four.append(quarter_turned(all_four[-1]))
+        (turns,) = (k for k, one in enumerate(all_four) if np.array_equal(turned.image, one.image))
+        assert np.array_equal(turned.boxes_xyxy, all_four[turns].boxes_xyxy)
+        seen[turns] += 1
+    assert set(seen) == {0, 1, 2, 3}
 
 
 def test_the_share_of_dense_pictures_is_as_stated(monkeypatch: pytest.MonkeyPatch) -> None:
