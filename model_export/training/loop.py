@@ -236,7 +236,6 @@ def _ap(metrics: Metrics) -> float:
 def _candidates(job: Job, state: TrainingState, *, closing: bool) -> Iterator[nn.Module]:
     """The averaged weights with each kind of batch norm statistics that may be the best one.
 
-    The first kind is the usual one; another one has to be better than chance makes it.
     Before the closing epochs these are the statistics of the run's first samples, which are of the
     kind that the weights have learnt from. In the closing epochs, those of plain samples and the
     averaged ones may be better, as served images are plain, too; the measurements decide, and

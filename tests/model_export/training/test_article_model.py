@@ -11,7 +11,7 @@ import torch
 
 from model_export.__main__ import main
 from model_export.drawing.demo_data import shapes, write_demo_data
-from model_export.model.checkpoint import load_weights
+from model_export.model.checkpoint import load_weights, read_state_dict
 from model_export.model.yolox import build
 from service.core.contract import ModelContract
 from support.servers import server
@@ -57,6 +57,14 @@ def decoded(weights: Path, image: Path) -> list[tuple[float, Box]]:
                 if score >= CONFIDENCE:
                     found.append((score, box))
     return found
+
+
+def test_a_training_begins_with_boxes_around_the_cells_centres(run: Path) -> None:
+    state = read_state_dict(run / "best.pth")
+    for level, stride in enumerate((8, 16, 32)):
+        corners = state[f"head.reg_preds.{level}.bias"][:2]
+        # Four strides wide, and a few steps have moved them a little.
+        assert corners.tolist() == pytest.approx([-2 * stride] * 2, abs=stride)
 
 
 def overlap(a: Box, b: Box) -> float:
