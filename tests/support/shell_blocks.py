@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ASSIGNMENT = re.compile(r"(\w+)=(\"[^\"]*\"|\S+)\s*")
+LOOP = re.compile(r"(?:for \w+ in .*?; do\s+)+(yolox-serve .*?)(?:;?\s*\bdone)+", re.DOTALL)
 COMMENT = re.compile(r"(?:^|\s+)#(?=\s).*$", re.MULTILINE)
 
 
@@ -20,14 +21,20 @@ class Command(NamedTuple):
 
 
 def commands(path: Path, root: Path) -> Iterator[Command]:
-    """Every command of a page, in order; assignments are no commands of their own."""
+    """Every command of a page, in order.
+
+    Assignments are no commands of their own. Loops around our programs yield the commands in them.
+    """
     for block in BLOCK.findall(path.read_text(encoding="utf-8")):
         variables: dict[str, str] = {}
         for text in _whole_commands(COMMENT.sub("", block)):
             if assigned := ASSIGNMENT.fullmatch(text):
                 variables[assigned[1]] = _expanded(assigned[2].strip('"'), variables)
-            else:
-                yield Command(str(path.relative_to(root)), text, _expanded(text, variables))
+                continue
+            loop = LOOP.fullmatch(text)
+            for each in _whole_commands(loop[1]) if loop else [text]:
+                written = each.strip()
+                yield Command(str(path.relative_to(root)), written, _expanded(written, variables))
 
 
 def _whole_commands(block: str) -> Iterator[str]:
