@@ -119,6 +119,20 @@ def has_own_split(source: DataSource, split: str) -> bool:
     return path.is_dir() or form == "yolo"
 
 
+def has_split(source: DataSource, split: str) -> bool:
+    """Whether all data sets have this split, which is read to find out.
+
+    Raises:
+        ModelExportError: As in `read`.
+    """
+    if not has_own_split(source, split):
+        return False
+    with suppress(NoSplitError):
+        read(replace(source, split=split))
+        return True
+    return False
+
+
 def is_divided(source: DataSource) -> bool:
     """Whether a folder says which of its images are of which split."""
     path, form = source.path, source.form or find_form(source.path).form

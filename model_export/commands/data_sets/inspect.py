@@ -15,13 +15,16 @@ from model_export.commands.data_sets.arguments import (
 )
 from model_export.commands.data_sets.training_data import read_training_data
 from model_export.commands.reporting import command
+from model_export.data.sources import DataSource
 from model_export.errors import ModelExportError
 from model_export.model.variants import usual_size
 from model_export.samples.settings import augmentation_for
+from model_export.training.config import DrawnBarcodes
 
 NETWORK: Final = Group("The network", sort_key=3)
 PAGE: Final = Group("The page", sort_key=4)
 PAGE_SUFFIXES = (".html", ".md")
+NO_VALIDATION: Final = "none; a training needs --val, such as --val 0.2 for a fifth of the images"
 
 
 def _page(text: str) -> Path:
@@ -66,9 +69,7 @@ def run(
     from model_export.inspection.tables import report  # noqa: PLC0415
     from model_export.measure.validation_data import read_validation_set  # noqa: PLC0415
 
-    source, validation = data_source(data), None
-    if measured.val or measured.val_split:
-        source, validation = data_sources(data, measured)
+    source, validation = _sources(data, measured)
     train = read_training_data(source, 0, validation)
     if not isinstance(train, CheckedImages):
         raise ModelExportError("drawn barcodes have no files to inspect; see `preview`")
@@ -77,8 +78,22 @@ def run(
     height, width = size or (side, side)
     view = NetworkView(height, width, augmentation_for(variant).min_side)
     inspection = inspect(train, val, view)
-    lines = [*train.report(), *(f"validation: {line}" for line in (val.report() if val else ()))]
+    of_val = val.report() if val else [NO_VALIDATION]
+    lines = [*train.report(), *(f"validation: {line}" for line in of_val)]
     sys.stdout.writelines(f"{line}\n" for line in [*lines, *report(inspection)])
     if output:
         write_page(inspection, output, pictures)
         sys.stdout.write(f"{output}\n")
+
+
+def _sources(
+    data: DataOptions, measured: ValidationOptions
+) -> tuple[DataSource | DrawnBarcodes, DataSource | None]:
+    """Those of a training, which needs data to measure on; here they may be missing."""
+    from model_export.data.reading import has_split  # noqa: PLC0415
+
+    source = data_source(data)
+    asked = measured.val or measured.val_split
+    if asked or (isinstance(source, DataSource) and has_split(source, "val")):
+        return data_sources(data, measured)
+    return source, None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from model_export.data.annotations import first_few
 from model_export.data.forms.coco_folder import coco_files
 from model_export.data.forms.csv_boxes import CSV_SUFFIXES, csv_files
 from model_export.data.forms.found_images import image_files
@@ -118,12 +119,15 @@ def _has_labels(folder: Path, *, deep: bool = True) -> bool:
 
 
 def _coco_sign(folder: Path) -> str | None:
-    return next((path.name for path in coco_files(folder)), None)
+    # Roboflow's files of all splits have one name.
+    return first_few(dict.fromkeys(path.name for path in coco_files(folder))) or None
 
 
 def _csv_sign(folder: Path) -> str | None:
     places = [folder, *split_folders(folder)]
-    return next((path.name for place in places for path in csv_files(place)), None)
+    return (
+        first_few(dict.fromkeys(path.name for place in places for path in csv_files(place))) or None
+    )
 
 
 def _xml_sign(folder: Path) -> str | None:

@@ -170,6 +170,24 @@ def test_inspect_prints_the_table_and_the_warnings(
     assert any(line.startswith("warning: classes with fewer than 10 boxes") for line in lines)
 
 
+def test_inspect_counts_the_validation_images_that_a_training_measures_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_set(tmp_path / "train", [("cat", 0.0, 0.0, 50.0, 50.0)])
+    data_set(tmp_path / "val", [("cat", 0.0, 0.0, 50.0, 50.0), ("cat", 20.0, 20.0, 70.0, 70.0)])
+    assert main(["inspect", "--data", str(tmp_path)]) == 0
+    (cat,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("cat ")]
+    assert [cat.split()[1], cat.split()[-2]] == ["1", "2"]
+
+
+def test_inspect_says_that_a_training_needs_validation_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = data_set(tmp_path / "data", [("cat", 0.0, 0.0, 50.0, 50.0)])
+    assert main(["inspect", "--data", str(source)]) == 0
+    assert "validation: none; a training needs --val, such as --val 0.2" in capsys.readouterr().out
+
+
 NASTY = "<script>alert(1)</script>|*_"
 
 
