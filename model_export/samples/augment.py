@@ -7,7 +7,7 @@ import numpy as np
 
 from model_export.samples.batch_plan import SampleSpec
 from model_export.samples.color import jitter_hsv
-from model_export.samples.geometry import Picture, flip, in_view, scaling
+from model_export.samples.geometry import Picture, flip, flip_vertically, in_view, scaling
 from model_export.samples.mosaic import mix_up, mosaic, moved
 from model_export.samples.settings import Augmentation
 from service.core.letterbox import letterbox
@@ -92,7 +92,12 @@ def _finished(picture: Picture, settings: Augmentation, rng: np.random.Generator
 
 
 def _maybe_flipped(picture: Picture, settings: Augmentation, rng: np.random.Generator) -> Picture:
-    return flip(picture) if _happens(settings.flip_probability, rng) else picture
+    if _happens(settings.flip_probability, rng):
+        picture = flip(picture)
+    # Without a draw where there is none, so that a seed gives the samples that it always gave.
+    if settings.vertical_flip_probability and _happens(settings.vertical_flip_probability, rng):
+        picture = flip_vertically(picture)
+    return picture
 
 
 def _happens(probability: float, rng: np.random.Generator) -> bool:

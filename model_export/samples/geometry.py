@@ -178,6 +178,15 @@ def flip(picture: Picture) -> Picture:
     return Picture(image, boxes, picture.class_ids)
 
 
+def flip_vertically(picture: Picture) -> Picture:
+    """Mirror top to bottom."""
+    height = picture.image.shape[0]
+    boxes = picture.boxes_xyxy.copy()
+    boxes[:, [1, 3]] = height - boxes[:, [3, 1]]
+    image = np.asarray(cv2.flip(picture.image, 0), dtype=np.uint8)
+    return Picture(image, boxes, picture.class_ids)
+
+
 def _mapped(rectangle_xyxy: tuple[int, int, int, int], matrix: Matrix) -> NDArray[np.float64]:
     """(4, 2) float64: the corners of a rectangle after a map, in order."""
     left, top, right, bottom = rectangle_xyxy

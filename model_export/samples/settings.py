@@ -22,6 +22,7 @@ class Augmentation:
         shear_degrees: Maximum shear of an affine map along either axis, degrees.
         translation: Maximum shift of an affine map along either axis, as a share of the size.
         flip_probability: Share of samples mirrored left to right.
+        vertical_flip_probability: Share of samples mirrored top to bottom.
         hsv_probability: Share of samples whose colour is changed.
         hue: Maximum change of hue, in OpenCV's unit of 2 degrees.
         saturation: Maximum change of saturation, of 255.
@@ -41,6 +42,7 @@ class Augmentation:
     shear_degrees: float = 2.0
     translation: float = 0.1
     flip_probability: float = 0.5
+    vertical_flip_probability: float = 0.0
     hsv_probability: float = 1.0
     hue: int = 5
     saturation: int = 30

@@ -27,6 +27,7 @@ FIELDS: Final = {
     "scale": "scale",
     "translation": "translation",
     "flip": "flip_probability",
+    "vertical_flip": "vertical_flip_probability",
     "hsv": "hsv_probability",
     "hue": "hue",
     "saturation": "saturation",
@@ -80,6 +81,11 @@ class AugmentationOptions:
         Parameter(help="Maximum shift of mosaics and --affine samples, as a share of the size"),
     ] = None
     flip: Annotated[float | None, SHARE, Parameter(help="Share mirrored left to right")] = None
+    vertical_flip: Annotated[
+        float | None,
+        SHARE,
+        Parameter(help="Share mirrored top to bottom, for what has no upside, such as cells"),
+    ] = None
     hsv: Annotated[float | None, SHARE, Parameter(help="Share whose colour is changed")] = None
     hue: Annotated[
         Natural | None, Parameter(help="Maximum change of hue, in steps of 2 degrees")

@@ -24,6 +24,7 @@ from model_export.samples.geometry import (
     Picture,
     blank,
     flip,
+    flip_vertically,
     in_view,
     paint,
     random_affine,
@@ -115,16 +116,30 @@ def assert_sound(picture: Picture, min_side: float) -> None:
     assert (boxes[:, 2:] - boxes[:, :2] >= min_side).all()
 
 
-def test_boxes_follow_a_flip() -> None:
+@pytest.mark.parametrize("mirror", [flip, flip_vertically])
+def test_boxes_follow_a_flip(mirror: Callable[[Picture], Picture]) -> None:
     def make(rng: np.random.Generator) -> Picture:
-        return flip(drawn_at_random(rng))
+        return mirror(drawn_at_random(rng))
 
     compare_many(make)
 
 
-def test_flipping_twice_changes_nothing() -> None:
+@pytest.mark.parametrize("closing", [False, True])
+def test_samples_are_mirrored_top_to_bottom(closing: bool) -> None:
+    still = Augmentation(mosaic_probability=0, flip_probability=0, hsv_probability=0)
+    source = Pictures([drawn(64, 96, (3, 5, 30, 20))])
+    spec = SampleSpec(0, 0, 64, 96, closing=closing)
+    upright = augment(source, spec, still, 0)
+    mirrored = augment(source, spec, replace(still, vertical_flip_probability=1.0), 0)
+    assert upright.boxes_xyxy.tolist() == [[3, 5, 30, 20]]
+    assert mirrored.boxes_xyxy.tolist() == [[3, 64 - 20, 30, 64 - 5]]
+    np.testing.assert_array_equal(mirrored.image, upright.image[::-1])
+
+
+@pytest.mark.parametrize("mirror", [flip, flip_vertically])
+def test_flipping_twice_changes_nothing(mirror: Callable[[Picture], Picture]) -> None:
     picture = drawn(40, 61, (3, 5, 30, 20))
-    twice = flip(flip(picture))
+    twice = mirror(mirror(picture))
     np.testing.assert_array_equal(twice.image, picture.image)
     np.testing.assert_array_equal(twice.boxes_xyxy, picture.boxes_xyxy)
 
