@@ -1,21 +1,25 @@
 """Image files, decoded exactly as the server decodes them."""
 
+import warnings
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from model_export.errors import ModelExportError
 from service.errors import ServiceError
-from service.imaging.pixels import SIDEWAYS
-from service.imaging.read import Photo
+from service.imaging.read import Photo, read_size
 from service.imaging.read import read_image as read_as_server
 
 # Pillow opens no larger image: twice its MAX_IMAGE_PIXELS, half a gigabyte when decoded. The
 # server's own limit is lower, and a setting, because strangers send its images.
 MAX_PIXELS: Final = 178_956_970
+# Pillow warns of large images and of damaged EXIF without a file's name. Nothing comes of either:
+# the limit is the one above, and a damaged image is refused by its name.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode_image(content: bytes, fit: tuple[int, int] | None = None) -> Photo:
@@ -73,28 +77,30 @@ def read_small(path: Path) -> Photo:
 def header_size(path: Path) -> tuple[int, int] | None:
     """The height and width in pixels, upright, that an image file's header states.
 
-    Nothing is decoded, so that a damaged file may have a size. Annotations in shares of an image
-    need sizes before `image_size` has read the files.
+    Pixels are decoded only where the header does not tell which way is up, so that a damaged file
+    may have a size. Annotations in shares of an image need sizes before `image_size` has read the
+    files.
 
     Returns:
-        None if the file is missing or is no image.
+        None if the file is missing, or has none that the decoder could read.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            # Pillow gives the size of a TIFF as it is upright.
-            sideways = orientation in SIDEWAYS and image.format != "TIFF"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return read_size(path.read_bytes(), MAX_PIXELS)
+    except (OSError, ValueError, ServiceError):
         return None
-    return (width, height) if sideways else (height, width)
 
 
 def other_size(path: Path, size: tuple[int, int], annotated: tuple[int, int]) -> ModelExportError:
     """The refusal of an image whose annotations are for another height and width in pixels."""
+    cure = "correct the size in the annotations, or put back the image that they were drawn on"
+    if size == annotated[::-1]:
+        cure = (
+            "if they were drawn before the image was turned upright, remove its EXIF orientation; "
+            "if not, correct the size in the annotations"
+        )
     return ModelExportError(
         f"{path} is {size[1]} x {size[0]} pixels the right way up, and its annotations are for "
-        f"{annotated[1]} x {annotated[0]}"
+        f"{annotated[1]} x {annotated[0]}; {cure}"
     )
 
 
@@ -106,6 +112,8 @@ def _read(path: Path, fit: tuple[int, int] | None = None) -> Photo:
     except OSError as error:
         raise ModelExportError(f"cannot read the image {path}: {error.strerror}") from error
     except ValueError as error:  # a path that no system can have
-        raise ModelExportError(f"cannot read the image {str(path)!r}: {error}") from error
+        raise ModelExportError(
+            f"cannot read the image {str(path)!r}: no file can have this name"
+        ) from error
     except ModelExportError as error:
         raise ModelExportError(f"cannot read the image {path}: {error}") from error

@@ -40,6 +40,10 @@ class ImageFile(ABC):
         """
 
     @abstractmethod
+    def header_orientation(self) -> int | None:
+        """The EXIF orientation that `decode` will tell; None if only decoding reveals it."""
+
+    @abstractmethod
     def decode(self, fit: Size | None) -> tuple[Pixels, int]:
         """Decode the image.
 

@@ -70,6 +70,11 @@ class JpegFile(ImageFile):
         coefficients = 0 if _is_decoded_at_once(self._content) else COEFFICIENT_BYTES
         return reduced * PEAK_BYTES + pixels * coefficients
 
+    def header_orientation(self) -> int:
+        """The EXIF orientation, which the header tells."""
+        exif = self._image.info.get("exif")
+        return exif_orientation(exif) if exif else UPRIGHT
+
     def decode(self, fit: Size | None) -> tuple[Pixels, int]:
         """Decode the pixels, as stored, and tell their orientation.
 
@@ -78,8 +83,7 @@ class JpegFile(ImageFile):
         """
         if _scans(self._content) > MAX_SCANS:
             raise InvalidImageError(f"the JPEG has more than {MAX_SCANS} scans; save it anew")
-        exif = self._image.info.get("exif")
-        orientation = exif_orientation(exif) if exif else UPRIGHT
+        orientation = self.header_orientation()
         pixels = self._decode_strictly(reduction((self.width, self.height), fit))
         if pixels is None:
             self._image.load()

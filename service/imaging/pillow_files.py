@@ -11,7 +11,7 @@ from PIL import ImageFile as PillowImageFile
 from service.errors import InvalidImageError
 from service.imaging.image_file import ImageFile, Size, open_with_pillow
 from service.imaging.kinds import brands_of
-from service.imaging.pixels import Pixels, to_bgr
+from service.imaging.pixels import UPRIGHT, Pixels, to_bgr
 from service.imaging.tiff.directory import exif_orientation
 
 # BI_RGB and BI_BITFIELDS. Pillow decodes run lengths in Python, which takes seconds for a megabyte.
@@ -37,6 +37,8 @@ class PillowFile(ImageFile):
 
     # Bytes a pixel that decoding takes at its peak, measured and rounded up.
     peak: ClassVar[int] = 9
+    # A file of this kind that has none of these is upright. EXIF may come after the pixels.
+    turn_marks: ClassVar[tuple[bytes, ...]] = ()
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -55,6 +57,10 @@ class PillowFile(ImageFile):
         """An upper bound of the memory that decoding takes, copies included."""
         return self.width * self.height * self.peak
 
+    def header_orientation(self) -> int | None:
+        """The EXIF orientation of an upright file; None if only decoding reveals it."""
+        return None if any(mark in self._content for mark in self.turn_marks) else UPRIGHT
+
     def decode(self, fit: Size | None) -> tuple[Pixels, int]:  # noqa: ARG002 - only JPEGs get smaller
         """Decode the pixels, as stored, and tell their orientation."""
         self._image.load()
@@ -70,6 +76,7 @@ class PngFile(PillowFile):
     """A PNG."""
 
     kind = "PNG"
+    turn_marks = (b"eXIf", b"Raw profile type")
 
     def peak_bytes(self, fit: Size | None) -> int:
         """An upper bound of the memory that decoding takes, copies included."""
@@ -170,6 +177,10 @@ class WebpFile(ImageFile):
         """An upper bound of the memory that decoding takes, copies included."""
         return self.width * self.height * self.peak
 
+    def header_orientation(self) -> int | None:
+        """The EXIF orientation of an upright file; None if only decoding reveals it."""
+        return None if b"EXIF" in self._content else UPRIGHT
+
     def decode(self, fit: Size | None) -> tuple[Pixels, int]:  # noqa: ARG002 - only JPEGs get smaller
         """Decode the pixels of the first frame, as stored, and tell their orientation."""
         with open_with_pillow(self._content, ("WEBP",)) as image:
@@ -184,6 +195,7 @@ class AvifFile(PillowFile):
 
     kind = "AVIF"
     peak: ClassVar[int] = 18
+    turn_marks = (b"Exif", b"irot", b"imir")
 
     def open_image(self, content: bytes) -> PillowImageFile.ImageFile:
         """Read the header with Pillow, which knows an AVIF by its major brand only."""

@@ -77,14 +77,8 @@ def read_image(
         MalformedRequestError: There are no bytes.
         MemoryShortError: Other images take all of the memory at the moment.
     """
-    if not content:
-        raise MalformedRequestError("the image is empty")
-    signature = SIGNATURE.match(content)
-    kind = signature.lastgroup if signature else kind_by_brands(content)
-    with _as_service_errors(kind, max_pixels), closing(OPENERS[kind](content)) as file:
+    with _opened(content, max_pixels) as file:
         width, height = file.decoded_size
-        if width * height > max_pixels:
-            raise too_many_pixels(width, height, max_pixels)
         held = None
         if memory is not None and width * height > SMALL_PIXELS:
             held = _held(memory, file, fit)
@@ -102,6 +96,39 @@ def read_image(
             held.shrink(max(pixels.nbytes, _drawn_bytes(file, fit)))
         sides = file.height, file.width
         return Photo(pixels, *(sides[::-1] if orientation in SIDEWAYS else sides), held)
+
+
+def read_size(content: bytes, max_pixels: int) -> Size:
+    """The (height, width) in pixels that `read_image` gives an image, from its header if possible.
+
+    Args:
+        content: The bytes of an image file.
+        max_pixels: Maximum width times height.
+
+    Raises:
+        ServiceError: As `read_image` raises it, for what is read here.
+    """
+    with _opened(content, max_pixels) as file:
+        orientation = file.header_orientation()
+        if orientation is not None:
+            sides = file.height, file.width
+            return sides[::-1] if orientation in SIDEWAYS else sides
+    photo = read_image(content, max_pixels)
+    return photo.height, photo.width
+
+
+@contextmanager
+def _opened(content: bytes, max_pixels: int) -> Iterator[ImageFile]:
+    """An image file of an accepted type and size; errors become those that a client gets."""
+    if not content:
+        raise MalformedRequestError("the image is empty")
+    signature = SIGNATURE.match(content)
+    kind = signature.lastgroup if signature else kind_by_brands(content)
+    with _as_service_errors(kind, max_pixels), closing(OPENERS[kind](content)) as file:
+        width, height = file.decoded_size
+        if width * height > max_pixels:
+            raise too_many_pixels(width, height, max_pixels)
+        yield file
 
 
 def _held(memory: ImageMemory | HeldMemory, file: ImageFile, fit: Size | None) -> HeldMemory:

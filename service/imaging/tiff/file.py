@@ -98,12 +98,16 @@ class TiffFile(ImageFile):
         width, height = self.decoded_size
         return width * height * PEAK_BYTES + len(self._content)
 
+    def header_orientation(self) -> int:
+        """The orientation, which the directory tells."""
+        return self._directory.number(ORIENTATION, 1)
+
     def decode(self, fit: Size | None) -> tuple[Pixels, int]:  # noqa: ARG002 - only JPEGs get smaller
         """Decode the pixels, as stored, and tell their orientation."""
         pixels = to_bgr(self._load_planes() if self._layout.is_planar else self._load())
         if self._layout.photometric == WHITE_IS_ZERO:
             np.invert(pixels, out=pixels)
-        return pixels, self._directory.number(ORIENTATION, 1)
+        return pixels, self.header_orientation()
 
     def _load_planes(self) -> Image.Image:
         """Decode each channel as a grey image of its own, and put them together."""
