@@ -1,5 +1,6 @@
 """How every command of the project speaks: grouped help, one line for an error, exit codes."""
 
+import io
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -61,6 +62,9 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
         The exit code: the command's own, 0 if it has none, 2 for wrong usage, 130 after Ctrl-C.
     """
     given = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may have bytes that are no characters.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not given or given[0] in app.help_flags:
         _load_commands(app)
     try:

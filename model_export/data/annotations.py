@@ -100,23 +100,28 @@ class Reading:
                 `class_names`, or the boxes seem to be shares of the images, not pixels.
         """
         names = tuple(class_names or self.class_names)
-        _refuse_shares(self.source, self.images)
+        _refuse_shares(self.images)
         return Annotations(
             names, number_classes(self.source, self.images, names), self.crowd, self.notes
         )
 
 
-def _refuse_shares(source: Path, images: Sequence[NamedBoxes]) -> None:
-    numbers = (number for image in images for corners in image.corners for number in corners)
-    if any(number > MAX_SHARE for number in numbers):
-        return
-    each = [number for image in images for corners in image.corners for number in corners]
-    if not all(map(float.is_integer, filter(math.isfinite, each))):
+def _refuse_shares(images: Sequence[NamedBoxes]) -> None:
+    """See that no image has boxes of shares, which would lie in its first pixel."""
+    of_shares = [image for image in images if _are_shares(image)]
+    if of_shares:
         raise ModelExportError(
-            f"{source}: all coordinates are below {MAX_SHARE:g}, so that they seem to be shares of "
-            "the images; multiply x and widths by the width of the image, y and heights by its "
-            "height"
+            f"{of_shares[0].path}: all coordinates are below {MAX_SHARE:g}, so that they seem to "
+            f"be shares of the image ({len(of_shares)} of {len(images)} images); multiply x and "
+            "widths by the width of the image, y and heights by its height"
         )
+
+
+def _are_shares(image: NamedBoxes) -> bool:
+    if any(number > MAX_SHARE for corners in image.corners for number in corners):
+        return False
+    numbers = [number for corners in image.corners for number in corners]
+    return not all(map(float.is_integer, filter(math.isfinite, numbers)))
 
 
 def names_in(images: Iterable[NamedBoxes]) -> tuple[str, ...]:
@@ -136,14 +141,19 @@ def number_classes(
 
     Raises:
         ModelExportError: There are no images or no classes, a name occurs twice in `class_names`,
-            or a box has a class that is not in it.
+            or one is no text that a file can hold, or a box has a class that is not in it.
     """
     ids = {name: class_id for class_id, name in enumerate(class_names)}
     if not images or not ids:
         why = "classes, because it has no boxes" if images else "images"
         raise ModelExportError(f"{source} lists no {why}")
     if len(ids) < len(class_names):
-        raise ModelExportError(f"{source}: a class name stands for two classes")
+        twin = next(name for name in class_names if class_names.count(name) > 1)
+        raise ModelExportError(f"{source}: two classes are called {twin!r}; rename one of them")
+    if broken := [name for name in ids if not name.isascii() and not _is_text(name)]:
+        raise ModelExportError(
+            f"{source}: the class {broken[0]!r} has half of a character; correct its name"
+        )
     unknown = sorted({name for image in images for name in image.names} - ids.keys())
     if unknown:
         raise ModelExportError(_beyond(source, unknown, class_names))
@@ -163,6 +173,15 @@ def _boxes(corners: Sequence[tuple[float, float, float, float]]) -> NDArray[np.f
     # A number beyond float32 becomes infinite, and its box is no target.
     with np.errstate(over="ignore"):
         return np.array(corners, dtype=np.float64).reshape(-1, 4).astype(np.float32)
+
+
+def _is_text(name: str) -> bool:
+    """Whether UTF-8 can hold a name; JSON may have halves of characters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _beyond(source: Path, unknown: Sequence[str], class_names: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Annotated images that were proved readable, with boxes that a model can learn."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -178,10 +179,18 @@ def _cleaned(image: AnnotatedImage) -> AnnotatedImage:
 def _dropped(image: AnnotatedImage, class_names: Sequence[str]) -> Iterator[DroppedBox]:
     sound = _has_area(image.boxes_xyxy)
     for i in np.flatnonzero(~(sound & _has_area(_clipped(image)))).tolist():
-        reason = "is outside of the image" if sound[i] else "has no area"
         x1, y1, x2, y2 = image.boxes_xyxy[i].tolist()
         name = class_names[image.class_ids[i]]
+        reason = "is outside of the image" if sound[i] else _unsound((x1, y1, x2, y2))
         yield DroppedBox(image.path, name, (x1, y1, x2, y2), reason)
+
+
+def _unsound(box_xyxy: tuple[float, float, float, float]) -> str:
+    """The fault of a box that has no area."""
+    x1, y1, x2, y2 = box_xyxy
+    if not all(map(math.isfinite, box_xyxy)):
+        return "is not four numbers"
+    return "has a negative width or height" if x2 < x1 or y2 < y1 else "has no area"
 
 
 def _sticking_out(image: AnnotatedImage) -> int:

@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import Final
 
 from model_export.data.annotations import Annotations, NamedBoxes, Reading, first_few
+from model_export.data.class_names import read_names
 from model_export.data.forms.coco import CocoFile, read_coco
 from model_export.data.forms.coco_folder import coco_file, coco_files
 from model_export.data.forms.csv_boxes import csv_files, read_csv, splits_of
 from model_export.data.forms.detect import OF_SUFFIX, find_form
-from model_export.data.forms.splits import NoSplitError, names_of, no_split, split_folders
-from model_export.data.forms.voc import read_voc
+from model_export.data.forms.splits import (
+    MissingFolderError,
+    NoSplitError,
+    is_all_for_training,
+    names_of,
+    no_split,
+    split_folders,
+)
+from model_export.data.forms.voc import has_inner_splits, read_voc
 from model_export.data.forms.yolo import read_yolo
 from model_export.data.forms.yolo_layout import names_file, read_layout
 from model_export.data.held_out import share_of
 from model_export.data.sources import DataSource, FormName
-from model_export.data.texts import read_lines
 from model_export.errors import ModelExportError
 
 SPLITS: Final = ("train", "val", "test")
@@ -120,14 +127,14 @@ def has_own_split(source: DataSource, split: str) -> bool:
 
 
 def has_split(source: DataSource, split: str) -> bool:
-    """Whether all data sets have this split, which is read to find out.
+    """Whether all data sets have this split and its files, which are read to find out.
 
     Raises:
         ModelExportError: As in `read`.
     """
     if not has_own_split(source, split):
         return False
-    with suppress(NoSplitError):
+    with suppress(NoSplitError, MissingFolderError):
         read(replace(source, split=split))
         return True
     return False
@@ -141,8 +148,11 @@ def is_divided(source: DataSource) -> bool:
         return True
     files = {"coco": coco_files, "csv": csv_files}
     if form in files:
-        return len(files[form](path)) > 1
-    return (path / "ImageSets").is_dir() or (form == "yolo" and bool(read_layout(path).splits))
+        found = files[form](path)
+        return len(found) > 1 or any(not is_all_for_training(each, path, "train") for each in found)
+    if form == "voc":
+        return (path / "ImageSets").is_dir() or has_inner_splits(path)
+    return form == "yolo" and bool(read_layout(path).splits)
 
 
 def read_splits(source: DataSource) -> dict[str, Reading]:
@@ -165,8 +175,17 @@ def _splits_of_one(source: DataSource) -> dict[str, Reading]:
     found = {}
     for split in SPLITS:
         if split == "train" or has_own_split(source, split):
-            with suppress(NoSplitError):
+            try:
                 found[split] = _read_one(source.path, replace(source, split=split))
+            except NoSplitError:
+                continue
+            except MissingFolderError as error:
+                # Many data sets name a folder for tests, which nobody was given.
+                if split != "test" or "train" not in found:
+                    raise
+                train = found["train"]
+                note = f"left out the split test: {error}"
+                found["train"] = replace(train, notes=(*train.notes, note))
     return found
 
 
@@ -200,13 +219,13 @@ def _numbered_by_file(path: Path, reading: Reading) -> Reading:
     listed = names_file(path if path.is_dir() else path.parent)
     if listed is None:
         return reading
-    names = _united([read_lines(listed), reading.class_names], numbered=True)
+    names = _united([read_names(listed), reading.class_names], numbered=True)
     return replace(reading, class_names=names, numbered=True)
 
 
 def _joined(readings: Sequence[Reading]) -> Reading:
     """Several data sets as one; ids are counted anew, because each set has its own."""
-    of_set = [{image.path.absolute() for image in reading.images} for reading in readings]
+    of_set = [{image.path.resolve() for image in reading.images} for reading in readings]
     owners = Counter(path for paths in of_set for path in paths)
     if twice := [path for path, count in owners.items() if count > 1]:
         raise ModelExportError(f"{min(twice)} is in two of the data sets; give each of them once")

@@ -67,6 +67,11 @@ def read_xml(path: Path) -> ET.Element:
     try:
         # Without a DTD no entity can expand without bound, and expat fetches nothing.
         return ET.fromstring(_decoded(content))  # noqa: S314
+    except UnicodeDecodeError as error:
+        raise ModelExportError(
+            f"{path}: the text is not {error.encoding.upper()}, as its first line says; save it "
+            "as UTF-8, or correct that line"
+        ) from error
     except (ET.ParseError, ValueError, LookupError) as error:
         raise ModelExportError(
             f"{path} is no VOC annotation: {error}; export it again, or save it as UTF-8"

@@ -1,6 +1,7 @@
 """`yolox-serve inspect`: the contents of a data set, and its probable faults."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -93,7 +94,8 @@ def _sources(
     from model_export.data.reading import has_split  # noqa: PLC0415
 
     source = data_source(data)
-    asked = measured.val or measured.val_split
-    if asked or (isinstance(source, DataSource) and has_split(source, "val")):
+    if measured.val or measured.val_split:
         return data_sources(data, measured)
+    if isinstance(source, DataSource) and source.split == "train" and has_split(source, "val"):
+        return source, replace(source, split="val")
     return source, None

@@ -4,8 +4,8 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, cast
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from model_export.data.annotations import Annotations, NamedBoxes, Reading, known_size
 from model_export.data.forms.coco_categories import (
@@ -168,7 +168,8 @@ def image_folders(path: Path) -> list[Path]:
     """The folders where tools put the images of a COCO json, the likeliest first."""
     split = path.stem.removeprefix("instances_")
     around = [path.parent, path.parent.parent]
-    named = [folder / name for folder in around for name in ("images", split, f"images/{split}")]
+    names = ("images", split, f"images/{split}", "data")
+    named = [folder / name for folder in around for name in names]
     return [path.parent, *named, path.parent.parent]
 
 
@@ -199,7 +200,7 @@ def _counted(entries: Sequence[object], kind: str) -> Iterator[tuple[str, Mappin
 
 
 def _image(entry: Mapping[str, Any], at: str, finder: ImageFinder) -> CocoImage:
-    name = entry.get("file_name")
+    name = entry.get("file_name") or _in_url(entry.get("coco_url"))
     if not isinstance(name, str) or not name:
         raise ValueError(f"{at} has no file_name")
     try:
@@ -207,6 +208,11 @@ def _image(entry: Mapping[str, Any], at: str, finder: ImageFinder) -> CocoImage:
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{at} has a height or width that is no number") from None
     return CocoImage(identifier(entry, "id", at), finder.find(name), size)
+
+
+def _in_url(url: object) -> str | None:
+    """The folder and name of LVIS's images, which it states as addresses alone."""
+    return "/".join(PurePosixPath(url).parts[-2:]) if isinstance(url, str) else None
 
 
 def _unique_ids(images: Iterable[CocoImage]) -> set[int]:
@@ -227,14 +233,14 @@ def _annotation(
                 f"{at} has the {name} {json.dumps(entry[name])}, which is not listed; add it to "
                 f"the {'images' if listed is images else 'categories'}, or remove the annotation"
             )
-    box, area = _box(entry.get("bbox"), at), entry.get("area")
+    box, area = _box(entry, at), entry.get("area")
     try:
         area = box[2] * box[3] if area is None else float(area)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{at} has an area that is no number") from None
     return CocoAnnotation(
-        image_id=entry["image_id"],
-        category_id=entry["category_id"],
+        image_id=identifier(entry, "image_id", at),
+        category_id=identifier(entry, "category_id", at),
         box_xywh=box,
         area=area,
         is_crowd=_is_crowd(entry.get("iscrowd"), at),
@@ -251,13 +257,28 @@ def _is_crowd(value: object, at: str) -> bool:
     raise ValueError(f"{at} has the iscrowd {json.dumps(value)}, which is neither 0 nor 1")
 
 
-def _box(values: object, at: str) -> tuple[float, float, float, float]:
+def _box(entry: Mapping[str, Any], at: str) -> tuple[float, float, float, float]:
+    """The box as written, or the one around the polygons of an annotation that has no box."""
+    values = entry.get("bbox") or _around(entry.get("segmentation"))
     if values is None:
         raise ValueError(f"{at} has no bbox")
     try:
-        x, y, width, height = map(float, cast("Sequence[float]", values))
+        # Text and maps can be taken apart into four, too.
+        x, y, width, height = map(float, values if isinstance(values, list) else ())
     except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"{at} has a bbox that is not four numbers: {json.dumps(values)[:60]}"
         ) from None
     return x, y, width, height
+
+
+def _around(polygons: object) -> list[float] | None:
+    """Left, top, width and height of the box around polygons, if these are some."""
+    if not isinstance(polygons, list) or not all(isinstance(each, list) for each in polygons):
+        return None
+    try:
+        corners = [float(number) for polygon in polygons for number in polygon]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    x, y = corners[::2], corners[1::2]
+    return [min(x), min(y), max(x) - min(x), max(y) - min(y)] if x and y else None

@@ -1,9 +1,12 @@
 """The categories of a COCO json: those that stand for classes, and those that only group others."""
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
+# A number that is written in one way only.
+NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 # An entry of the json, and how messages name it.
 Entry = tuple[str, Mapping[str, Any]]
 
@@ -19,7 +22,8 @@ def identifier(entry: Mapping[str, Any], name: str, at: str) -> int:
         raise ValueError(f"{at} has no {name}")
     if not isinstance(value, int | float | str):
         raise ValueError(f"{at} has the {name} {json.dumps(value)}, which is no id")  # noqa: TRY004
-    return cast("int", value)
+    # Some tools write a number as text in one list, and not in another.
+    return int(value) if NUMBER.fullmatch(str(value)) else cast("int", value)
 
 
 def without_twins(
@@ -76,7 +80,7 @@ def categories_of(entries: Iterable[Entry]) -> dict[int, str]:
     return names
 
 
-def unused_groups(entries: Iterable[Entry], used: Collection[int]) -> set[int]:
+def unused_groups(entries: Sequence[Entry], used: Collection[int]) -> set[int]:
     """The ids of categories that only group others.
 
     Args:
@@ -89,6 +93,7 @@ def unused_groups(entries: Iterable[Entry], used: Collection[int]) -> set[int]:
         for entry in every
         if entry.get("supercategory") != entry["name"]
     }
-    unused = {entry["id"] for entry in every if str(entry["name"]) in groups}.difference(used)
+    ids = {identifier(entry, "id", at): str(entry["name"]) for at, entry in entries}
+    unused = {number for number, name in ids.items() if name in groups}.difference(used)
     # Where there would be no class left, they are not groups.
-    return unused if any(entry["id"] not in unused for entry in every) else set()
+    return unused if unused != ids.keys() else set()

@@ -3,7 +3,13 @@
 from pathlib import Path
 
 from model_export.data.annotations import first_few
-from model_export.data.forms.splits import names_of, no_split, split_folder, split_folders
+from model_export.data.forms.splits import (
+    is_all_for_training,
+    is_of_split,
+    no_split,
+    split_folder,
+    split_folders,
+)
 from model_export.errors import ModelExportError
 
 
@@ -21,8 +27,8 @@ def coco_file(folder: Path, split: str) -> Path:
     if own := split_folder(folder, split):
         files_of_split = _jsons(own)
     else:
-        files_of_split = [path for path in files if _is_of(path, split)]
-    if not files_of_split and "train" in names_of(split) and len(files) == 1:
+        files_of_split = [path for path in files if is_of_split(path.stem, split)]
+    if not files_of_split and len(files) == 1 and is_all_for_training(files[0], folder, split):
         files_of_split = files
     if not files_of_split:
         raise no_split(folder, split, [str(path.relative_to(folder)) for path in files])
@@ -57,12 +63,3 @@ def _looks_like_coco(path: Path) -> bool:
     # In UTF-16, every second byte of these names is 0.
     plain = content.replace(b"\0", b"")
     return all(name in plain for name in (b'"images"', b'"annotations"', b'"categories"'))
-
-
-def _is_of(path: Path, split: str) -> bool:
-    """Whether a file is named after a split, such as val.json or instances_val2017.json."""
-    stem = path.stem.lower().removeprefix("instances_")
-    return any(
-        stem == name or stem.startswith((f"{name}_", f"{name}-", f"{name}2"))
-        for name in names_of(split)
-    )

@@ -1,7 +1,9 @@
 """The reader of CSV files with a row for each box."""
 
 import csv
+import io
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,12 @@ from model_export.data.annotations import (
 )
 from model_export.data.forms.csv_columns import AUTOML, HEADERLESS, SPLITS, columns_of, notes_on
 from model_export.data.forms.found_images import ImageFinder, image_files
-from model_export.data.forms.splits import folder_of_split, names_of, no_split
+from model_export.data.forms.splits import (
+    folder_of_split,
+    is_all_for_training,
+    names_of,
+    no_split,
+)
 from model_export.data.image_files import header_size
 from model_export.data.texts import read_text
 from model_export.errors import ModelExportError
@@ -26,8 +33,14 @@ from model_export.errors import ModelExportError
 CSV_SUFFIXES: Final = (".csv", ".tsv")
 # Roboflow's name for the file in the folder of a split's images, all of which belong to it.
 WHOLE_FOLDER: Final = "_annotations.csv"
-# The list of the classes that Roboflow's form for RetinaNet has beside it.
-CLASS_LIST: Final = "_classes.csv"
+# Lists of classes: those of RetinaNet's form, by Roboflow and others, and those of Open Images.
+CLASS_LISTS: Final = frozenset(
+    {"_classes", "classes", "class_list", "class-descriptions", "class-descriptions-boxable"}
+)
+# The values of IsGroupOf; -1 is "not known".
+GROUPS: Final = {"0": False, "false": False, "-1": False, "1": True, "true": True}
+# A first line that tells Excel the delimiter.
+DELIMITER_LINE: Final = re.compile(r"sep=([,;\t])\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +90,9 @@ def read_csv(source: Path, images: Path | None = None, split: str = "train") -> 
     table = _table(path)
     rows = _of_split(table, split)
     folder = images or path.parent
-    finder = ImageFinder([folder, folder / "images", folder.parent / "images", folder.parent])
+    named = re.sub("_labels$", "", path.stem, flags=re.IGNORECASE)
+    usual = [folder / "images", folder / named, folder.parent / "images", folder.parent]
+    finder = ImageFinder([folder, *usual])
     of_image = defaultdict[Path, list[_Row]](list)
     for row in rows:
         of_image[finder.find(row.values["image"])].append(row)
@@ -110,6 +125,9 @@ def csv_file(folder: Path, split: str) -> Path:
     )
     if found := next((path for path in named if path), None):
         return found
+    files = csv_files(folder)
+    if len(files) == 1 and splits_of(files[0]):
+        return files[0]
     place = folder_of_split(folder, split)
     files = csv_files(place)
     if len(files) != 1:
@@ -117,6 +135,8 @@ def csv_file(folder: Path, split: str) -> Path:
             f": {first_few(path.name for path in files)}; name the one to read" if files else ""
         )
         raise ModelExportError(f"{place} has {len(files)} CSV files{listed}")
+    if place == folder and not is_all_for_training(files[0], folder, split):
+        raise no_split(folder, split, [files[0].name])
     return files[0]
 
 
@@ -127,7 +147,7 @@ def csv_files(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix.lower() in CSV_SUFFIXES
         and not path.name.startswith(".")
-        and path.name != CLASS_LIST
+        and path.stem.lower() not in CLASS_LISTS
     )
 
 
@@ -138,24 +158,34 @@ def splits_of(path: Path) -> set[str]:
 
 
 def _table(path: Path) -> _Table:
-    text = read_text(path)
-    first = next(iter(text.splitlines()), "")
-    delimiter = max(",;\t", key=first.count)
-    try:
-        lines = list(csv.reader(text.splitlines(), delimiter=delimiter))
-    except csv.Error as error:
-        raise ModelExportError(f"{path} is no CSV file: {error}") from error
+    numbered = _lines(path)
+    lines = [line for _, line in numbered]
     columns = columns_of(path, lines)
     start = 0 if columns in (AUTOML, HEADERLESS) else 1
-    rows = [
-        _Row(number, _named(path, number, columns, line))
-        for number, line in enumerate(lines[start:], start=start + 1)
-        if any(value.strip() for value in line)
-    ]
+    rows = [_Row(number, _named(path, number, columns, line)) for number, line in numbered[start:]]
     written = {row.values.get("split", "").upper() for row in rows}
     has_splits = not written.isdisjoint(SPLITS) and written <= {*SPLITS, ""}
     notes = notes_on(path, lines[0], columns, has_splits=has_splits) if start else ()
     return _Table(path, rows, columns == AUTOML or has_splits, columns == AUTOML, tuple(notes))
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """The values of each line that has any, and the number of the line, where they end."""
+    text = read_text(path)
+    stated = DELIMITER_LINE.match(text)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = stated[1] if stated else max(",;\t", key=first.count)
+    # Any end of a line is one, and a quoted value may have some.
+    reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter)
+    try:
+        lines = [(reader.line_num, line) for line in reader]
+    except csv.Error as error:
+        raise ModelExportError(f"{path}, line {reader.line_num}: no CSV: {error}") from error
+    return [
+        (number, line)
+        for number, line in lines[1 if stated else 0 :]
+        if any(value.strip() for value in line)
+    ]
 
 
 def _named(path: Path, line: int, columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
@@ -218,9 +248,9 @@ def _has_box(row: _Row) -> bool:
 def _is_group(path: Path, row: _Row) -> bool:
     """Whether a box surrounds many objects that have no boxes of their own."""
     written = row.values.get("group") or "0"
-    if written not in ("0", "1", "-1"):
+    if written.lower() not in GROUPS:
         raise ModelExportError(f"{path}, line {row.line}: IsGroupOf is {written!r}, not 0 or 1")
-    return written == "1"
+    return GROUPS[written.lower()]
 
 
 def _image(
@@ -229,25 +259,36 @@ def _image(
     boxed = [row for row in rows if _has_box(row) and not _is_group(path, row)]
     size = _size(path, rows)
     corners = [_numbers(path, row) for row in boxed]
+    names = [_name(path, row) for row in boxed]
     if relative and corners:
         size = header_size(image)
-        # A file without a size is refused when its pixels are read.
-        height, width = size or (1, 1)
+        if size is None:
+            # It is refused when its pixels are read.
+            return NamedBoxes(image, number, None, (), ())
+        height, width = size
         corners = [(x1 * width, y1 * height, x2 * width, y2 * height) for x1, y1, x2, y2 in corners]
-    return NamedBoxes(image, number, size, corners, [_name(path, row) for row in boxed])
+    return NamedBoxes(image, number, size, corners, names)
 
 
 def _size(path: Path, rows: Sequence[_Row]) -> tuple[int, int] | None:
-    """The size that the first row states, if there are columns for it."""
-    if not rows:
-        return None
-    values = rows[0].values
-    try:
-        return known_size(values.get("height"), values.get("width"))
-    except (ValueError, OverflowError):
+    """The size that the rows of an image state, if there are columns for it."""
+    stated = dict[tuple[int, int], int]()
+    for row in rows:
+        try:
+            size = known_size(row.values.get("height"), row.values.get("width"))
+        except (ValueError, OverflowError):
+            raise ModelExportError(
+                f"{path}, line {row.line}: the width or height is no number"
+            ) from None
+        if size:
+            stated.setdefault(size, row.line)
+    if len(stated) > 1:
+        ((height, width), line), ((other_height, other_width), other), *_ = stated.items()
         raise ModelExportError(
-            f"{path}, line {rows[0].line}: the width or height is no number"
-        ) from None
+            f"{path}: one image is {width} x {height} in line {line}, and {other_width} x "
+            f"{other_height} in line {other}; correct one of them"
+        )
+    return next(iter(stated), None)
 
 
 def _name(path: Path, row: _Row) -> str:
@@ -264,8 +305,9 @@ def _numbers(path: Path, row: _Row) -> tuple[float, float, float, float]:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
+            cure = "; a point is its only mark" if "," in text else ""
             raise ModelExportError(
-                f"{path}, line {row.line}: {name} is {text!r}, which is no number"
+                f"{path}, line {row.line}: {name} is {text!r}, which is no number{cure}"
             )
         return value
 

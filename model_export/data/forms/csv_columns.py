@@ -60,7 +60,8 @@ def columns_of(path: Path, lines: Sequence[Sequence[str]]) -> tuple[str, ...]:
             return HEADERLESS
         raise ModelExportError(
             f"{path}, line 1: no column for {', '.join(sorted(missing))}; the first line should "
-            "name the columns filename, class, xmin, ymin, xmax, ymax"
+            "name the columns filename, class, xmin, ymin, xmax, ymax, and xmax is xmin plus the "
+            "width of the box"
         )
     if _are_of_boxes(columns, lines[1:]):
         return tuple("" if name in ("width", "height") else name for name in columns)

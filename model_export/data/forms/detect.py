@@ -7,11 +7,16 @@ from typing import Final, NamedTuple
 from model_export.data.annotations import first_few
 from model_export.data.forms.coco_folder import coco_files
 from model_export.data.forms.csv_boxes import CSV_SUFFIXES, csv_files
-from model_export.data.forms.found_images import image_files
-from model_export.data.forms.splits import split_folders
+from model_export.data.forms.found_images import (
+    files_in,
+    image_files,
+    plain_file_name,
+    similar_files,
+)
+from model_export.data.forms.splits import split_folders, subfolder
 from model_export.data.forms.voc import xml_files
 from model_export.data.forms.yolo_layout import (
-    LABEL_SUFFIXES,
+    LABEL_SUFFIX,
     YAML_SUFFIXES,
     description,
     names_file,
@@ -77,16 +82,17 @@ def _of_folder(folder: Path) -> Found:
     }
     if (folder / "ImageSets").is_dir():
         return Found("voc", f"{folder.name}: read as Pascal VOC, for its ImageSets")
+    found = [(form, sign) for form, find in signs.items() if (sign := find(folder))]
     inner = sorted(path.parent.name for path in folder.glob("*/ImageSets"))
-    if inner:
+    if inner and not any(form != "voc" for form, _ in found):
         raise ModelExportError(
             f"{folder} holds several data sets; give each of them: {', '.join(inner)}"
         )
-    found = [(form, sign) for form, find in signs.items() if (sign := find(folder))]
     if not found:
         raise ModelExportError(
-            f"{folder} has no annotations of a known form: no data.yaml, no COCO .json, no .csv, "
-            "no .xml and no labels of YOLO with classes.txt"
+            f"{folder} has no annotations of a known form: no .yaml with `names`, no .json with "
+            "COCO's lists, no .csv, no .xml, and no labels of YOLO with classes.txt; labels "
+            "without it need --form yolo --names"
         )
     (form, sign), *others = found
     more = "".join(f"; it also has {other}: --form {name} reads that" for name, other in others)
@@ -102,19 +108,20 @@ def _yolo_sign(folder: Path) -> str | None:
 
 def _has_labels(folder: Path, *, deep: bool = True) -> bool:
     """Whether there are text files in folders named `labels`, or beside the images."""
-    places = [folder, *split_folders(folder)]
-    labels = [place / "labels" for place in places] + [
-        folder / "labels" / place.name for place in places
-    ]
-    files = (path for place in labels if place.is_dir() for path in place.iterdir())
-    if any(path.suffix in LABEL_SUFFIXES and path.stem != "classes" for path in files):
+    splits = split_folders(folder)
+    places = [folder, *splits]
+    labels = [inner for place in places if (inner := subfolder(place, "labels"))]
+    labels += [inner for place in labels[:1] for inner in split_folders(place)]
+    files = (path for place in labels for path in files_in(place, (LABEL_SUFFIX,)))
+    if any(path.stem != "classes" for path in files):
         return True
-    beside = [*places, folder / "images", *(folder / "images" / place.name for place in places)]
+    images = subfolder(folder, "images")
+    beside = [*places, *([images, *split_folders(images)] if images else ())]
     return deep and any(
-        image.with_suffix(suffix).is_file()
+        plain_file_name(f"{image.stem}{LABEL_SUFFIX}") in labels
         for place in beside
+        for labels in [similar_files(place)]
         for image in image_files(place)
-        for suffix in LABEL_SUFFIXES
     )
 
 

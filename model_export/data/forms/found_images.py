@@ -1,8 +1,9 @@
 """Image files, found under the names that annotation tools write for them."""
 
+import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -11,23 +12,71 @@ from urllib.parse import unquote
 from model_export.errors import ModelExportError
 
 IMAGE_SUFFIXES: Final = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .avif .tif .tiff".split()
+    ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .avif .tif .tiff .heic .heif".split()
 )
+# Folders of previews and of files' attributes, which systems put beside the pictures.
+SYSTEM_FOLDERS: Final = frozenset({"@eaDir", "__MACOSX"})
 
 
 def image_files(folder: Path, *, deep: bool = False) -> list[Path]:
-    """The image files in a folder by their suffix, sorted; hidden files are left out.
+    """The image files in a folder by their suffix, sorted; hidden ones are left out.
 
     Args:
         folder: Where to look.
         deep: Whether to look in its folders too.
     """
-    files = folder.rglob("*") if deep else folder.glob("*")
+    return files_in(folder, IMAGE_SUFFIXES, deep=deep)
+
+
+def files_in(folder: Path, suffixes: Collection[str], *, deep: bool = False) -> list[Path]:
+    """The files in a folder by their suffix, sorted; hidden files and folders are left out.
+
+    Args:
+        folder: Where to look.
+        suffixes: In lower case; a file's may be in any.
+        deep: Whether to look in its folders too, also where a link leads.
+    """
+    places = _folders_below(folder) if deep else [folder]
     return sorted(
         path
-        for path in files
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        for place in places
+        for path in _files(place)
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
     )
+
+
+def _folders_below(folder: Path) -> Iterator[Path]:
+    """A folder and those in it, each once, whatever leads there."""
+    seen = set[str]()
+    for place, folders, _ in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and name not in SYSTEM_FOLDERS
+        ]
+        yield Path(place)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            # A link that leads nowhere counts, and is refused as a missing file.
+            yield from (folder / entry.name for entry in entries if not entry.is_dir())
+
+
+def similar_files(folder: Path) -> Mapping[str, list[Path]]:
+    """The files of a folder by their names as `plain_file_name` gives them."""
+    listed = defaultdict(list)
+    for path in sorted(_files(folder)):
+        listed[plain_file_name(path.name)].append(path)
+    return listed
+
+
+def plain_file_name(name: str) -> str:
+    """A name in one case, and accents as parts of their letters, which macOS writes apart."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 class ImageFinder:
@@ -40,6 +89,13 @@ class ImageFinder:
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = roots
         self._listed = cache(_listing)
+        self._names = cache(_names)
+        # The files that were found, by the names as written.
+        self._found = dict[str, Path]()
+        # The first name that led to a file, its folders in one case, and how many were left out.
+        self._first = dict[Path, tuple[str, str, int]]()
+        # Names in different folders that lead to one file, because some folders were left out.
+        self._merged = list[tuple[str, str, Path]]()
         # The folders that were left out of names which kept others, with one such name.
         self._left_out = dict[tuple[str, ...], str]()
         # Names that kept none of their folders: these, and the file.
@@ -60,12 +116,17 @@ class ImageFinder:
         Raises:
             ModelExportError: Two files fit a name without a suffix.
         """
+        if written not in self._found:
+            self._found[written] = self._find(written)
+        return self._found[written]
+
+    def _find(self, written: str) -> Path:
         variants = list(_variants(written))
-        for look in (_file, self._similar):
+        for look in (self._file, self._similar):
             for name in variants:
                 for path, left_out in self._candidates(name):
                     if found := look(path):
-                        self._note(written, _parts(name)[:-1], left_out, found)
+                        self._note(written, _parts(name), left_out, found)
                         return found
         return self._roots[0] / written
 
@@ -73,11 +134,17 @@ class ImageFinder:
         """See that no image was found by its name alone while others are in their folders.
 
         A name whose folders lead nowhere may come from another machine, and so do all of them then.
-        Otherwise a file of that name elsewhere is likely another picture.
+        Otherwise a file of that name elsewhere is likely another picture. It surely is one where
+        two names lead to it.
 
         Raises:
             ModelExportError: Some were.
         """
+        for first, second, file in self._merged[:1]:
+            raise ModelExportError(
+                f"{first} and {second} would both be {file}, because their folders are not there; "
+                "put the images into these folders, or correct the names"
+            )
         if not self._left_out:
             return
         strays = {
@@ -94,8 +161,13 @@ class ImageFinder:
             )
 
     def _note(
-        self, written: str, folders: tuple[str, ...], left_out: tuple[str, ...], found: Path
+        self, written: str, parts: tuple[str, ...], left_out: tuple[str, ...], found: Path
     ) -> None:
+        folders = parts[:-1]
+        plain = plain_file_name("/".join(folders))
+        before, name, count = self._first.setdefault(found, (plain, written, len(left_out)))
+        if before != plain and (left_out or count):
+            self._merged.append((name, written, found))
         if folders and left_out == folders:
             self._alone[written] = folders, found
         elif folders:
@@ -109,10 +181,17 @@ class ImageFinder:
             rest = Path(*parts[start:])
             yield from ((root / rest, parts[:start]) for root in self._roots)
 
+    def _file(self, path: Path) -> Path | None:
+        # A look at the folder's list, for most of the candidates' folders do not exist.
+        if path.name not in self._names(path.parent):
+            return None
+        return path if path.is_file() else None
+
     def _similar(self, path: Path) -> Path | None:
         """The file in the same folder whose name differs only in case, or has a suffix."""
         listed = self._listed(path.parent)
-        for key in (_key(path.name), f"{_key(path.name)}."):
+        plain = plain_file_name(path.name)
+        for key in (plain, f"{plain}."):
             if len(files := listed.get(key, ())) > 1:
                 names = " and ".join(file.name for file in files)
                 raise ModelExportError(
@@ -128,17 +207,20 @@ def _parts(name: str) -> tuple[str, ...]:
     return tuple(part for part in PurePosixPath(name).parts if part not in ("/", ".."))
 
 
-def _file(path: Path) -> Path | None:
+def _names(folder: Path) -> frozenset[str]:
     try:
-        return path if path.is_file() else None
-    except (OSError, ValueError):  # too long, or with a character that no name can have
-        return None
+        return frozenset(entry.name for entry in os.scandir(folder))
+    except (OSError, ValueError):  # no folder, or a name that none can have
+        return frozenset()
 
 
 def _variants(written: str) -> Iterator[str]:
     yield written
     plain = written.strip().replace("\\", "/").removeprefix("file://")
     yield plain
+    if "://" in plain:
+        plain = plain.partition("?")[0]
+        yield plain
     if "%" in plain:
         yield unquote(plain)
 
@@ -146,13 +228,7 @@ def _variants(written: str) -> Iterator[str]:
 def _listing(folder: Path) -> Mapping[str, list[Path]]:
     """Files by their names in one case, and by their names up to the dot of the suffix."""
     listed = defaultdict(list)
-    if folder.is_dir():
-        for path in image_files(folder):
-            listed[_key(path.name)].append(path)
-            listed[f"{_key(path.stem)}."].append(path)
+    for path in image_files(folder):
+        listed[plain_file_name(path.name)].append(path)
+        listed[f"{plain_file_name(path.stem)}."].append(path)
     return listed
-
-
-def _key(name: str) -> str:
-    # Tools on macOS write accents as characters of their own.
-    return unicodedata.normalize("NFC", name).casefold()

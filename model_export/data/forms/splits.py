@@ -1,6 +1,6 @@
 """The names that people give to the parts of a data set."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +26,60 @@ class NoSplitError(ModelExportError):
         self.fact = fact
 
 
+class MissingFolderError(ModelExportError):
+    """The folder or list that a data set names for a split is not there."""
+
+
 def names_of(split: str) -> tuple[str, ...]:
     """The split's own name first, then what other tools call it."""
     synonyms = next((names for names in SPLIT_NAMES if split.lower() in names), ())
     return (split, *(name for name in synonyms if name != split))
+
+
+def is_of_split(name: str, split: str) -> bool:
+    """Whether a name is a split's, or begins with one, such as `val2017` or `test_labels`."""
+    plain = name.lower().removeprefix("instances_")
+    return any(
+        plain == each or plain.startswith((f"{each}_", f"{each}-", f"{each}2"))
+        for each in names_of(split)
+    )
+
+
+def is_of_another(name: str, split: str) -> bool:
+    """Whether a name is one of another split's."""
+    others = (names[0] for names in SPLIT_NAMES if names[0] not in names_of(split))
+    return any(is_of_split(name, other) for other in others)
+
+
+def is_all_for_training(file: Path, folder: Path, split: str) -> bool:
+    """Whether a data set's only file is meant by the split for training: no other is its name's.
+
+    Args:
+        file: The file.
+        folder: The data set.
+        split: The split that is asked for.
+    """
+    parts = file.relative_to(folder).with_suffix("").parts
+    return "train" in names_of(split) and not any(is_of_another(part, split) for part in parts)
+
+
+def subfolder(root: Path, name: str) -> Path | None:
+    """The folder of a name in another one, in this case or in any."""
+    if (exact := root / name).is_dir():
+        return exact
+    if not root.is_dir():
+        return None
+    return next((path for path in _folders(root) if path.name.lower() == name.lower()), None)
+
+
+def existing_path(root: Path, parts: Sequence[str]) -> Path | None:
+    """The file or folder at a path below a folder, in any case."""
+    if (exact := root.joinpath(*parts)).exists():
+        return exact
+    place: Path | None = root
+    for part in parts:
+        place = subfolder(place, part) if place else None
+    return place if parts else None
 
 
 def split_folder(root: Path, split: str) -> Path | None:

@@ -4,12 +4,27 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree as ET
 
 from model_export.data.annotations import NamedBoxes, Reading, first_few, known_size, names_in
-from model_export.data.forms.found_images import IMAGE_SUFFIXES, ImageFinder, image_files
-from model_export.data.forms.splits import folder_of_split, names_of, no_split
+from model_export.data.forms.found_images import (
+    IMAGE_SUFFIXES,
+    ImageFinder,
+    files_in,
+    image_files,
+    plain_file_name,
+    similar_files,
+)
+from model_export.data.forms.splits import (
+    SPLIT_NAMES,
+    folder_of_split,
+    is_all_for_training,
+    names_of,
+    no_split,
+    split_folders,
+)
 from model_export.data.texts import read_lines, read_xml
 from model_export.errors import ModelExportError
 
@@ -41,6 +56,8 @@ def read_voc(root: Path, split: str = "train") -> Reading:
     notes: list[str] = []
     if (root / "ImageSets").is_dir():
         pairs = _listed_pairs(root, split, notes)
+    elif has_inner_splits(root):
+        pairs = _of_split(root, split, _paired_files(root))
     else:
         pairs = _paired_files(folder_of_split(root, split))
     background = [pair.image.name for pair in pairs if pair.xml is None]
@@ -59,41 +76,86 @@ def read_voc(root: Path, split: str = "train") -> Reading:
 
 def _listed_pairs(root: Path, split: str, notes: list[str]) -> list[_Pair]:
     """The pairs of a split that a list in ImageSets names."""
-    finder = ImageFinder([root / "JPEGImages", root])
-    stems = Counter(_without_suffix(name) for name in _listed_names(root, split, notes))
-    if twice := [stem for stem, count in stems.items() if count > 1]:
+    files = _ListedFiles(root)
+    pairs = [files.pair(name) for name in _listed_names(root, split, files, notes)]
+    files.images.refuse_strays()
+    counts = Counter(pairs)
+    if twice := [pair.image.stem for pair, count in counts.items() if count > 1]:
         notes.append(f"listed more than once, and counted once: {first_few(twice)}")
-    return [_pair(root, stem, finder) for stem in stems]
+    return list(counts)
 
 
-def _pair(root: Path, stem: str, finder: ImageFinder) -> _Pair:
-    xml = root / "Annotations" / f"{stem}.xml"
-    return _Pair(finder.find(stem), xml if xml.is_file() else None)
+class _ListedFiles:
+    """The images and XML files that the names in lists stand for.
+
+    Args:
+        root: The data set.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.images = ImageFinder([root / "JPEGImages", root])
+        self._annotations = root / "Annotations"
+        self._listed = cache(similar_files)
+
+    def pair(self, name: str) -> _Pair:
+        """The files of a name, with a suffix or without one, and perhaps in folders."""
+        plain = PurePosixPath(name.replace("\\", "/"))
+        names = [plain]
+        if plain.suffix.lower() in IMAGE_SUFFIXES | {".xml"}:
+            names.append(plain.with_suffix(""))
+        found = [self.images.find(str(each)) for each in names]
+        image = next((path for path in found if path.is_file()), found[-1])
+        # Beside a name as it is written, that of the image without the folders of another machine.
+        names += [PurePosixPath(image.stem)] if image.is_file() else []
+        return _Pair(image, next(filter(None, map(self._xml, names)), None))
+
+    def _xml(self, name: PurePosixPath) -> Path | None:
+        path = self._annotations / name.parent / f"{name.name}.xml"
+        similar = self._listed(path.parent).get(plain_file_name(path.name), [])
+        return path if path in similar else next(iter(similar), None)
 
 
-def _listed_names(root: Path, split: str, notes: list[str]) -> list[str]:
+def _listed_names(root: Path, split: str, files: _ListedFiles, notes: list[str]) -> list[str]:
     """The names of a split's images as its list has them."""
-    lists = root / "ImageSets" / "Main"
-    lists = lists if lists.is_dir() else lists.parent
-    files = {path.stem: path for path in sorted(lists.glob("*.txt"))}
-    path = next((files[name] for name in names_of(split) if name in files), None)
-    if path is None and "train" in names_of(split) and len(files) == 1:
-        (path,) = files.values()
-        notes.append(f"{lists} has no list {split}; its only one is {path.name}")
+    folder = root / "ImageSets" / "Main"
+    folder = folder if folder.is_dir() else folder.parent
+    lists = {path.stem.lower(): path for path in files_in(folder, (".txt",))}
+    path = next((lists[name.lower()] for name in names_of(split) if name.lower() in lists), None)
+    only = next(iter(lists.values())) if len(lists) == 1 else None
+    if path is None and only and is_all_for_training(only, folder, split):
+        path = only
+        notes.append(f"{folder} has no list {split}; its only one is {path.name}")
     if path is None:
-        raise no_split(root, split, files)
+        raise no_split(root, split, lists)
     lines = read_lines(path)
     # A list for one class has a second column of -1, 0 or 1. A file may also be named `photo 1`,
-    # so the column counts only if every line has it.
+    # so the column counts only if every line has it, and none is a file's name with it.
     marks = [re.fullmatch(r"(.*\S)\s+(?:-1|0|1)", line) for line in lines]
-    return [mark[1] for mark in marks if mark] if all(marks) else lines
+    if not all(marks) or any(files.pair(line).xml for line in lines):
+        return lines
+    return [mark[1] for mark in marks if mark]
 
 
-def _without_suffix(name: str) -> str:
-    """The stem that a list means: some tools write suffixes, or paths."""
-    path = Path(name.replace("\\", "/"))
-    is_file = path.suffix.lower() in IMAGE_SUFFIXES | {".xml"}
-    return path.stem if is_file else path.name
+def _of_split(root: Path, split: str, pairs: list[_Pair]) -> list[_Pair]:
+    """The pairs of a split, where folders such as images/train say which is of which."""
+    # An image that is missing may be of any split, and is refused later.
+    splits = [_split_of(pair.image.relative_to(root)) for pair in pairs]
+    if not {*names_of(split)} & {*splits}:
+        raise no_split(root, split, sorted({*filter(None, splits)}))
+    wanted = (None, *names_of(split))
+    return [pair for pair, name in zip(pairs, splits, strict=True) if name in wanted]
+
+
+def _split_of(path: Path) -> str | None:
+    """The usual name of the split that a folder of a path is named after."""
+    folders = [part.lower() for part in path.parts[:-1]]
+    return next((names[0] for names in SPLIT_NAMES if {*names} & {*folders}), None)
+
+
+def has_inner_splits(root: Path) -> bool:
+    """Whether all images of a folder lie in inner folders of splits, such as images/train."""
+    images = [] if split_folders(root) else image_files(root, deep=True)
+    return bool(images) and all(_split_of(path.relative_to(root)) for path in images)
 
 
 def _paired_files(folder: Path) -> list[_Pair]:
@@ -114,13 +176,15 @@ def _paired_files(folder: Path) -> list[_Pair]:
 
 def xml_files(folder: Path) -> list[Path]:
     """The XML files in a folder and its folders, sorted; hidden files are left out."""
-    return sorted(path for path in folder.rglob("*.xml") if not path.name.startswith("."))
+    return files_in(folder, (".xml",), deep=True)
 
 
 def _image_of(xml: Path, same_stem: Sequence[Path], finder: ImageFinder) -> Path:
     """The image beside an XML file, else one elsewhere of the same stem, else the one it names."""
     beside = [path for path in same_stem if path.parent == xml.parent]
-    found = beside or same_stem
+    # Such as images/train for annotations/train.
+    alike = [path for path in same_stem if path.parent.name == xml.parent.name]
+    found = beside or alike or same_stem
     if len(found) == 1:
         return found[0]
     written = (_annotation(xml).findtext("filename") or "").strip()
@@ -154,13 +218,24 @@ def _image(pair: _Pair, number: int) -> NamedBoxes:
         return NamedBoxes(pair.image, number, None, (), ())
     root = _annotation(pair.xml)
     try:
-        size = known_size(root.findtext("size/height"), root.findtext("size/width"))
+        size = _size(root)
         objects = list(enumerate(root.findall("object"), start=1))
         names = [_text(entry, "name", at) for at, entry in objects]
         corners = [_corners(entry, at) for at, entry in objects]
     except (ValueError, OverflowError) as error:
         raise ModelExportError(f"{pair.xml} is no VOC annotation: {error}") from error
     return NamedBoxes(pair.image, number, size, corners, names)
+
+
+def _size(root: ET.Element) -> tuple[int, int] | None:
+    height, width = root.findtext("size/height"), root.findtext("size/width")
+    try:
+        return known_size(height, width)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"its size is {width!r} x {height!r}, which are no numbers; correct it, or remove the "
+            "element size"
+        ) from None
 
 
 def _corners(entry: ET.Element, at: int) -> tuple[float, float, float, float]:
@@ -175,7 +250,8 @@ def _number(entry: ET.Element, path: str, at: int) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"object {at} has the {path} {text!r}, which is no number") from None
+        cure = "; a point is its only mark" if "," in text else ""
+        raise ValueError(f"object {at} has the {path} {text!r}, which is no number{cure}") from None
 
 
 def _text(element: ET.Element, path: str, at: int) -> str:

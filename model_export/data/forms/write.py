@@ -13,7 +13,8 @@ from xml.etree import ElementTree as ET
 import yaml
 
 from model_export.data.annotations import NamedBoxes
-from model_export.data.image_files import header_size, other_size
+from model_export.data.forms.yolo import MAX_SHARE
+from model_export.data.image_files import header_size, image_size, other_size
 from model_export.data.sources import FormName
 from model_export.errors import ModelExportError
 from model_export.files import write_atomically
@@ -43,6 +44,12 @@ def write_form(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelExportError(f"{folder} is not empty; choose another --output")
+    broken = [name for name in class_names if len(name.splitlines()) > 1]
+    if broken and form in ("voc", "csv"):
+        raise ModelExportError(
+            f"the class {broken[0]!r} has a line break, which classes.txt cannot hold; correct its "
+            "name in the data, or write --to coco or yolo"
+        )
     placed = _copy_images(form, folder, splits)
     for split, images in placed.items():
         WRITERS[form](folder, split, images, class_names)
@@ -71,15 +78,16 @@ def _image_folder(form: FormName, split: str) -> str:
 
 
 def _copied(image: NamedBoxes, folder: Path, taken: set[str]) -> NamedBoxes:
-    stem, number = image.path.stem, 2
+    # Readers of lists and tables take no blanks at the ends, and no line breaks.
+    plain = "".join(each if each.isprintable() else "_" for each in image.path.stem).strip()
+    plain = plain or "image"
+    stem, number = plain, 2
     while stem.casefold() in taken:
-        stem, number = f"{image.path.stem}-{number}", number + 1
+        stem, number = f"{plain}-{number}", number + 1
     taken.add(stem.casefold())
     copy = folder / f"{stem}{image.path.suffix}"
-    size = header_size(image.path)
-    if size is None:
-        why = "it is no image" if image.path.exists() else "it is missing"
-        raise ModelExportError(f"cannot read the image {image.path}: {why}")
+    # Where the header has no size, decoding says why.
+    size = header_size(image.path) or image_size(image.path)
     if image.size not in (None, size):
         raise other_size(image.path, size, image.size)
     for corners in image.corners:
@@ -133,12 +141,22 @@ def _write_yolo(
         height, width = _size(image)
         lines = []
         for name, (x1, y1, x2, y2) in zip(image.names, image.corners, strict=True):
-            centre = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height
-            shares = (*centre, (x2 - x1) / width, (y2 - y1) / height)
+            shares = _shares(x1 / width, y1 / height, x2 / width, y2 / height)
             lines.append(
                 " ".join([str(ids[name]), *(f"{each:.{SHARE_DECIMALS}f}" for each in shares)])
             )
         _write(folder / "labels" / split / f"{image.path.stem}.txt", _joined(lines))
+
+
+def _shares(x1: float, y1: float, x2: float, y2: float) -> tuple[float, float, float, float]:
+    """Centre, width and height of a box whose corners are shares of the image.
+
+    Farther outside than a reader believes, it is cut off at the image's border.
+    """
+    shares = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+    if max(map(abs, shares)) <= MAX_SHARE:
+        return shares
+    return _shares(*(min(max(each, 0.0), 1.0) for each in (x1, y1, x2, y2)))
 
 
 def _write_voc(

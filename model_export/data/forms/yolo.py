@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
 from model_export.data.annotations import NamedBoxes, Reading, first_few
-from model_export.data.forms.found_images import image_files
-from model_export.data.forms.yolo_layout import LABEL_SUFFIXES, YoloLayout
+from model_export.data.forms.found_images import image_files, plain_file_name, similar_files
+from model_export.data.forms.splits import subfolder
+from model_export.data.forms.yolo_layout import LABEL_SUFFIX, YoloLayout
 from model_export.data.image_files import header_size
 from model_export.data.texts import read_text
 from model_export.errors import ModelExportError
@@ -25,6 +26,8 @@ MAX_SHARE: Final = 2.0
 MAX_POLYGON: Final = 1.5
 # A corner is the sum of a centre, off by half of the last decimal, and half of a size.
 ROUNDING: Final = 0.75
+# A class, a box, and perhaps a confidence; a polygon has more.
+MAX_BOX_FIELDS: Final = 6
 # No text of a float64 needs more.
 FULL_DECIMALS: Final = 17
 # Labels are mostly of whole pixels, and shares of six decimals miss them by less than this.
@@ -50,9 +53,11 @@ def read_yolo(layout: YoloLayout, split: str) -> Reading:
     Raises:
         ModelExportError: A file is missing or damaged, or there is no such split.
     """
-    paths = layout.images(split)
+    listed = layout.images(split)
+    paths = list(dict.fromkeys(listed))
     _refuse_shared_labels(paths)
-    labels = [_label_file(path) for path in paths]
+    find = _LabelFinder().find
+    labels = [find(path) for path in paths]
     background = [path.name for path, label in zip(paths, labels, strict=True) if label is None]
     if paths and not any(path.exists() for path in paths):
         raise ModelExportError(
@@ -67,7 +72,16 @@ def read_yolo(layout: YoloLayout, split: str) -> Reading:
     numbers = range(1, len(paths) + 1)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         images = list(threads.map(partial(_image, layout), paths, labels, numbers))
-    notes = list(_lone_labels(labels))
+        polygons = sum(threads.map(_polygons, filter(None, labels)))
+    notes = list(_lone_labels(paths, labels))
+    if len(paths) < len(listed):
+        twice = [path.name for path, count in Counter(listed).items() if count > 1]
+        notes.append(f"listed more than once, and counted once: {first_few(twice)}")
+    if not layout.keypoints and polygons:
+        notes.append(
+            f"{polygons} polygons became the boxes around them; if they are boxes and keypoints, "
+            "say so in data.yaml, such as `kpt_shape: [17, 3]`"
+        )
     if background:
         count = len(background)
         notes.append(f"{count} images without labels are background: {first_few(background)}")
@@ -78,14 +92,44 @@ def _label_places(image: Path) -> list[Path]:
     """Where an image may have its labels: in `labels` for the last `images`, or beside it."""
     parts = list(image.parts)
     places = [image]
-    if "images" in parts:
-        at = len(parts) - 1 - parts[::-1].index("images")
-        places.insert(0, Path(*parts[:at], "labels", *parts[at + 1 :]))
-    return [place.with_suffix(suffix) for place in places for suffix in LABEL_SUFFIXES]
+    lower = [part.lower() for part in parts]
+    if "images" in lower:
+        at = len(parts) - 1 - lower[::-1].index("images")
+        labels = subfolder(Path(*parts[:at]), "labels") or Path(*parts[:at], "labels")
+        places.insert(0, labels.joinpath(*parts[at + 1 :]))
+    return [place.with_suffix(LABEL_SUFFIX) for place in places]
 
 
-def _label_file(image: Path) -> Path | None:
-    return next((path for path in _label_places(image) if path.is_file()), None)
+class _LabelFinder:
+    """Finds label files, also where case or the writing of accents differ from the image's."""
+
+    def __init__(self) -> None:
+        self._listed = cache(similar_files)
+
+    def find(self, image: Path) -> Path | None:
+        """The label file of an image, if there is one.
+
+        Raises:
+            ModelExportError: Two names differ from the image's in case only.
+        """
+        places = _label_places(image)
+        for path in places:
+            similar = self._listed(path.parent).get(plain_file_name(path.name), [])
+            if path in similar:
+                return path
+            if len(similar) > 1:
+                names = " and ".join(each.name for each in similar)
+                raise ModelExportError(
+                    f"{path.parent}: {names} may both be the labels of {image.name}; remove one"
+                )
+            if similar:
+                return similar[0]
+        return None
+
+
+def _polygons(label: Path) -> int:
+    """The lines of a label file that have polygons."""
+    return sum(len(line.split()) > MAX_BOX_FIELDS for line in read_text(label).splitlines())
 
 
 def _refuse_shared_labels(paths: Sequence[Path]) -> None:
@@ -97,16 +141,23 @@ def _refuse_shared_labels(paths: Sequence[Path]) -> None:
             )
 
 
-def _lone_labels(labels: Sequence[Path | None]) -> Iterator[str]:
+def _lone_labels(paths: Sequence[Path], labels: Sequence[Path | None]) -> Iterator[str]:
     """A note if there are labels of images that are not there, in the folders of the others."""
-    for folder in sorted({path.parent for path in labels if path}):
-        images = Path(*("images" if part == "labels" else part for part in folder.parts))
-        known = {path.stem for place in {folder, images} for path in image_files(place)}
+    places = {
+        (label.parent, path.parent) for path, label in zip(paths, labels, strict=True) if label
+    }
+    for folder in sorted({folder for folder, _ in places}):
+        known = {
+            plain_file_name(path.stem)
+            for place in {folder, *(images for each, images in places if each == folder)}
+            for path in image_files(place)
+        }
         lone = [
             path.name
             for path in sorted(folder.iterdir())
-            if path.suffix in LABEL_SUFFIXES
-            and path.stem not in known | NO_LABELS
+            if path.suffix.lower() == LABEL_SUFFIX
+            and plain_file_name(path.stem) not in known
+            and path.stem not in NO_LABELS
             and not path.name.startswith(".")
         ]
         if lone:
@@ -142,7 +193,7 @@ def _class_name(text: str, names: Sequence[str]) -> str:
         raise ValueError(f"the class {text} is no whole number from 0")
     if number >= len(names):
         raise ValueError(
-            f"the class {text} has no name, because there are {len(names)} names, for 0 to "
+            f"the class {text} has no name, because the last of {len(names)} names is for "
             f"{len(names) - 1}; add it to the names, or correct the line"
         )
     return names[int(number)]

@@ -1,6 +1,5 @@
 """The places of a YOLO data set's images, and the names of its classes."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +7,29 @@ from typing import Any, Final
 
 import yaml
 
+from model_export.data.class_names import read_names, refuse_twins
 from model_export.data.forms.found_images import ImageFinder, image_files
-from model_export.data.forms.splits import folder_of_split, names_of, no_split, split_folder
+from model_export.data.forms.splits import (
+    SPLIT_NAMES,
+    MissingFolderError,
+    existing_path,
+    folder_of_split,
+    names_of,
+    no_split,
+    split_folder,
+    split_folders,
+    subfolder,
+)
 from model_export.data.texts import read_lines, read_text
 from model_export.errors import ModelExportError
 
 YAML_SUFFIXES: Final = (".yaml", ".yml")
-LABEL_SUFFIXES: Final = (".txt", ".TXT")
+# A label file's may be in any case.
+LABEL_SUFFIX: Final = ".txt"
 USUAL_STEMS: Final = ("data", "dataset")
+ALL_SPLIT_NAMES: Final = frozenset(name for names in SPLIT_NAMES for name in names)
+# Values of YAML for a split that is not there.
+NOTHING: Final = ("", "~", "null", "Null", "NULL", "none", "None")
 # One name per line: LabelImg and Label Studio; Darknet and CVAT; Roboflow's form for Darknet.
 NAME_FILES: Final = (
     "classes.txt",
@@ -24,6 +38,7 @@ NAME_FILES: Final = (
     "obj.names",
     "_darknet.labels",
     "train/_darknet.labels",
+    "train/labels/classes.txt",
 )
 
 
@@ -31,6 +46,21 @@ class _PlainLoader(yaml.SafeLoader):
     """Reads every scalar as text, for `yes`, `no` and `1` are names too."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A map, of which no key is there twice.
+
+        Raises:
+            yaml.MarkedYAMLError: One is.
+        """
+        keys = set[str]()
+        for key, _ in node.value:
+            if key.value in keys and isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value} is there twice", problem_mark=key.start_mark
+                )
+            keys.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +98,7 @@ class YoloLayout:
     def _written(self, split: str, written: str) -> list[Path]:
         path = self._resolved(written)
         if path is None:
-            raise ModelExportError(
+            raise MissingFolderError(
                 f"{self.source}: `{split}` is {written}, and there is no "
                 f"{self.roots[0] / written}; correct it, or `path`"
             )
@@ -82,13 +112,34 @@ class YoloLayout:
         return found
 
     def _resolved(self, written: str) -> Path | None:
-        """A folder or list, though its path begins with folders of another machine."""
+        """A folder or list, though its path begins with folders of another machine.
+
+        Raises:
+            ModelExportError: Roboflow's `../train/images` is there, and so is train/images beside
+                the description, which Roboflow means.
+        """
         parts = Path(written.replace("\\", "/")).parts
-        for start in range(len(parts)):
+        for start in range(len(parts) or 1):
             for root in self.roots:
-                if (path := root.joinpath(*parts[start:])).exists():
+                if path := existing_path(root, parts[start:]):
+                    self._refuse_two(written, parts, path, root)
                     return path
+            if parts and parts[start].lower() in ALL_SPLIT_NAMES:
+                # Without this folder, the path would be another split's.
+                return None
         return None
+
+    def _refuse_two(self, written: str, parts: Sequence[str], found: Path, root: Path) -> None:
+        inner = (
+            existing_path(root, parts[1:])
+            if parts[:1] == ("..",) and parts[1:2] != ("..",)
+            else None
+        )
+        if inner and inner.resolve() != found.resolve():
+            raise ModelExportError(
+                f"{self.source}: {written} is {found.resolve()}, and {inner} is there, too; write "
+                "the path of the one that is meant"
+            )
 
     def _found(self, folder: Path) -> list[Path]:
         if files := image_files(folder, deep=True):
@@ -111,15 +162,17 @@ def read_layout(path: Path, class_names: Sequence[str] = ()) -> YoloLayout:
     if described is None:
         return YoloLayout(path, (path,), _listed_names(path, class_names), {})
     content = _yaml(described) if described.suffix in YAML_SUFFIXES else _darknet(described)
-    splits = {name: _paths(described, name, content[name]) for name in content if _is_split(name)}
+    roots, keypoints = _roots(described, content.get("path")), _keypoints(described, content)
+    splits = {
+        name.lower(): _paths(described, name, content[name]) for name in content if _is_split(name)
+    }
     splits = {name: paths for name, paths in splits.items() if paths}
-    if not splits:
+    if not splits and not _has_usual_folders(roots[0]):
         raise ModelExportError(f"{described} names no images; write the folder as `train: ...`")
     names = _names(described, content) or tuple(class_names)
     if not names:
         raise ModelExportError(f"{described} has no `names`; add them, or give --names")
-    _refuse_twins(described, names)
-    roots, keypoints = _roots(described, content.get("path")), _keypoints(described, content)
+    refuse_twins(described, names)
     return YoloLayout(described, roots, names, splits, keypoints)
 
 
@@ -131,12 +184,14 @@ def description(folder: Path) -> Path | None:
         if path.suffix in (*YAML_SUFFIXES, ".data") and not path.name.startswith(".")
     )
     files.sort(key=lambda path: path.stem not in USUAL_STEMS)
-    return next((path for path in files if path.suffix == ".data" or _has_names(path)), None)
+    return next((path for path in files if _has_names(path)), None)
 
 
 def _has_names(path: Path) -> bool:
-    """Whether a YAML file names classes; files of other programs need not be readable."""
+    """Whether a file names classes; files of other programs need not be readable."""
     try:
+        if path.suffix == ".data":
+            return any(line.partition("=")[0].strip() == "names" for line in read_lines(path))
         return "names" in _yaml(path)
     except ModelExportError:
         if path.stem in USUAL_STEMS:
@@ -150,8 +205,12 @@ def names_file(folder: Path) -> Path | None:
 
 
 def _listed_names(folder: Path, class_names: Sequence[str]) -> tuple[str, ...]:
-    if path := names_file(folder):
-        return tuple(read_lines(path))
+    for place in (folder, folder.parent):
+        # The folder of one split has the names of all beside it.
+        if path := names_file(place):
+            return read_names(path)
+        if not class_names and (described := description(place)):
+            return read_layout(described).class_names
     if class_names:
         return tuple(class_names)
     raise ModelExportError(
@@ -162,10 +221,14 @@ def _listed_names(folder: Path, class_names: Sequence[str]) -> tuple[str, ...]:
 
 def _usual_folder(root: Path, split: str) -> Path:
     """The folder of a split's images: images/train, train/images, train or, if alone, images."""
-    images = root / "images"
-    if images.is_dir() and not split_folder(root, split):
+    images = subfolder(root, "images")
+    if images and not split_folder(root, split):
         return folder_of_split(images, split)
     return folder_of_split(root, split)
+
+
+def _has_usual_folders(root: Path) -> bool:
+    return bool(subfolder(root, "images") or split_folders(root))
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:
@@ -186,19 +249,21 @@ def _darknet(path: Path) -> Mapping[str, Any]:
     content: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
     if names := content.get("names"):
         places = [path.parent / names, path.parent / Path(names.replace("\\", "/")).name]
-        content["names"] = read_lines(next((each for each in places if each.is_file()), places[0]))
+        file = next((each for each in places if each.is_file()), places[0])
+        content["names"] = list(read_names(file))
+        content["nc"] = content.get("classes")
     return content
 
 
 def _is_split(name: str) -> bool:
-    return any(name in names_of(each) for each in ("train", "val", "test"))
+    return name.lower() in ALL_SPLIT_NAMES
 
 
 def _paths(source: Path, split: str, value: object) -> list[str]:
     paths = value if isinstance(value, list) else [value]
     if not all(isinstance(path, str) for path in paths):
         raise ModelExportError(f"{source}: `{split}` is neither a path nor a list of paths")
-    return [str(path) for path in paths if path]
+    return [str(path) for path in paths if path not in NOTHING]
 
 
 def _names(source: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
@@ -217,16 +282,10 @@ def _names(source: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     count = content.get("nc") or str(len(names))
     if names and count != str(len(names)):
         raise ModelExportError(
-            f"{source}: `nc` is {count}, and there are {len(names)} `names`; correct one of them"
+            f"{source}: {len(names)} classes have names, and there should be {count}; correct one "
+            "of them"
         )
     return tuple(names)
-
-
-def _refuse_twins(source: Path, names: Sequence[str]) -> None:
-    if twins := [name for name, count in Counter(names).items() if count > 1]:
-        raise ModelExportError(
-            f"{source}: `names` has {twins[0]!r} twice; give each class a name of its own"
-        )
 
 
 def _keypoints(source: Path, content: Mapping[str, Any]) -> int:

@@ -14,7 +14,7 @@ from model_export.training.state import best_epoch
 
 def test_class_names_may_be_in_utf_16_and_another_encoding_is_named(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
-    path.write_text("größe\n\nmaß\n", encoding="utf-16")
+    path.write_text("größe\nmaß\n\n", encoding="utf-16")
     assert read_class_names(str(path)) == ("größe", "maß")
     path.write_text("cat\ngröße\n", encoding="latin-1")
     with pytest.raises(ModelExportError, match="line 2: the text is not UTF-8; save the file as"):

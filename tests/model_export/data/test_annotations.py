@@ -215,7 +215,8 @@ def test_degenerate_boxes_are_dropped_and_reported_and_others_clipped(tmp_path: 
     np.testing.assert_array_equal(data.images[0].boxes_xyxy, [[0, 0, 15, 15]])
     assert data.images[0].class_ids.tolist() == [0]
     assert data.images[1].boxes_xyxy.shape == (0, 4)
-    reasons = ["has no area"] * 2 + ["is outside of the image", "has no area"]
+    reasons = ["has no area", "has a negative width or height"]
+    reasons += ["is outside of the image", "is not four numbers"]
     assert [box.reason for box in data.dropped] == reasons
     report = "\n".join(data.report())
     assert "2 images (1 without boxes), 1 boxes" in report

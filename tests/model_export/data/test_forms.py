@@ -161,7 +161,7 @@ def one_more_line(root: Path, line: str) -> Path:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("7 0.5 0.5 0.1 0.1", r"a\.txt, line 3: the class 7 has no name.* for 0 to 2"),
+        ("7 0.5 0.5 0.1 0.1", r"a\.txt, line 3: the class 7 has no name.*3 names is for 2"),
         ("cat 0.5 0.5 0.1 0.1", r"a\.txt, line 3: 'cat' is no number"),
         ("0 0.5 0.5 0.1", r"a\.txt, line 3: .*this one has 3 numbers"),
         ("0 0.1 0.1 0.2 0.1 0.2 0.2 0.3", r"a\.txt, line 3: .*this one has 7 numbers"),
@@ -180,9 +180,11 @@ def test_a_wrong_line_of_yolo_is_named(line: str, complaint: str, tmp_path: Path
     [
         ("train: images/train\n", "has no `names`"),
         ("train: images/train\nnames: {1: a, 2: b}\n", "no class 0; number the 2 classes"),
-        ("train: images/train\nnc: 4\nnames: [a, b]\n", "`nc` is 4, and there are 2"),
+        (
+            "train: images/train\nnc: 4\nnames: [a, b]\n",
+            "2 classes have names, and there should be 4",
+        ),
         ("train: elsewhere\nnames: [a]\n", r"`train` is elsewhere.* correct it, or `path`"),
-        ("names: [a]\n", "names no images"),
         ("train: [\n", r"data\.yaml, line \d: no valid YAML"),
         ("train: {a: b}\nnames: [a]\n", "`train` is neither a path"),
     ],
@@ -321,7 +323,8 @@ def test_an_image_that_is_listed_twice_is_told(tmp_path: Path) -> None:
         ({"images": {"a": 1}}, "it has no list of images"),
         ({"categories": [{"id": 1}]}, "category 1 has no name"),
         ({"annotations": [{"image_id": 9, "category_id": 1}]}, "image_id 9, which is not listed"),
-        ({"annotations": [{"image_id": "1", "category_id": 1}]}, 'image_id "1", which is not'),
+        ({"annotations": [{"image_id": "01", "category_id": 1}]}, 'image_id "01", which is not'),
+        ({"annotations": [{"image_id": 1, "category_id": 1, "bbox": "1234"}]}, "not four numbers"),
         (
             {"annotations": [{"image_id": 1, "category_id": 7, "bbox": [1, 2, 3, 4]}]},
             "annotation 1 has the category_id 7, which is not listed; add it to the categories",
@@ -372,7 +375,7 @@ def test_names_that_differ_in_spelling_are_pointed_out(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_nothing_known_is_told_what_there_could_be(tmp_path: Path) -> None:
-    with pytest.raises(ModelExportError, match=r"no data\.yaml, no COCO \.json, no \.csv"):
+    with pytest.raises(ModelExportError, match=r"no \.yaml with `names`, no \.json with"):
         read(tmp_path)
     forms.voc_with_lists(tmp_path / "VOCdevkit/VOC2012")
     with pytest.raises(ModelExportError, match="give each of them: VOC2012"):

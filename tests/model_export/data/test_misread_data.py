@@ -82,7 +82,11 @@ def test_keypoints_behind_a_box_are_no_polygon(shape: str, keypoints: str, tmp_p
             f"{BOX} 0.4 0.4 2 0.5 0.5 2",
             "2 is no corner of a polygon; if the line has a box and keypoints, say so in data.yaml",
         ),
-        ("names: [cat, cat]\ntrain: images\n", BOX, "`names` has 'cat' twice"),
+        (
+            "names: [cat, cat]\ntrain: images\n",
+            BOX,
+            "two classes are called 'cat'; give each a name",
+        ),
     ],
 )
 def test_labels_that_could_mean_two_things_are_refused(
@@ -234,7 +238,7 @@ def test_sizes_of_boxes_are_not_taken_for_the_images(tmp_path: Path) -> None:
     notes = read(DataSource(source)).notes
     assert "boxes.csv: the column width has the boxes' sizes, not the images'" in notes
     (tmp_path / "boxes.csv").write_text(rows.replace("8,8,6", "8,80,60"))
-    assert "and its annotations" in refusal(source)
+    assert "one image is 80 x 60 in line 2, and 46 x 29 in line 3" in refusal(source)
 
 
 @pytest.mark.parametrize("folder", ["labels", "images"])

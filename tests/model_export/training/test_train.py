@@ -119,8 +119,8 @@ def test_settings_reach_the_configuration_the_weights_and_the_model(
         "--epochs 2 --closing-epochs 1 --warmup-epochs 0.25 "
         "--accumulate 2 --rate-per-image 0.0003 --weight-decay 0.002 --average-decay 0.99 "
         "--average-ramp 50 --norm-images 4 --evaluate-every 2 --seed 5 --mosaic 0.25 "
-        "--mixup 0.125 --affine 0.875 --rotation 3 --scale 0.75 1.25 --flip 0.375 --vertical-flip 0.5 --hsv 0.625 "
-        "--multiscale 1"
+        "--mixup 0.125 --affine 0.875 --rotation 3 --scale 0.75 1.25 --flip 0.375 "
+        "--vertical-flip 0.5 --hsv 0.625 --multiscale 1"
     )
 
     assert main(new_run(demo, output, *given.split())) == 0
