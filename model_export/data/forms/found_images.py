@@ -90,6 +90,7 @@ class ImageFinder:
         self._roots = roots
         self._listed = cache(_listing)
         self._names = cache(_names)
+        self._places = cache(self._existing_places)
         # The files that were found, by the names as written.
         self._found = dict[str, Path]()
         # The first name that led to a file, its folders in one case, and how many were left out.
@@ -123,9 +124,9 @@ class ImageFinder:
     def _find(self, written: str) -> Path:
         variants = list(_variants(written))
         for look in (self._file, self._similar):
-            for name in variants:
-                for path, left_out in self._candidates(name):
-                    if found := look(path):
+            for name in map(PurePosixPath, variants):
+                for folder, left_out in self._places(str(name.parent)):
+                    if found := look(folder, name.name):
                         self._note(written, _parts(name), left_out, found)
                         return found
         return self._roots[0] / written
@@ -173,45 +174,49 @@ class ImageFinder:
         elif folders:
             self._left_out.setdefault(left_out, written)
 
-    def _candidates(self, name: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
-        """Paths from all of the name's folders down to none of them, and those left out."""
-        parts = _parts(name)
-        yield from ((root / name, ()) for root in self._roots)
-        for start in range(len(parts)):
-            rest = Path(*parts[start:])
-            yield from ((root / rest, parts[:start]) for root in self._roots)
+    def _existing_places(self, parent: str) -> list[tuple[Path, tuple[str, ...]]]:
+        """Folders from all of a name's folders down to none of them, and those left out."""
+        parts = _parts(PurePosixPath(parent))
+        places: dict[Path, tuple[str, ...]] = {root / parent: () for root in self._roots}
+        for start in range(len(parts) + 1):
+            for root in self._roots:
+                places.setdefault(root.joinpath(*parts[start:]), parts[:start])
+        return [(place, left_out) for place, left_out in places.items() if _is_folder(place)]
 
-    def _file(self, path: Path) -> Path | None:
-        # A look at the folder's list, for most of the candidates' folders do not exist.
-        if path.name not in self._names(path.parent):
+    def _file(self, folder: Path, name: str) -> Path | None:
+        if name not in self._names(folder):
             return None
-        return path if path.is_file() else None
+        return path if (path := folder / name).is_file() else None
 
-    def _similar(self, path: Path) -> Path | None:
-        """The file in the same folder whose name differs only in case, or has a suffix."""
-        listed = self._listed(path.parent)
-        plain = plain_file_name(path.name)
+    def _similar(self, folder: Path, name: str) -> Path | None:
+        """The file in a folder whose name differs only in case, or has a suffix."""
+        listed = self._listed(folder)
+        plain = plain_file_name(name)
         for key in (plain, f"{plain}."):
             if len(files := listed.get(key, ())) > 1:
                 names = " and ".join(file.name for file in files)
                 raise ModelExportError(
-                    f"{path.parent} has two images for the name {path.name}: {names}; remove or "
-                    "rename one, or write the suffix in the annotations"
+                    f"{folder} has two images for the name {name}: {names}; remove or rename one, "
+                    "or write the suffix in the annotations"
                 )
             if files:
                 return files[0]
         return None
 
 
-def _parts(name: str) -> tuple[str, ...]:
-    return tuple(part for part in PurePosixPath(name).parts if part not in ("/", ".."))
+def _parts(name: PurePosixPath) -> tuple[str, ...]:
+    return tuple(part for part in name.parts if part not in ("/", ".."))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long, or with a character that no name can have
+        return False
 
 
 def _names(folder: Path) -> frozenset[str]:
-    try:
-        return frozenset(entry.name for entry in os.scandir(folder))
-    except (OSError, ValueError):  # no folder, or a name that none can have
-        return frozenset()
+    return frozenset(entry.name for entry in os.scandir(folder))
 
 
 def _variants(written: str) -> Iterator[str]:
