@@ -28,6 +28,20 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
+def check_writable(path: Path) -> None:
+    """Try whether `replacing` can write a file, before hours of work for it.
+
+    Raises:
+        OSError: It cannot; the error names the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_atomically(content: bytes, path: Path) -> None:
     """Write a file completely or not at all; make its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)

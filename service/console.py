@@ -24,6 +24,12 @@ PLAINER: Final = (
     (r"requires (\d+) positional arguments\.(?: Only got (\d+)\.)?", r"needs \1 values"),
     (r"\. Did you mean (.*)\?", r"; did you mean \1?"),
     (r"\. Choose from:", "; choose from"),
+    # A list of a TOML file, and then other values.
+    (r"unable to convert \"(\[.*\])\" into .*", r"\1 is a list; write one value"),
+    (r"unable to convert \"(.*)\" into int\b.*", r"\1 is not a whole number"),
+    (r"unable to convert \"(.*)\" into float\b.*", r"\1 is not a number"),
+    (r"unable to convert \"(.*)\" into Literal\[(.*?)\].*", r"\1 is none of \2"),
+    (r"\"?\[([\w-]+)\]\"?(?= from |:)", r"\1"),
     (r"\. Available commands:", "; there are"),
 )
 # How much a word has to resemble a flag.

@@ -24,6 +24,7 @@ from model_export.commands.arguments.contract_arguments import (
 from model_export.commands.reporting import command
 from model_export.commands.weights_kind import kind_of_weights, names_of_weights
 from model_export.errors import ModelExportError, UsageError
+from model_export.files import check_writable
 from model_export.model.variants import HeadKind, usual_size
 from service.core.contract import (
     BoxCoding,
@@ -177,6 +178,7 @@ def run(
     weights, target = _resolve_run(source, output)
     if target.is_dir():
         raise ModelExportError(f"cannot write {target}: it is a folder")
+    check_writable(target)
     kind = kind_of_weights(weights, model.variant, model.head)
     given = _Given(weights, model, graph, recommended, provenance)
     contract = _contract(given, kind, read_about(weights))
@@ -207,6 +209,8 @@ def _resolve_run(source: SourceOptions, output: Path | None) -> tuple[Path, Path
     if source.run and not source.run.is_dir():
         raise ModelExportError(f"there is no folder {source.run}")
     if source.run and not weights.is_file():
+        if not (source.run / "config.json").is_file():
+            raise ModelExportError(f"{source.run} is not the folder of a run: it has no best.pth")
         raise ModelExportError(f"{source.run} has no best.pth: no epoch has been measured yet")
     return weights, output
 
@@ -228,6 +232,7 @@ def _contract(given: _Given, kind: "Kind", about: "About | None") -> ModelContra
     """The contract of the file; what is not given is as the checkpoint says."""
     model, known = given.model, about.contract if about else None
     recommended, provenance = given.recommended.contract_part(), given.provenance.contract_part()
+    known = _measured_at(known, given.graph.size)
     box_coding = model.box_coding or (known.box_coding if known else "yolox")
     try:
         return ModelContract(
@@ -241,6 +246,20 @@ def _contract(given: _Given, kind: "Kind", about: "About | None") -> ModelContra
         )
     except ContractError as error:
         raise ModelExportError(f"the model contract is invalid: {error}") from error
+
+
+def _measured_at(known: ModelContract | None, size: tuple[int, int] | None) -> ModelContract | None:
+    """A checkpoint's contract; its metrics name their size where the file is for another one."""
+    spec = known.input if known else None
+    if (
+        not known
+        or not spec
+        or not known.provenance.metrics
+        or size in (None, (spec.height, spec.width))
+    ):
+        return known
+    metrics = f"{known.provenance.metrics}, at {spec.height}x{spec.width}"
+    return replace(known, provenance=replace(known.provenance, metrics=metrics))
 
 
 def _input(given: GraphOptions, kind: "Kind", known: ModelContract | None) -> InputSpec:

@@ -53,6 +53,12 @@ def command(
             except (ModelExportError, OSError) as error:  # a file that cannot be read or written
                 _tell(str(error))
                 return 1
+            except MemoryError:
+                _tell(
+                    "this machine has too little memory for that; choose a smaller --size, "
+                    "--batch-size or --workers"
+                )
+                return 1
             except ModuleNotFoundError as error:
                 _tell(_missing_package(error, name, extra))
                 return 1

@@ -143,7 +143,13 @@ def _like_the_weights(given: Mapping[str, Any]) -> Mapping[str, Any]:
     known: dict[str, Any] = {"variant": kind.variant, "head": kind.head}
     if about:
         size = about.contract.input
-        known |= {"box_coding": about.contract.box_coding, "size": (size.height, size.width)}
+        coding, other = about.contract.box_coding, given.get("box_coding")
+        known |= {"box_coding": coding, "size": (size.height, size.width)}
+        if other not in (None, coding):
+            print_note(
+                f"warning: the boxes of {weights} have the coding {coding}: with {other}, the "
+                "layer that gives boxes has to learn anew"
+            )
     return known | dict(given)
 
 

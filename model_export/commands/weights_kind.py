@@ -22,6 +22,8 @@ def kind_of_weights(weights: Path, variant: Variant | None, head: HeadKind | Non
     # Only here, so that `--help` does not wait for torch.
     from model_export.model.checkpoint import Kind, identify, read_state_dict, shapes_of  # noqa: PLC0415
 
+    if weights.is_dir():
+        raise ModelExportError(f"{weights} is a folder; name the file in it, such as best.pth")
     if not weights.is_file():
         raise ModelExportError(f"cannot read {weights}: there is no such file")
     found = identify(shapes_of(read_state_dict(weights)))

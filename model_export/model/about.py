@@ -75,8 +75,11 @@ def read_about(path: Path) -> About | None:
     try:
         return About.from_json(text)
     except (ContractError, ValidationError, KeyError) as error:
+        why = str(error)
+        if isinstance(error, ValidationError):
+            why = f"{error.errors()[0]['input']!r} is none of its values"
         raise ModelExportError(
-            f"{path} describes its network in a way that this release does not know: {error}"
+            f"{path} describes its network in a way that this release does not know: {why}"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Load weights from released checkpoints, the project's own checkpoints and NumPy archives."""
 
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,11 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     if any(found.get(name) != shape for name, shape in expected.items()):
         reason = difference_in_kind(expected, found) or difference_in_names(expected, found)
         raise ModelExportError(f"{path} does not fit the model: {reason}")
+    if broken := [name for name in own if not bool(state[name].isfinite().all())]:
+        raise ModelExportError(
+            f"{path} holds numbers that are not finite, in {_some(broken)}: its training failed; "
+            "take an earlier checkpoint"
+        )
     model.load_state_dict({name: state[name] for name in own})
     return tuple(name for name in state if name not in own)
 
@@ -169,6 +175,10 @@ def _read_checkpoint(path: Path) -> object:
         (make_scalar, "numpy.core.multiarray.scalar"),
         (make_scalar, "numpy._core.multiarray.scalar"),
     ]
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip():  # PyTorch itself compares no checksums
+                raise ValueError
     with torch.serialization.safe_globals(allowed):
         content: object = torch.load(path, map_location="cpu", weights_only=True)
     return content

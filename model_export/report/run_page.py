@@ -1,9 +1,10 @@
 """report.html: a whole run on one page, which needs no other file."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from model_export.report.sheets import sheet
 from model_export.samples.geometry import Picture
 from service.core.decode import Detections
 from service.core.letterbox import letterbox
-from service.core.suppress import iou_with
+from service.core.suppress import DetectionOptions, iou_with
 
 # Pictures on the page: height and width of each, and how many.
 SIDE: Final = 320
@@ -90,7 +91,26 @@ def write_run_page(path: Path, content: RunContent) -> None:
     for title, pixels in content.sheets.items():
         page.heading(title)
         page.picture(jpeg(pixels), "jpeg", title)
+    _add_settings(page, path.with_name("config.json"))
     write_atomically(page.content(), path)
+
+
+def _add_settings(page: Page, config: Path) -> None:
+    """All settings of the run, its data among them."""
+    if not config.is_file():
+        return
+    page.heading("Settings")
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    page.table([("setting", "value"), *_flat(settings)])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value not in (None, "", [], ()):
+            is_list = isinstance(value, list)
+            yield f"{prefix}{name}", ", ".join(map(str, value)) if is_list else str(value)
 
 
 def _add_thresholds(page: Page, thresholds: Thresholds) -> None:
@@ -102,9 +122,9 @@ def _add_thresholds(page: Page, thresholds: Thresholds) -> None:
         )
         return
     page.paragraph(
-        f"confidence {options.confidence:g} by {options.score_by}, {options.nms} above IoU "
-        f"{options.iou:g}, on {len(thresholds.images)} validation images; the exported model "
-        "recommends them to the server"
+        f"confidence {options.confidence:g} by {options.score_by}, {_suppression(options)}, on "
+        f"{len(thresholds.images)} validation images; the exported model recommends them to the "
+        "server"
     )
     titles = ("class", "confidence", "F1", "precision", "recall")
     by_class = [_quality_row(name, each) for name, each in thresholds.by_class.items()]
@@ -112,6 +132,13 @@ def _add_thresholds(page: Page, thresholds: Thresholds) -> None:
     page.paragraph("The best F1 of each set of options that was tried, at IoU 0.50:")
     tried = [(name, _cell(value)) for name, value in thresholds.tried.items()]
     page.table([("options", "F1"), *tried])
+
+
+def _suppression(options: DetectionOptions) -> str:
+    """The suppression and its number: the width of a Gaussian, or the IoU from which it acts."""
+    if options.nms == "soft-gaussian":
+        return f"{options.nms} of sigma {options.sigma:g}"
+    return f"{options.nms} above IoU {options.iou:g}"
 
 
 def _quality_row(name: str, each: Quality) -> tuple[str, ...]:

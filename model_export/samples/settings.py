@@ -2,9 +2,34 @@
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Final
 
 from model_export.errors import ModelExportError
 from model_export.model.variants import SMALL, Variant
+
+# The largest values of settings that are no shares, which end at 1. A shear of 90 degrees would
+# make a line of a picture.
+LIMITS: Final = {
+    "rotation_degrees": 180.0,
+    "shear_degrees": 60.0,
+    "hue": 90,
+    "saturation": 255,
+    "value": 255,
+    "min_side": 1e4,
+}
+
+
+class AugmentationError(ModelExportError):
+    """A setting has a value without a meaning.
+
+    Args:
+        name: The setting.
+        value: Its value.
+    """
+
+    def __init__(self, name: str, value: object) -> None:
+        super().__init__(f"augmentation: {name} cannot be {value}")
+        self.name, self.value = name, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +90,9 @@ class Augmentation:
             elif isinstance(value, tuple):
                 good = 0 < value[0] <= value[1] < math.inf
             else:
-                is_share = field.name.endswith("_probability")
-                good = 0 <= value < math.inf and (value <= 1 or not is_share)
+                good = 0 <= value <= LIMITS.get(field.name, 1.0)
             if not good:
-                raise ModelExportError(f"augmentation: {field.name} cannot be {value}")
+                raise AugmentationError(field.name, value)
 
     @property
     def size_changes(self) -> tuple[int, int]:

@@ -164,6 +164,10 @@ class TrainingConfig:
         changes = self.augmentation.size_changes
         height, width = smallest_training_size(self.height, self.width, changes=changes)
         cells = (height // SIZE_STEP) * (width // SIZE_STEP)
+        if self.batch_size % self.accumulate:
+            raise ModelExportError(
+                f"a batch of {self.batch_size} cannot be computed in {self.accumulate} equal parts"
+            )
         if self.batch_size * cells <= self.accumulate:
             raise ModelExportError(
                 f"batch norms need more than one value: {height}x{width}, the smallest size here, "

@@ -82,9 +82,10 @@ class Job:
             start=start,
         )
         if start > plan.steps:
+            done = -(-start // plan.epoch_steps)
             raise ModelExportError(
-                f"{self.last} is {start} steps far, but these data and {config.epochs} epochs make "
-                f"{plan.steps}: it was begun with others"
+                f"{self.last} is {start} steps far, which are {done} epochs of these data: more "
+                f"than {config.epochs}; give --epochs {done} or more"
             )
         return plan
 

@@ -49,7 +49,7 @@ from model_export.training.loop import train
 from model_export.training.parallel import Team
 from model_export.training.resuming import changes, identities, refuse_other_data
 from model_export.training.signals import StopRequest
-from model_export.training.state import best_epoch, save_weights
+from model_export.training.state import best_epoch, save_weights, steps_so_far
 from service.core.contract import Provenance
 
 
@@ -113,6 +113,8 @@ class TrainingRun:
         config, folder = self.config, self.folder
         job = Job(config, self.machine, data, folder.last, folder.best, self.resume)
         validation = Validation(measured.coco, job.contract())
+        if self.resume:
+            job.plan(self.team, start=steps_so_far(folder.last))  # refuses fewer epochs
         model = self._first_model(job)
         self._write_config(known)
         metrics_csv = MetricsCsv(folder.metrics_csv, data.class_names)

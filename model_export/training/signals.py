@@ -1,11 +1,17 @@
 """Stopping on SIGINT and SIGTERM, and when time is up: the training finishes its step first."""
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Final
+
+# Seconds that a second signal leaves for clearing away.
+GRACE_S: Final = 3.0
 
 
 class StopRequest:
@@ -35,7 +41,11 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(time_limit_s: float | None = None) -> Iterator[StopRequest]:
-    """Take SIGINT and SIGTERM as requests; a second one acts as it would without this.
+    """Take SIGINT and SIGTERM as requests; a second one ends the process.
+
+    It does what it would do without this, such as to raise KeyboardInterrupt, so that files in
+    memory are cleared away. Where that is lost, as in a callback of the interpreter, the process
+    ends by itself `GRACE_S` seconds later.
 
     Args:
         time_limit_s: Seconds from now after which a stop is requested too.
@@ -43,10 +53,17 @@ def stop_on_signals(time_limit_s: float | None = None) -> Iterator[StopRequest]:
     request = StopRequest(time_limit_s)
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        request.number = number
-        for each, handler in former.items():
-            signal.signal(each, handler)
+    def note(number: int, frame: FrameType | None) -> None:
+        if not request.number:
+            request.number = number
+            return
+        _end_soon(number)
+        handler = former[signal.Signals(number)]
+        signal.signal(number, handler)
+        if callable(handler):
+            handler(number, frame)
+        else:
+            signal.raise_signal(number)
 
     # Python lets only the main thread set handlers.
     can_handle = threading.current_thread() is threading.main_thread()
@@ -59,3 +76,16 @@ def stop_on_signals(time_limit_s: float | None = None) -> Iterator[StopRequest]:
         if can_handle:
             for each, handler in former.items():
                 signal.signal(each, handler)
+
+
+def _report_unless_interrupted(lost: "sys.UnraisableHookArgs") -> None:
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+
+
+def _end_soon(number: int) -> None:
+    """End the process after a while, whatever it is doing."""
+    sys.unraisablehook = _report_unless_interrupted
+    timer = threading.Timer(GRACE_S, os._exit, [128 + number])
+    timer.daemon = True
+    timer.start()

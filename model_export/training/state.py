@@ -1,9 +1,11 @@
 """The state of a training, on disk too: all that it takes to continue as if uninterrupted."""
 
+import contextlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -13,6 +15,9 @@ from model_export.files import replacing
 from model_export.model.about import KEY, About
 from model_export.training.loss_meter import Reading
 from model_export.training.step import WeightAverage
+
+# A disk with less left than this cannot have held a checkpoint.
+SMALL_SPACE: Final = 4_000_000
 
 
 @dataclass(slots=True)
@@ -82,9 +87,7 @@ class TrainingState:
             # Earlier releases did not write it.
             self.begun_epoch = Reading(**training.get("begun_epoch", {}))
         except FileNotFoundError as error:
-            raise ModelExportError(
-                f"there is nothing to resume: no {path}; remove the folder to begin anew"
-            ) from error
+            raise _nothing_to_resume(path) from error
         except Exception as error:  # a damaged file makes torch raise almost anything
             why = "it is damaged, was cut short, or belongs to another model"
             raise ModelExportError(f"{path} is no training that fits this one: {why}") from error
@@ -96,13 +99,34 @@ def best_epoch(path: Path) -> int:
     Raises:
         ModelExportError: The file is no state of a training.
     """
+    return _number_in(path, "best_epoch")
+
+
+def steps_so_far(path: Path) -> int:
+    """How many steps a saved training has taken.
+
+    Raises:
+        ModelExportError: There is no such file, or it is no state of a training.
+    """
+    return _number_in(path, "step")
+
+
+def _number_in(path: Path, name: str) -> int:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return int(content["training"]["best_epoch"])
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(content["training"][name])
+    except FileNotFoundError as error:
+        raise _nothing_to_resume(path) from error
     except Exception as error:  # a damaged file makes torch raise almost anything
         raise ModelExportError(
             f"{path} is no training, or it is damaged or was cut short"
         ) from error
+
+
+def _nothing_to_resume(path: Path) -> ModelExportError:
+    return ModelExportError(
+        f"there is nothing to resume: no {path}; remove the folder to begin anew"
+    )
 
 
 def save_weights(model: nn.Module, path: Path, about: About) -> None:
@@ -124,4 +148,12 @@ def _write(content: Mapping[str, Any], path: Path) -> None:
         with replacing(path) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        raise ModelExportError(f"cannot write {path}: {error}") from error
+        why = "no space is left on the disk" if _is_full(path) else error
+        raise ModelExportError(f"cannot write {path}: {why}") from error
+
+
+def _is_full(path: Path) -> bool:
+    """Whether a write failed for want of space, which PyTorch tells as a fault of its own."""
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(path.parent).free < SMALL_SPACE
+    return False

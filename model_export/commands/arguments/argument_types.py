@@ -18,6 +18,8 @@ from service.core.contract import MAX_SIGMA, MIN_SIGMA
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+# A sample of this side takes 200 MB, and its network's activations far more.
+MAX_SIDE: Final = 8192
 # A flag that is only ever given, without a `--no-` form.
 SWITCH: Final = Parameter(negative=(), show_default=False)
 
@@ -106,14 +108,30 @@ def training_size(text: str) -> tuple[int, int]:
     height, width = size(text)
     if min(height, width) < 1 or height % SIZE_STEP or width % SIZE_STEP:
         raise WrongValueError(f"{text} has sides that are not multiples of {SIZE_STEP}")
+    if max(height, width) > MAX_SIDE:
+        raise WrongValueError(f"{text} has a side above {MAX_SIDE}, the largest that is read")
     return height, width
 
 
-def parsed_by(parser: Callable[[str], object], metavar: str) -> Parameter:
-    """An argument of one word that the parser turns into its value."""
+def parsed_by(
+    parser: Callable[[str], object], metavar: str, separator: str | None = None
+) -> Parameter:
+    """An argument of one word that the parser turns into its value.
+
+    Args:
+        parser: Makes the value of the word.
+        metavar: Stands for the word in the help.
+        separator: Makes one word of a list in a TOML file, which is refused without it.
+    """
 
     def convert(_: object, tokens: Sequence[Token]) -> object:
-        return parser(tokens[-1].value)
+        words = [token.value for token in tokens]
+        if len(words) == 1 or tokens[-1].source == "cli":
+            # The last counts of a flag that is given more than once.
+            return parser(words[-1])
+        if separator is None:
+            raise WrongValueError(f"[{', '.join(words)}] is a list; write one value")
+        return parser(separator.join(words))
 
     return Parameter(converter=convert, metavar=metavar, n_tokens=1)
 
@@ -182,8 +200,8 @@ Natural = Annotated[int, parsed_by(natural, "N")]
 Fraction = Annotated[float, parsed_by(fraction, "P")]
 Sigma = Annotated[float, parsed_by(gaussian_width, "S")]
 AbsolutePath = Annotated[Path, parsed_by(absolute, "PATH")]
-Size = Annotated[tuple[int, int], parsed_by(size, "N|HxW")]
-TrainingSize = Annotated[tuple[int, int], parsed_by(training_size, "N|HxW")]
-SizeChanges = Annotated[int | tuple[int, int], parsed_by(size_changes, "N|N,N")]
-Strides = Annotated[tuple[int, ...], parsed_by(strides, "N,N,..")]
+Size = Annotated[tuple[int, int], parsed_by(size, "N|HxW", "x")]
+TrainingSize = Annotated[tuple[int, int], parsed_by(training_size, "N|HxW", "x")]
+SizeChanges = Annotated[int | tuple[int, int], parsed_by(size_changes, "N|N,N", ",")]
+Strides = Annotated[tuple[int, ...], parsed_by(strides, "N,N,..", ",")]
 Network = Annotated[Variant, one_of(Variant)]

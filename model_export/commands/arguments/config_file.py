@@ -39,6 +39,8 @@ def read_options(path: Path) -> dict[str, Any]:
         raise WrongValueError(str(error)) from error
     except tomllib.TOMLDecodeError as error:
         raise WrongValueError(f"cannot read {path}: {error}") from error
+    if FLAG.strip("-") in table:
+        raise WrongValueError(f"{path} names another file of options, which only a flag can")
     if tables := [name for name, value in table.items() if isinstance(value, dict)]:
         raise WrongValueError(
             f"{path} has a table, [{tables[0]}]: write the options without tables"

@@ -8,9 +8,9 @@ from typing import Annotated, Final
 from cyclopts import Group, Parameter
 
 from model_export.commands.arguments.argument_types import Natural, SizeChanges, given_options
-from model_export.errors import ModelExportError
+from model_export.errors import ModelExportError, UsageError
 from model_export.model.variants import Variant
-from model_export.samples.settings import Augmentation, augmentation_for
+from model_export.samples.settings import Augmentation, AugmentationError, augmentation_for
 from model_export.training.config import DrawnBarcodes
 
 AUGMENTATION: Final = Group("Augmentation (unset: the variant's)", sort_key=20)
@@ -130,7 +130,11 @@ def augmentation(
         ModelExportError: A setting is invalid or would have no effect.
     """
     changes = {FIELDS[name]: value for name, value in given_options(given).items()}
-    settings = replace(augmentation_for(variant), **changes)
+    try:
+        settings = replace(augmentation_for(variant), **changes)
+    except AugmentationError as error:
+        flag = next(name for name, field in FIELDS.items() if field == error.name)
+        raise UsageError(f"--{flag.replace('_', '-')} cannot be {error.value}") from error
     _check_effect(given, data, settings)
     return settings
 

@@ -70,7 +70,7 @@ class DataOptions:
     form: Form = None
     names: Annotated[
         tuple[str, ...] | None,
-        parsed_by(class_names, "FILE|A,B,.."),
+        parsed_by(class_names, "FILE|A,B,..", ","),
         Parameter(
             help="Classes in the order of the model's (unset: as in the data; VOC and CSV: sorted)"
         ),
@@ -138,6 +138,8 @@ def data_source(given: DataOptions) -> DataSource | DrawnBarcodes:
         raise ModelExportError("drawn barcodes cannot be joined with other data")
     if drawn:
         return drawn[0]
+    if given.split and any(path.suffix.lower() == ".json" and path.is_file() for path in paths):
+        raise UsageError("a COCO json is one split: leave out --split, or name the json's folder")
     return DataSource(
         path=paths[0],
         images=given.images,

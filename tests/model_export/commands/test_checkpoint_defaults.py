@@ -11,8 +11,9 @@ import torch
 from model_export.__main__ import main
 from model_export.adoption.usual_thresholds import USUAL_THRESHOLDS
 from model_export.drawing.demo_data import shapes, write_demo_data
+from model_export.errors import ModelExportError
 from model_export.measure import local_detector
-from model_export.model.about import About
+from model_export.model.about import About, read_about
 from model_export.model.yolox import build
 from model_export.training.config import TrainingConfig
 from model_export.training.state import save_weights
@@ -84,7 +85,38 @@ def test_options_of_an_export_apply_on_top(
     assert (size.height, size.width, size.dtype, size.layout) == (128, 128, "float32", "NCHW")
     assert contract.box_coding == "yolox"
     assert contract.recommended == Recommended(0.6, "objectness", "soft-mean", 0.3)
-    assert contract.provenance == Provenance("here", "train.json", "AP 0.5")
+    assert contract.provenance == Provenance("here", "train.json", "AP 0.5, at 64x96")
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["--weights", "{run}", "--output", "x.onnx"], "is a folder; name the file in it"),
+        (["--run", "{none}"], "is not the folder of a run: it has no best.pth"),
+        (["--weights", "{run}/best.pth", "--output", "/proc/x.onnx"], "/proc/x.onnx"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused_at_once(
+    given: list[str],
+    complaint: str,
+    weights: Path,
+    exported: list[tuple[ModelContract, Path]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "none").mkdir()
+    places = {"run": weights.parent, "none": tmp_path / "none"}
+    assert main(["export", *(each.format(**places) for each in given)]) == 1
+    assert complaint in capsys.readouterr().err
+    assert not exported
+
+
+def test_a_variant_that_does_not_exist_is_told_in_words(weights: Path) -> None:
+    content = torch.load(weights, weights_only=True)
+    content["about"] = content["about"].replace('"pico"', '"huge"')
+    torch.save(content, weights)
+    with pytest.raises(ModelExportError, match=r"'huge' is none of its values$"):
+        read_about(weights)
 
 
 @pytest.mark.parametrize(

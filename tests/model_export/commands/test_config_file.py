@@ -84,6 +84,28 @@ def test_every_option_of_the_file_counts_and_flags_come_first(
     )
 
 
+def test_a_list_of_the_file_is_whole_or_refused(
+    configs: list[TrainingConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'size = [64, 96]\nmultiscale = [1, 2]\nnames = ["circle", "square", "triangle"]\n'
+    Path("lists.toml").write_text(text)
+    assert main([*TRAIN, "--config", "lists.toml", "--device", "cpu"]) == 0
+
+    [config] = configs
+    assert (config.height, config.width) == (64, 96)
+    assert config.augmentation.size_changes == (1, 2)
+    assert config.data.class_names == ("circle", "square", "triangle")
+
+    Path("lists.toml").write_text("epochs = [3, 4]\n")
+    assert main([*TRAIN, "--config", "lists.toml"]) == 2
+    assert "[3, 4] is a list; write one value" in capsys.readouterr().err
+
+
+def test_of_a_flag_that_is_repeated_the_last_counts(configs: list[TrainingConfig]) -> None:
+    assert main([*TRAIN, "--size", "32", "--size", "64x96", "--device", "cpu"]) == 0
+    assert (configs[0].height, configs[0].width) == (64, 96)
+
+
 def test_every_number_of_augmentation_is_an_option() -> None:
     assert set(FIELDS.values()) == {field.name for field in fields(Augmentation)}
     assert set(FIELDS) == {field.name for field in fields(TrainingAugmentationOptions)}
@@ -110,6 +132,15 @@ def test_options_of_the_schedule_reach_the_configuration(configs: list[TrainingC
         ("epochs = -3", "-3 is not positive"),
         ("mosaic = [", "cannot read wrong.toml"),
         ("[augmentation]\nmosaic = 1", "write the options without tables"),
+        ('config = "other.toml"', "names another file of options"),
+        ("mosaic = 1.5", "--mosaic cannot be 1.5"),
+        ("min-visible = 1.1", "--min-visible cannot be 1.1"),
+        ("shear = 90", "--shear cannot be 90"),
+        ("rotation = 400", "--rotation cannot be 400"),
+        ("translation = 5", "--translation cannot be 5"),
+        ("hue = 500", "--hue cannot be 500"),
+        ('size = "1000000"', "a side above 8192"),
+        ('split = "train"', "a COCO json is one split: leave out --split"),
     ],
 )
 def test_wrong_file_is_one_line_that_names_the_fault(

@@ -114,6 +114,24 @@ def test_file_that_is_no_checkpoint_is_refused(name: str, content: bytes, tmp_pa
         read_state_dict(path)
 
 
+def test_checkpoint_with_a_damaged_middle_is_refused(trained: YOLOX, tmp_path: Path) -> None:
+    path = _saved(trained.state_dict(), tmp_path / "weights.pth")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(byte ^ 0xFF for byte in content[middle : middle + 2000])
+    path.write_bytes(content)
+    with pytest.raises(ModelExportError, match="the file is damaged or was cut short"):
+        read_state_dict(path)
+
+
+def test_weights_of_a_failed_training_are_refused(trained: YOLOX, tmp_path: Path) -> None:
+    state = {name: value.clone() for name, value in trained.state_dict().items()}
+    state["head.obj_preds.0.bias"][:] = float("nan")
+    path = _saved(state, tmp_path / "weights.pth")
+    with pytest.raises(ModelExportError, match=r"not finite, in 1 names \(head\.obj_preds"):
+        load_weights(build("nano", num_classes=3), path)
+
+
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelExportError, match="No such file"):
         read_state_dict(tmp_path / "weights.pth")

@@ -39,6 +39,8 @@ def test_finished_run_has_a_page_with_every_picture_inside(tmp_path: Path) -> No
     best = Best(0, metrics, thresholds(tmp_path), NAMES)
 
     folder = RunFolder(tmp_path)
+    settings = {"epochs": 3, "data": {"path": "cells.json", "more": []}, "scale": [0.5, 1.5]}
+    folder.config.write_text(json.dumps(settings))
     folder.finish([], best)
     folder.show(best, "12.5 ms per image")
 
@@ -49,6 +51,8 @@ def test_finished_run_has_a_page_with_every_picture_inside(tmp_path: Path) -> No
         "no object: 1",
         "another class: 1",
         "below 0.7: 1",
+        "soft-mean above IoU 0.45",
+        *("data.path", "cells.json", "0.5, 1.5"),
     ):
         assert text in page
     assert "cat &lt;1&gt;" in page

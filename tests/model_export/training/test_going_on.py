@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -292,3 +294,24 @@ def test_batch_fits_into_the_memory_that_is_free(
     # Processes of one machine share its memory.
     monkeypatch.setitem(os.environ, "LOCAL_WORLD_SIZE", "2")
     assert batch(int(2 * (weights + 9 * per_image) / 0.7)) == 8
+
+
+SIGNALS = """
+import os, signal, time
+from model_export.training.signals import stop_on_signals
+with stop_on_signals() as stop:
+    os.kill(os.getpid(), signal.SIGINT)
+    print(stop.made)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(30)
+    except KeyboardInterrupt:
+        print("lost", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_signal_ends_the_process_even_if_its_exception_is_lost() -> None:
+    run = [sys.executable, "-c", SIGNALS]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=50)
+    assert (done.returncode, done.stdout.split()) == (128 + signal.SIGINT, ["True", "lost"])

@@ -129,6 +129,22 @@ def test_finished_run_takes_more_epochs(
     assert TrainingConfig.from_json((run / "config.json").read_text()).epochs == 3
 
 
+def test_fewer_epochs_than_are_done_are_refused_and_change_nothing(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert begin(demo, run) == 0
+    before = (run / "config.json").read_text()
+    capsys.readouterr()
+
+    assert main(["train", "--resume", str(run), "--epochs", "1", *HERE]) == 1
+
+    said = capsys.readouterr().err
+    assert "which are 2 epochs of these data: more than 1; give --epochs 2 or more" in said
+    assert (run / "config.json").read_text() == before
+    assert main(["train", "--resume", str(run), *HERE]) == 0
+
+
 def test_settings_that_decide_the_numbers_stay(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
