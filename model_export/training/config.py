@@ -164,9 +164,9 @@ class TrainingConfig:
         changes = self.augmentation.size_changes
         height, width = smallest_training_size(self.height, self.width, changes=changes)
         cells = (height // SIZE_STEP) * (width // SIZE_STEP)
-        if self.batch_size % self.accumulate:
+        if self.batch_size < self.accumulate:
             raise ModelExportError(
-                f"a batch of {self.batch_size} cannot be computed in {self.accumulate} equal parts"
+                f"a batch of {self.batch_size} cannot be computed in {self.accumulate} parts"
             )
         if self.batch_size * cells <= self.accumulate:
             raise ModelExportError(
@@ -182,9 +182,10 @@ class TrainingConfig:
         """
         share, rest = divmod(self.batch_size, processes)
         if rest or share % self.accumulate:
+            shared = f"shared by {processes} processes" if processes > 1 else "computed"
             raise ModelExportError(
-                f"a batch of {self.batch_size} cannot be shared by {processes} processes in "
-                f"{self.accumulate} equal parts each"
+                f"a batch of {self.batch_size} cannot be {shared} in {self.accumulate} equal parts"
+                + (" each" if processes > 1 else "")
             )
         return share
 

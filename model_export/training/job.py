@@ -85,7 +85,8 @@ class Job:
             done = -(-start // plan.epoch_steps)
             raise ModelExportError(
                 f"{self.last} is {start} steps far, which are {done} epochs of these data: more "
-                f"than {config.epochs}; give --epochs {done} or more"
+                f"than {config.epochs}; give --epochs {done} or more, and the data that it was "
+                "begun with"
             )
         return plan
 

@@ -51,13 +51,14 @@ def stop_on_signals(time_limit_s: float | None = None) -> Iterator[StopRequest]:
         time_limit_s: Seconds from now after which a stop is requested too.
     """
     request = StopRequest(time_limit_s)
+    ends: list[threading.Timer] = []
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, frame: FrameType | None) -> None:
         if not request.number:
             request.number = number
             return
-        _end_soon(number)
+        ends.append(_end_soon(number))
         handler = former[signal.Signals(number)]
         signal.signal(number, handler)
         if callable(handler):
@@ -76,6 +77,9 @@ def stop_on_signals(time_limit_s: float | None = None) -> Iterator[StopRequest]:
         if can_handle:
             for each, handler in former.items():
                 signal.signal(each, handler)
+        # An exception that has come so far is not lost.
+        for end in ends:
+            end.cancel()
 
 
 def _report_unless_interrupted(lost: "sys.UnraisableHookArgs") -> None:
@@ -83,9 +87,10 @@ def _report_unless_interrupted(lost: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(lost)
 
 
-def _end_soon(number: int) -> None:
-    """End the process after a while, whatever it is doing."""
+def _end_soon(number: int) -> threading.Timer:
+    """End the process after a while, whatever it is doing, unless the timer is cancelled."""
     sys.unraisablehook = _report_unless_interrupted
     timer = threading.Timer(GRACE_S, os._exit, [128 + number])
     timer.daemon = True
     timer.start()
+    return timer

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from cyclopts import Group, Parameter
 
 from model_export.commands.arguments.argument_types import Natural, SizeChanges, given_options
-from model_export.errors import ModelExportError, UsageError
+from model_export.errors import ModelExportError
 from model_export.model.variants import Variant
 from model_export.samples.settings import Augmentation, AugmentationError, augmentation_for
 from model_export.training.config import DrawnBarcodes
@@ -134,7 +134,7 @@ def augmentation(
         settings = replace(augmentation_for(variant), **changes)
     except AugmentationError as error:
         flag = next(name for name, field in FIELDS.items() if field == error.name)
-        raise UsageError(f"--{flag.replace('_', '-')} cannot be {error.value}") from error
+        raise ModelExportError(f"--{flag.replace('_', '-')} cannot be {error.value}") from error
     _check_effect(given, data, settings)
     return settings
 

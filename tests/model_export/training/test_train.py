@@ -200,6 +200,7 @@ def test_checkpoint_needs_no_words_to_be_exported_measured_and_trained_further(
 def test_export_of_a_run_without_a_measured_epoch_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "config.json").touch()
     assert main(["export", "--run", str(tmp_path)]) == 1
     assert "has no best.pth: no epoch has been measured yet" in capsys.readouterr().err
 
@@ -247,10 +248,10 @@ def test_second_run_into_a_folder_is_refused(
         (["--resume", "x"], "holds no run"),
         (["--resume", "x", "--seed", "3"], "leave out --seed"),
         (["--output", "x", "--data", "a.json", "--val", "b.json"], "a.json"),
-        (["--output", "x", "--data", ".", "--mosaic", "2"], "mosaic_probability"),
+        (["--output", "x", "--data", ".", "--mosaic", "2"], "--mosaic cannot be 2"),
         (["--output", "x", "--data", ".", "--epochs", "2", "--closing-epochs", "3"], "closing"),
-        (["--output", "x", "--data", ".", "--rotation", "inf"], "rotation_degrees cannot be inf"),
-        (["--output", "x", "--data", ".", "--scale", "0.5", "inf"], "scale cannot be"),
+        (["--output", "x", "--data", ".", "--rotation", "inf"], "--rotation cannot be inf"),
+        (["--output", "x", "--data", ".", "--scale", "0.5", "inf"], "--scale cannot be"),
         (["--output", "x", "--data", ".", "--mosaic", "0", "--mixup", "1"], "without mosaics"),
         (
             ["--output", "x", "--data", ".", "--mosaic", "0", "--rotation", "5"],
@@ -297,7 +298,7 @@ def test_options_that_change_nothing_already_are_taken() -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--accumulate", "3"], "cannot be shared"),
+        (["--accumulate", "3"], "a batch of 4 cannot be computed in 3 equal parts"),
         (["--cache", "{demo}/train.json"], "cannot write the cache"),
     ],
 )

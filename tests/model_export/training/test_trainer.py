@@ -481,7 +481,7 @@ def test_training_that_is_cut_off_between_row_and_snapshot_repeats_the_epoch(
 def test_data_that_shrank_cannot_go_on(pictures: CheckedImages, tmp_path: Path) -> None:
     assert run(pictures, tmp_path, Diary(), epochs=3)
     fewer = replace(pictures, images=pictures.images[:BATCH])
-    with pytest.raises(ModelExportError, match="6 steps far, but these data and 3 epochs make 3"):
+    with pytest.raises(ModelExportError, match="6 steps far, which are 6 epochs of these data"):
         run(fewer, tmp_path, Diary(), epochs=3, resume=True)
 
 
