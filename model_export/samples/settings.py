@@ -25,11 +25,14 @@ class AugmentationError(ModelExportError):
     Args:
         name: The setting.
         value: Its value.
+        wanted: The values that it can have.
     """
 
-    def __init__(self, name: str, value: object) -> None:
-        super().__init__(f"augmentation: {name} cannot be {value}")
-        self.name, self.value = name, value
+    def __init__(self, name: str, value: float | tuple[float, float], wanted: str) -> None:
+        numbers = value if isinstance(value, tuple) else (value,)
+        shown = " ".join(f"{number:g}" for number in numbers)
+        self.name, self.fault = name, f"cannot be {shown}: it is {wanted}"
+        super().__init__(f"augmentation: {name} {self.fault}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +89,15 @@ class Augmentation:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "multiscale_steps":
-                good = min(self.size_changes) >= 0
+                good, wanted = min(self.size_changes) >= 0, "0 or more"
             elif isinstance(value, tuple):
                 good = 0 < value[0] <= value[1] < math.inf
+                wanted = "two numbers above 0, the smaller one first"
             else:
-                good = 0 <= value <= LIMITS.get(field.name, 1.0)
+                limit = LIMITS.get(field.name, 1.0)
+                good, wanted = 0 <= value <= limit, f"within 0 and {limit:g}"
             if not good:
-                raise AugmentationError(field.name, value)
+                raise AugmentationError(field.name, value, wanted)
 
     @property
     def size_changes(self) -> tuple[int, int]:

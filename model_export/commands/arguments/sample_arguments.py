@@ -134,7 +134,7 @@ def augmentation(
         settings = replace(augmentation_for(variant), **changes)
     except AugmentationError as error:
         flag = next(name for name, field in FIELDS.items() if field == error.name)
-        raise ModelExportError(f"--{flag.replace('_', '-')} cannot be {error.value}") from error
+        raise ModelExportError(f"--{flag.replace('_', '-')} {error.fault}") from error
     _check_effect(given, data, settings)
     return settings
 
