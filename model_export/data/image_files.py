@@ -1,5 +1,6 @@
 """Image files, decoded exactly as the server decodes them."""
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,9 @@ from service.imaging.read import read_image as read_as_server
 # Pillow opens no larger image: twice its MAX_IMAGE_PIXELS, half a gigabyte when decoded. The
 # server's own limit is lower, and a setting, because strangers send its images.
 MAX_PIXELS: Final = 178_956_970
+# Almost all headers of JPEGs end before; the others are read with the whole file.
+HEADER_BYTES: Final = 1 << 17
+JPEG_START: Final = b"\xff\xd8"
 # Pillow warns of large images and of damaged EXIF without a file's name. Nothing comes of either:
 # the limit is the one above, and a damaged image is refused by its name.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -85,7 +89,13 @@ def header_size(path: Path) -> tuple[int, int] | None:
         None if the file is missing, or has none that the decoder could read.
     """
     try:
-        return read_size(path.read_bytes(), MAX_PIXELS)
+        with path.open("rb") as file:
+            content = file.read(HEADER_BYTES)
+            if content.startswith(JPEG_START):
+                # Its pixels come last, and a data set has gigabytes of them.
+                with contextlib.suppress(ServiceError):
+                    return read_size(content, MAX_PIXELS)
+            return read_size(content + file.read(), MAX_PIXELS)
     except (OSError, ValueError, ServiceError):
         return None
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from model_export.samples.batch_plan import SampleSpec
 from model_export.samples.color import jitter_hsv
-from model_export.samples.geometry import Picture, flip, flip_vertically, in_view, scaling
+from model_export.samples.geometry import Picture, flip, in_view, scaling
 from model_export.samples.mosaic import mix_up, mosaic, moved
 from model_export.samples.settings import Augmentation
 from service.core.letterbox import letterbox
@@ -96,7 +96,7 @@ def _maybe_flipped(picture: Picture, settings: Augmentation, rng: np.random.Gene
         picture = flip(picture)
     # Without a draw where there is none, so that a seed gives the samples that it always gave.
     if settings.vertical_flip_probability and _happens(settings.vertical_flip_probability, rng):
-        picture = flip_vertically(picture)
+        picture = flip(picture, vertically=True)
     return picture
 
 

@@ -169,21 +169,13 @@ def paint(canvas: NDArray[np.uint8], image: NDArray[np.uint8], matrix: Matrix) -
     cv2.copyTo(cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR), mask, canvas[top:bottom, left:right])
 
 
-def flip(picture: Picture) -> Picture:
-    """Mirror left to right."""
-    width = picture.image.shape[1]
+def flip(picture: Picture, *, vertically: bool = False) -> Picture:
+    """Mirror left to right, or top to bottom."""
+    height, width = picture.image.shape[:2]
+    side, start, end = (height, 1, 3) if vertically else (width, 0, 2)
     boxes = picture.boxes_xyxy.copy()
-    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-    image = np.asarray(cv2.flip(picture.image, 1), dtype=np.uint8)
-    return Picture(image, boxes, picture.class_ids)
-
-
-def flip_vertically(picture: Picture) -> Picture:
-    """Mirror top to bottom."""
-    height = picture.image.shape[0]
-    boxes = picture.boxes_xyxy.copy()
-    boxes[:, [1, 3]] = height - boxes[:, [3, 1]]
-    image = np.asarray(cv2.flip(picture.image, 0), dtype=np.uint8)
+    boxes[:, [start, end]] = side - boxes[:, [end, start]]
+    image = np.asarray(cv2.flip(picture.image, 0 if vertically else 1), dtype=np.uint8)
     return Picture(image, boxes, picture.class_ids)
 
 

@@ -139,23 +139,24 @@ def _listed_names(root: Path, split: str, files: _ListedFiles, notes: list[str])
 def _of_split(root: Path, split: str, pairs: list[_Pair]) -> list[_Pair]:
     """The pairs of a split, where folders such as images/train say which is of which."""
     # An image that is missing may be of any split, and is refused later.
-    splits = [_split_of(pair.image.relative_to(root)) for pair in pairs]
+    splits = [_split_of(pair.image, root) for pair in pairs]
     if not {*names_of(split)} & {*splits}:
         raise no_split(root, split, sorted({*filter(None, splits)}))
     wanted = (None, *names_of(split))
     return [pair for pair, name in zip(pairs, splits, strict=True) if name in wanted]
 
 
-def _split_of(path: Path) -> str | None:
-    """The usual name of the split that a folder of a path is named after."""
-    folders = [part.lower() for part in path.parts[:-1]]
+def _split_of(path: Path, root: Path) -> str | None:
+    """The usual name of the split that a folder of a data set's file is named after."""
+    inner = path.relative_to(root).parts if path.is_relative_to(root) else ()
+    folders = [part.lower() for part in inner[:-1]]
     return next((names[0] for names in SPLIT_NAMES if {*names} & {*folders}), None)
 
 
 def has_inner_splits(root: Path) -> bool:
     """Whether all images of a folder lie in inner folders of splits, such as images/train."""
     images = [] if split_folders(root) else image_files(root, deep=True)
-    return bool(images) and all(_split_of(path.relative_to(root)) for path in images)
+    return bool(images) and all(_split_of(path, root) for path in images)
 
 
 def _paired_files(folder: Path) -> list[_Pair]:

@@ -71,8 +71,8 @@ def read_yolo(layout: YoloLayout, split: str) -> Reading:
         )
     numbers = range(1, len(paths) + 1)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        images = list(threads.map(partial(_image, layout), paths, labels, numbers))
-        polygons = sum(threads.map(_polygons, filter(None, labels)))
+        read = list(threads.map(partial(_image, layout), paths, labels, numbers))
+    images, polygons = [image for image, _ in read], sum(count for _, count in read)
     notes = list(_lone_labels(paths, labels))
     if len(paths) < len(listed):
         twice = [path.name for path, count in Counter(listed).items() if count > 1]
@@ -127,11 +127,6 @@ class _LabelFinder:
         return None
 
 
-def _polygons(label: Path) -> int:
-    """The lines of a label file that have polygons."""
-    return sum(len(line.split()) > MAX_BOX_FIELDS for line in read_text(label).splitlines())
-
-
 def _refuse_shared_labels(paths: Sequence[Path]) -> None:
     for stem, count in Counter(path.with_suffix("") for path in paths).items():
         if count > 1:
@@ -164,18 +159,22 @@ def _lone_labels(paths: Sequence[Path], labels: Sequence[Path | None]) -> Iterat
             yield f"{folder}: {len(lone)} label files have no image: {first_few(lone)}"
 
 
-def _image(layout: YoloLayout, path: Path, label: Path | None, number: int) -> NamedBoxes:
+def _image(
+    layout: YoloLayout, path: Path, label: Path | None, number: int
+) -> tuple[NamedBoxes, int]:
+    """The boxes of an image, and how many lines of its labels are longer than a box."""
     size = header_size(path)
     if label is None or size is None:
         # A file without a size is refused when its pixels are read.
-        return NamedBoxes(path, number, size, (), ())
-    corners, classes = [], []
+        return NamedBoxes(path, number, size, (), ()), 0
+    corners, classes, longer = [], [], 0
     for at, line in enumerate(read_text(label).splitlines(), start=1):
-        if line.strip():
+        if fields := line.split():
             with _located(label, at):
-                corners.append(_corners(line.split()[1:], size, layout.keypoints))
-                classes.append(_class_name(line.split()[0], layout.class_names))
-    return NamedBoxes(path, number, size, corners, classes)
+                corners.append(_corners(fields[1:], size, layout.keypoints))
+                classes.append(_class_name(fields[0], layout.class_names))
+            longer += len(fields) > MAX_BOX_FIELDS
+    return NamedBoxes(path, number, size, corners, classes), longer
 
 
 @contextmanager

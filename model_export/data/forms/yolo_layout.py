@@ -96,7 +96,7 @@ class YoloLayout:
         return [path for written in self.splits[name] for path in self._written(name, written)]
 
     def _written(self, split: str, written: str) -> list[Path]:
-        path = self._resolved(written)
+        path = self._resolved(split, written)
         if path is None:
             raise MissingFolderError(
                 f"{self.source}: `{split}` is {written}, and there is no "
@@ -111,7 +111,7 @@ class YoloLayout:
         finder.refuse_strays()
         return found
 
-    def _resolved(self, written: str) -> Path | None:
+    def _resolved(self, split: str, written: str) -> Path | None:
         """A folder or list, though its path begins with folders of another machine.
 
         Raises:
@@ -119,13 +119,15 @@ class YoloLayout:
                 the description, which Roboflow means.
         """
         parts = Path(written.replace("\\", "/")).parts
+        named = [at for at, part in enumerate(parts) if part.lower() in names_of(split)]
+        own = named[-1] if named else None
         for start in range(len(parts) or 1):
             for root in self.roots:
                 if path := existing_path(root, parts[start:]):
                     self._refuse_two(written, parts, path, root)
                     return path
-            if parts and parts[start].lower() in ALL_SPLIT_NAMES:
-                # Without this folder, the path would be another split's.
+            if start == own:
+                # Without the folder of its split, the path would be another's.
                 return None
         return None
 

@@ -115,6 +115,11 @@ def test_voc_in_two_folders_of_splits_has_them(folders: tuple[str, str], tmp_pat
     assert classes_of(tmp_path) == {f"{folders[0]}/train/0.png": ["train"]}
     assert classes_of(tmp_path, "val") == {f"{folders[0]}/val/0.png": ["val"]}
     assert "has no split test (it has train, val)" in refusal(tmp_path, split="test")
+    # One that names an image elsewhere is of no split, and the image is missing.
+    lost = tmp_path / folders[1] / "train/lost.xml"
+    lost.write_text("<annotation><filename>/elsewhere/lost.png</filename></annotation>")
+    assert "cannot read the image /elsewhere/lost.png: it is missing" in refusal(tmp_path)
+    lost.unlink()
     picture(tmp_path / folders[0] / "more.png")
     assert len(classes_of(tmp_path)) == 3  # Not all images are of a split.
 
@@ -191,6 +196,14 @@ def test_the_header_has_the_size_that_decoding_gives(
     Image.fromarray(photo_like(60, 40)).save(path, exif=EXIF[exif])
     assert header_size(path) == image_size(path)
     assert header_size(path) == ((60, 40) if exif == "sideways" else (40, 60))
+
+
+def test_a_long_header_of_a_jpeg_is_read_to_its_end(tmp_path: Path) -> None:
+    plain = encode(photo_like(60, 40), "JPEG")
+    comments = b"\xff\xfe\xff\xff" + bytes(0xFFFD)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(plain[:2] + 3 * comments + plain[2:])
+    assert header_size(path) == image_size(path) == (40, 60)
 
 
 def test_an_orientation_in_xmp_alone_turns_nothing(tmp_path: Path) -> None:
@@ -295,6 +308,13 @@ def test_a_split_may_be_said_not_to_be_there(nothing: str, tmp_path: Path) -> No
     source.write_text(f"Train: images/train\nval: {nothing}\nnames: [bird, cat, dog]\n")
     assert len(classes_of(source)) == len(forms.IMAGES)
     assert main(["inspect", "--data", str(source)]) == 0
+
+
+@pytest.mark.parametrize("written", ["/home/train/cells/images/train", "D:\\dev\\images\\train"])
+def test_folders_of_another_machine_may_be_called_like_splits(written: str, tmp_path: Path) -> None:
+    source = forms.yolo_with_yaml(tmp_path)
+    source.write_text(f"train: {written}\nval: /home/val/images/train\nnames: [bird, cat, dog]\n")
+    assert len(classes_of(source)) == len(forms.IMAGES)
 
 
 def test_a_missing_folder_of_one_split_is_not_anothers(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ pixel for a longer way: `TIP_TOLERANCE`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,7 +25,6 @@ from model_export.samples.geometry import (
     Picture,
     blank,
     flip,
-    flip_vertically,
     in_view,
     paint,
     random_affine,
@@ -116,7 +116,7 @@ def assert_sound(picture: Picture, min_side: float) -> None:
     assert (boxes[:, 2:] - boxes[:, :2] >= min_side).all()
 
 
-@pytest.mark.parametrize("mirror", [flip, flip_vertically])
+@pytest.mark.parametrize("mirror", [flip, partial(flip, vertically=True)])
 def test_boxes_follow_a_flip(mirror: Callable[[Picture], Picture]) -> None:
     def make(rng: np.random.Generator) -> Picture:
         return mirror(drawn_at_random(rng))
@@ -136,7 +136,7 @@ def test_samples_are_mirrored_top_to_bottom(closing: bool) -> None:
     np.testing.assert_array_equal(mirrored.image, upright.image[::-1])
 
 
-@pytest.mark.parametrize("mirror", [flip, flip_vertically])
+@pytest.mark.parametrize("mirror", [flip, partial(flip, vertically=True)])
 def test_flipping_twice_changes_nothing(mirror: Callable[[Picture], Picture]) -> None:
     picture = drawn(40, 61, (3, 5, 30, 20))
     twice = mirror(mirror(picture))
