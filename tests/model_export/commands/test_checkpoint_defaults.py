@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -204,6 +205,7 @@ def test_training_starts_like_the_weights(
     weights: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     configs: list[TrainingConfig] = []
 
@@ -223,3 +225,29 @@ def test_training_starts_like_the_weights(
     chosen = (config.variant, config.head, config.box_coding, config.height, config.width)
     assert chosen == expected
     assert config.weights == weights
+    has_to_learn = "the layer that gives boxes has to learn anew" in capsys.readouterr().err
+    assert has_to_learn == (config.box_coding != KNOWN.box_coding)
+
+
+@pytest.mark.parametrize(("free", "said"), [(100, "no space is left on the disk"), (1e9, "odd")])
+def test_a_full_disk_is_told_in_words(
+    free: float, said: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*_: object) -> None:
+        raise RuntimeError("odd words")
+
+    monkeypatch.setattr(torch, "save", save)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(ModelExportError, match=said):
+        save_weights(build("pico", 3), weights, About("pico", "decoupled", KNOWN, {}))
+
+
+def test_too_little_memory_is_one_line(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("model_export.model.about.read_about", read)
+    assert main(["export", "--run", str(weights.parent)]) == 1
+    assert capsys.readouterr().err.startswith("error: this machine has too little memory")
